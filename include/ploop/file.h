@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file file.h
+ * Image files, and the contract between the library and whoever moves their bytes.
+ *
+ * A ::ploop_file is one image file behind a backend. The library brings a POSIX and a memory backend; any other is a
+ * ::ploop_io_ops table of the caller's. A file belongs to the caller before, during and after its use by a device.
+ */
+#ifndef PLOOP_FILE_H
+#define PLOOP_FILE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** One image file behind a backend. */
+typedef struct ploop_file ploop_file;
+
+/** What a backend request asks for: ploop_io.op. */
+enum {
+    PLOOP_IO_READ = 1,
+    PLOOP_IO_WRITE = 2,
+    PLOOP_IO_SYNC = 3,     /**< every operation completed before this one was submitted is durable once it succeeds */
+    PLOOP_IO_ALLOCATE = 4, /**< blocks for [offset, offset + length), the file extended if need be; content unchanged */
+    PLOOP_IO_PUNCH = 5,    /**< [offset, offset + length) reads as zeros afterwards; the file's size does not change */
+    PLOOP_IO_TRUNCATE = 6  /**< the file's size becomes offset; bytes beyond the old size read as zeros */
+};
+
+/** How: ploop_io.flags. */
+enum {
+    PLOOP_IO_FUA = 1 /**< a write that is durable when it completes; sent only where the backend says PLOOP_FILE_CAN_FUA */
+};
+
+/** What a backend can do: ploop_file_info.capabilities. */
+enum {
+    PLOOP_FILE_CAN_FUA = 1,
+    PLOOP_FILE_CAN_PUNCH = 2,
+    PLOOP_FILE_CAN_ALLOCATE = 4,
+    PLOOP_FILE_CAN_GROW = 8 /**< TRUNCATE may make the file larger; without it no new cluster can be had beyond its end */
+};
+
+/** How a file is opened and reopened. */
+enum {
+    PLOOP_FILE_READ_ONLY = 1,
+    PLOOP_FILE_READ_WRITE = 2,
+    PLOOP_FILE_UNLOCKED = 4, /**< hold no lock now; a device that takes the file locks it through `reopen` */
+    PLOOP_FILE_DIRECT = 8,   /**< bypass the page cache (O_DIRECT) for requests that are aligned for it */
+    PLOOP_FILE_CREATE = 16   /**< create the file; with READ_WRITE. An existing one is -EEXIST and stays as it is */
+};
+
+/**
+ * A backend request. The library owns it and lends it to the backend from `submit` until ploop_io_complete(); in between the
+ * library does not change it. The memory that `iov` points to stays valid as long.
+ */
+struct ploop_io {
+    uint32_t size;      /**< of this structure */
+    uint32_t op;        /**< PLOOP_IO_READ ... */
+    uint32_t flags;     /**< PLOOP_IO_FUA */
+    uint32_t iov_count; /**< 0 for all but READ and WRITE */
+    uint32_t queue;     /**< the queue it comes from, below attach's queue_count: a backend may keep a ring for each */
+    uint32_t reserved;
+    uint64_t offset; /**< in the file; the new size for TRUNCATE */
+    uint64_t length; /**< what the iov holds in all; 0 for SYNC and TRUNCATE */
+    const struct iovec *iov;
+    void *backend_data[4]; /**< the backend's own while it holds the request */
+};
+
+/** What a backend says of its file: see ploop_io_ops.get_info. */
+struct ploop_file_info {
+    size_t size; /**< of this structure, set by the library; fill no more than this */
+    uint64_t file_size;
+    uint32_t capabilities;      /**< PLOOP_FILE_CAN_ ... */
+    uint32_t request_alignment; /**< of offset, length and memory, a power of two; 1 for none */
+    uint64_t max_transfer;      /**< the longest READ or WRITE it takes; 0: no limit */
+    uint64_t reserved[4];
+};
+
+/**
+ * A backend: the functions through which the library reaches one file. `context` is what ploop_file_create() was given.
+ *
+ * Every function may be called from any thread, several at once, and must not call the library but for ploop_io_complete().
+ * No library lock is held around a call. The table is copied; functions are only ever appended to it.
+ */
+struct ploop_io_ops {
+    size_t size; /**< of this structure */
+    /** The file's size and abilities now. @return 0 or -errno. */
+    int (*get_info)(void *context, struct ploop_file_info *info);
+    /**
+     * Take a request. It is completed exactly once through ploop_io_complete(), from any thread, perhaps before submit
+     * returns. Requests may be executed and completed in any order.
+     * @return 0: taken; -EAGAIN: no room now, will be tried again; another -errno: not taken, the request fails with it
+     */
+    int (*submit)(void *context, struct ploop_io *io);
+    /** Optional: how many queues there will be; called before the first request of a device. @return 0 or -errno. */
+    int (*attach)(void *context, uint32_t queue_count);
+    /** Optional: the end of a batch of requests on this queue: a good moment to send them. */
+    void (*kick)(void *context, uint32_t queue);
+    /** Optional: complete what is ready, without waiting. @return how many were completed. */
+    int (*reap)(void *context, uint32_t queue);
+    /**
+     * Optional: sleep until something can be reaped or the time is over. With it, blocking calls work in a process without
+     * threads. @return 0 (also after the time is over) or -errno.
+     */
+    int (*wait)(void *context, uint32_t queue, uint64_t timeout_ns);
+    /** Optional: a descriptor that is readable when something can be reaped. @return it or -errno. */
+    int (*poll_fd)(void *context, uint32_t queue);
+    /** Optional: complete everything held with -ECANCELED and touch its memory no more. */
+    void (*cancel)(void *context);
+    /** Optional: change to these PLOOP_FILE_ flags: read-only, read-write, locked or not. @return 0 or -errno, unchanged then. */
+    int (*reopen)(void *context, uint32_t flags);
+    /** Optional: the file is closed; nothing is called any more. */
+    void (*close)(void *context);
+};
+
+/**
+ * Complete a backend request.
+ *
+ * @param io      a request that was submitted and not yet completed; not the backend's any more after this call
+ * @param result  the bytes moved for READ and WRITE (fewer than asked for is continued by the library; 0 is no progress, which
+ *                becomes -EIO), 0 for the others, or -errno; -EINTR and -EAGAIN are tried again
+ *
+ * Any thread, from inside submit, reap and cancel too. Never blocks. The one library function a backend may call.
+ * Completing a request twice aborts a debug build; a release build ignores it where it can. @since 2.0
+ */
+void ploop_io_complete(struct ploop_io *io, int64_t result);
+
+/**
+ * Make a file out of a backend of the caller's.
+ *
+ * @param ops      copied; get_info and submit are needed, the rest may be NULL
+ * @param context  handed to every function
+ * @param[out] file  the caller's, to be closed with ploop_file_close(); NULL after a failure
+ * @return 0, -EINVAL (NULL where there must not be, a size too small), -E2BIG (a newer table with functions this library does
+ *         not know), -ENOMEM. On failure ops->close is not called.
+ *
+ * Any thread. @since 2.0
+ */
+int ploop_file_create(const struct ploop_io_ops *ops, void *context, ploop_file **file);
+
+/**
+ * Open a file of the file system, with I/O threads of its own.
+ *
+ * Unless PLOOP_FILE_UNLOCKED is given the file is locked at once (advisory byte ranges, the same that QEMU takes): shared for
+ * reading, exclusive for writing.
+ *
+ * @param path   of a regular file or block device
+ * @param flags  PLOOP_FILE_READ_ONLY or PLOOP_FILE_READ_WRITE, and UNLOCKED, DIRECT, CREATE
+ * @param[out] file  the caller's; NULL after a failure
+ * @return 0, -EINVAL (flags), -ENOENT, -EACCES, -EEXIST, -EROFS, ... from open(2), -EAGAIN where another process holds a lock
+ *         that excludes this one, -ENOTBLK or -EISDIR for what is neither file nor block device, -ENOMEM
+ *
+ * Any thread. The descriptor is close-on-exec. @since 2.0
+ */
+int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file);
+
+/**
+ * A file in memory, of zeros; sparse: only what is written takes memory.
+ *
+ * @param file_size  in bytes
+ * @param[out] file  the caller's; NULL after a failure
+ * @return 0 or -ENOMEM
+ *
+ * Any thread. Requests complete before submit returns. @since 2.0
+ */
+int ploop_file_create_memory(uint64_t file_size, ploop_file **file);
+
+/**
+ * What the backend says of a file now.
+ *
+ * @param info  `size` set by the caller
+ * @return 0, -EINVAL (info->size), or what the backend returns
+ *
+ * Any thread. @since 2.0
+ */
+int ploop_file_info(ploop_file *file, struct ploop_file_info *info);
+
+/**
+ * Read from a file, waiting until done: for tools and tests; a device is not needed.
+ *
+ * @return the bytes read, fewer than `length` only at the end of the file; -EINVAL, -EDEADLK (from a callback, debug builds), or
+ *         what the backend returns
+ *
+ * Any thread, not from a callback. @since 2.0
+ */
+int64_t ploop_file_pread(ploop_file *file, void *buffer, uint64_t length, uint64_t offset);
+
+/**
+ * Write to a file, waiting until done. Not durable before ploop_file_sync().
+ *
+ * @return `length`, or -errno as ploop_file_pread(); how much was written is then unknown
+ *
+ * Any thread, not from a callback. Not for a file that a device has open. @since 2.0
+ */
+int64_t ploop_file_pwrite(ploop_file *file, const void *buffer, uint64_t length, uint64_t offset);
+
+/**
+ * Set a file's size, waiting until done.
+ * @return 0 or -errno as ploop_file_pread()
+ * Any thread, not from a callback. Not for a file that a device has open. @since 2.0
+ */
+int ploop_file_truncate(ploop_file *file, uint64_t file_size);
+
+/**
+ * Make everything written durable, waiting until done.
+ * @return 0 or -errno as ploop_file_pread()
+ * Any thread, not from a callback. @since 2.0
+ */
+int ploop_file_sync(ploop_file *file);
+
+/**
+ * Close a file: after the device that used it. NULL is allowed.
+ * Any thread; the handle is gone. @since 2.0
+ */
+void ploop_file_close(ploop_file *file);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file pio.h
+ * Requests: how a guest's reads and writes get in, and their completions out.
+ *
+ * A pio comes from a queue's pool (ploop_pio_get()), is prepared, given a callback, submitted, and completed exactly once by
+ * its callback; then it is put back, or prepared and submitted again. A queue is meant for one thread at a time. The callbacks of
+ * one queue never run at the same time.
+ *
+ * The disk a guest sees changes by 512-byte sectors: each reads as its old or its new content, never a mix. A write that
+ * completed is readable at once and durable after the next flush that succeeds. Requests in flight at the same time have no order.
+ */
+#ifndef PLOOP_PIO_H
+#define PLOOP_PIO_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include <ploop/dev.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** Where requests are submitted and completions delivered; one per I/O thread. Part of its device. */
+typedef struct ploop_queue ploop_queue;
+
+/** One guest request, from a queue's pool. */
+typedef struct ploop_pio ploop_pio;
+
+/** The flags of requests. */
+enum {
+    PLOOP_PIO_FUA = 1,      /**< complete when durable */
+    PLOOP_PIO_PREFLUSH = 2, /**< everything completed before is durable before this request's data is */
+    PLOOP_PIO_NO_UNMAP = 4, /**< write_zeroes: keep the space */
+    PLOOP_PIO_FAST_ONLY = 8 /**< write_zeroes: -ENOTSUP rather than as slow as a write */
+};
+
+/**
+ * A request is done.
+ *
+ * @param result  0, or the first -errno of any of its parts; the rest of it may have been carried out all the same
+ *
+ * Runs on whatever thread completed it (see PLOOP_DEV_COMPLETE_IN_RUN), perhaps before submit returns, with no lock held. May get,
+ * put, prepare and submit; must not call what blocks.
+ */
+typedef void ploop_pio_fn(ploop_pio *pio, int result, void *user_data);
+
+/**
+ * A device's queue.
+ * @param index  below ploop_dev_config.queue_count
+ * @return it, valid as long as the device; NULL: no such queue
+ * Any thread, callbacks included. @since 2.0
+ */
+ploop_queue *ploop_dev_queue(ploop_dev *dev, uint32_t index);
+
+/**
+ * Reap the backend for this queue, do what is due, deliver this queue's completions.
+ * @return how many completions were delivered
+ * Any thread. Never blocks. From a callback it delivers nothing. @since 2.0
+ */
+int ploop_queue_run(ploop_queue *queue);
+
+/**
+ * A descriptor that is readable when ploop_queue_run() has something to do.
+ * @return a descriptor, the library's; -ENOTSUP: the device was not opened with PLOOP_DEV_COMPLETE_IN_RUN
+ * Any thread, callbacks included. @since 2.0
+ */
+int ploop_queue_poll_fd(ploop_queue *queue);
+
+/**
+ * Take a request from the pool.
+ * @return it, the caller's until put; NULL: the pool is empty, PLOOP_EVENT_POOL_HAS_ROOM says when to try again
+ * Any thread, callbacks included. @since 2.0
+ */
+ploop_pio *ploop_pio_get(ploop_queue *queue);
+
+/**
+ * Give a request back: one that is not in flight. Inside its callback too.
+ * Any thread, callbacks included. NULL is allowed. @since 2.0
+ */
+void ploop_pio_put(ploop_pio *pio);
+
+/**
+ * Prepare a read.
+ *
+ * For this and the other prep functions: offset and length are multiples of 512, within the disk; what is wrong is said by
+ * submit. The array `iov` and its memory stay valid and unchanged (but for the data read) until completion. Preparing does
+ * not touch the callback.
+ *
+ * Whoever holds the request, callbacks included. @since 2.0
+ */
+void ploop_pio_prep_readv(ploop_pio *pio, uint64_t offset, const struct iovec *iov, uint32_t iov_count);
+
+/** Prepare a write. @param flags  PLOOP_PIO_FUA, PLOOP_PIO_PREFLUSH. @since 2.0 */
+void ploop_pio_prep_writev(ploop_pio *pio, uint64_t offset, const struct iovec *iov, uint32_t iov_count, uint32_t flags);
+
+/**
+ * Prepare a write of zeros. Whole clusters are given back unless NO_UNMAP; what is unmapped already stays so.
+ * @param flags  PLOOP_PIO_FUA, PLOOP_PIO_PREFLUSH, PLOOP_PIO_NO_UNMAP, PLOOP_PIO_FAST_ONLY
+ * @since 2.0
+ */
+void ploop_pio_prep_write_zeroes(ploop_pio *pio, uint64_t offset, uint64_t length, uint32_t flags);
+
+/** Prepare a discard: the clusters that lie wholly within the range are given back and read as zeros; the rest is ignored. @since 2.0 */
+void ploop_pio_prep_discard(ploop_pio *pio, uint64_t offset, uint64_t length);
+
+/** Prepare a flush: completes when every request completed before it was submitted is durable. @since 2.0 */
+void ploop_pio_prep_flush(ploop_pio *pio);
+
+/**
+ * Prepare a write of BAT pages: completes when those pages are durable as they were at submit, or later.
+ * @param first_page, count  below ploop_bat_page_count()
+ * @since 2.0
+ */
+void ploop_pio_prep_bat_write(ploop_pio *pio, uint32_t first_page, uint32_t count);
+
+/** Set the callback, which stays until set again. @param fn  not NULL. @since 2.0 */
+void ploop_pio_set_callback(ploop_pio *pio, ploop_pio_fn *fn, void *user_data);
+
+/**
+ * Submit requests, in one batch.
+ *
+ * Taken requests belong to the library until their callback runs, which may be before this returns. A request refused is the
+ * caller's as before, and its callback does not run.
+ *
+ * @param pios  requests of this queue, prepared and with a callback
+ * @return how many were taken, the first ones; less than count where the next is at fault: submit from there on to learn why.
+ *         -errno: none was taken: -EINVAL (the first one lies beyond the disk, is not aligned to 512, has a wrong flag, or a
+ *         NULL callback), -EROFS (a change on a read-only device)
+ *
+ * Any thread, callbacks included. Never blocks. @since 2.0
+ */
+int ploop_queue_submit(ploop_queue *queue, ploop_pio *const *pios, uint32_t count);
+
+/**
+ * Read, write, flush: each waits until done. For tools and bindings.
+ *
+ * @return length or 0; -EINVAL, -EROFS as ploop_queue_submit(); -EDEADLK (from a callback); or the request's error. A suspended
+ *         device lets them wait.
+ *
+ * Any thread, not from a callback. They run the device and need nobody else to. @since 2.0
+ */
+int64_t ploop_dev_pread(ploop_dev *dev, void *buffer, uint64_t length, uint64_t offset);
+/** See ploop_dev_pread(). @since 2.0 */
+int64_t ploop_dev_pwrite(ploop_dev *dev, const void *buffer, uint64_t length, uint64_t offset);
+/** See ploop_dev_pread(). @since 2.0 */
+int ploop_dev_flush(ploop_dev *dev);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

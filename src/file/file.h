@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The library's side of the backend contract: a file, and a request on its way to it.
+ *
+ * A file_io is what the library embeds wherever it needs a backend request. Its states:
+ *
+ *     IDLE --file_io_submit()--> SENT --ploop_io_complete()--> IDLE, then done() is called
+ *          (refused: back to IDLE, done() is not called)
+ *
+ *  1. done() is called exactly once for each submit that returned 0, on whatever thread completes, perhaps before submit
+ *     returns. When it is called the io is IDLE and may be filled and submitted again.
+ *  2. A completion that finds the io not SENT is a bug of the backend: a debug build aborts, a release build counts it in the file.
+ */
+#ifndef FILE_FILE_H
+#define FILE_FILE_H
+
+#include <stdatomic.h>
+
+#include <ploop/file.h>
+
+struct file_io;
+typedef void file_io_fn(struct file_io *io, int64_t result);
+
+enum { FILE_IO_IDLE = 0, FILE_IO_SENT = 1 };
+
+struct ploop_file {
+    struct ploop_io_ops ops;
+    void *context;
+    _Atomic uint64_t double_completions;
+};
+
+struct file_io {
+    struct ploop_io pub; /* first: what the backend sees */
+    ploop_file *file;
+    file_io_fn *done;
+    _Atomic uint32_t state;
+};
+
+/* Everything but pub.op, flags, queue, offset, length and iov, which each use fills. */
+void file_io_init(struct file_io *io, ploop_file *file, file_io_fn *done);
+
+/* 0: taken; -errno: not taken (see ploop_io_ops.submit). */
+int file_io_submit(struct file_io *io);
+
+/*
+ * One request, waited for: with the backend's reap and wait where it has them, else asleep until another thread completes.
+ * Short transfers are continued, EINTR and EAGAIN tried again, max_transfer kept.
+ * READ: the bytes read, fewer only at the end of the file; others: length or 0; or -errno.
+ */
+int64_t file_sync_io(ploop_file *file, uint32_t op, void *buffer, uint64_t length, uint64_t offset);
+
+#endif

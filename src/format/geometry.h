@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An image's geometry: how its clusters, BAT entries and BAT pages lie in the file. Values only, no I/O.
+ *
+ * A guest cluster is a position in the BAT; a host cluster is a position on the grid data_start + n * cluster_size of the file.
+ * They are different types on purpose: mixing them up is how dm-ploop freed other people's clusters.
+ */
+#ifndef FORMAT_GEOMETRY_H
+#define FORMAT_GEOMETRY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    SECTOR_SIZE = 512,
+    HEADER_SIZE = 64,
+    BAT_PAGE_SIZE = 4096,
+    BAT_PAGE_ENTRIES = BAT_PAGE_SIZE / 4,
+    BAT_FIRST_PAGE_ENTRIES = (BAT_PAGE_SIZE - HEADER_SIZE) / 4,
+    CLUSTER_SECTORS_MAX = 131072
+};
+
+/* Never a valid entry: the last value of 32 bits is kept out of use, so that it can stand for "bad" in memory. */
+#define BAT_ENTRY_BAD UINT32_MAX
+
+struct guest_cluster {
+    uint32_t n;
+};
+
+struct host_cluster {
+    uint32_t n;
+};
+
+struct geometry {
+    uint64_t cluster_size; /* bytes */
+    uint64_t disk_size;    /* bytes */
+    uint64_t data_start;   /* bytes: where host cluster 0 lies */
+    uint64_t entry_unit;   /* bytes per BAT entry step: the cluster in v2, a sector in v1 */
+    uint32_t bat_entries;
+};
+
+enum entry_verdict { ENTRY_GOOD, ENTRY_BEFORE_DATA, ENTRY_OFF_GRID, ENTRY_PAST_END };
+
+/* How many guest clusters the disk has: ceil(disk_size / cluster_size), at most bat_entries. */
+uint32_t geometry_guest_clusters(const struct geometry *geometry);
+
+/* How many whole host clusters a file of that size has. A count can exceed 32 bits in a sparse file. */
+uint64_t geometry_host_clusters(const struct geometry *geometry, uint64_t file_size);
+
+/* The highest host cluster that an entry can name, plus one. */
+uint64_t geometry_host_limit(const struct geometry *geometry);
+
+uint64_t geometry_host_offset(const struct geometry *geometry, struct host_cluster host);
+uint64_t geometry_entry_offset(const struct geometry *geometry, uint32_t entry);
+uint32_t geometry_entry(const struct geometry *geometry, struct host_cluster host);
+
+/* For an entry that is ENTRY_GOOD. */
+struct host_cluster geometry_host(const struct geometry *geometry, uint32_t entry);
+
+/* Whether a non-zero entry can be right in a file of that size; duplicates are not its business. */
+enum entry_verdict geometry_judge_entry(const struct geometry *geometry, uint64_t file_size, uint32_t entry);
+
+/* BAT pages: 4 KiB pages of the file from offset 0; page 0 begins with the header. */
+uint32_t geometry_page_count(const struct geometry *geometry);
+uint32_t geometry_page_of(struct guest_cluster cluster);
+uint32_t geometry_page_first(uint32_t page);                                      /* its first entry */
+uint32_t geometry_page_entries(const struct geometry *geometry, uint32_t page);   /* how many it has */
+uint32_t geometry_page_bytes(const struct geometry *geometry, uint32_t page);     /* its part of the BAT area, in whole sectors */
+
+#endif
