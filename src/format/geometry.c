@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An image's geometry. Everything is computed in 64 bits: an entry has 32 bits and a cluster at most 26, so that no product
+ * and no sum here can overflow, whatever an image claims.
+ */
+#include "format/geometry.h"
+
+#include <assert.h>
+
+static uint64_t bat_end(const struct geometry *geometry)
+{
+    return HEADER_SIZE + (uint64_t)4 * geometry->bat_entries;
+}
+
+static uint64_t min64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+uint32_t geometry_guest_clusters(const struct geometry *geometry)
+{
+    uint64_t count = geometry->disk_size / geometry->cluster_size + (geometry->disk_size % geometry->cluster_size != 0);
+
+    return (uint32_t)min64(count, geometry->bat_entries);
+}
+
+uint64_t geometry_host_clusters(const struct geometry *geometry, uint64_t file_size)
+{
+    return file_size < geometry->data_start ? 0 : (file_size - geometry->data_start) / geometry->cluster_size;
+}
+
+uint64_t geometry_host_limit(const struct geometry *geometry)
+{
+    uint64_t last = (uint64_t)(BAT_ENTRY_BAD - 1) * geometry->entry_unit;
+
+    return last < geometry->data_start ? 0 : (last - geometry->data_start) / geometry->cluster_size + 1;
+}
+
+uint64_t geometry_host_offset(const struct geometry *geometry, struct host_cluster host)
+{
+    return geometry->data_start + host.n * geometry->cluster_size;
+}
+
+uint64_t geometry_entry_offset(const struct geometry *geometry, uint32_t entry)
+{
+    return entry * geometry->entry_unit;
+}
+
+uint32_t geometry_entry(const struct geometry *geometry, struct host_cluster host)
+{
+    assert(host.n < geometry_host_limit(geometry));
+    return (uint32_t)(geometry_host_offset(geometry, host) / geometry->entry_unit);
+}
+
+struct host_cluster geometry_host(const struct geometry *geometry, uint32_t entry)
+{
+    uint64_t offset = geometry_entry_offset(geometry, entry);
+
+    assert(offset >= geometry->data_start && (offset - geometry->data_start) % geometry->cluster_size == 0);
+    return (struct host_cluster){(uint32_t)((offset - geometry->data_start) / geometry->cluster_size)};
+}
+
+enum entry_verdict geometry_judge_entry(const struct geometry *geometry, uint64_t file_size, uint32_t entry)
+{
+    uint64_t offset = geometry_entry_offset(geometry, entry);
+
+    if (entry == BAT_ENTRY_BAD) {
+        return ENTRY_PAST_END;
+    }
+    if (offset < geometry->data_start) {
+        return ENTRY_BEFORE_DATA;
+    }
+    if ((offset - geometry->data_start) % geometry->cluster_size) {
+        return ENTRY_OFF_GRID;
+    }
+    return offset + geometry->cluster_size > file_size ? ENTRY_PAST_END : ENTRY_GOOD;
+}
+
+uint32_t geometry_page_count(const struct geometry *geometry)
+{
+    return (uint32_t)((bat_end(geometry) + BAT_PAGE_SIZE - 1) / BAT_PAGE_SIZE);
+}
+
+uint32_t geometry_page_of(struct guest_cluster cluster)
+{
+    return (uint32_t)((HEADER_SIZE + (uint64_t)4 * cluster.n) / BAT_PAGE_SIZE);
+}
+
+uint32_t geometry_page_first(uint32_t page)
+{
+    return page == 0 ? 0 : BAT_FIRST_PAGE_ENTRIES + (page - 1) * BAT_PAGE_ENTRIES;
+}
+
+uint32_t geometry_page_entries(const struct geometry *geometry, uint32_t page)
+{
+    uint32_t room = page == 0 ? BAT_FIRST_PAGE_ENTRIES : BAT_PAGE_ENTRIES;
+
+    assert(page < geometry_page_count(geometry));
+    return (uint32_t)min64(room, geometry->bat_entries - geometry_page_first(page));
+}
+
+uint32_t geometry_page_bytes(const struct geometry *geometry, uint32_t page)
+{
+    uint64_t end = (bat_end(geometry) + SECTOR_SIZE - 1) / SECTOR_SIZE * SECTOR_SIZE;
+
+    assert(page < geometry_page_count(geometry));
+    return (uint32_t)min64(BAT_PAGE_SIZE, end - (uint64_t)page * BAT_PAGE_SIZE);
+}
