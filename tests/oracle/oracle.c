@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See oracle.h. Follows ploop_oracle.py statement by statement, so that the two can be read side by side.
+ */
+#include "oracle.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "oracle_extension.h"
+
+enum { SECTOR = 512, HEADER = 64, MAX_CLUSTER_SECTORS = 131072, FLAG_EMPTY = 1, FLAG_CONVERTING = 2 };
+
+static uint32_t le32(const uint8_t *bytes)
+{
+    return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+}
+
+static uint64_t le64(const uint8_t *bytes)
+{
+    return le32(bytes) | (uint64_t)le32(bytes + 4) << 32;
+}
+
+static enum oracle_verdict corrupt(char *message, const char *why)
+{
+    snprintf(message, 160, "%s", why);
+    return ORACLE_CORRUPT;
+}
+
+static enum oracle_verdict validate_header(struct oracle *oracle, char *message)
+{
+    if (oracle->version != 2) {
+        snprintf(message, 160, "version %" PRIu32, oracle->version);
+        return ORACLE_CORRUPT;
+    }
+    if (oracle->cluster_sectors < 1 || oracle->cluster_sectors > MAX_CLUSTER_SECTORS) {
+        snprintf(message, 160, "cluster of %" PRIu32 " sectors", oracle->cluster_sectors);
+        return ORACLE_CORRUPT;
+    }
+    if (oracle->disk_sectors > (uint64_t)oracle->bat_entries * oracle->cluster_sectors)
+        return corrupt(message, "disk larger than its BAT covers");
+    if (oracle->flags & FLAG_CONVERTING)
+        return corrupt(message, "a version conversion was under way");
+    uint64_t bat_end = HEADER + 4 * (uint64_t)oracle->bat_entries;
+    if (bat_end > oracle->file_size)
+        return corrupt(message, "the BAT ends past the end of the file");
+    uint64_t data_off = oracle->data_off;
+    if (oracle->v1) {
+        if (data_off == 0)
+            data_off = (bat_end + SECTOR - 1) / SECTOR;
+    } else if (data_off == 0 || data_off % oracle->cluster_sectors) {
+        snprintf(message, 160, "data_off %" PRIu64 " is not a multiple of the cluster", data_off);
+        return ORACLE_CORRUPT;
+    }
+    if (data_off * SECTOR < bat_end)
+        return corrupt(message, "data_off lies inside the BAT");
+    if (data_off * SECTOR > oracle->file_size)
+        return corrupt(message, "data_off lies past the end of the file");
+    oracle->data_start = data_off * SECTOR;
+    return ORACLE_OK;
+}
+
+uint64_t oracle_host_offset(const struct oracle *oracle, uint64_t index)
+{
+    if (index >= oracle->bat_entries)
+        return 0;
+    return (uint64_t)oracle->bat[index] * (oracle->v1 ? SECTOR : oracle->cluster);
+}
+
+/* Why a non-zero BAT entry is unusable, or NULL. */
+static const char *entry_error(const struct oracle *oracle, uint32_t index)
+{
+    uint64_t offset = oracle_host_offset(oracle, index);
+    if (offset < oracle->data_start)
+        return "before the data area";
+    if ((offset - oracle->data_start) % oracle->cluster)
+        return "not on the cluster grid";
+    if (offset + oracle->cluster > oracle->file_size)
+        return "past the end of the file";
+    return NULL;
+}
+
+/* Who owns which host cluster: the first good entry in the BAT's order. */
+static void find_owners(struct oracle *oracle)
+{
+    for (uint32_t index = 0; index < oracle->bat_entries; index++) {
+        if (!oracle->bat[index] || entry_error(oracle, index))
+            continue;
+        uint64_t slot = (oracle_host_offset(oracle, index) - oracle->data_start) / oracle->cluster;
+        if (!oracle->owner[slot])
+            oracle->owner[slot] = index + 1;
+    }
+}
+
+enum oracle_verdict oracle_open(struct oracle *oracle, oracle_read_fn *read, void *context, uint64_t file_size, char *message)
+{
+    uint8_t raw[HEADER];
+    memset(oracle, 0, sizeof(*oracle));
+    oracle->read = read;
+    oracle->context = context;
+    oracle->file_size = file_size;
+    message[0] = 0;
+    if (file_size < HEADER || read(context, raw, HEADER, 0)) {
+        snprintf(message, 160, "shorter than a header");
+        return ORACLE_NOT_AN_IMAGE;
+    }
+    oracle->v1 = !memcmp(raw, "WithoutFreeSpace", 16);
+    if (!oracle->v1 && memcmp(raw, "WithouFreSpacExt", 16)) {
+        snprintf(message, 160, "bad magic");
+        return ORACLE_NOT_AN_IMAGE;
+    }
+    oracle->version = le32(raw + 16);
+    oracle->cluster_sectors = le32(raw + 28);
+    oracle->bat_entries = le32(raw + 32);
+    oracle->disk_sectors = oracle->v1 ? le32(raw + 36) : le64(raw + 36);
+    oracle->in_use = le32(raw + 44);
+    oracle->data_off = le32(raw + 48);
+    oracle->flags = le32(raw + 52);
+    oracle->ext_off = le64(raw + 56);
+    enum oracle_verdict verdict = validate_header(oracle, message);
+    if (verdict != ORACLE_OK)
+        return verdict;
+    oracle->cluster = (uint64_t)oracle->cluster_sectors * SECTOR;
+    oracle->slots = (file_size - oracle->data_start + oracle->cluster - 1) / oracle->cluster;
+    oracle->bat = malloc(4 * (size_t)oracle->bat_entries + 4);
+    oracle->owner = calloc((size_t)oracle->slots + 1, sizeof(*oracle->owner));
+    if (!oracle->bat || !oracle->owner || (oracle->bat_entries && read(context, oracle->bat, 4 * (uint64_t)oracle->bat_entries, HEADER))) {
+        oracle_close(oracle);
+        return corrupt(message, "the BAT could not be read");
+    }
+    for (uint32_t index = 0; index < oracle->bat_entries; index++)
+        oracle->bat[index] = le32((const uint8_t *)&oracle->bat[index]);
+    find_owners(oracle);
+    return ORACLE_OK;
+}
+
+void oracle_close(struct oracle *oracle)
+{
+    free(oracle->bat);
+    free(oracle->owner);
+    oracle->bat = oracle->owner = NULL;
+}
+
+struct output {
+    oracle_line_fn *line;
+    void *user_data;
+    struct oracle_result *result;
+};
+
+static void say(struct output *output, bool leak, const char *text)
+{
+    if (leak)
+        output->result->leaks++;
+    else
+        output->result->errors++;
+    if (output->line)
+        output->line(output->user_data, leak, text);
+}
+
+static void check_entries(struct oracle *oracle, struct output *output)
+{
+    char text[200];
+    for (uint32_t index = 0; index < oracle->bat_entries; index++) {
+        uint32_t entry = oracle->bat[index];
+        if (!entry)
+            continue;
+        const char *why = entry_error(oracle, index);
+        if (why) {
+            snprintf(text, sizeof(text), "BAT[%" PRIu32 "]=%" PRIu32 ": %s", index, entry, why);
+            say(output, false, text);
+            continue;
+        }
+        uint32_t owner = oracle->owner[(oracle_host_offset(oracle, index) - oracle->data_start) / oracle->cluster];
+        if (owner != index + 1) {
+            snprintf(text, sizeof(text), "BAT[%" PRIu32 "]=%" PRIu32 ": also BAT[%" PRIu32 "]", index, entry, owner - 1);
+            say(output, false, text);
+        }
+    }
+}
+
+static uint64_t check_beyond(struct oracle *oracle, struct output *output)
+{
+    char text[200];
+    uint64_t owned = 0;
+    uint64_t covered = (oracle->disk_sectors + oracle->cluster_sectors - 1) / oracle->cluster_sectors;
+    for (uint64_t slot = 0; slot < oracle->slots; slot++)
+        owned += oracle->owner[slot] != 0;
+    for (uint64_t index = covered; index < oracle->bat_entries; index++) {
+        if (!oracle->bat[index] || entry_error(oracle, (uint32_t)index))
+            continue;
+        if (oracle->owner[(oracle_host_offset(oracle, index) - oracle->data_start) / oracle->cluster] == index + 1) {
+            snprintf(text, sizeof(text), "BAT[%" PRIu64 "]=%" PRIu32 ": beyond the disk's end", index, oracle->bat[index]);
+            say(output, true, text);
+        }
+    }
+    return owned;
+}
+
+void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data, struct oracle_result *result)
+{
+    struct output output = { line, user_data, result };
+    char text[200], why[160];
+    memset(result, 0, sizeof(*result));
+    check_entries(oracle, &output);
+    if (oracle->in_use == ORACLE_IN_USE) {
+        result->unclean = true;
+        say(&output, false, "in_use: not closed cleanly");
+    } else if (oracle->in_use != 0 && oracle->in_use != ORACLE_CLOSED) {
+        snprintf(text, sizeof(text), "in_use: 0x%08" PRIx32, oracle->in_use);
+        say(&output, false, text);
+    }
+    /* leaks are counted on the way, but the lines of errors come first in the Python one too: it prints them apart */
+    uint64_t owned = check_beyond(oracle, &output);
+    if (oracle->flags & FLAG_EMPTY && owned) {
+        snprintf(text, sizeof(text), "flag Empty with %" PRIu64 " mapped clusters", owned);
+        say(&output, false, text);
+    }
+    uint8_t *extension = NULL; /* a byte for each host cluster that the extension holds */
+    if (oracle->ext_off && oracle->in_use == ORACLE_CLOSED) {
+        extension = calloc((size_t)oracle->slots + 1, 1);
+        if (!extension || oracle_extension_check(oracle, extension, why)) {
+            snprintf(text, sizeof(text), "extension: %s", extension ? why : "no memory");
+            say(&output, false, text);
+        }
+    }
+    for (uint64_t slot = 0; slot < oracle->slots; slot++) {
+        if (oracle->owner[slot] || (extension && extension[slot]))
+            continue;
+        snprintf(text, sizeof(text), "host cluster at byte %" PRIu64 " is referenced by nothing", oracle->data_start + slot * oracle->cluster);
+        say(&output, true, text);
+    }
+    free(extension);
+}
+
+int oracle_read_cluster(struct oracle *oracle, uint64_t index, uint8_t *buffer)
+{
+    if (index >= oracle->bat_entries || !oracle->bat[index])
+        return 0;
+    if (entry_error(oracle, (uint32_t)index))
+        return -1;
+    uint64_t offset = oracle_host_offset(oracle, index);
+    if (oracle->owner[(offset - oracle->data_start) / oracle->cluster] != index + 1)
+        return -1;
+    if (oracle->read(oracle->context, buffer, oracle->cluster, offset))
+        return -1;
+    uint64_t disk = oracle->disk_sectors * SECTOR, start = index * oracle->cluster;
+    uint64_t inside = disk > start ? disk - start : 0;
+    if (inside < oracle->cluster)
+        memset(buffer + inside, 0, oracle->cluster - inside);
+    return 1;
+}
+
+int oracle_read_memory(void *context, void *buffer, uint64_t length, uint64_t offset)
+{
+    const struct oracle_memory *memory = context;
+    if (offset > memory->size || length > memory->size - offset)
+        return -1;
+    memcpy(buffer, memory->bytes + offset, length);
+    return 0;
+}

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The independent reader and checker of ploop_oracle.py, in C for speed. It shares no code with the library, includes none of its
+ * headers, and prints what the Python one prints, line for line: tests/interop/oracle.sh holds the two equal.
+ *
+ * An oracle is opened over a read callback, judges one delta, and keeps a copy of its BAT; the callback must stay usable for
+ * reading clusters and the extension.
+ */
+#ifndef ORACLE_H
+#define ORACLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Fill `length` bytes from `offset`; all of them lie inside the file. Other than 0: it could not be read. */
+typedef int oracle_read_fn(void *context, void *buffer, uint64_t length, uint64_t offset);
+
+/* A finding, one line; `leak` tells leaks from errors. */
+typedef void oracle_line_fn(void *user_data, bool leak, const char *line);
+
+enum oracle_verdict { ORACLE_OK = 0, ORACLE_NOT_AN_IMAGE = 1, ORACLE_CORRUPT = 2 };
+
+#define ORACLE_IN_USE 0x746F6E59u
+#define ORACLE_CLOSED 0x312E3276u
+
+struct oracle {
+    oracle_read_fn *read;
+    void *context;
+    uint64_t file_size;
+    bool v1;
+    uint32_t version, cluster_sectors, bat_entries, in_use, data_off, flags;
+    uint64_t disk_sectors, ext_off;
+    uint64_t cluster;    /* bytes */
+    uint64_t data_start; /* bytes */
+    uint32_t *bat;
+    uint32_t *owner; /* of each host cluster: BAT index + 1 of the first good entry that names it */
+    uint64_t slots;  /* host clusters, a partial last one included */
+};
+
+struct oracle_result {
+    uint64_t errors; /* the in-use mark's included */
+    uint64_t leaks;
+    bool unclean; /* the in-use mark is set */
+};
+
+/* Anything but ORACLE_OK leaves nothing to close; `message` (160 bytes) then says why. */
+enum oracle_verdict oracle_open(struct oracle *oracle, oracle_read_fn *read, void *context, uint64_t file_size, char *message);
+void oracle_close(struct oracle *oracle);
+
+/* `line` may be NULL. */
+void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data, struct oracle_result *result);
+
+/* One guest cluster: 1 and its bytes; 0: this delta does not hold it; -1: its entry is bad. */
+int oracle_read_cluster(struct oracle *oracle, uint64_t index, uint8_t *buffer);
+
+/* Where a guest cluster lies in the file, in bytes; 0: nowhere. The entry is not judged. */
+uint64_t oracle_host_offset(const struct oracle *oracle, uint64_t index);
+
+/* oracle_read_fn over memory. */
+struct oracle_memory {
+    const uint8_t *bytes;
+    uint64_t size;
+};
+int oracle_read_memory(void *context, void *buffer, uint64_t length, uint64_t offset);
+
+#endif

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * See oracle_extension.h. MD5 (RFC 1321) is written out here because the oracle depends on nothing.
+ */
+#include "oracle_extension.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SECTOR = 512 };
+
+static uint32_t le32(const uint8_t *bytes)
+{
+    return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+}
+
+static uint64_t le64(const uint8_t *bytes)
+{
+    return le32(bytes) | (uint64_t)le32(bytes + 4) << 32;
+}
+
+static void md5_block(uint32_t state[4], const uint8_t *block)
+{
+    static const uint8_t shift[4][4] = { { 7, 12, 17, 22 }, { 5, 9, 14, 20 }, { 4, 11, 16, 23 }, { 6, 10, 15, 21 } };
+    static uint32_t sine[64];
+    if (!sine[0])
+        for (int i = 0; i < 64; i++)
+            sine[i] = (uint32_t)(fabs(sin(i + 1)) * 4294967296.0);
+    uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
+    for (uint32_t i = 0; i < 64; i++) {
+        uint32_t mixed, word;
+        switch (i / 16) {
+        case 0:
+            mixed = (b & c) | (~b & d);
+            word = i;
+            break;
+        case 1:
+            mixed = (d & b) | (~d & c);
+            word = (5 * i + 1) % 16;
+            break;
+        case 2:
+            mixed = b ^ c ^ d;
+            word = (3 * i + 5) % 16;
+            break;
+        default:
+            mixed = c ^ (b | ~d);
+            word = 7 * i % 16;
+        }
+        uint32_t sum = a + mixed + sine[i] + le32(block + 4 * word), by = shift[i / 16][i % 4];
+        a = d;
+        d = c;
+        c = b;
+        b += sum << by | sum >> (32 - by);
+    }
+    state[0] += a;
+    state[1] += b;
+    state[2] += c;
+    state[3] += d;
+}
+
+static void md5(const uint8_t *bytes, uint64_t length, uint8_t digest[16])
+{
+    uint32_t state[4] = { 0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476 };
+    uint8_t tail[128] = { 0 };
+    uint64_t left = length % 64, bits = length * 8;
+    for (uint64_t at = 0; at + 64 <= length; at += 64)
+        md5_block(state, bytes + at);
+    memcpy(tail, bytes + length - left, left);
+    tail[left] = 0x80;
+    uint64_t end = left < 56 ? 64 : 128;
+    for (int i = 0; i < 8; i++)
+        tail[end - 8 + (uint64_t)i] = (uint8_t)(bits >> 8 * i);
+    for (uint64_t at = 0; at < end; at += 64)
+        md5_block(state, tail + at);
+    for (int i = 0; i < 16; i++)
+        digest[i] = (uint8_t)(state[i / 4] >> 8 * (i % 4));
+}
+
+/* Whether a whole host cluster lies at that byte of the file. */
+static bool on_grid(const struct oracle *oracle, uint64_t offset)
+{
+    return offset >= oracle->data_start && (offset - oracle->data_start) % oracle->cluster == 0 && offset <= oracle->file_size &&
+           oracle->file_size - offset >= oracle->cluster;
+}
+
+/* Whether any entry names it, a bad one too. */
+static bool guest_has(const struct oracle *oracle, uint64_t offset)
+{
+    for (uint32_t index = 0; index < oracle->bat_entries; index++)
+        if (oracle->bat[index] && oracle_host_offset(oracle, index) == offset)
+            return true;
+    return false;
+}
+
+static int bitmap_check(struct oracle *oracle, const uint8_t *data, uint64_t length, uint8_t *clusters, char *why)
+{
+    if (length < 32) {
+        snprintf(why, 160, "bitmap: shorter than its fields");
+        return -1;
+    }
+    uint64_t size = le64(data);
+    uint32_t granularity = le32(data + 24), l1_size = le32(data + 28);
+    if (size != oracle->disk_sectors) {
+        snprintf(why, 160, "bitmap: covers %" PRIu64 " sectors", size);
+        return -1;
+    }
+    if (granularity == 0 || granularity & (granularity - 1)) {
+        snprintf(why, 160, "bitmap: granularity %" PRIu32, granularity);
+        return -1;
+    }
+    uint64_t bits = size / granularity + (size % granularity != 0), per_cluster = 8 * oracle->cluster;
+    if (l1_size != (bits + per_cluster - 1) / per_cluster || 32 + 8 * (uint64_t)l1_size > length) {
+        snprintf(why, 160, "bitmap: table of %" PRIu32 " entries", l1_size);
+        return -1;
+    }
+    for (uint32_t i = 0; i < l1_size; i++) {
+        uint64_t entry = le64(data + 32 + 8 * (uint64_t)i);
+        if (entry <= 1)
+            continue;
+        if (entry > UINT64_MAX / SECTOR || !on_grid(oracle, entry * SECTOR)) {
+            snprintf(why, 160, "bitmap: table entry %" PRIu64 " outside the cluster grid", entry);
+            return -1;
+        }
+        uint64_t slot = (entry * SECTOR - oracle->data_start) / oracle->cluster;
+        if (guest_has(oracle, entry * SECTOR) || clusters[slot]) {
+            snprintf(why, 160, "bitmap: table entry %" PRIu64 " names a cluster in use", entry);
+            return -1;
+        }
+        clusters[slot] = 1;
+    }
+    return 0;
+}
+
+static int features_check(struct oracle *oracle, const uint8_t *area, uint8_t *clusters, char *why)
+{
+    uint8_t digest[16];
+    md5(area + 24, oracle->cluster - 24, digest);
+    if (le64(area) != 0xAB234CEF23DCEA87) {
+        snprintf(why, 160, "bad magic");
+        return -1;
+    }
+    if (memcmp(digest, area + 8, 16)) {
+        snprintf(why, 160, "bad checksum");
+        return -1;
+    }
+    for (uint64_t at = 24;;) {
+        if (at + 24 > oracle->cluster) {
+            snprintf(why, 160, "no end of features");
+            return -1;
+        }
+        uint64_t feature = le64(area + at), size = le32(area + at + 16);
+        at += 24;
+        if (feature == 0)
+            return 0;
+        if (at + size > oracle->cluster) {
+            snprintf(why, 160, "feature longer than its cluster");
+            return -1;
+        }
+        if (feature == 0x20385FAE252CB34A && bitmap_check(oracle, area + at, size, clusters, why))
+            return -1;
+        at += (size + 7) / 8 * 8;
+    }
+}
+
+int oracle_extension_check(struct oracle *oracle, uint8_t *clusters, char *why)
+{
+    uint64_t start = oracle->ext_off * SECTOR;
+    if (oracle->ext_off > UINT64_MAX / SECTOR || start < oracle->data_start || start > oracle->file_size ||
+        oracle->file_size - start < oracle->cluster) {
+        snprintf(why, 160, "outside the data area");
+        return -1;
+    }
+    if (!on_grid(oracle, start)) {
+        snprintf(why, 160, "off the cluster grid");
+        return -1;
+    }
+    if (guest_has(oracle, start)) {
+        snprintf(why, 160, "in a guest's cluster");
+        return -1;
+    }
+    clusters[(start - oracle->data_start) / oracle->cluster] = 1;
+    uint8_t *area = malloc(oracle->cluster);
+    int result = -1;
+    if (area && !oracle->read(oracle->context, area, oracle->cluster, start))
+        result = features_check(oracle, area, clusters, why);
+    else
+        snprintf(why, 160, "could not be read");
+    free(area);
+    return result;
+}
