@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: MIT
+#
+# What is installed: headers, both libraries, ploop.pc, the CMake package, documents. The tools' own CMakeLists.txt installs them.
+
+include(CMakePackageConfigHelpers)
+
+install(DIRECTORY include/ploop DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
+install(TARGETS ploop ploop_static EXPORT ploopTargets
+    LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
+
+set(pkgconfig ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig)
+file(RELATIVE_PATH pc_to_prefix ${pkgconfig} ${CMAKE_INSTALL_PREFIX})
+file(RELATIVE_PATH pc_to_include ${pkgconfig} ${CMAKE_INSTALL_FULL_INCLUDEDIR})
+configure_file(ploop.pc.in ploop.pc @ONLY)
+install(FILES ${PROJECT_BINARY_DIR}/ploop.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+
+set(package ${CMAKE_INSTALL_LIBDIR}/cmake/ploop)
+install(EXPORT ploopTargets NAMESPACE ploop:: DESTINATION ${package})
+configure_package_config_file(cmake/ploopConfig.cmake.in ploopConfig.cmake INSTALL_DESTINATION ${package})
+write_basic_package_version_file(ploopConfigVersion.cmake COMPATIBILITY SameMajorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/ploopConfig.cmake ${PROJECT_BINARY_DIR}/ploopConfigVersion.cmake DESTINATION ${package})
+
+file(GLOB documents CONFIGURE_DEPENDS README.md CHANGELOG.md LICENSE docs/*.md)
+install(FILES ${documents} DESTINATION ${CMAKE_INSTALL_DOCDIR})
+file(GLOB pages CONFIGURE_DEPENDS docs/man/*.[1-8])
+foreach(page ${pages})
+    string(REGEX MATCH "[1-8]$" section ${page})
+    install(FILES ${page} DESTINATION ${CMAKE_INSTALL_MANDIR}/man${section})
+endforeach()
