@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ploop_image_check(): the findings, in the order of the file: the header, the BAT, the extension, the space.
+ */
+#include "ops/check.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include "ops/repair.h"
+#include "util/sized.h"
+
+#define BAT_LIMIT_DEFAULT ((uint64_t)1 << 30)
+
+enum { TEXT_SIZE = 256, PASSES = 3 };
+
+/* The repair that mends each kind; 0: none does. */
+static const uint32_t repairs[CHECK_KINDS] = {
+    [PLOOP_CHECK_UNCLEAN] = PLOOP_REPAIR_UNCLEAN,
+    [PLOOP_CHECK_IN_USE_VALUE] = PLOOP_REPAIR_UNCLEAN,
+    [PLOOP_CHECK_EMPTY_FLAG] = PLOOP_REPAIR_UNCLEAN,
+    [PLOOP_CHECK_ENTRY_RANGE] = PLOOP_REPAIR_ENTRIES,
+    [PLOOP_CHECK_ENTRY_GRID] = PLOOP_REPAIR_ENTRIES,
+    [PLOOP_CHECK_ENTRY_DUPLICATE] = PLOOP_REPAIR_ENTRIES,
+    [PLOOP_CHECK_ENTRY_BEYOND] = PLOOP_REPAIR_LEAKS,
+    [PLOOP_CHECK_LEAK] = PLOOP_REPAIR_LEAKS,
+    [PLOOP_CHECK_EXTENSION] = PLOOP_REPAIR_ENTRIES,
+};
+
+void check_report(struct check *check, uint32_t kind, uint64_t guest_cluster, uint64_t host_offset, uint64_t count,
+                  const char *format, ...)
+{
+    const struct ploop_check_record record = {
+        .size = sizeof(record),
+        .kind = kind,
+        .repair = repairs[kind],
+        .guest_cluster = guest_cluster,
+        .host_offset = host_offset,
+        .count = count,
+    };
+
+    check->counts[kind]++;
+    if (kind == PLOOP_CHECK_LEAK || kind == PLOOP_CHECK_ENTRY_BEYOND) {
+        check->result.leaks += count;
+    } else {
+        check->result.errors++;
+    }
+    if (check->options.record) {
+        char text[TEXT_SIZE];
+        va_list arguments;
+
+        va_start(arguments, format);
+        vsnprintf(text, sizeof(text), format, arguments);
+        va_end(arguments);
+        check->options.record(check->options.user_data, &record, text);
+    }
+}
+
+int check_progress(struct check *check, uint64_t entries_done)
+{
+    uint64_t total = (uint64_t)PASSES * check->image.header.geometry.bat_entries;
+
+    if (!check->options.progress) {
+        return 0;
+    }
+    return check->options.progress(check->options.user_data, check->progress_base + entries_done, total);
+}
+
+static int loading(void *user_data, uint64_t entries_done)
+{
+    return check_progress(user_data, entries_done);
+}
+
+static void unreadable(void *user_data, uint32_t first_entry, uint32_t count, int error)
+{
+    check_report(user_data, PLOOP_CHECK_READ, first_entry, UINT64_MAX, 1,
+                 "BAT[%" PRIu32 "] to BAT[%" PRIu64 "] cannot be read: error %d", first_entry, (uint64_t)first_entry + count - 1,
+                 -error);
+}
+
+static void check_header_fields(struct check *check)
+{
+    uint32_t in_use = check->image.header.in_use;
+
+    if (in_use == HEADER_IN_USE) {
+        check_report(check, PLOOP_CHECK_UNCLEAN, UINT64_MAX, UINT64_MAX, 1,
+                     "in_use 0x%08" PRIx32 ": open for writing, or not closed cleanly", in_use);
+    } else if (in_use != 0 && in_use != HEADER_CLOSED_EXT) {
+        check_report(check, PLOOP_CHECK_IN_USE_VALUE, UINT64_MAX, UINT64_MAX, 1, "in_use 0x%08" PRIx32 ": no known value", in_use);
+    }
+}
+
+static void check_entry(struct check *check, uint32_t index, uint32_t guest_clusters)
+{
+    const struct geometry *geometry = &check->image.header.geometry;
+    uint32_t entry = check->image.entries[index];
+    uint64_t offset = geometry_entry_offset(geometry, entry);
+
+    switch (geometry_judge_entry(geometry, check->image.file_size, entry)) {
+    case ENTRY_BEFORE_DATA:
+        check_report(check, PLOOP_CHECK_ENTRY_RANGE, index, offset, 1, "BAT[%" PRIu32 "] = %" PRIu32 ": before the data area", index,
+                     entry);
+        return;
+    case ENTRY_PAST_END:
+        check_report(check, PLOOP_CHECK_ENTRY_RANGE, index, offset, 1, "BAT[%" PRIu32 "] = %" PRIu32 ": past the end of the file",
+                     index, entry);
+        return;
+    case ENTRY_OFF_GRID:
+        check_report(check, PLOOP_CHECK_ENTRY_GRID, index, offset, 1, "BAT[%" PRIu32 "] = %" PRIu32 ": off the cluster grid", index,
+                     entry);
+        return;
+    case ENTRY_GOOD:
+        break;
+    }
+    if (bitmap_test(&check->duplicates, index)) {
+        check_report(check, PLOOP_CHECK_ENTRY_DUPLICATE, index, offset, 1,
+                     "BAT[%" PRIu32 "] = %" PRIu32 ": another guest cluster's host cluster", index, entry);
+        return;
+    }
+    check->owners++;
+    if (index >= guest_clusters) {
+        check_report(check, PLOOP_CHECK_ENTRY_BEYOND, index, offset, 1, "BAT[%" PRIu32 "] = %" PRIu32 ": beyond the disk's end",
+                     index, entry);
+        return;
+    }
+    check->result.mapped++;
+}
+
+static void check_entries(struct check *check)
+{
+    const struct geometry *geometry = &check->image.header.geometry;
+    uint32_t guest_clusters = geometry_guest_clusters(geometry);
+
+    for (uint32_t i = 0; i < geometry->bat_entries; i++) {
+        if (check->image.entries[i]) {
+            check_entry(check, i, guest_clusters);
+        }
+    }
+    if (check->image.header.flags & HEADER_FLAG_EMPTY && check->owners) {
+        check_report(check, PLOOP_CHECK_EMPTY_FLAG, UINT64_MAX, UINT64_MAX, 1,
+                     "flags 0x%08" PRIx32 ": Empty is set, and %" PRIu64 " clusters are mapped", check->image.header.flags,
+                     check->owners);
+    }
+}
+
+static uint32_t entry_of_image(const void *context, uint32_t guest_cluster)
+{
+    const struct image *image = context;
+
+    return image->entries[guest_cluster];
+}
+
+static void check_extension(struct check *check)
+{
+    const struct extension *extension = &check->extension;
+    uint64_t sector = check->image.header.extension_sector;
+    uint64_t offset = sector > UINT64_MAX / SECTOR_SIZE ? UINT64_MAX : sector * SECTOR_SIZE;
+
+    if (extension->state == EXTENSION_UNUSABLE) {
+        check_report(check, PLOOP_CHECK_EXTENSION, UINT64_MAX, offset, 1, "format extension: %s %" PRIu64,
+                     extension->fault.what, extension->fault.value);
+    }
+    for (uint32_t i = 0; i < extension->bitmap_count && extension->state == EXTENSION_VALID; i++) {
+        const struct extension_fault *fault = &extension->bitmaps[i].fault;
+
+        if (fault->what) {
+            check_report(check, PLOOP_CHECK_EXTENSION, UINT64_MAX, offset, 1,
+                         "dirty bitmap %" PRIu32 " of the format extension: %s %" PRIu64, i, fault->what, fault->value);
+        }
+    }
+}
+
+/* Errors that opening for writing, with RECOVER, puts right by itself: all others forbid it. */
+static bool is_recoverable(const struct check *check)
+{
+    char message[HEADER_MESSAGE_SIZE];
+    uint64_t harmless = check->counts[PLOOP_CHECK_UNCLEAN] + check->counts[PLOOP_CHECK_EMPTY_FLAG];
+
+    if (extension_writable(&check->extension, message)) {
+        return false;
+    }
+    return check->result.errors == harmless + check->counts[PLOOP_CHECK_EXTENSION];
+}
+
+/* All findings. */
+static int find(struct check *check)
+{
+    const struct entry_source entries = {entry_of_image, &check->image};
+    const struct image_load load = {check->options.bat_limit_bytes, loading, unreadable, check};
+    uint32_t bat_entries = check->image.header.geometry.bat_entries;
+    int err;
+
+    check_header_fields(check);
+    err = image_load_bat(&check->image, &load);
+    if (!err) {
+        err = bitmap_init(&check->duplicates, bat_entries);
+    }
+    if (!err) {
+        check->progress_base = bat_entries;
+        err = check_duplicates(check);
+    }
+    if (!err) {
+        check_entries(check);
+        err = extension_load(&check->extension, check->image.file, &check->image.header, check->image.file_size, entries);
+    }
+    if (!err) {
+        check_extension(check);
+        check->progress_base = (uint64_t)2 * bat_entries;
+    }
+    if (!err && !check->counts[PLOOP_CHECK_READ]) { /* else everything unread would look like a leak */
+        err = check_leaks(check);
+    }
+    if (!err) {
+        check->progress_base = (uint64_t)PASSES * bat_entries;
+        err = check_progress(check, 0) ? -ECANCELED : 0;
+    }
+    check->result.recoverable = !err && is_recoverable(check);
+    return err;
+}
+
+static int check_file(struct check *check, ploop_file *file)
+{
+    char message[HEADER_MESSAGE_SIZE];
+    int err = image_open(&check->image, file, message);
+
+    if (err == -EUCLEAN) {
+        check_report(check, PLOOP_CHECK_HEADER, UINT64_MAX, UINT64_MAX, 1, "%s", message);
+    }
+    if (err) {
+        return err;
+    }
+    err = find(check);
+    if (!err && check->options.repair) {
+        err = repair(check);
+    }
+    extension_free(&check->extension);
+    bitmap_free(&check->duplicates);
+    image_close(&check->image);
+    return err;
+}
+
+int ploop_image_check(ploop_file *file, const struct ploop_check_options *options, struct ploop_check_result *result)
+{
+    struct check check = {0};
+    int err = options ? sized_in(&check.options, sizeof(check.options), offsetof(struct ploop_check_options, reserved), options) : 0;
+
+    if (err) {
+        return err;
+    }
+    if (!file || sized_out_check(result, offsetof(struct ploop_check_result, reserved)) || check.options.reserved1 ||
+        check.options.repair & ~(uint32_t)(PLOOP_REPAIR_LEAKS | PLOOP_REPAIR_UNCLEAN | PLOOP_REPAIR_ENTRIES)) {
+        return -EINVAL;
+    }
+    if (!check.options.bat_limit_bytes) {
+        check.options.bat_limit_bytes = BAT_LIMIT_DEFAULT;
+    }
+    err = check_file(&check, file);
+    sized_out(result, &check.result, sizeof(check.result));
+    return err;
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A new, empty image. The header comes last, when the zeros of the BAT are durable: whatever stood in the file before, it is never
+ * taken for entries.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <ploop/image.h>
+
+#include "file/file.h"
+#include "format/header.h"
+#include "util/sized.h"
+
+enum { ZERO_PIECE = 1048576 };
+
+/* A file that cannot be extended is not cut either; its BAT area is overwritten. */
+static int clear_in_place(ploop_file *file, uint64_t data_start, uint64_t file_size)
+{
+    uint8_t *zeros;
+    int64_t done = 0;
+
+    if (file_size < data_start) {
+        return -ENOSPC;
+    }
+    zeros = aligned_alloc(BAT_PAGE_SIZE, ZERO_PIECE);
+    if (!zeros) {
+        return -ENOMEM;
+    }
+    memset(zeros, 0, ZERO_PIECE);
+    for (uint64_t at = 0; at < data_start && done >= 0; at += ZERO_PIECE) {
+        uint64_t length = data_start - at < ZERO_PIECE ? data_start - at : ZERO_PIECE;
+
+        done = file_sync_io(file, PLOOP_IO_WRITE, zeros, length, at);
+    }
+    free(zeros);
+    return done < 0 ? (int)done : 0;
+}
+
+/* The file becomes [0, data_start), all zeros, with blocks where the backend can give them. */
+static int lay_out(ploop_file *file, uint64_t data_start)
+{
+    struct ploop_file_info info = {.size = sizeof(info)};
+    int err = ploop_file_info(file, &info);
+
+    if (err) {
+        return err;
+    }
+    if (!(info.capabilities & PLOOP_FILE_CAN_GROW)) {
+        return clear_in_place(file, data_start, info.file_size);
+    }
+    err = (int)file_sync_io(file, PLOOP_IO_TRUNCATE, NULL, 0, 0);
+    if (!err) {
+        err = (int)file_sync_io(file, PLOOP_IO_TRUNCATE, NULL, 0, data_start);
+    }
+    if (!err && info.capabilities & PLOOP_FILE_CAN_ALLOCATE) {
+        int64_t allocated = file_sync_io(file, PLOOP_IO_ALLOCATE, NULL, data_start, 0);
+
+        err = allocated < 0 ? (int)allocated : 0;
+    }
+    return err;
+}
+
+static int write_header(ploop_file *file, const struct header *header)
+{
+    uint8_t *page = aligned_alloc(BAT_PAGE_SIZE, BAT_PAGE_SIZE);
+    int64_t done;
+
+    if (!page) {
+        return -ENOMEM;
+    }
+    memset(page, 0, BAT_PAGE_SIZE); /* the first entries: a new image's data area never begins within this page */
+    header_encode(header, page);
+    done = file_sync_io(file, PLOOP_IO_WRITE, page, BAT_PAGE_SIZE, 0);
+    free(page);
+    return done < 0 ? (int)done : (int)file_sync_io(file, PLOOP_IO_SYNC, NULL, 0, 0);
+}
+
+int ploop_image_create(ploop_file *file, const struct ploop_image_options *options)
+{
+    struct ploop_image_options given;
+    struct header header;
+    int err = sized_in(&given, sizeof(given), offsetof(struct ploop_image_options, reserved), options);
+
+    if (err) {
+        return err;
+    }
+    if (!file || given.flags) {
+        return -EINVAL;
+    }
+    err = header_for_new_image(given.version, given.disk_size, given.cluster_size, &header);
+    if (!err) {
+        err = lay_out(file, header.geometry.data_start);
+    }
+    if (!err) {
+        err = (int)file_sync_io(file, PLOOP_IO_SYNC, NULL, 0, 0);
+    }
+    return err ? err : write_header(file, &header);
+}
