@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Files and the requests to them: the states of a file_io (see the header) and the checks on what a backend says of itself.
+ *
+ * The word `state` is what makes a completion count once: submit sets it to SENT before the backend sees the request, the first
+ * completion exchanges it for IDLE, and a second one finds IDLE. Where a completed request was sent again meanwhile, a second
+ * completion cannot be told from the right one: that is as far as it can be known.
+ */
+#include "file/file.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "util/sized.h"
+
+static void backend_fault(struct file_io *io, const char *what)
+{
+    atomic_fetch_add_explicit(&io->file->double_completions, 1, memory_order_relaxed);
+#ifndef NDEBUG
+    (void)fprintf(stderr, "libploop: a backend %s: op %u, offset %llu, length %llu\n", what, io->pub.op,
+                  (unsigned long long)io->pub.offset, (unsigned long long)io->pub.length);
+    abort();
+#else
+    (void)what;
+#endif
+}
+
+void file_io_init(struct file_io *io, ploop_file *file, file_io_fn *done)
+{
+    memset(io, 0, sizeof(*io));
+    io->pub.size = sizeof(io->pub);
+    io->file = file;
+    io->done = done;
+    atomic_init(&io->state, FILE_IO_IDLE);
+}
+
+int file_io_submit(struct file_io *io)
+{
+    assert(atomic_load_explicit(&io->state, memory_order_relaxed) == FILE_IO_IDLE);
+    assert(io->pub.op >= PLOOP_IO_READ && io->pub.op <= PLOOP_IO_TRUNCATE);
+    atomic_store_explicit(&io->state, FILE_IO_SENT, memory_order_relaxed);
+    int refused = io->file->ops.submit(io->file->context, &io->pub);
+    if (refused == 0) {
+        return 0; /* it may be completed, sent again or freed by now */
+    }
+    if (atomic_exchange_explicit(&io->state, FILE_IO_IDLE, memory_order_acquire) != FILE_IO_SENT) {
+        backend_fault(io, "completed a request that it refused");
+    }
+    return refused < 0 ? refused : -EIO;
+}
+
+void ploop_io_complete(struct ploop_io *pub, int64_t result)
+{
+    struct file_io *io = (struct file_io *)pub;
+    if (atomic_exchange_explicit(&io->state, FILE_IO_IDLE, memory_order_acq_rel) != FILE_IO_SENT) {
+        backend_fault(io, "completed a request twice");
+        return;
+    }
+    io->done(io, result);
+}
+
+/* Tables of an older library's size are as good as this one's; a newer one may use only what is known here. */
+static int take_ops(struct ploop_io_ops *known, const struct ploop_io_ops *given)
+{
+    size_t shortest = offsetof(struct ploop_io_ops, submit) + sizeof(given->submit);
+    if (!given || given->size < shortest || given->size % sizeof(given->submit)) {
+        return -EINVAL;
+    }
+    if (given->size > SIZED_MAX) {
+        return -E2BIG;
+    }
+    const unsigned char *bytes = (const unsigned char *)given;
+    for (size_t i = sizeof(*known); i < given->size; i++) {
+        if (bytes[i]) {
+            return -E2BIG;
+        }
+    }
+    memset(known, 0, sizeof(*known));
+    memcpy(known, given, given->size < sizeof(*known) ? given->size : sizeof(*known));
+    known->size = sizeof(*known);
+    return known->get_info && known->submit ? 0 : -EINVAL;
+}
+
+int ploop_file_create(const struct ploop_io_ops *ops, void *context, ploop_file **file)
+{
+    if (!file) {
+        return -EINVAL;
+    }
+    *file = NULL;
+    struct ploop_io_ops known;
+    int err = take_ops(&known, ops);
+    if (err) {
+        return err;
+    }
+    ploop_file *made = calloc(1, sizeof(*made));
+    if (!made) {
+        return -ENOMEM;
+    }
+    made->ops = known;
+    made->context = context;
+    atomic_init(&made->double_completions, 0);
+    *file = made;
+    return 0;
+}
+
+void ploop_file_close(ploop_file *file)
+{
+    if (!file) {
+        return;
+    }
+    if (file->ops.close) {
+        file->ops.close(file->context);
+    }
+    free(file);
+}
+
+/* An answer that nobody could keep to is refused here, so that nobody else has to doubt it. */
+static int check_info(struct ploop_file_info *info)
+{
+    if (info->request_alignment == 0) {
+        info->request_alignment = 1;
+    }
+    if (info->request_alignment & (info->request_alignment - 1)) {
+        return -EINVAL;
+    }
+    if (info->max_transfer && info->max_transfer < info->request_alignment) {
+        return -EINVAL;
+    }
+    return info->file_size > INT64_MAX ? -EINVAL : 0;
+}
+
+int ploop_file_info(ploop_file *file, struct ploop_file_info *info)
+{
+    if (!file || sized_out_check(info, offsetof(struct ploop_file_info, reserved))) {
+        return -EINVAL;
+    }
+    struct ploop_file_info known = {.size = sizeof(known)};
+    int err = file->ops.get_info(file->context, &known);
+    if (err == 0) {
+        err = check_info(&known);
+    }
+    if (err == 0) {
+        sized_out(info, &known, sizeof(known));
+    }
+    return err;
+}
