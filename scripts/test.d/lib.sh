@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+#
+# What the parts of scripts/test share. $RESULTS gets a line "KIND PASSED FAILED" for each count reported.
+
+set -u
+jobs=$(nproc)
+: "${RESULTS:=/dev/null}"
+
+# count KIND PASSED FAILED
+count() {
+    echo "$1 $2 $3" >>"$RESULTS"
+}
+
+# judge KIND COMMAND...: one test, which passes if the command does.
+judge() {
+    local kind=$1
+    shift
+    echo "== $*"
+    if "$@"; then count "$kind" 1 0; else
+        count "$kind" 0 1
+        echo "FAILED: $*"
+    fi
+}
+
+# build_preset PRESET: configure and build it, in silence unless it fails.
+build_preset() {
+    local log=build/log/build-$1.log
+    if ! { cmake --preset "$1" && cmake --build --preset "$1" -j "$jobs"; } >"$log" 2>&1; then
+        grep -v '^\[[0-9/]*\] \(Building\|Linking\|Generating\)' "$log"
+        echo "building $1 failed"
+        return 1
+    fi
+}
+
+# count_program KIND NAME STATUS TAP: what a libcheck program says it ran; one that writes no TAP file is one test.
+count_program() {
+    local passed=0 failed=0
+    if [[ -s $4 ]]; then
+        passed=$(grep -c '^ok' "$4")
+        failed=$(grep -c '^not ok' "$4")
+        grep '^not ok' "$4" | sed "s|^|FAILED: $2: |"
+    fi
+    if (($3 == 0 && passed + failed == 0)); then
+        passed=1
+    elif (($3 != 0 && failed == 0)); then
+        failed=1
+        echo "FAILED: $2: exit status $3"
+    fi
+    count "$1" "$passed" "$failed"
+}
+
+# run_ctest KIND PRESET LABEL: the programs with that label, counted by their checks.
+run_ctest() {
+    local directory=build/$2 name status
+    rm -f "$directory"/*.tap
+    ctest --test-dir "$directory" -L "^$3\$" -j "$jobs" --output-on-failure
+    for name in $(ctest --test-dir "$directory" -N -L "^$3\$" | sed -n 's/^ *Test *#[0-9]*: //p'); do
+        grep -q ":$name\$" "$directory/Testing/Temporary/LastTestsFailed.log" 2>/dev/null
+        status=$((! $?))
+        count_program "$1" "$name" $status "$directory/${name/\//-}.tap"
+    done
+}
+
+# run_scripts KIND DIRECTORY BUILD: each script there, with the build directory as its argument.
+run_scripts() {
+    local script
+    for script in "$2"/*.sh; do judge "$1" "$script" "$3"; done
+}
