@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/* What every subcommand needs to speak: options, complaints, sizes. See common.h. */
+#include "common.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void print_help(const struct command *command)
+{
+    printf("Usage: ploopctl %s %s\n%s.\n\n%s      --help             this text\n", command->name, command->synopsis,
+           command->summary, command->details);
+}
+
+int next_option(const struct command *command, int argc, char **argv, const struct option *options)
+{
+    int option = getopt_long(argc, argv, "h", options, NULL);
+
+    if (option == OPTION_HELP) {
+        print_help(command);
+        exit(finish_output(EXIT_SUCCESS));
+    }
+    return option;
+}
+
+bool has_arguments(const struct command *command, int argc, int count)
+{
+    int given = argc - optind;
+
+    if (given == count) {
+        return true;
+    }
+    complain_usage(command, "%s: the call is ploopctl %s %s", given < count ? "an argument is missing" : "too many arguments",
+                   command->name, command->synopsis);
+    return false;
+}
+
+int parse_json_and_image(const struct command *command, int argc, char **argv, bool *json, const char **path)
+{
+    static const struct option options[] = {{"json", no_argument, 0, 'j'}, OPTION_HELP_ENTRY, {0}};
+    int option;
+
+    *json = false;
+    while ((option = next_option(command, argc, argv, options)) != OPTION_END) {
+        if (option == OPTION_WRONG) {
+            return EXIT_FAILURE;
+        }
+        *json = true;
+    }
+    if (!has_arguments(command, argc, 1)) {
+        return EXIT_FAILURE;
+    }
+    *path = argv[optind];
+    return 0;
+}
+
+static int print_line(const char *subject, const char *format, va_list arguments)
+{
+    char text[1024];
+
+    vsnprintf(text, sizeof(text), format, arguments);
+    fprintf(stderr, "ploopctl: %s: %s\n", subject, text);
+    return EXIT_FAILURE;
+}
+
+int complain(const char *subject, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    int status = print_line(subject, format, arguments);
+    va_end(arguments);
+    return status;
+}
+
+int complain_usage(const struct command *command, const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    int status = print_line(command->name, format, arguments);
+    va_end(arguments);
+    return status;
+}
+
+void warn(const char *subject, const char *text)
+{
+    fprintf(stderr, "ploopctl: %s: warning: %s\n", subject, text);
+}
+
+const char *reason(int error)
+{
+    switch (error) {
+    case -EAGAIN:
+    case -EBUSY:
+        return "another process has it open for writing";
+    case -EEXIST:
+        return "exists already, and is left as it is";
+    case -EISDIR:
+    case -ENOTBLK:
+        return "is neither a regular file nor a block device";
+    case -ENOTSUP:
+        return "this version of the library cannot do that";
+    default:
+        return strerror(-error);
+    }
+}
+
+int finish_output(int status)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout)) {
+        return status;
+    }
+    return complain("standard output", "%s", strerror(errno));
+}
+
+bool parse_size(const char *text, uint64_t *bytes)
+{
+    static const char suffixes[] = "KMGT";
+    char *end;
+
+    if (text[0] < '0' || text[0] > '9') {
+        return false; /* strtoull() would take spaces and signs */
+    }
+    errno = 0;
+    unsigned long long number = strtoull(text, &end, 10);
+    if (errno) {
+        return false;
+    }
+    unsigned shift = 0;
+    if (*end) {
+        const char *suffix = strchr(suffixes, *end);
+        if (!suffix || end[1]) {
+            return false;
+        }
+        shift = 10 * (unsigned)(suffix - suffixes + 1);
+    }
+    if (number > UINT64_MAX >> shift) {
+        return false;
+    }
+    *bytes = (uint64_t)number << shift;
+    return true;
+}
+
+char *format_size(uint64_t bytes, char text[SIZE_TEXT])
+{
+    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    double size = (double)bytes;
+    int unit = -1;
+
+    while (size >= 1024 && unit < 5) {
+        size /= 1024;
+        unit++;
+    }
+    if (unit < 0) {
+        snprintf(text, SIZE_TEXT, "%llu bytes", (unsigned long long)bytes);
+    } else {
+        snprintf(text, SIZE_TEXT, "%.4g %s (%llu bytes)", size, units[unit], (unsigned long long)bytes);
+    }
+    return text;
+}

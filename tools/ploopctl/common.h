@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the subcommands of ploopctl share: how they are described, how they complain, and how they open an image.
+ *
+ * Every failure is one line on stderr, "ploopctl: SUBJECT: what and why", printed where it is found; the functions that print
+ * it return EXIT_FAILURE or a negative errno, and their callers pass that on without a word of their own.
+ */
+#ifndef PLOOPCTL_COMMON_H
+#define PLOOPCTL_COMMON_H
+
+#include <getopt.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <ploop/ploop.h>
+
+/* A subcommand. `run` gets argv[0] "ploopctl" and then the words after the subcommand's name; it returns the exit status. */
+struct command {
+    const char *name;
+    const char *synopsis; /* what follows the name */
+    const char *summary;
+    const char *details; /* of --help: whole lines */
+    int (*run)(int argc, char **argv);
+};
+
+extern const struct command create_command;
+extern const struct command info_command;
+extern const struct command check_command;
+extern const struct command map_command;
+extern const struct command convert_command;
+extern const struct command bat_command;
+
+/* next_option() beside the values of the options themselves. */
+enum { OPTION_END = -1, OPTION_WRONG = '?', OPTION_HELP = 'h' };
+
+#define OPTION_HELP_ENTRY                                                                                                          \
+    {                                                                                                                              \
+        "help", no_argument, 0, OPTION_HELP                                                                                        \
+    }
+
+/* getopt_long() for a subcommand. Handles --help, which does not return; what is wrong has been said. */
+int next_option(const struct command *command, int argc, char **argv, const struct option *options);
+
+/* Whether exactly `count` arguments are left after the options; complains if not. */
+bool has_arguments(const struct command *command, int argc, int count);
+
+/* For subcommands that take --json and one image. 0, or the exit status. */
+int parse_json_and_image(const struct command *command, int argc, char **argv, bool *json, const char **path);
+
+/* Print one line to stderr. Returns EXIT_FAILURE. */
+__attribute__((format(printf, 2, 3))) int complain(const char *subject, const char *format, ...);
+__attribute__((format(printf, 2, 3))) int complain_usage(const struct command *command, const char *format, ...);
+void warn(const char *subject, const char *text);
+
+/* Why: the words for a negative errno that came from an image or its file. */
+const char *reason(int error);
+
+/* Flush standard output at the end of the program: `status`, or EXIT_FAILURE where it could not be written. */
+int finish_output(int status);
+
+/* A size with an optional suffix K, M, G or T. False where the text is no such thing. */
+bool parse_size(const char *text, uint64_t *bytes);
+
+enum { SIZE_TEXT = 64 };
+/* "1.5 GiB (1610612736 bytes)" for people. Returns text. */
+char *format_size(uint64_t bytes, char text[SIZE_TEXT]);
+
+/* An image open for reading. Zeroed before image_open(). */
+struct image {
+    const char *path;
+    ploop_file *file;
+    ploop_dev *dev;
+    struct ploop_image_info info;
+};
+
+/* Open a file; complains. 0 or -errno. */
+int open_file(const char *path, uint32_t flags, ploop_file **file);
+
+/* Read the header of an image whose file is open. 0, or what ploop_image_probe() returns. */
+int image_probe(struct image *image);
+/* What image_probe() found wrong. Returns EXIT_FAILURE. */
+int complain_of_header(const struct image *image, int error);
+
+/* Open an image's file for reading and probe it; complains. 0, or -errno with nothing open. */
+int image_open(struct image *image, const char *path);
+
+/* Then open it as a read-only device. config may be NULL. 0 or -errno; image_close() in either case. */
+int image_open_device(struct image *image, const struct ploop_dev_config *config);
+void image_close(struct image *image);
+
+/* A configuration whose log keeps the last error line, for last_logged(). */
+void init_config(struct ploop_dev_config *config);
+/* Why the library failed: what it logged, or the words for `error` where it said nothing. */
+const char *last_logged(int error);
+
+/* What create and convert are asked to make. */
+struct new_image {
+    bool has_size;
+    bool has_cluster;
+    struct ploop_image_options options;
+};
+void new_image_init(struct new_image *new_image);
+/* Takes the arguments of --size and --cluster; complains. */
+bool new_image_size(const struct command *command, struct new_image *new_image, const char *text);
+bool new_image_cluster(const struct command *command, struct new_image *new_image, const char *text);
+/* Write it to a file just made; complains. 0 or -errno. */
+int new_image_write(const struct new_image *new_image, const char *path, ploop_file *file);
+/* Make a new file's name durable; complains. 0 or -errno. */
+int sync_directory_of(const char *path);
+
+#endif

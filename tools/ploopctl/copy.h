@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Copying between a device and a raw file, with many requests in flight.
+ *
+ * The device is opened with PLOOP_DEV_COMPLETE_IN_RUN, so that callbacks run in copy_wait() and all of this is one thread: the
+ * loop walks along the disk, starts a request wherever there is something, and waits only when every buffer is in use.
+ *
+ * A buffer holds a window of up to 1 MiB of the disk. Its states:
+ *
+ *     FREE --a window is taken--> BUSY (requests > 0) --the last request completes--> FREE       raw to device
+ *                                                     --> READY --written to the file--> FREE    device to raw
+ *
+ *  1. A buffer's memory is touched by the loop only when the buffer is not BUSY.
+ *  2. After an error nothing is started any more, but whatever is in flight is waited for.
+ */
+#ifndef PLOOPCTL_COPY_H
+#define PLOOPCTL_COPY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include <ploop/ploop.h>
+
+#include "progress.h"
+
+enum { COPY_BUFFERS = 16, COPY_BUFFER_BYTES = 1048576, COPY_REQUESTS = 64 };
+
+struct copy;
+
+struct copy_buffer {
+    struct copy_buffer *next; /* while FREE or READY */
+    uint8_t *bytes;
+    uint64_t offset; /* of the window, in the disk */
+    uint32_t length;
+    uint32_t requests; /* in flight */
+};
+
+struct copy_request {
+    struct copy_request *next; /* while free */
+    struct copy *copy;
+    struct copy_buffer *buffer;
+    ploop_pio *pio;
+    struct iovec iov;
+    uint64_t offset;
+};
+
+/* What went wrong first. */
+enum copy_side { COPY_SOURCE, COPY_TARGET };
+
+struct copy {
+    ploop_dev *dev;
+    ploop_queue *queue;
+    uint64_t disk_size;
+    struct progress *progress;
+    int poll_fd;
+
+    struct copy_buffer buffers[COPY_BUFFERS];
+    struct copy_request requests[COPY_REQUESTS];
+    struct copy_buffer *free_buffers;
+    struct copy_buffer *ready_buffers;
+    struct copy_request *free_requests;
+    uint32_t in_flight;
+    uint64_t walked;    /* how far along the disk everything was started */
+    ploop_file *target; /* where requests read from the device go; NULL: they are writes to it */
+
+    int error; /* the first one, -errno */
+    enum copy_side error_side;
+    uint64_t error_offset; /* in the disk */
+};
+
+/* The device was opened with PLOOP_DEV_COMPLETE_IN_RUN and at least COPY_REQUESTS pios. 0 or -errno; copy_end() in either case. */
+int copy_begin(struct copy *copy, ploop_dev *dev, uint64_t disk_size, struct progress *progress);
+void copy_end(struct copy *copy);
+
+/* What the device maps, to a file that is as large as the disk and all holes. 0 or copy->error. */
+int copy_to_raw(struct copy *copy, ploop_file *target);
+
+/*
+ * What is not zero in the raw file behind a descriptor, to an empty device. Its size may be odd; the disk's is rounded up.
+ * `part` is the smallest unit that is written or left out, a power of two of at most COPY_BUFFER_BYTES. 0 or copy->error.
+ */
+int copy_from_raw(struct copy *copy, int fd, uint64_t file_size, uint32_t part);
+
+/* Ends a copy at its next step with -EINTR; for a signal handler. */
+void copy_interrupt(int signal);
+
+#endif

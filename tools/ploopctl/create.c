@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/* ploopctl create: a new, empty image in a file that was not there before. */
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common.h"
+
+static int create(const char *path, const struct new_image *new_image)
+{
+    ploop_file *file;
+
+    if (open_file(path, PLOOP_FILE_READ_WRITE | PLOOP_FILE_CREATE, &file)) {
+        return EXIT_FAILURE;
+    }
+    int error = new_image_write(new_image, path, file);
+    if (!error) {
+        error = sync_directory_of(path);
+    }
+    if (error) {
+        unlink(path); /* while it is still locked: nobody else has begun to use it */
+    }
+    ploop_file_close(file);
+    return error ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+static int run(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"size", required_argument, 0, 's'},
+        {"cluster", required_argument, 0, 'c'},
+        {"v1", no_argument, 0, '1'},
+        OPTION_HELP_ENTRY,
+        {0},
+    };
+    struct new_image new_image;
+    bool right = true;
+    int option;
+
+    new_image_init(&new_image);
+    while (right && (option = next_option(&create_command, argc, argv, options)) != OPTION_END) {
+        switch (option) {
+        case 's':
+            right = new_image_size(&create_command, &new_image, optarg);
+            break;
+        case 'c':
+            right = new_image_cluster(&create_command, &new_image, optarg);
+            break;
+        case '1':
+            new_image.options.version = 1;
+            break;
+        default:
+            right = false;
+        }
+    }
+    if (!right || !has_arguments(&create_command, argc, 1)) {
+        return EXIT_FAILURE;
+    }
+    if (!new_image.has_size) {
+        return complain_usage(&create_command, "--size is needed: how large is the disk to be?");
+    }
+    return create(argv[optind], &new_image);
+}
+
+const struct command create_command = {
+    .name = "create",
+    .synopsis = "--size SIZE [--cluster SIZE] [--v1] IMAGE",
+    .summary = "Make a new, empty image; the file must not exist",
+    .details = "      --size SIZE        of the disk: bytes, or with K, M, G or T after it (powers of 1024)\n"
+               "      --cluster SIZE     a power of two from 4K to 64M; 1M if not given\n"
+               "      --v1               write format version 1 (at most 2 TiB) instead of 2\n",
+    .run = run,
+};

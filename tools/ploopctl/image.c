@@ -1,0 +1,177 @@
+/* SPDX-License-Identifier: MIT */
+/* How the subcommands open an image for reading, and make one. See common.h. */
+#include "common.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The program has one device at a most, so one line is enough. The library may log from any thread. */
+static struct {
+    pthread_mutex_t lock;
+    char text[256];
+} logged = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void keep_line(void *user_data, uint32_t level, uint32_t message_id, const char *text)
+{
+    (void)user_data;
+    (void)message_id;
+    if (level != PLOOP_LOG_ERROR) {
+        return;
+    }
+    pthread_mutex_lock(&logged.lock);
+    snprintf(logged.text, sizeof(logged.text), "%s", text);
+    pthread_mutex_unlock(&logged.lock);
+}
+
+void init_config(struct ploop_dev_config *config)
+{
+    ploop_dev_config_init(config, sizeof(*config));
+    config->log = keep_line;
+}
+
+const char *last_logged(int error)
+{
+    static char text[sizeof(logged.text)];
+
+    pthread_mutex_lock(&logged.lock);
+    memcpy(text, logged.text, sizeof(text));
+    pthread_mutex_unlock(&logged.lock);
+    return text[0] ? text : reason(error);
+}
+
+int open_file(const char *path, uint32_t flags, ploop_file **file)
+{
+    int error = ploop_file_open_posix(path, flags, file);
+
+    if (error == -EAGAIN && flags & PLOOP_FILE_READ_WRITE) {
+        complain(path, "another process has it open");
+    } else if (error) {
+        complain(path, "%s", reason(error));
+    }
+    return error;
+}
+
+int image_probe(struct image *image)
+{
+    image->info.size = sizeof(image->info);
+    return ploop_image_probe(image->file, &image->info);
+}
+
+int complain_of_header(const struct image *image, int error)
+{
+    return complain(image->path, "%s", image->info.message[0] ? image->info.message : reason(error));
+}
+
+int image_open(struct image *image, const char *path)
+{
+    image->path = path;
+    int error = open_file(path, PLOOP_FILE_READ_ONLY, &image->file);
+    if (error) {
+        return error;
+    }
+    error = image_probe(image);
+    if (error) {
+        complain_of_header(image, error);
+        image_close(image);
+    }
+    return error;
+}
+
+int image_open_device(struct image *image, const struct ploop_dev_config *config)
+{
+    struct ploop_dev_config defaults;
+
+    if (!config) {
+        init_config(&defaults);
+        defaults.flags = PLOOP_DEV_READ_ONLY;
+        config = &defaults;
+    }
+    int error = ploop_dev_open(&image->file, 1, config, &image->dev);
+    if (error) {
+        complain(image->path, "%s", last_logged(error));
+    }
+    return error;
+}
+
+void image_close(struct image *image)
+{
+    ploop_dev_close(image->dev); /* it was read-only: nothing can be lost */
+    ploop_file_close(image->file);
+    image->dev = NULL;
+    image->file = NULL;
+}
+
+void new_image_init(struct new_image *new_image)
+{
+    *new_image = (struct new_image){.options = {.size = sizeof(new_image->options), .version = 2}};
+    new_image->options.cluster_size = PLOOP_CLUSTER_SIZE_DEFAULT;
+}
+
+bool new_image_size(const struct command *command, struct new_image *new_image, const char *text)
+{
+    uint64_t bytes;
+
+    if (!parse_size(text, &bytes)) {
+        complain_usage(command, "--size %s is not a number of bytes, with K, M, G or T after it or nothing", text);
+        return false;
+    }
+    if (bytes % PLOOP_SECTOR_SIZE) {
+        complain_usage(command, "--size %s is not a multiple of 512 bytes", text);
+        return false;
+    }
+    new_image->options.disk_size = bytes;
+    new_image->has_size = true;
+    return true;
+}
+
+bool new_image_cluster(const struct command *command, struct new_image *new_image, const char *text)
+{
+    uint64_t bytes;
+
+    if (!parse_size(text, &bytes) || bytes < PLOOP_CLUSTER_SIZE_MIN || bytes > PLOOP_CLUSTER_SIZE_MAX || bytes & (bytes - 1)) {
+        complain_usage(command, "--cluster %s is not a power of two from 4K to 64M", text);
+        return false;
+    }
+    new_image->options.cluster_size = bytes;
+    new_image->has_cluster = true;
+    return true;
+}
+
+int new_image_write(const struct new_image *new_image, const char *path, ploop_file *file)
+{
+    const struct ploop_image_options *options = &new_image->options;
+    int error = ploop_image_create(file, options);
+
+    if (error == -EFBIG) {
+        complain(path, "a disk of %llu bytes in clusters of %llu is too large for a version %u image, or its BAT for the file",
+                 (unsigned long long)options->disk_size, (unsigned long long)options->cluster_size, options->version);
+    } else if (error) {
+        complain(path, "writing the new image: %s", reason(error));
+    }
+    return error;
+}
+
+int sync_directory_of(const char *path)
+{
+    char *copy = strdup(path);
+    int error = -ENOMEM;
+
+    if (copy) {
+        int directory = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        error = directory < 0 || fsync(directory) != 0 ? -errno : 0;
+        if (directory >= 0) {
+            close(directory);
+        }
+        free(copy);
+    }
+    if (error) {
+        complain(path, "its directory: %s", reason(error));
+    }
+    return error;
+}
