@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The one device of a server process, and the requests to it.
+ *
+ * Whatever fails here has told nbdkit why, in a message that names the image and as the errno for the client, and returns -1.
+ */
+#ifndef NBDKIT_PLOOP_DEVICE_H
+#define NBDKIT_PLOOP_DEVICE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <ploop/ploop.h>
+
+/* What the command line says. */
+struct server_config {
+    char *image; /* absolute: nbdkit changes its directory */
+    bool recover;
+    bool direct;
+    uint32_t delay_ms;
+    uint32_t max_age_ms;
+};
+
+/* Look whether the image can be served, without leaving anything open. */
+int device_probe(const struct server_config *config);
+
+/* Open the device if it is not open. The configuration must live until device_close(). Any thread. */
+int device_open(const struct server_config *config, bool read_only);
+
+/* Close the device if it is open: no request is in flight. */
+void device_close(void);
+
+/* From here on, the device is open. */
+
+/* Its size, its limits and whether it is read-only, as of open. */
+const struct ploop_dev_info *device_info(void);
+
+/* What holds a range: ploop_bat_lookup(), but that a cluster with a bad entry is mapped: reading it will tell. */
+int device_lookup(uint64_t offset, uint64_t length, struct ploop_extent *extent);
+
+/* Requests: each waits until it is done. Any thread, as many at once as there are. `flags` are PLOOP_PIO_ ... */
+int device_read(void *buffer, uint64_t length, uint64_t offset);
+int device_write(const void *buffer, uint64_t length, uint64_t offset, uint32_t flags);
+int device_write_zeroes(uint64_t length, uint64_t offset, uint32_t flags);
+int device_discard(uint64_t length, uint64_t offset);
+int device_flush(void);
+
+#endif

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * nbdkit-ploop-plugin.so: serves a ploop image, so that any client that speaks NBD has a ploop disk.
+ *
+ * This file is what nbdkit sees: its parameters and its callbacks, in the order nbdkit makes them. The device is in device.c.
+ *
+ *   .get_ready  before the fork, so that what is wrong with the image is still said at the terminal
+ *   .open       the first one opens the device: only here does nbdkit tell of -r, and a device does not survive the fork. After a
+ *               failure the next connection tries again
+ *   .cleanup    no connection any more: the device is closed
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NBDKIT_API_VERSION 2
+#include <nbdkit-plugin.h>
+
+#include "device.h"
+
+#define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
+
+enum {
+    PREFERRED_BLOCK = 4096,
+    MAXIMUM_BLOCK = 64 << 20, /* of reads and writes: nbdkit takes no longer ones */
+    DELAY_DEFAULT_MS = 500,
+    MAX_AGE_DEFAULT_MS = 5000
+};
+
+static struct server_config config;
+static bool delay_given;
+static bool max_age_given;
+
+/* ---- parameters ---- */
+
+static int set_image(const char *value)
+{
+    if (config.image) {
+        nbdkit_error("image=%s: there can be only one image, and %s was given before", value, config.image);
+        return -1;
+    }
+    if (!*value) {
+        nbdkit_error("image= needs the name of a ploop image");
+        return -1;
+    }
+    config.image = nbdkit_absolute_path(value);
+    return config.image ? 0 : -1;
+}
+
+static int set_bool(const char *value, bool *target)
+{
+    int parsed = nbdkit_parse_bool(value);
+
+    if (parsed < 0) {
+        return -1;
+    }
+    *target = parsed;
+    return 0;
+}
+
+static int set_ms(const char *key, const char *value, uint32_t *target, bool *given)
+{
+    *given = true;
+    return nbdkit_parse_uint32_t(key, value, target);
+}
+
+static int plugin_config(const char *key, const char *value)
+{
+    if (!strcmp(key, "image")) {
+        return set_image(value);
+    }
+    if (!strcmp(key, "recover")) {
+        return set_bool(value, &config.recover);
+    }
+    if (!strcmp(key, "direct")) {
+        return set_bool(value, &config.direct);
+    }
+    if (!strcmp(key, "delay")) {
+        return set_ms(key, value, &config.delay_ms, &delay_given);
+    }
+    if (!strcmp(key, "max-age")) {
+        return set_ms(key, value, &config.max_age_ms, &max_age_given);
+    }
+    if (!strcmp(key, "backend")) {
+        if (!strcmp(value, "posix")) {
+            return 0;
+        }
+        nbdkit_error("backend=%s: this version has posix only", value);
+        return -1;
+    }
+    nbdkit_error("unknown parameter %s=%s", key, value);
+    return -1;
+}
+
+/* One of the two times given alone bounds the default of the other. */
+static int plugin_config_complete(void)
+{
+    if (!config.image) {
+        nbdkit_error("no image was given: image=IMAGE");
+        return -1;
+    }
+    if (!delay_given) {
+        config.delay_ms = max_age_given && config.max_age_ms < DELAY_DEFAULT_MS ? config.max_age_ms : DELAY_DEFAULT_MS;
+    }
+    if (!max_age_given) {
+        config.max_age_ms = config.delay_ms > MAX_AGE_DEFAULT_MS ? config.delay_ms : MAX_AGE_DEFAULT_MS;
+    }
+    if (config.max_age_ms < config.delay_ms) {
+        nbdkit_error("max-age=%u is less than delay=%u", config.max_age_ms, config.delay_ms);
+        return -1;
+    }
+    return 0;
+}
+
+static void plugin_dump(void)
+{
+    const uint32_t version = ploop_version();
+
+    printf("ploop_version=%u.%u.%u\n", version >> 16, version >> 8 & 0xff, version & 0xff);
+    printf("ploop_backends=posix\n");
+}
+
+/* ---- the server's life ---- */
+
+static int plugin_get_ready(void)
+{
+    return device_probe(&config);
+}
+
+static void plugin_cleanup(void)
+{
+    device_close();
+}
+
+static void plugin_unload(void)
+{
+    free(config.image);
+}
+
+/* ---- a connection ---- */
+
+static void *plugin_open(int read_only)
+{
+    return device_open(&config, read_only) ? NULL : NBDKIT_HANDLE_NOT_NEEDED;
+}
+
+static int64_t plugin_get_size(void *handle)
+{
+    (void)handle;
+    return (int64_t)device_info()->disk_size;
+}
+
+static int plugin_block_size(void *handle, uint32_t *minimum, uint32_t *preferred, uint32_t *maximum)
+{
+    (void)handle;
+    *minimum = device_info()->request_alignment;
+    *preferred = PREFERRED_BLOCK;
+    *maximum = MAXIMUM_BLOCK;
+    return 0;
+}
+
+static int plugin_can_write(void *handle)
+{
+    (void)handle;
+    return !(device_info()->state & PLOOP_STATE_READ_ONLY);
+}
+
+/* flush, trim, zero, fast zero, extents; many connections too, since they share one device, and a flush covers all of it. */
+static int plugin_can(void *handle)
+{
+    (void)handle;
+    return 1;
+}
+
+static int plugin_can_fua(void *handle)
+{
+    (void)handle;
+    return NBDKIT_FUA_NATIVE;
+}
+
+/* To cache is to read into the host's page cache: where that is bypassed there is nothing to offer. */
+static int plugin_can_cache(void *handle)
+{
+    (void)handle;
+    return config.direct ? NBDKIT_CACHE_NONE : NBDKIT_CACHE_EMULATE;
+}
+
+/* ---- requests ---- */
+
+static uint32_t pio_flags(uint32_t flags)
+{
+    return flags & NBDKIT_FLAG_FUA ? PLOOP_PIO_FUA : 0;
+}
+
+static int plugin_pread(void *handle, void *buffer, uint32_t count, uint64_t offset, uint32_t flags)
+{
+    (void)handle;
+    (void)flags;
+    return device_read(buffer, count, offset);
+}
+
+static int plugin_pwrite(void *handle, const void *buffer, uint32_t count, uint64_t offset, uint32_t flags)
+{
+    (void)handle;
+    return device_write(buffer, count, offset, pio_flags(flags));
+}
+
+static int plugin_flush(void *handle, uint32_t flags)
+{
+    (void)handle;
+    (void)flags;
+    return device_flush();
+}
+
+/* A discard has no FUA, so a flush keeps the promise. */
+static int plugin_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
+{
+    (void)handle;
+    if (device_discard(count, offset)) {
+        return -1;
+    }
+    return flags & NBDKIT_FLAG_FUA ? device_flush() : 0;
+}
+
+static int plugin_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
+{
+    uint32_t how = pio_flags(flags);
+
+    (void)handle;
+    if (!(flags & NBDKIT_FLAG_MAY_TRIM)) {
+        how |= PLOOP_PIO_NO_UNMAP;
+    }
+    if (flags & NBDKIT_FLAG_FAST_ZERO) {
+        how |= PLOOP_PIO_FAST_ONLY;
+    }
+    return device_write_zeroes(count, offset, how);
+}
+
+/* The list joins neighbours of one type, so "one extent" goes on until the type changes. */
+static int plugin_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags, struct nbdkit_extents *extents)
+{
+    const uint64_t end = offset + count;
+    uint32_t state = 0;
+
+    (void)handle;
+    while (offset < end) {
+        struct ploop_extent extent = {.size = sizeof(extent)};
+
+        if (device_lookup(offset, end - offset, &extent)) {
+            return -1;
+        }
+        if (state && extent.state != state && flags & NBDKIT_FLAG_REQ_ONE) {
+            break;
+        }
+        state = extent.state;
+        if (nbdkit_add_extent(extents, offset, extent.length,
+                              state == PLOOP_EXTENT_ZERO ? NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO : 0)) {
+            return -1;
+        }
+        offset += extent.length;
+    }
+    return 0;
+}
+
+static struct nbdkit_plugin plugin = {
+    .name = "ploop",
+    .longname = "nbdkit ploop plugin",
+    .description = "Serves a ploop image (Parallels expandable image) as a disk.",
+    .config = plugin_config,
+    .config_complete = plugin_config_complete,
+    .config_help = "[image=]IMAGE   (required) the ploop image to serve\n"
+                   "recover=BOOL    serve an image that was not closed cleanly\n"
+                   "delay=MS        write a page of the map so long after its last change (500)\n"
+                   "max-age=MS      and so long after its first change at the latest (5000)\n"
+                   "direct=BOOL     bypass the host's page cache\n"
+                   "backend=posix   how the file is reached",
+    .magic_config_key = "image",
+    .dump_plugin = plugin_dump,
+    .get_ready = plugin_get_ready,
+    .cleanup = plugin_cleanup,
+    .unload = plugin_unload,
+    .open = plugin_open,
+    .get_size = plugin_get_size,
+    .block_size = plugin_block_size,
+    .can_write = plugin_can_write,
+    .can_flush = plugin_can,
+    .can_trim = plugin_can,
+    .can_zero = plugin_can,
+    .can_fast_zero = plugin_can,
+    .can_extents = plugin_can,
+    .can_multi_conn = plugin_can,
+    .can_fua = plugin_can_fua,
+    .can_cache = plugin_can_cache,
+    .pread = plugin_pread,
+    .pwrite = plugin_pwrite,
+    .flush = plugin_flush,
+    .trim = plugin_trim,
+    .zero = plugin_zero,
+    .extents = plugin_extents,
+};
+
+struct nbdkit_plugin *plugin_init(void); /* what nbdkit's macro defines it does not declare */
+
+NBDKIT_REGISTER_PLUGIN(plugin)

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A clock, and a thread that sleeps until the deadline which the device asked for last.
+ *
+ * The deadline is written by wake_at, from any thread, and taken by the timer thread: it forgets the deadline, runs the device, and
+ * then sleeps until the earlier of what wake_at said meanwhile and what the device says is next. So no request to be woken is lost.
+ */
+#include "timer.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <time.h>
+
+#define NS_PER_S UINT64_C(1000000000)
+
+static struct {
+    pthread_t thread;
+    pthread_mutex_t lock; /* of what follows */
+    pthread_cond_t changed;
+    uint64_t deadline_ns;
+    bool stop;
+} timer = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .deadline_ns = UINT64_MAX};
+
+static uint64_t clock_now(void *context)
+{
+    struct timespec now;
+
+    (void)context;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
+}
+
+static void clock_wake_at(void *context, uint64_t deadline_ns)
+{
+    (void)context;
+    pthread_mutex_lock(&timer.lock);
+    timer.deadline_ns = deadline_ns;
+    pthread_cond_signal(&timer.changed);
+    pthread_mutex_unlock(&timer.lock);
+}
+
+const struct ploop_clock timer_clock = {.size = sizeof(timer_clock), .now_ns = clock_now, .wake_at = clock_wake_at};
+
+/* Sleep, with the lock, until the deadline has come, which may change meanwhile. False: the thread is to stop. */
+static bool sleep_until_due(void)
+{
+    while (!timer.stop && clock_now(NULL) < timer.deadline_ns) {
+        if (timer.deadline_ns == UINT64_MAX) {
+            pthread_cond_wait(&timer.changed, &timer.lock);
+        } else {
+            const struct timespec until = {
+                .tv_sec = (time_t)(timer.deadline_ns / NS_PER_S),
+                .tv_nsec = (long)(timer.deadline_ns % NS_PER_S),
+            };
+
+            pthread_cond_clockwait(&timer.changed, &timer.lock, CLOCK_MONOTONIC, &until);
+        }
+    }
+    return !timer.stop;
+}
+
+static void *timer_main(void *device)
+{
+    pthread_setname_np(pthread_self(), "ploop-timer");
+    pthread_mutex_lock(&timer.lock);
+    while (sleep_until_due()) {
+        uint64_t next_ns;
+
+        timer.deadline_ns = UINT64_MAX;
+        pthread_mutex_unlock(&timer.lock);
+        ploop_dev_run(device);
+        next_ns = ploop_dev_next_deadline(device);
+        pthread_mutex_lock(&timer.lock);
+        if (next_ns < timer.deadline_ns) {
+            timer.deadline_ns = next_ns;
+        }
+    }
+    pthread_mutex_unlock(&timer.lock);
+    return NULL;
+}
+
+int timer_start(ploop_dev *device)
+{
+    sigset_t all, before;
+    int err;
+
+    timer.stop = false;
+    /* Signals are for nbdkit's own threads. */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    err = pthread_create(&timer.thread, NULL, timer_main, device);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return -err;
+}
+
+void timer_stop(void)
+{
+    pthread_mutex_lock(&timer.lock);
+    timer.stop = true;
+    pthread_cond_signal(&timer.changed);
+    pthread_mutex_unlock(&timer.lock);
+    pthread_join(timer.thread, NULL);
+}
