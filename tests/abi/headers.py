@@ -44,6 +44,8 @@ def function_faults(function):
         yield "its name does not begin with ploop_"
     if function.get("inline") or any(child["kind"] == "CompoundStmt" for child in function.get("inner", [])):
         yield "is inline or has a body"
+    if not any(child["kind"] == "FullComment" and "2." in json.dumps(child) for child in function.get("inner", [])):
+        yield "has no comment that says since when it is there"
     if function.get("variadic"):
         yield "has variable arguments"
     if UNSTABLE_TYPES.search(written_type(function)):
@@ -75,7 +77,7 @@ def record_faults(record):
 
 def main():
     include = sys.argv[1]
-    command = ["clang", "-std=c99", "-fsyntax-only", "-Xclang", "-ast-dump=json", "-I", include, "-x", "c", "-"]
+    command = ["clang", "-std=c99", "-fsyntax-only", "-fparse-all-comments", "-Xclang", "-ast-dump=json", "-I", include, "-x", "c", "-"]
     tree = json.loads(subprocess.run(command, input=b"#include <ploop/ploop.h>\n", stdout=subprocess.PIPE, check=True).stdout)
     faults = []
     functions = set()
