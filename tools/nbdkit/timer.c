@@ -65,16 +65,10 @@ static void *timer_main(void *device)
     pthread_setname_np(pthread_self(), "ploop-timer");
     pthread_mutex_lock(&timer.lock);
     while (sleep_until_due()) {
-        uint64_t next_ns;
-
         timer.deadline_ns = UINT64_MAX;
         pthread_mutex_unlock(&timer.lock);
         ploop_dev_run(device);
-        next_ns = ploop_dev_next_deadline(device);
         pthread_mutex_lock(&timer.lock);
-        if (next_ns < timer.deadline_ns) {
-            timer.deadline_ns = next_ns;
-        }
     }
     pthread_mutex_unlock(&timer.lock);
     return NULL;
