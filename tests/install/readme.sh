@@ -13,6 +13,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work"
 
+# shellcheck disable=SC2016  # backquotes of Markdown
 sed -n '/^```c$/,/^```$/p' "$top/README.md" | grep -v '^```' >hello.c
 cc -Wall -Wextra -Wpedantic -Werror -I "$top/include" -o hello hello.c -L "$build/src" -lploop -Wl,-rpath,"$build/src"
 [[ $(./hello) == "hello, disk" ]]
