@@ -48,7 +48,8 @@ struct extension_fault extension_verify(const uint8_t *bytes, size_t size);
  * The feature at *at, 0 for the first; moves *at past it. True: there is one. False: the list ends here, rightly where
  * fault->what is NULL.
  */
-bool extension_next(const uint8_t *bytes, size_t size, size_t *at, struct extension_feature *feature, struct extension_fault *fault);
+bool extension_next(const uint8_t *bytes, size_t size, size_t *at, struct extension_feature *feature,
+                    struct extension_fault *fault);
 
 /* A feature that is a bitmap; its fields are held against the image it is to describe. */
 struct extension_fault extension_bitmap_decode(const uint8_t *bytes, const struct extension_feature *feature,

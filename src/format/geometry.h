@@ -63,8 +63,8 @@ enum entry_verdict geometry_judge_entry(const struct geometry *geometry, uint64_
 /* BAT pages: 4 KiB pages of the file from offset 0; page 0 begins with the header. */
 uint32_t geometry_page_count(const struct geometry *geometry);
 uint32_t geometry_page_of(struct guest_cluster cluster);
-uint32_t geometry_page_first(uint32_t page);                                      /* its first entry */
-uint32_t geometry_page_entries(const struct geometry *geometry, uint32_t page);   /* how many it has */
-uint32_t geometry_page_bytes(const struct geometry *geometry, uint32_t page);     /* its part of the BAT area, in whole sectors */
+uint32_t geometry_page_first(uint32_t page);                                    /* its first entry */
+uint32_t geometry_page_entries(const struct geometry *geometry, uint32_t page); /* how many it has */
+uint32_t geometry_page_bytes(const struct geometry *geometry, uint32_t page);   /* its part of the BAT area, in whole sectors */
 
 #endif

@@ -84,8 +84,8 @@ static int locate_data(struct header *header, uint32_t tracks, uint64_t bat_end,
                     bat_end);
     }
     if (data_start > file_size) {
-        return fail(-EUCLEAN, message, "data_off %" PRIu32 " lies past the end of the file of %" PRIu64 " bytes",
-                    header->data_off, file_size);
+        return fail(-EUCLEAN, message, "data_off %" PRIu32 " lies past the end of the file of %" PRIu64 " bytes", header->data_off,
+                    file_size);
     }
     header->geometry.data_start = data_start;
     return 0;
@@ -130,15 +130,16 @@ int header_decode(const uint8_t *bytes, size_t size, uint64_t file_size, struct 
                     CLUSTER_SECTORS_MAX);
     }
     if (disk_sectors(header) > (uint64_t)header->geometry.bat_entries * tracks) {
-        return fail(-EUCLEAN, message, "nb_sectors %" PRIu64 " is more than bat_entries %" PRIu32 " of %" PRIu32
-                    " sectors cover", disk_sectors(header), header->geometry.bat_entries, tracks);
+        return fail(-EUCLEAN, message, "nb_sectors %" PRIu64 " is more than bat_entries %" PRIu32 " of %" PRIu32 " sectors cover",
+                    disk_sectors(header), header->geometry.bat_entries, tracks);
     }
     if (header->flags & HEADER_FLAG_CONVERTING) {
         return fail(-EUCLEAN, message, "flags 0x%" PRIx32 " say that a version conversion was cut off", header->flags);
     }
     if (bat_end > file_size) {
-        return fail(-EUCLEAN, message, "bat_entries %" PRIu32 " end at byte %" PRIu64 ", past the end of the file of %" PRIu64
-                    " bytes", header->geometry.bat_entries, bat_end, file_size);
+        return fail(-EUCLEAN, message,
+                    "bat_entries %" PRIu32 " end at byte %" PRIu64 ", past the end of the file of %" PRIu64 " bytes",
+                    header->geometry.bat_entries, bat_end, file_size);
     }
     header->geometry.cluster_size = (uint64_t)tracks * SECTOR_SIZE;
     header->geometry.disk_size = disk_sectors(header) * SECTOR_SIZE;

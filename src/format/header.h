@@ -22,7 +22,7 @@ struct header {
     uint32_t flags;
     uint64_t extension_sector; /* ext_off as it stands; 0 for none. It counts only while in_use is HEADER_CLOSED_EXT */
     uint32_t heads, cylinders;
-    uint32_t data_off;  /* as it stands, in sectors; 0 is possible in v1 */
+    uint32_t data_off;   /* as it stands, in sectors; 0 is possible in v1 */
     uint64_t nb_sectors; /* as it stands: in v1 the high half means nothing, and is kept */
 };
 

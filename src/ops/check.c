@@ -19,14 +19,10 @@ enum { TEXT_SIZE = 256, PASSES = 3 };
 
 /* The repair that mends each kind; 0: none does. */
 static const uint32_t repairs[CHECK_KINDS] = {
-    [PLOOP_CHECK_UNCLEAN] = PLOOP_REPAIR_UNCLEAN,
-    [PLOOP_CHECK_IN_USE_VALUE] = PLOOP_REPAIR_UNCLEAN,
-    [PLOOP_CHECK_EMPTY_FLAG] = PLOOP_REPAIR_UNCLEAN,
-    [PLOOP_CHECK_ENTRY_RANGE] = PLOOP_REPAIR_ENTRIES,
-    [PLOOP_CHECK_ENTRY_GRID] = PLOOP_REPAIR_ENTRIES,
-    [PLOOP_CHECK_ENTRY_DUPLICATE] = PLOOP_REPAIR_ENTRIES,
-    [PLOOP_CHECK_ENTRY_BEYOND] = PLOOP_REPAIR_LEAKS,
-    [PLOOP_CHECK_LEAK] = PLOOP_REPAIR_LEAKS,
+    [PLOOP_CHECK_UNCLEAN] = PLOOP_REPAIR_UNCLEAN,    [PLOOP_CHECK_IN_USE_VALUE] = PLOOP_REPAIR_UNCLEAN,
+    [PLOOP_CHECK_EMPTY_FLAG] = PLOOP_REPAIR_UNCLEAN, [PLOOP_CHECK_ENTRY_RANGE] = PLOOP_REPAIR_ENTRIES,
+    [PLOOP_CHECK_ENTRY_GRID] = PLOOP_REPAIR_ENTRIES, [PLOOP_CHECK_ENTRY_DUPLICATE] = PLOOP_REPAIR_ENTRIES,
+    [PLOOP_CHECK_ENTRY_BEYOND] = PLOOP_REPAIR_LEAKS, [PLOOP_CHECK_LEAK] = PLOOP_REPAIR_LEAKS,
     [PLOOP_CHECK_EXTENSION] = PLOOP_REPAIR_ENTRIES,
 };
 
@@ -101,8 +97,8 @@ static void check_entry(struct check *check, uint32_t index, uint32_t guest_clus
 
     switch (geometry_judge_entry(geometry, check->image.file_size, entry)) {
     case ENTRY_BEFORE_DATA:
-        check_report(check, PLOOP_CHECK_ENTRY_RANGE, index, offset, 1, "BAT[%" PRIu32 "] = %" PRIu32 ": before the data area", index,
-                     entry);
+        check_report(check, PLOOP_CHECK_ENTRY_RANGE, index, offset, 1, "BAT[%" PRIu32 "] = %" PRIu32 ": before the data area",
+                     index, entry);
         return;
     case ENTRY_PAST_END:
         check_report(check, PLOOP_CHECK_ENTRY_RANGE, index, offset, 1, "BAT[%" PRIu32 "] = %" PRIu32 ": past the end of the file",
@@ -160,8 +156,8 @@ static void check_extension(struct check *check)
     uint64_t offset = sector > UINT64_MAX / SECTOR_SIZE ? UINT64_MAX : sector * SECTOR_SIZE;
 
     if (extension->state == EXTENSION_UNUSABLE) {
-        check_report(check, PLOOP_CHECK_EXTENSION, UINT64_MAX, offset, 1, "format extension: %s %" PRIu64,
-                     extension->fault.what, extension->fault.value);
+        check_report(check, PLOOP_CHECK_EXTENSION, UINT64_MAX, offset, 1, "format extension: %s %" PRIu64, extension->fault.what,
+                     extension->fault.value);
     }
     for (uint32_t i = 0; i < extension->bitmap_count && extension->state == EXTENSION_VALID; i++) {
         const struct extension_fault *fault = &extension->bitmaps[i].fault;
@@ -234,7 +230,7 @@ static int check_file(struct check *check, ploop_file *file)
     }
     err = find(check);
     if (!err && check->options.repair) {
-        err = repair(check);
+        err = repair_image(check);
     }
     extension_free(&check->extension);
     bitmap_free(&check->duplicates);
@@ -245,7 +241,8 @@ static int check_file(struct check *check, ploop_file *file)
 int ploop_image_check(ploop_file *file, const struct ploop_check_options *options, struct ploop_check_result *result)
 {
     struct check check = {0};
-    int err = options ? sized_in(&check.options, sizeof(check.options), offsetof(struct ploop_check_options, reserved), options) : 0;
+    int err =
+        options ? sized_in(&check.options, sizeof(check.options), offsetof(struct ploop_check_options, reserved), options) : 0;
 
     if (err) {
         return err;

@@ -131,8 +131,8 @@ static void report_leak(struct check *check, uint64_t first, uint64_t end)
 
     if (first < end) {
         check_report(check, PLOOP_CHECK_LEAK, UINT64_MAX, offset, end - first,
-                     "%" PRIu64 " host cluster%s at byte %" PRIu64 ": nothing refers to %s", end - first, end - first > 1 ? "s" : "",
-                     offset, end - first > 1 ? "them" : "it");
+                     "%" PRIu64 " host cluster%s at byte %" PRIu64 ": nothing refers to %s", end - first,
+                     end - first > 1 ? "s" : "", offset, end - first > 1 ? "them" : "it");
     }
 }
 

@@ -46,8 +46,8 @@ static void *more_room(void *list, uint64_t count, uint64_t *room, size_t each)
 
 static bool on_grid(const struct geometry *geometry, uint64_t file_size, uint64_t offset)
 {
-    return offset >= geometry->data_start && (offset - geometry->data_start) % geometry->cluster_size == 0 &&
-           offset <= file_size && file_size - offset >= geometry->cluster_size;
+    return offset >= geometry->data_start && (offset - geometry->data_start) % geometry->cluster_size == 0 && offset <= file_size &&
+           file_size - offset >= geometry->cluster_size;
 }
 
 static int add_claim(struct claims *claims, struct claim claim)
@@ -326,7 +326,8 @@ int extension_writable(const struct extension *extension, char *message)
         return -EUCLEAN;
     }
     if (extension->unknown_necessary) {
-        snprintf(message, HEADER_MESSAGE_SIZE, "the format extension has a feature 0x%016" PRIx64 " that is not known here and necessary",
+        snprintf(message, HEADER_MESSAGE_SIZE,
+                 "the format extension has a feature 0x%016" PRIx64 " that is not known here and necessary",
                  extension->unknown_necessary);
         return -ENOTSUP;
     }

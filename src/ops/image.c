@@ -34,9 +34,6 @@ int image_open(struct image *image, ploop_file *file, char *message)
     if (err) {
         return err;
     }
-    if (image->file_size > INT64_MAX) {
-        return -EFBIG; /* no file has that size, and offsets in it could overflow */
-    }
 
     uint8_t *page = aligned_alloc(BAT_PAGE_SIZE, BAT_PAGE_SIZE);
 

@@ -26,7 +26,7 @@ struct image_load {
     void *user_data;
 };
 
-/* 0; -EINVAL, -EUCLEAN as header_decode(), with its message; -ENOMEM, -EFBIG or what the backend returns, with an empty one. */
+/* 0; -EINVAL, -EUCLEAN as header_decode(), with its message; -ENOMEM or what the backend returns, with an empty one. */
 int image_open(struct image *image, ploop_file *file, char *message);
 
 /* 0, -EFBIG, -ENOMEM, -ECANCELED, or what the backend returns. -EIO is not among them: that is for `unreadable`. */

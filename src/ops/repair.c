@@ -1,10 +1,226 @@
 /* SPDX-License-Identifier: MIT */
+/* The course of a repair: see the header for its states. Here are its plan, its beginning, and its end. */
 #include "ops/repair.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
-int repair(struct check *check)
+bool repair_wants(const struct repair *repair, uint32_t what)
 {
-    (void)check;
-    return -ENOTSUP;
+    return repair->check->options.repair & what;
+}
+
+static uint64_t bad_entries(const struct check *check)
+{
+    return check->counts[PLOOP_CHECK_ENTRY_RANGE] + check->counts[PLOOP_CHECK_ENTRY_GRID] +
+           check->counts[PLOOP_CHECK_ENTRY_DUPLICATE];
+}
+
+/* Whether an error will be left when all that was asked for is done, the header's own fields excepted. */
+static bool leaves_errors(const struct repair *repair)
+{
+    return repair->unusable_extension || (bad_entries(repair->check) && !repair_wants(repair, PLOOP_REPAIR_ENTRIES));
+}
+
+static bool has_work(const struct repair *repair)
+{
+    const uint64_t *counts = repair->check->counts;
+    uint64_t marks = counts[PLOOP_CHECK_UNCLEAN] + counts[PLOOP_CHECK_IN_USE_VALUE];
+
+    if (repair_wants(repair, PLOOP_REPAIR_ENTRIES) && (bad_entries(repair->check) || counts[PLOOP_CHECK_EXTENSION])) {
+        return true;
+    }
+    if (repair_wants(repair, PLOOP_REPAIR_LEAKS) && (counts[PLOOP_CHECK_LEAK] || counts[PLOOP_CHECK_ENTRY_BEYOND])) {
+        return true;
+    }
+    return repair_wants(repair, PLOOP_REPAIR_UNCLEAN) && (counts[PLOOP_CHECK_EMPTY_FLAG] || (marks && !leaves_errors(repair)));
+}
+
+/*
+ * What the extension will hold when the mark is cleared again. A bitmap does not tell of what a repair does to a guest's clusters, so
+ * that none is kept where entries change.
+ */
+static int plan_extension(struct repair *repair)
+{
+    const struct extension *extension = &repair->check->extension;
+    uint64_t size = repair->image->header.geometry.cluster_size;
+    bool guest_sees = repair_wants(repair, PLOOP_REPAIR_ENTRIES) && bad_entries(repair->check);
+
+    if (extension->state != EXTENSION_VALID) {
+        return 0;
+    }
+    repair->extension = aligned_alloc(SECTOR_SIZE, size);
+    if (!repair->extension) {
+        return -ENOMEM;
+    }
+    repair->extension_offset = repair->image->header.extension_sector * SECTOR_SIZE;
+    if (extension_kept(extension, !guest_sees, repair->extension, size) == 0) {
+        free(repair->extension);
+        repair->extension = NULL;
+    }
+    return 0;
+}
+
+static int prepare(struct repair *repair)
+{
+    repair->buffer = aligned_alloc(BAT_PAGE_SIZE, REPAIR_BUFFER_SIZE);
+    repair->found_page = aligned_alloc(BAT_PAGE_SIZE, BAT_PAGE_SIZE);
+    if (!repair->buffer || !repair->found_page ||
+        bitmap_init(&repair->dirty, geometry_page_count(&repair->image->header.geometry))) {
+        return -ENOMEM;
+    }
+    return plan_extension(repair);
+}
+
+/* The mark, durable, and with it everything that was found: pages that a dead process wrote may be in the page cache only. */
+static int begin(struct repair *repair)
+{
+    struct header *header = &repair->image->header;
+    uint64_t first_page = geometry_page_bytes(&header->geometry, 0);
+    int err = image_read(repair->image, repair->found_page, first_page, 0);
+
+    if (err) {
+        return err;
+    }
+    header->in_use = repair->was_clean ? HEADER_IN_USE : header->in_use;
+    header->flags &= ~(uint32_t)HEADER_FLAG_EMPTY;
+    if (repair->check->extension.state == EXTENSION_VOID) {
+        header->extension_sector = 0;
+    }
+    for (uint64_t page = 0; page < (repair->was_clean ? 1 : repair->dirty.bits); page++) {
+        bitmap_set(&repair->dirty, page);
+    }
+    repair->marked = true;
+    err = repair_write_pages(repair);
+    return err ? err : repair_sync(repair);
+}
+
+/* Nothing was published: the image can be as it was found. If that fails too, it is marked, and whole. */
+static void take_back(struct repair *repair)
+{
+    uint64_t first_page = geometry_page_bytes(&repair->image->header.geometry, 0);
+
+    if (!repair->marked || repair->published || repair->sync_failed) {
+        return;
+    }
+    if (repair->image->file_size != repair->found_size && repair_truncate(repair, repair->found_size)) {
+        return;
+    }
+    if (!repair_sync(repair) && !repair_write(repair, repair->found_page, first_page, 0)) {
+        repair_sync(repair);
+    }
+}
+
+static bool maps_nothing(const struct image *image)
+{
+    uint32_t i = 0;
+
+    while (i < image->header.geometry.bat_entries && !image->entries[i]) {
+        i++;
+    }
+    return i == image->header.geometry.bat_entries;
+}
+
+static int write_extension(struct repair *repair)
+{
+    uint64_t size = repair->image->header.geometry.cluster_size;
+    int err;
+
+    extension_seal(repair->extension, size);
+    err = repair_write(repair, repair->extension, size, repair->extension_offset);
+    return err ? err : repair_sync(repair);
+}
+
+/* The header as a clean close leaves it. */
+static int finish(struct repair *repair)
+{
+    struct header *header = &repair->image->header;
+    int err = repair->extension ? write_extension(repair) : 0;
+
+    if (err) {
+        return err;
+    }
+    if (!repair->was_clean && (!repair_wants(repair, PLOOP_REPAIR_UNCLEAN) || leaves_errors(repair))) {
+        return 0;
+    }
+    if (repair->extension) {
+        header->extension_sector = repair->extension_offset / SECTOR_SIZE;
+    } else if (!repair->unusable_extension) {
+        header->extension_sector = 0;
+    }
+    header->in_use = header->extension_sector ? HEADER_CLOSED_EXT : 0;
+    header->flags |= maps_nothing(repair->image) ? HEADER_FLAG_EMPTY : 0u;
+    bitmap_set(&repair->dirty, 0);
+    repair->published = true;
+    err = repair_write_pages(repair);
+    return err ? err : repair_sync(repair);
+}
+
+static void count_mended(struct repair *repair)
+{
+    struct check *check = repair->check;
+    const uint64_t *counts = check->counts;
+    bool entries = repair_wants(repair, PLOOP_REPAIR_ENTRIES);
+
+    check->result.repaired = repair->leaks_mended + counts[PLOOP_CHECK_EMPTY_FLAG];
+    check->result.repaired += entries ? bad_entries(check) : 0;
+    check->result.repaired += repair->unusable_extension ? 0 : counts[PLOOP_CHECK_EXTENSION];
+    check->result.repaired += repair_wants(repair, PLOOP_REPAIR_LEAKS) ? counts[PLOOP_CHECK_ENTRY_BEYOND] : 0;
+    if (repair_wants(repair, PLOOP_REPAIR_UNCLEAN) && !leaves_errors(repair)) {
+        check->result.repaired += counts[PLOOP_CHECK_UNCLEAN] + counts[PLOOP_CHECK_IN_USE_VALUE];
+    }
+}
+
+static int carry_out(struct repair *repair)
+{
+    int err = begin(repair);
+
+    if (!err) {
+        err = repair_entries(repair);
+    }
+    if (!err && repair_wants(repair, PLOOP_REPAIR_LEAKS)) {
+        err = repair_space(repair);
+    }
+    if (!err) {
+        err = finish(repair);
+    }
+    if (err) {
+        take_back(repair);
+        return err;
+    }
+    count_mended(repair);
+    return 0;
+}
+
+int repair_image(struct check *check)
+{
+    uint32_t in_use = check->image.header.in_use;
+    struct repair repair = {
+        .check = check,
+        .image = &check->image,
+        .found_size = check->image.file_size,
+        .was_clean = in_use == 0 || in_use == HEADER_CLOSED_EXT,
+        .unusable_extension = check->extension.state == EXTENSION_UNUSABLE && !(check->options.repair & PLOOP_REPAIR_ENTRIES),
+    };
+    int err;
+
+    if (check->counts[PLOOP_CHECK_READ]) {
+        return -EIO;
+    }
+    if (!has_work(&repair)) {
+        return 0;
+    }
+    if (check->extension.unknown_necessary) {
+        return -ENOTSUP;
+    }
+    err = prepare(&repair);
+    if (!err) {
+        err = carry_out(&repair);
+    }
+    free(repair.buffer);
+    free(repair.found_page);
+    free(repair.extension);
+    bitmap_free(&repair.dirty);
+    return err;
 }

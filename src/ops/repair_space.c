@@ -1,0 +1,262 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Leaks. With `used` clusters in all, those at or past place `used` move into the holes below it: as many as there are holes.
+ *
+ *     clusters copied -> SYNC -> entries changed -> SYNC -> file cut -> SYNC
+ *
+ * No hole is ever named by an entry before its SYNC, and no cluster is cut off before the SYNC of the entries that left it. The
+ * copies of all movers can be made before the first entry changes, because holes and movers never are the same clusters.
+ *
+ * Where errors were left in the image nothing moves: only the tail is cut, behind everything that any entry could mean.
+ */
+#include "ops/repair.h"
+
+#include <assert.h>
+
+#include "format/extension.h"
+
+struct holes {
+    struct bitmap taken; /* host clusters below `used` that are used, or were given to a mover */
+    uint64_t used;
+    uint64_t next;
+};
+
+/* Calls back for each cluster of the extension to be: its own, and those of its bitmaps. The callback may move it. */
+typedef int place_fn(struct repair *repair, struct holes *holes, uint64_t *offset);
+
+static int each_bitmap_cluster(struct repair *repair, struct holes *holes, const struct extension_bitmap *bitmap, place_fn *fn)
+{
+    int err = 0;
+
+    for (uint32_t i = 0; i < bitmap->l1_size && !err; i++) {
+        uint64_t sector = extension_l1_get(repair->extension, bitmap, i);
+        uint64_t offset = sector * SECTOR_SIZE;
+
+        if (sector != L1_ALL_ZEROS && sector != L1_ALL_ONES) {
+            err = fn(repair, holes, &offset);
+            extension_l1_set(repair->extension, bitmap, i, offset / SECTOR_SIZE);
+        }
+    }
+    return err;
+}
+
+static int each_extension_cluster(struct repair *repair, struct holes *holes, place_fn *fn)
+{
+    const struct geometry *geometry = &repair->image->header.geometry;
+    struct extension_feature feature;
+    struct extension_fault fault;
+    struct extension_bitmap bitmap;
+    size_t at = 0;
+    int err;
+
+    if (!repair->extension) {
+        return 0;
+    }
+    err = fn(repair, holes, &repair->extension_offset);
+    while (!err && extension_next(repair->extension, geometry->cluster_size, &at, &feature, &fault)) {
+        if (feature.magic == EXTENSION_BITMAP_MAGIC) {
+            extension_bitmap_decode(repair->extension, &feature, geometry, &bitmap); /* good: only such bitmaps are kept */
+            err = each_bitmap_cluster(repair, holes, &bitmap, fn);
+        }
+    }
+    return err;
+}
+
+static uint64_t host_at(const struct repair *repair, uint64_t offset)
+{
+    const struct geometry *geometry = &repair->image->header.geometry;
+
+    return (offset - geometry->data_start) / geometry->cluster_size;
+}
+
+static uint64_t offset_of(const struct repair *repair, uint64_t host)
+{
+    const struct geometry *geometry = &repair->image->header.geometry;
+
+    return geometry->data_start + host * geometry->cluster_size;
+}
+
+static int count_one(struct repair *repair, struct holes *holes, uint64_t *offset)
+{
+    (void)repair;
+    (void)offset;
+    holes->used++;
+    return 0;
+}
+
+static int take_one(struct repair *repair, struct holes *holes, uint64_t *offset)
+{
+    uint64_t host = host_at(repair, *offset);
+
+    if (host < holes->used) {
+        bitmap_set(&holes->taken, host);
+    }
+    return 0;
+}
+
+static uint64_t take_hole(struct holes *holes)
+{
+    while (!bitmap_set(&holes->taken, holes->next)) {
+        holes->next++;
+    }
+    return holes->next;
+}
+
+/* The content only: whoever names the cluster is changed later, when the copy is durable. */
+static int copy_into_hole(struct repair *repair, struct holes *holes, uint64_t offset, uint64_t *moved)
+{
+    *moved = offset;
+    if (host_at(repair, offset) < holes->used) {
+        return 0;
+    }
+    *moved = offset_of(repair, take_hole(holes));
+    return repair_copy_cluster(repair, offset, *moved);
+}
+
+/* The extension is void until the end, so what it names can change at once. Its own cluster is written then, not copied. */
+static int move_one(struct repair *repair, struct holes *holes, uint64_t *offset)
+{
+    if (offset == &repair->extension_offset) {
+        if (host_at(repair, *offset) >= holes->used) {
+            *offset = offset_of(repair, take_hole(holes));
+        }
+        return 0;
+    }
+    return copy_into_hole(repair, holes, *offset, offset);
+}
+
+static int find_holes(struct repair *repair, struct holes *holes)
+{
+    const struct geometry *geometry = &repair->image->header.geometry;
+    int err;
+
+    *holes = (struct holes){0};
+    for (uint32_t i = 0; i < geometry->bat_entries; i++) {
+        holes->used += repair->image->entries[i] != 0;
+    }
+    each_extension_cluster(repair, holes, count_one);
+    err = bitmap_init(&holes->taken, holes->used);
+    if (err) {
+        return err;
+    }
+    for (uint32_t i = 0; i < geometry->bat_entries; i++) {
+        if (repair->image->entries[i]) {
+            uint64_t offset = geometry_entry_offset(geometry, repair->image->entries[i]);
+
+            take_one(repair, holes, &offset);
+        }
+    }
+    each_extension_cluster(repair, holes, take_one);
+    return 0;
+}
+
+/* In memory the entries name the copies at once; their pages stay dirty until those are durable. */
+static int move_guest_clusters(struct repair *repair, struct holes *holes)
+{
+    struct image *image = repair->image;
+    const struct geometry *geometry = &image->header.geometry;
+    int err = 0;
+
+    for (uint32_t i = 0; i < geometry->bat_entries && !err; i++) {
+        if (image->entries[i]) {
+            uint64_t from = geometry_entry_offset(geometry, image->entries[i]), to;
+
+            err = copy_into_hole(repair, holes, from, &to);
+            if (to != from) {
+                repair_set_entry(repair, i, (uint32_t)(to / geometry->entry_unit));
+            }
+        }
+    }
+    return err;
+}
+
+static int move_all(struct repair *repair, struct holes *holes)
+{
+    int err = move_guest_clusters(repair, holes);
+
+    if (!err) {
+        err = each_extension_cluster(repair, holes, move_one);
+    }
+    if (!err) {
+        err = repair_sync(repair);
+    }
+    if (!err) {
+        repair->published = true;
+        err = repair_write_pages(repair);
+    }
+    return err ? err : repair_sync(repair);
+}
+
+static int cut(struct repair *repair, uint64_t end)
+{
+    int err = repair_truncate(repair, end);
+
+    return err ? err : repair_sync(repair);
+}
+
+static int compact(struct repair *repair)
+{
+    struct holes holes;
+    uint64_t end;
+    int err = find_holes(repair, &holes);
+
+    if (err) {
+        return err;
+    }
+    end = offset_of(repair, holes.used);
+    assert(end <= repair->image->file_size);
+    if (bitmap_run(&holes.taken, 0, holes.used) < holes.used) {
+        err = move_all(repair, &holes);
+    }
+    bitmap_free(&holes.taken);
+    if (!err && end != repair->image->file_size) {
+        err = cut(repair, end);
+    }
+    repair->leaks_mended = repair->check->counts[PLOOP_CHECK_LEAK];
+    return err;
+}
+
+/* Where the last byte ends that an entry, right or wrong, or the extension could mean. */
+static uint64_t last_claimed_end(const struct repair *repair)
+{
+    const struct geometry *geometry = &repair->image->header.geometry;
+    const struct extension *extension = &repair->check->extension;
+    uint64_t file_size = repair->image->file_size, end = geometry->data_start;
+
+    for (uint32_t i = 0; i < geometry->bat_entries; i++) {
+        uint64_t offset = geometry_entry_offset(geometry, repair->image->entries[i]);
+        uint64_t claimed = offset + geometry->cluster_size;
+
+        if (offset && offset < file_size && claimed > end) {
+            end = claimed < file_size ? claimed : file_size;
+        }
+    }
+    if (extension->owned_count) {
+        uint64_t claimed = extension->owned[extension->owned_count - 1] + geometry->cluster_size;
+
+        end = claimed > end ? claimed : end;
+    }
+    return end;
+}
+
+static int cut_tail(struct repair *repair)
+{
+    uint64_t end = last_claimed_end(repair);
+
+    if (end >= repair->image->file_size) {
+        return 0;
+    }
+    repair->leaks_mended = 1; /* the last range */
+    return cut(repair, end);
+}
+
+int repair_space(struct repair *repair)
+{
+    const uint64_t *counts = repair->check->counts;
+    bool entries_bad = counts[PLOOP_CHECK_ENTRY_RANGE] || counts[PLOOP_CHECK_ENTRY_GRID] || counts[PLOOP_CHECK_ENTRY_DUPLICATE];
+
+    if (repair->unusable_extension || (entries_bad && !repair_wants(repair, PLOOP_REPAIR_ENTRIES))) {
+        return cut_tail(repair);
+    }
+    return compact(repair);
+}
