@@ -162,7 +162,7 @@ int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file);
  *
  * @param file_size  in bytes
  * @param[out] file  the caller's; NULL after a failure
- * @return 0 or -ENOMEM
+ * @return 0, -EINVAL (larger than 2^63 - 1, file is NULL) or -ENOMEM. A write for which there is no memory is -ENOSPC.
  *
  * Any thread. Requests complete before submit returns. @since 2.0
  */
@@ -172,7 +172,7 @@ int ploop_file_create_memory(uint64_t file_size, ploop_file **file);
  * What the backend says of a file now.
  *
  * @param info  `size` set by the caller
- * @return 0, -EINVAL (info->size), or what the backend returns
+ * @return 0, -EINVAL (info->size; an answer of the backend's that makes no sense), or what the backend returns
  *
  * Any thread. @since 2.0
  */
