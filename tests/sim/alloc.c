@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: MIT */
+/* See alloc.h. */
+#include "alloc.h"
+
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "report.h"
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *old, size_t size);
+int __real_posix_memalign(void **memory, size_t alignment, size_t size);
+void *__real_aligned_alloc(size_t alignment, size_t size);
+
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *old, size_t size);
+int __wrap_posix_memalign(void **memory, size_t alignment, size_t size);
+void *__wrap_aligned_alloc(size_t alignment, size_t size);
+
+static struct {
+    bool active;
+    bool persistent;
+    uint64_t calls, fail_at, failures;
+} alloc;
+
+void alloc_off(void)
+{
+    alloc.active = false;
+}
+
+void alloc_count(void)
+{
+    alloc_fail(UINT64_MAX, false);
+}
+
+void alloc_fail(uint64_t nth, bool persistent)
+{
+    alloc.active = true;
+    alloc.calls = 0;
+    alloc.fail_at = nth;
+    alloc.persistent = persistent;
+}
+
+uint64_t alloc_calls(void)
+{
+    return alloc.calls;
+}
+
+uint64_t alloc_failures(void)
+{
+    return alloc.failures;
+}
+
+static bool fails(void)
+{
+    if (!alloc.active)
+        return false;
+    alloc.calls++;
+    if (alloc.calls != alloc.fail_at && !(alloc.persistent && alloc.calls > alloc.fail_at))
+        return false;
+    alloc.failures++;
+    errno = ENOMEM;
+    return true;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return fails() ? NULL : __real_malloc(size);
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return fails() ? NULL : __real_calloc(count, size);
+}
+
+void *__wrap_realloc(void *old, size_t size)
+{
+    return fails() ? NULL : __real_realloc(old, size);
+}
+
+int __wrap_posix_memalign(void **memory, size_t alignment, size_t size)
+{
+    return fails() ? ENOMEM : __real_posix_memalign(memory, alignment, size);
+}
+
+void *__wrap_aligned_alloc(size_t alignment, size_t size)
+{
+    return fails() ? NULL : __real_aligned_alloc(alignment, size);
+}
+
+void *sim_alloc(uint64_t size)
+{
+    void *memory = __real_calloc(1, size ? size : 1);
+    if (!memory)
+        give_up("out of memory");
+    return memory;
+}
+
+void *sim_realloc(void *old, uint64_t size)
+{
+    void *memory = __real_realloc(old, size ? size : 1);
+    if (!memory)
+        give_up("out of memory");
+    return memory;
+}
+
+void sim_free(void *memory)
+{
+    free(memory);
+}

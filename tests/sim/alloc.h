@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Memory that fails on purpose. The simulator is linked with --wrap for the allocation functions, so each call of the library comes
+ * through here; the simulator's own memory (sim_alloc) does not.
+ *
+ * States: off (every call is let through), counting (let through and counted), failing (the Nth fails, or all from the Nth on).
+ */
+#ifndef SIM_ALLOC_H
+#define SIM_ALLOC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+void alloc_off(void);
+void alloc_count(void);
+/* Fail the Nth call from now, 1 the next; `persistent`: and all that follow. */
+void alloc_fail(uint64_t nth, bool persistent);
+uint64_t alloc_calls(void);    /* since alloc_count() or alloc_fail() */
+uint64_t alloc_failures(void); /* in all, of the process */
+
+#endif

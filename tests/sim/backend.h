@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The backend of the simulator: takes the library's requests, executes and completes them in an order and at times of its own
+ * choosing, and fails them on purpose.
+ *
+ * A request: TAKEN --execute--> EXECUTED --complete--> gone. Between any two such steps the power can be cut. What it watches
+ * by itself, because a wrong disk might hide it:
+ *  - memory lent for a write does not change before its completion;
+ *  - R16: no two writes of one sector of the BAT area in flight;
+ *  - R17: a write that begins in the BAT area ends in it;
+ *  - R7: no punch or truncation while a write to the same place is in flight;
+ *  - R11: no change but the header's before the mark is durable;
+ *  - R6: after a failed SYNC no write to the BAT area.
+ */
+#ifndef SIM_BACKEND_H
+#define SIM_BACKEND_H
+
+#include <ploop/file.h>
+
+#include "counters.h"
+#include "disk.h"
+
+enum { BACKEND_REQUESTS = 256 };
+
+struct request {
+    struct ploop_io *io;
+    uint64_t order;      /* of submission */
+    uint64_t submitted;  /* when */
+    uint64_t sum;        /* of the memory to be written */
+    uint64_t seq;        /* of the disk's operation, 0 if none */
+    int64_t result;
+    bool executed;
+};
+
+struct backend {
+    struct disk *disk;
+    struct rng *rng;
+    uint64_t now; /* counts events */
+    struct request requests[BACKEND_REQUESTS]; /* the first in_flight of them, in no order */
+    unsigned in_flight;
+    uint64_t bat_end;    /* bytes: the BAT area, up to a sector */
+    uint64_t size_limit; /* of the file */
+    uint32_t capabilities, alignment;
+    uint64_t max_transfer;
+    unsigned inline_permille;
+    bool fifo;  /* the oldest request first */
+    bool quick; /* executed and completed at once, at the next chance */
+    unsigned chance[FAULT_COUNT]; /* permille */
+    bool quiet;                   /* no new faults */
+
+    /* fail the Nth call, and those after it; error 0 is a short transfer */
+    uint64_t calls, fail_at;
+    bool fail_persistent;
+    int fail_error;
+
+    bool latched;        /* a SYNC failed in this session, and the library was told */
+    bool session_marked; /* the mark was found durable in this session */
+    bool writable;
+    uint64_t idle_waits;
+    uint64_t errors;      /* injected in this session: a request may fail */
+    uint64_t sync_errors;
+    void (*event)(void *context); /* after each step */
+    void (*fault)(void *context, enum fault fault);
+    void *context;
+};
+
+void backend_init(struct backend *backend, struct disk *disk, struct rng *rng);
+void backend_ops(struct backend *backend, struct ploop_io_ops *ops);
+void backend_new_session(struct backend *backend);
+
+/* One step of one request; false: nothing is in flight. */
+bool backend_step(struct backend *backend);
+
+/* The data writes and the like that are in flight and not executed: they may happen at a cut. */
+typedef void backend_pending_fn(void *context, enum disk_kind kind, uint64_t offset, uint64_t length, const uint8_t *data);
+void backend_pending(struct backend *backend, backend_pending_fn *fn, void *context);
+
+#endif

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/* See counters.h. */
+#include "counters.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+static struct counters own;
+struct counters *counters = &own;
+
+static const char *const fault_names[FAULT_COUNT] = {
+    [FAULT_CUT] = "power cut",        [FAULT_TORN] = "torn page",       [FAULT_SHORT] = "short transfer", [FAULT_EINTR] = "EINTR",
+    [FAULT_EAGAIN] = "EAGAIN",        [FAULT_NO_PROGRESS] = "0 bytes",  [FAULT_EIO_READ] = "EIO read",    [FAULT_EIO_DATA] = "EIO data",
+    [FAULT_EIO_PAGE] = "EIO page",    [FAULT_EIO_SYNC] = "EIO sync",    [FAULT_EIO_PUNCH] = "EIO punch",  [FAULT_EIO_RESIZE] = "EIO resize",
+    [FAULT_EIO_SUBMIT] = "EIO submit", [FAULT_ENOSPC] = "ENOSPC grow",  [FAULT_ENOSPC_WRITE] = "ENOSPC write",
+    [FAULT_LATE] = "out of order",    [FAULT_INLINE] = "inline",        [FAULT_CLOCK] = "clock",          [FAULT_MEMORY] = "no memory",
+    [FAULT_CRASH] = "process dies",
+};
+
+static const char *const rule_names[RULE_COUNT] = { "R1", "R2", "R3", "R4", "R5", "R6", "R7", "R11", "R14", "R15", "R16", "R17" };
+
+static const char *const state_names[STATE_COUNT] = { "clean",    "dirty",          "high priority", "writeback", "writeback+dirty",
+                                                      "unsynced", "unsynced+dirty", "failed" };
+
+const char *fault_name(enum fault fault)
+{
+    return fault_names[fault];
+}
+
+void counters_fault(enum fault fault, uint32_t rules, uint32_t states)
+{
+    counters->faults[fault]++;
+    for (unsigned rule = 0; rule < RULE_COUNT; rule++)
+        for (unsigned state = 0; state < STATE_COUNT; state++)
+            if (rules & 1u << rule && states & 1u << state)
+                counters->cells[rule][state][fault]++;
+}
+
+void counters_add(struct counters *sum, const struct counters *part)
+{
+    const uint64_t *from = (const uint64_t *)part;
+    uint64_t *to = (uint64_t *)sum;
+    for (unsigned i = 0; i < sizeof(*sum) / sizeof(*to); i++)
+        to[i] += from[i];
+}
+
+void counters_print(const struct counters *all)
+{
+    printf("runs %" PRIu64 ", events %" PRIu64 ", sessions %" PRIu64 ", requests %" PRIu64 ", sectors read and checked %" PRIu64 "\n", all->runs,
+           all->events, all->sessions, all->requests, all->reads_checked);
+    printf("cuts %" PRIu64 ", disks judged %" PRIu64 ", of these recovered %" PRIu64 "; gone on after a cut %" PRIu64 "\n", all->cuts, all->disks,
+           all->recoveries, all->continued);
+    printf("faults:");
+    for (unsigned fault = 0; fault < FAULT_COUNT; fault++)
+        printf("%s %s %" PRIu64, fault ? "," : "", fault_names[fault], all->faults[fault]);
+    printf("\n\n%-28s", "while (rule, page state)");
+    for (unsigned fault = 0; fault < FAULT_COUNT; fault++)
+        printf(" %8.8s", fault_names[fault]);
+    printf("\n");
+    for (unsigned rule = 0; rule < RULE_COUNT; rule++) {
+        for (unsigned state = 0; state < STATE_COUNT; state++) {
+            printf("%-4s %-23s", rule_names[rule], state_names[state]);
+            for (unsigned fault = 0; fault < FAULT_COUNT; fault++)
+                printf(" %8" PRIu64, all->cells[rule][state][fault]);
+            printf("\n");
+        }
+    }
+}
+
+/* Cells that cannot be, and why; everything else is reachable and must not stay at zero. */
+struct unreachable {
+    uint32_t rules, states, faults;
+    const char *why;
+};
+
+#define ANY UINT32_MAX
+#define BIT(n) (1u << (n))
+
+static const struct unreachable unreachable[] = {
+    { BIT(RULE_R5), ANY & ~BIT(STATE_FAILED), 0, "" },
+};
+
+unsigned counters_missing(const struct counters *all)
+{
+    unsigned missing = 0;
+    for (unsigned rule = 0; rule < RULE_COUNT; rule++) {
+        for (unsigned state = 0; state < STATE_COUNT; state++) {
+            for (unsigned fault = 0; fault < FAULT_COUNT; fault++) {
+                bool listed = false;
+                for (unsigned i = 0; i < sizeof(unreachable) / sizeof(unreachable[0]); i++)
+                    listed |= unreachable[i].rules & BIT(rule) && unreachable[i].states & BIT(state) && unreachable[i].faults & BIT(fault);
+                if (listed || all->cells[rule][state][fault])
+                    continue;
+                printf("reachable and never exercised: %s, page %s, %s\n", rule_names[rule], state_names[state], fault_names[fault]);
+                missing++;
+            }
+        }
+    }
+    return missing;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The disk of the simulator: what is durable, and the ordered list of operations that are executed and not yet durable.
+ *
+ *  1. `current` is what reads see: durable, and every operation of the list applied in order.
+ *  2. An operation gets its sequence number when it is executed. Each sector remembers the number of the operation that wrote it last;
+ *     an older one applied later leaves it alone. That is the rule "per sector monotone".
+ *  3. A SYNC makes durable what had completed before it was submitted, nothing else. One that fails marks some of that `lost`:
+ *     reads still see it, no later SYNC helps it, and after a cut it may be there or not. Sizes are not lost so: nobody could
+ *     reopen a file whose size is not what it seems.
+ */
+#ifndef SIM_DISK_H
+#define SIM_DISK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "rng.h"
+
+enum { DISK_SECTOR = 512 };
+
+enum disk_kind { DISK_WRITE = 1, DISK_PUNCH, DISK_RESIZE, DISK_ALLOCATE };
+
+/* One possible content of the file. Bytes from size to capacity are zeros. */
+struct disk_state {
+    uint8_t *bytes;
+    uint64_t *seq; /* per sector */
+    uint64_t size, capacity;
+    uint64_t size_seq; /* the operation that last made the file larger without writing */
+};
+
+struct disk_op {
+    uint64_t seq;
+    enum disk_kind kind;
+    uint64_t offset, length; /* RESIZE: the new size is offset */
+    uint8_t *data;           /* WRITE */
+    uint64_t completed;      /* when; 0: not yet */
+    bool lost;
+};
+
+struct disk {
+    struct disk_state durable, current;
+    struct disk_op *ops;
+    uint64_t op_count, op_capacity;
+    uint64_t next_seq;
+};
+
+void disk_state_init(struct disk_state *state, const uint8_t *bytes, uint64_t size);
+void disk_state_copy(struct disk_state *to, const struct disk_state *from);
+void disk_state_free(struct disk_state *state);
+
+/* Which sectors of an operation happen; NULL is all. Asked for each sector of a WRITE or PUNCH, 0 the first. */
+typedef bool disk_mask_fn(void *context, uint64_t sector);
+void disk_state_apply(struct disk_state *state, const struct disk_op *op, disk_mask_fn *mask, void *context);
+
+void disk_init(struct disk *disk, const uint8_t *bytes, uint64_t size);
+void disk_free(struct disk *disk);
+
+/* Everything there is becomes that one state: the machine came back after a power cut. */
+void disk_restart(struct disk *disk, const struct disk_state *state);
+
+/* Execute: the effect is visible at once. `data` is copied. Returns the operation's number, for disk_complete(). */
+uint64_t disk_execute(struct disk *disk, enum disk_kind kind, uint64_t offset, uint64_t length, const uint8_t *data);
+
+/* Some sectors of a write happen, and it fails: optional for ever. */
+void disk_execute_failed(struct disk *disk, uint64_t offset, uint64_t length, const uint8_t *data);
+
+void disk_complete(struct disk *disk, uint64_t seq, uint64_t now);
+void disk_make_durable(struct disk *disk, uint64_t seq); /* native FUA */
+
+/* A SYNC that was submitted at that time has ended. */
+void disk_sync(struct disk *disk, uint64_t submitted, bool success, struct rng *rng);
+
+/* Whether some operation's fate is open for ever (an earlier SYNC or write failed). */
+bool disk_has_lost(const struct disk *disk);
+
+#endif

@@ -1,0 +1,296 @@
+/* SPDX-License-Identifier: MIT */
+/* The guest: requests in, completions out, and what each completion promises, told to the model. See sim.h. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "report.h"
+#include "sim.h"
+
+static const char *kind_name(enum guest_kind kind)
+{
+    static const char *const names[] = { "?", "read", "write", "zeroes", "discard", "flush", "bat_write" };
+    return names[kind];
+}
+
+/* The part of a request that changes the guest's sectors: a discard only the clusters within it. */
+static void changed(const struct guest_op *op, uint64_t *first, uint64_t *count)
+{
+    uint64_t cluster = op->sim->image.cluster_sectors, end = op->first + op->count;
+    *first = op->first;
+    *count = op->kind == GUEST_WRITE || op->kind == GUEST_ZEROES ? op->count : 0;
+    if (op->kind != GUEST_DISCARD)
+        return;
+    *first = (op->first + cluster - 1) / cluster * cluster;
+    if (end < op->sim->image.disk_sectors)
+        end = end / cluster * cluster;
+    *count = end > *first ? end - *first : 0;
+}
+
+/* The disk's last cluster may be cut by its end: a discard up to there may leave it alone. */
+static uint64_t partial_tail(const struct guest_op *op, uint64_t first, uint64_t count)
+{
+    uint64_t cluster = op->sim->image.cluster_sectors, tail = op->sim->image.disk_sectors % cluster;
+    if (op->kind != GUEST_DISCARD || !count || first + count != op->sim->image.disk_sectors)
+        return 0;
+    return tail;
+}
+
+static void note_oldest_read(struct sim *sim)
+{
+    sim->model.oldest_read = sim->backend.now;
+    for (unsigned i = 0; i < GUEST_OPS; i++)
+        if (sim->ops[i].submitted && sim->ops[i].kind == GUEST_READ && sim->ops[i].submit < sim->model.oldest_read)
+            sim->model.oldest_read = sim->ops[i].submit;
+}
+
+static void check_result(const struct guest_op *op, int result)
+{
+    const struct sim *sim = op->sim;
+    if (result > 0)
+        violation("R14", "%s completes with %d", kind_name(op->kind), result);
+    if (result == 0) {
+        if (op->latched && (op->kind == GUEST_FLUSH || (op->flags & (PLOOP_PIO_FUA | PLOOP_PIO_PREFLUSH))))
+            violation("R6", "%s with flags %" PRIu32 " succeeds after a failed SYNC", kind_name(op->kind), op->flags);
+        return;
+    }
+    if (result == -ENOTSUP && (op->flags & PLOOP_PIO_FAST_ONLY))
+        return;
+    if (sim->backend.errors || sim->aborting || sim->expect_errors)
+        return;
+    violation("R14", "%s of sectors %" PRIu64 "+%" PRIu64 " fails with %d although nothing went wrong", kind_name(op->kind), op->first,
+              op->count, result);
+}
+
+static void read_done(struct guest_op *op, uint64_t now)
+{
+    for (uint64_t at = 0; at < op->count; at++)
+        model_read(&op->sim->model, op->first + at, op->buffer + at * DISK_SECTOR, op->submit, now, "a read");
+    counters->reads_checked += op->count;
+}
+
+static void change_done(struct guest_op *op, int result, uint64_t now)
+{
+    struct model *model = &op->sim->model;
+    uint64_t first, count;
+    changed(op, &first, &count);
+    uint64_t tail = partial_tail(op, first, count);
+    bool durable = result == 0 && (op->flags & PLOOP_PIO_FUA);
+    model_done(model, first, count - tail, op->id, now, result, durable, false);
+    if (tail)
+        model_done(model, first + count - tail, tail, op->id, now, result, durable, true);
+    if (result == 0 && (op->flags & PLOOP_PIO_PREFLUSH))
+        model_flushed(model, op->submit);
+}
+
+static void guest_done(ploop_pio *pio, int result, void *user_data)
+{
+    struct guest_op *op = user_data;
+    struct sim *sim = op->sim;
+    if (!op->submitted || op->pio != pio)
+        violation("R14", "a request completes that is not in flight, or twice");
+    uint64_t now = ++sim->backend.now;
+    trace("  [%" PRIu64 "] request %" PRIu64 " (%s %" PRIu64 "+%" PRIu64 ") -> %d", now, op->id, kind_name(op->kind), op->first, op->count,
+          result);
+    check_result(op, result);
+    op->submitted = false;
+    sim->outstanding--;
+    switch (op->kind) {
+    case GUEST_READ:
+        if (!result)
+            read_done(op, now);
+        break;
+    case GUEST_WRITE:
+    case GUEST_ZEROES:
+    case GUEST_DISCARD:
+        change_done(op, result, now);
+        break;
+    case GUEST_FLUSH:
+        if (!result)
+            model_flushed(&sim->model, op->submit);
+        break;
+    case GUEST_BAT_WRITE:
+        break;
+    }
+    note_oldest_read(sim);
+    ploop_pio_put(pio);
+    sim_free(op->buffer);
+    op->buffer = NULL;
+    op->pio = NULL;
+    if (!sim->aborting && !sim->closing && sim->resubmit_permille && rng_permille(&sim->rng, sim->resubmit_permille))
+        guest_random(sim);
+}
+
+/* The buffer of a read or write in up to three pieces, cut anywhere. */
+static void make_iov(struct guest_op *op)
+{
+    struct rng *rng = &op->sim->rng;
+    uint64_t length = op->count * DISK_SECTOR, at = 0;
+    op->buffer = sim_alloc(length);
+    op->iov_count = 0;
+    while (at < length) {
+        uint64_t part = length - at;
+        if (op->iov_count < 2 && rng_permille(rng, 300) && part > 8)
+            part = rng_permille(rng, 800) ? rng_between(rng, 1, part / 8) * 8 : rng_between(rng, 1, part);
+        op->iov[op->iov_count].iov_base = op->buffer + at;
+        op->iov[op->iov_count++].iov_len = part;
+        at += part;
+    }
+}
+
+struct guest_op *guest_prepare(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count, uint32_t flags)
+{
+    struct guest_op *op = NULL;
+    for (unsigned i = 0; i < GUEST_OPS && !op; i++)
+        if (!sim->ops[i].submitted && !sim->ops[i].pio)
+            op = &sim->ops[i];
+    ploop_pio *pio = op ? ploop_pio_get(sim->queue) : NULL;
+    if (!pio)
+        return NULL;
+    memset(op, 0, sizeof(*op));
+    op->sim = sim;
+    op->pio = pio;
+    op->kind = kind;
+    op->flags = flags;
+    op->first = first;
+    op->count = count;
+    op->id = ++sim->next_id;
+    if (kind == GUEST_READ || kind == GUEST_WRITE)
+        make_iov(op);
+    uint64_t offset = first * DISK_SECTOR, length = count * DISK_SECTOR;
+    switch (kind) {
+    case GUEST_READ:
+        ploop_pio_prep_readv(pio, offset, op->iov, op->iov_count);
+        break;
+    case GUEST_WRITE:
+        for (uint64_t at = 0; at < count; at++)
+            content_fill(op->buffer + at * DISK_SECTOR, first + at, op->id);
+        ploop_pio_prep_writev(pio, offset, op->iov, op->iov_count, flags);
+        break;
+    case GUEST_ZEROES:
+        ploop_pio_prep_write_zeroes(pio, offset, length, flags);
+        break;
+    case GUEST_DISCARD:
+        ploop_pio_prep_discard(pio, offset, length);
+        break;
+    case GUEST_FLUSH:
+        ploop_pio_prep_flush(pio);
+        break;
+    case GUEST_BAT_WRITE:
+        ploop_pio_prep_bat_write(pio, (uint32_t)first, (uint32_t)count);
+        break;
+    }
+    ploop_pio_set_callback(pio, guest_done, op);
+    return op;
+}
+
+void guest_submit(struct sim *sim, struct guest_op **ops, uint32_t count)
+{
+    ploop_pio *pios[8];
+    for (uint32_t i = 0; i < count; i++) {
+        struct guest_op *op = ops[i];
+        uint64_t first, changes;
+        pios[i] = op->pio;
+        op->submitted = true;
+        op->submit = ++sim->backend.now;
+        op->latched = sim->backend.latched;
+        changed(op, &first, &changes);
+        if (changes)
+            model_submit(&sim->model, first, changes, op->id, op->kind == GUEST_WRITE ? op->id : 0, op->submit,
+                         op->flags & PLOOP_PIO_PREFLUSH ? op->submit : 0);
+        sim->outstanding++;
+        counters->requests++;
+        sim->discards += op->kind == GUEST_DISCARD;
+        trace("  [%" PRIu64 "] request %" PRIu64 ": %s %" PRIu64 "+%" PRIu64 " flags %" PRIu32, op->submit, op->id, kind_name(op->kind),
+              op->first, op->count, op->flags);
+    }
+    note_oldest_read(sim);
+    int taken = ploop_queue_submit(sim->queue, pios, count);
+    if (taken != (int)count)
+        violation("contract", "of %" PRIu32 " right requests, submit took %d", count, taken);
+}
+
+bool guest_do(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count, uint32_t flags)
+{
+    struct guest_op *op = guest_prepare(sim, kind, first, count, flags);
+    if (op)
+        guest_submit(sim, &op, 1);
+    return op != NULL;
+}
+
+/* A stretch of sectors within one run of hot clusters, and within the disk. */
+static void random_range(struct sim *sim, uint64_t *first, uint64_t *count)
+{
+    struct rng *rng = &sim->rng;
+    uint64_t cluster = sim->image.cluster_sectors;
+    const struct run_of_clusters *run = &sim->image.runs[rng_below(rng, sim->image.run_count)];
+    uint64_t start = run->first * cluster, end = start + run->count * cluster;
+    if (end > sim->image.disk_sectors)
+        end = sim->image.disk_sectors;
+    switch (rng_below(rng, 4)) {
+    case 0: /* whole clusters */
+        *first = start + rng_below(rng, run->count) * cluster;
+        *count = rng_between(rng, 1, 2) * cluster;
+        break;
+    case 1: /* one sector */
+        *first = start + rng_below(rng, end - start);
+        *count = 1;
+        break;
+    default:
+        *first = start + rng_below(rng, end - start);
+        *count = rng_between(rng, 1, 2 * cluster);
+    }
+    if (*first >= end)
+        *first = end - 1;
+    if (*count > end - *first)
+        *count = end - *first;
+}
+
+static struct guest_op *prepare_random(struct sim *sim)
+{
+    struct rng *rng = &sim->rng;
+    uint64_t first, count;
+    uint32_t flags = 0;
+    random_range(sim, &first, &count);
+    if (rng_permille(rng, 150))
+        flags |= PLOOP_PIO_FUA;
+    if (rng_permille(rng, 60))
+        flags |= PLOOP_PIO_PREFLUSH;
+    switch (rng_below(rng, 20)) {
+    case 0:
+    case 1:
+    case 2:
+    case 3:
+        return guest_prepare(sim, GUEST_READ, first, count, 0);
+    case 4:
+    case 5:
+        return guest_prepare(sim, GUEST_FLUSH, 0, 0, 0);
+    case 6:
+    case 7:
+        flags |= rng_permille(rng, 300) ? PLOOP_PIO_NO_UNMAP : 0;
+        flags |= rng_permille(rng, 100) ? PLOOP_PIO_FAST_ONLY : 0;
+        return guest_prepare(sim, GUEST_ZEROES, first, count, flags);
+    case 8:
+    case 9:
+    case 10:
+        return guest_prepare(sim, GUEST_DISCARD, first, count, 0);
+    case 11:
+        if (rng_permille(rng, 300))
+            return guest_prepare(sim, GUEST_BAT_WRITE, rng_below(rng, ploop_bat_page_count(sim->dev)), 1, 0);
+        /* fall through */
+    default:
+        return guest_prepare(sim, GUEST_WRITE, first, count, flags);
+    }
+}
+
+bool guest_random(struct sim *sim)
+{
+    struct guest_op *ops[8];
+    uint32_t count = 0, wanted = rng_permille(&sim->rng, 200) ? (uint32_t)rng_between(&sim->rng, 2, 6) : 1;
+    while (count < wanted && (ops[count] = prepare_random(sim)))
+        count++;
+    if (count)
+        guest_submit(sim, ops, count);
+    return count > 0;
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The images of the simulation, written by hand rather than by the library: small clusters, at least three BAT pages, either
+ * version, a data area that may begin inside the last BAT page, guest clusters mapped from the start, host clusters full of
+ * somebody's old bytes that belong to nobody, a file of odd size.
+ */
+#ifndef SIM_IMAGE_H
+#define SIM_IMAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "rng.h"
+
+enum { IMAGE_HOT_MAX = 64, IMAGE_RUNS_MAX = 8 };
+
+/* Guest clusters next to each other: requests stay within a run. */
+struct run_of_clusters {
+    uint32_t first, count;
+};
+
+struct image {
+    bool v1;
+    uint32_t cluster_sectors;
+    uint32_t entries;
+    uint64_t disk_sectors;
+    uint64_t data_off;  /* sectors */
+    uint64_t bat_end;   /* bytes, up to a sector */
+    uint32_t host_clusters, leaks; /* to begin with; leaks of them are nobody's and full of old bytes */
+    uint32_t mapped;
+    uint64_t tail; /* bytes after the last whole cluster */
+    bool closed_ext; /* in_use 0x312e3276 */
+    struct run_of_clusters runs[IMAGE_RUNS_MAX];
+    uint32_t run_count;
+    uint32_t hot[IMAGE_HOT_MAX];
+    uint32_t hot_count;
+};
+
+void image_random(struct image *image, struct rng *rng);
+
+/* A fixed one for the scenarios: version 2 with 4 KiB clusters, or version 1 with odd data_off; three pages. */
+void image_fixed(struct image *image, bool odd_v1, uint32_t mapped, uint32_t leaks);
+
+/* Its bytes; *size of them, to be freed with sim_free(). Mapped guest sectors carry version 1. */
+uint8_t *image_build(const struct image *image, struct rng *rng, uint64_t *size);
+
+/* Which of the hot clusters are mapped in a fresh image: the first `mapped` of a shuffle by the rng handed to image_build(). */
+
+#endif

@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Judging a disk that a cut left: by the oracle (nothing but the in-use mark and leaks; every sector holds what it may), by the
+ * library opened with RECOVER (reads the same), and by going on with it (write a little, close cleanly: then there is no error,
+ * and everything still reads the same).
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "../oracle/oracle.h"
+#include "memfile.h"
+#include "report.h"
+#include "sim.h"
+
+struct scene {
+    const struct image *image;
+    const struct model *model;
+    struct oracle oracle;
+    struct oracle_memory memory;
+    uint8_t *content; /* of the hot clusters, one after another */
+    const char *name;
+};
+
+static void print_finding(void *user_data, bool leak, const char *line)
+{
+    (void)user_data;
+    if (!leak)
+        printf("  error: %s\n", line);
+}
+
+static uint64_t cluster_bytes(const struct scene *scene)
+{
+    return (uint64_t)scene->image->cluster_sectors * DISK_SECTOR;
+}
+
+static void scene_open(struct scene *scene, const struct disk_state *state)
+{
+    char message[160];
+    scene->memory.bytes = state->bytes;
+    scene->memory.size = state->size;
+    if (oracle_open(&scene->oracle, oracle_read_memory, &scene->memory, state->size, message) != ORACLE_OK)
+        violation("F1", "%s: no image any more: %s", scene->name, message);
+}
+
+/* Nothing but the mark and leaks; with `clean` not even the mark. Returns whether the mark is set. */
+static bool scene_check(struct scene *scene, bool clean)
+{
+    struct oracle_result result;
+    oracle_check(&scene->oracle, NULL, NULL, &result);
+    if (result.errors - (result.unclean && !clean ? 1 : 0)) {
+        oracle_check(&scene->oracle, print_finding, NULL, &result);
+        violation(clean ? "R11" : "F1", "%s: the check finds errors", scene->name);
+    }
+    return result.unclean;
+}
+
+/* Read every hot cluster; whatever else is mapped must be zeros. */
+static void scene_read(struct scene *scene, uint8_t *content)
+{
+    uint8_t *cluster = sim_alloc(cluster_bytes(scene));
+    for (uint32_t index = 0; index < scene->oracle.bat_entries; index++) {
+        int32_t at = index < scene->model->clusters ? scene->model->index[index] : -1;
+        if (at < 0 && !scene->oracle.bat[index])
+            continue;
+        int got = oracle_read_cluster(&scene->oracle, index, cluster);
+        if (got < 0)
+            violation("F1", "%s: guest cluster %" PRIu32 " cannot be read", scene->name, index);
+        if (!got)
+            memset(cluster, 0, cluster_bytes(scene));
+        if (at >= 0) {
+            memcpy(content + (uint64_t)at * cluster_bytes(scene), cluster, cluster_bytes(scene));
+            continue;
+        }
+        for (uint64_t byte = 0; byte < cluster_bytes(scene); byte++)
+            if (cluster[byte])
+                violation("F1", "%s: unused guest cluster %" PRIu32 " has content", scene->name, index);
+    }
+    sim_free(cluster);
+}
+
+static void judge_content(struct scene *scene, const struct snapshot *snapshot, bool settled)
+{
+    struct judgement judgement = { .snapshot = snapshot, .model = scene->model, .settled = settled, .disk = scene->name };
+    judgement.found = sim_alloc(snapshot->sectors * sizeof(*judgement.found));
+    for (uint32_t i = 0; i < scene->image->hot_count; i++) {
+        for (uint32_t s = 0; s < scene->image->cluster_sectors; s++) {
+            uint64_t sector = (uint64_t)scene->image->hot[i] * scene->image->cluster_sectors + s;
+            if (sector < scene->image->disk_sectors)
+                judge_sector(&judgement, sector, scene->content + ((uint64_t)i * scene->image->cluster_sectors + s) * DISK_SECTOR);
+        }
+    }
+    judge_order(&judgement);
+    sim_free(judgement.found);
+}
+
+/* The device reads what the oracle read. */
+static void compare(struct scene *scene, ploop_dev *dev, const char *when)
+{
+    uint64_t at = 0;
+    for (uint32_t i = 0; i < scene->image->run_count; i++) {
+        const struct run_of_clusters *run = &scene->image->runs[i];
+        uint64_t offset = run->first * cluster_bytes(scene), length = run->count * cluster_bytes(scene), stored = length;
+        if (offset + length > scene->image->disk_sectors * DISK_SECTOR)
+            length = scene->image->disk_sectors * DISK_SECTOR - offset;
+        uint8_t *bytes = sim_alloc(length);
+        int64_t got = ploop_dev_pread(dev, bytes, length, offset);
+        if (got != (int64_t)length)
+            violation("recovery", "%s: %s: reading guest bytes %" PRIu64 "+%" PRIu64 " gives %" PRId64, scene->name, when, offset, length, got);
+        if (memcmp(bytes, scene->content + at, length))
+            violation("recovery", "%s: %s: the device reads guest bytes %" PRIu64 "+%" PRIu64 " otherwise than the oracle", scene->name, when,
+                      offset, length);
+        sim_free(bytes);
+        at += stored;
+    }
+}
+
+/* Write a few sectors, some of which must be allocated; the scene's content follows. */
+static void write_a_little(struct scene *scene, ploop_dev *dev)
+{
+    static uint64_t version = UINT64_C(1) << 60;
+    uint8_t bytes[DISK_SECTOR];
+    for (uint32_t i = 0; i < scene->image->hot_count; i += 3) {
+        uint32_t s = i % scene->image->cluster_sectors;
+        uint64_t sector = (uint64_t)scene->image->hot[i] * scene->image->cluster_sectors + s;
+        if (sector >= scene->image->disk_sectors)
+            continue;
+        content_fill(bytes, sector, ++version);
+        int64_t put = ploop_dev_pwrite(dev, bytes, DISK_SECTOR, sector * DISK_SECTOR);
+        if (put != DISK_SECTOR)
+            violation("recovery", "%s: writing guest sector %" PRIu64 " gives %" PRId64, scene->name, sector, put);
+        memcpy(scene->content + ((uint64_t)i * scene->image->cluster_sectors + s) * DISK_SECTOR, bytes, DISK_SECTOR);
+    }
+}
+
+static void go_on(struct scene *scene, const struct disk_state *state, bool unclean)
+{
+    struct memfile memfile;
+    struct ploop_dev_config config;
+    ploop_dev *dev;
+    memfile_open(&memfile, state);
+    ploop_dev_config_init(&config, sizeof(config));
+    config.pio_count = 2;
+    config.flags = unclean ? PLOOP_DEV_RECOVER : 0;
+    config.preallocate_bytes = cluster_bytes(scene);
+    int result = ploop_dev_open(&memfile.file, 1, &config, &dev);
+    if (result)
+        violation("recovery", "%s: opening%s gives %d", scene->name, unclean ? " with RECOVER" : "", result);
+    compare(scene, dev, "after opening");
+    write_a_little(scene, dev);
+    compare(scene, dev, "after writing");
+    result = ploop_dev_close(dev);
+    if (result)
+        violation("recovery", "%s: closing gives %d", scene->name, result);
+    scene_open(scene, &memfile.state);
+    scene_check(scene, true);
+    uint8_t *content = sim_alloc(scene->image->hot_count * cluster_bytes(scene));
+    scene_read(scene, content);
+    if (memcmp(content, scene->content, scene->image->hot_count * cluster_bytes(scene)))
+        violation("recovery", "%s: opened, written and closed, the image reads otherwise", scene->name);
+    sim_free(content);
+    oracle_close(&scene->oracle);
+    memfile_close(&memfile);
+}
+
+void judge_disk(const struct image *image, const struct model *model, const struct snapshot *snapshot, const struct disk_state *state,
+                const char *name)
+{
+    struct scene scene = { .image = image, .model = model, .name = name };
+    counters->disks++;
+    scene_open(&scene, state);
+    bool unclean = scene_check(&scene, false);
+    scene.content = sim_alloc(image->hot_count * cluster_bytes(&scene));
+    scene_read(&scene, scene.content);
+    judge_content(&scene, snapshot, !unclean);
+    oracle_close(&scene.oracle);
+    counters->recoveries += unclean;
+    go_on(&scene, state, unclean);
+    sim_free(scene.content);
+}
+
+struct judging {
+    struct sim *sim;
+    struct cut *cut;
+};
+
+static void judge_one(void *context, const struct disk_state *state, const char *name)
+{
+    struct judging *judging = context;
+    judge_disk(&judging->sim->image, &judging->sim->model, &judging->cut->snapshot, state, name);
+}
+
+void judge_cuts(struct sim *sim)
+{
+    while (sim->cuts) {
+        struct judging judging = { sim, sim->cuts };
+        sim->cuts = judging.cut->next;
+        counters->cuts++;
+        cut_disks(judging.cut, judge_one, &judging);
+        cut_free(judging.cut);
+    }
+}
+
+void judge_closed(struct sim *sim)
+{
+    struct scene scene = { .image = &sim->image, .model = &sim->model, .name = "after a clean close" };
+    scene_open(&scene, &sim->disk.durable);
+    scene_check(&scene, true);
+    oracle_close(&scene.oracle);
+}

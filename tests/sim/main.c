@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The simulator's command line: runs from one seed on, in as many processes as asked for, until enough runs, cuts or seconds.
+ *
+ * Exit: 0 no violation; 3 a violation or a crash, with the line that replays it; 4 something listed as reachable never happened.
+ */
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "counters.h"
+#include "report.h"
+#include "scenarios.h"
+#include "shrink.h"
+#include "workload.h"
+
+enum { JOBS_MAX = 64, STEPS_DEFAULT = 300, CUT_PERMILLE_DEFAULT = 40, EXIT_MISSING = 4 };
+
+struct options {
+    uint64_t seed, runs, cuts, seconds;
+    uint32_t jobs, steps, cut_permille;
+    const char *skip, *scenario;
+    bool shrink, exhaustive, coverage;
+};
+
+static const char usage[] =
+    "sim [--seed N] [--runs N] [--cuts N] [--seconds N] [--jobs N]   random runs, until the first of the three bounds\n"
+    "    [--steps N] [--cut-permille N] [--skip LIST]                what a run is; a replay line names them\n"
+    "    [--shrink]                                                 make the failing run of that seed shorter\n"
+    "    [--scenario NAME|all] [--exhaustive]                       the fixed scenarios, cut after every event; or with the Nth call failing\n"
+    "    [--coverage]                                               fail if something reachable never happened\n"
+    "    [-v]                                                       tell every event\n";
+
+static uint64_t seconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec;
+}
+
+/* One process: every jobs-th seed, until its share is done. */
+static void work(const struct options *options, uint32_t worker, uint64_t started)
+{
+    char line[4096];
+    for (uint64_t run = worker;; run += options->jobs) {
+        struct workload workload = { options->seed + run, options->steps, options->cut_permille, NULL };
+        if (options->runs && run >= options->runs)
+            break;
+        if (options->cuts && counters->cuts * options->jobs >= options->cuts)
+            break;
+        if (options->seconds && seconds_now() - started >= options->seconds)
+            break;
+        counters->current_seed = workload.seed;
+        print_replay(line, sizeof(line), &workload);
+        report_set_replay(line);
+        alarm(120);
+        workload_run(&workload);
+    }
+    fflush(stdout);
+    _exit(0);
+}
+
+static int run_jobs(const struct options *options)
+{
+    struct counters *shared = mmap(NULL, options->jobs * sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED)
+        give_up("no shared memory");
+    uint64_t started = seconds_now();
+    pid_t children[JOBS_MAX];
+    int code = 0;
+    fflush(stdout);
+    for (uint32_t i = 0; i < options->jobs; i++) {
+        children[i] = fork();
+        if (children[i] < 0)
+            give_up("fork failed");
+        if (!children[i]) {
+            counters = &shared[i];
+            work(options, i, started);
+        }
+    }
+    for (uint32_t i = 0; i < options->jobs; i++) {
+        int status;
+        if (waitpid(children[i], &status, 0) != children[i])
+            give_up("waitpid failed");
+        if (WIFSIGNALED(status)) {
+            printf("VIOLATION: the process died of signal %d (%s)\n  replay: sim --seed %" PRIu64 " --runs 1 --steps %" PRIu32
+                   " --cut-permille %" PRIu32 "\n",
+                   WTERMSIG(status), strsignal(WTERMSIG(status)), shared[i].current_seed, options->steps, options->cut_permille);
+            code = EXIT_VIOLATION;
+        } else if (WEXITSTATUS(status)) {
+            code = WEXITSTATUS(status);
+        }
+    }
+    struct counters all = { 0 };
+    for (uint32_t i = 0; i < options->jobs; i++)
+        counters_add(&all, &shared[i]);
+    printf("seeds from %" PRIu64 ", %" PRIu64 " seconds\n", options->seed, seconds_now() - started);
+    counters_print(&all);
+    if (options->coverage && counters_missing(&all) && !code)
+        code = EXIT_MISSING;
+    printf("%s\n", code ? "FAILED" : "0 violations");
+    munmap(shared, options->jobs * sizeof(*shared));
+    return code;
+}
+
+/* One run: a replay, or what is to be made shorter. */
+static int run_one(const struct options *options)
+{
+    bool *skip = sim_alloc(options->steps * sizeof(bool));
+    struct workload workload = { options->seed, options->steps, options->cut_permille, skip };
+    char line[4096];
+    if (options->skip && parse_skip(options->skip, skip, options->steps))
+        give_up("--skip wants a list such as 3-7,9");
+    if (options->shrink && !shrink(&workload))
+        give_up("that run does not fail");
+    print_replay(line, sizeof(line), &workload);
+    printf("%s\n", line);
+    int code = run_apart(&workload, false);
+    if (code > 128)
+        printf("the process died of signal %d\n", code - 128);
+    return code > 128 ? EXIT_VIOLATION : code;
+}
+
+static void parse(int argc, char **argv, struct options *options)
+{
+    static const struct option names[] = {
+        { "seed", required_argument, NULL, 's' },     { "runs", required_argument, NULL, 'r' },     { "cuts", required_argument, NULL, 'c' },
+        { "seconds", required_argument, NULL, 't' },  { "jobs", required_argument, NULL, 'j' },     { "steps", required_argument, NULL, 'n' },
+        { "skip", required_argument, NULL, 'k' },     { "scenario", required_argument, NULL, 'o' }, { "shrink", no_argument, NULL, 'h' },
+        { "exhaustive", no_argument, NULL, 'x' },     { "coverage", no_argument, NULL, 'g' },       { "cut-permille", required_argument, NULL, 'p' },
+        { NULL, 0, NULL, 0 },
+    };
+    for (int option; (option = getopt_long(argc, argv, "v", names, NULL)) != -1;) {
+        uint64_t number = optarg ? strtoull(optarg, NULL, 0) : 0;
+        switch (option) {
+        case 's': options->seed = number; break;
+        case 'r': options->runs = number; break;
+        case 'c': options->cuts = number; break;
+        case 't': options->seconds = number; break;
+        case 'j': options->jobs = (uint32_t)number; break;
+        case 'n': options->steps = (uint32_t)number; break;
+        case 'p': options->cut_permille = (uint32_t)number; break;
+        case 'k': options->skip = optarg; break;
+        case 'o': options->scenario = optarg; break;
+        case 'h': options->shrink = true; break;
+        case 'x': options->exhaustive = true; break;
+        case 'g': options->coverage = true; break;
+        case 'v': report_verbose++; break;
+        default: give_up("%s", usage);
+        }
+    }
+    if (optind != argc || !options->jobs || options->jobs > JOBS_MAX)
+        give_up("%s", usage);
+}
+
+int main(int argc, char **argv)
+{
+    struct options options = { .seed = 1, .jobs = 1, .steps = STEPS_DEFAULT, .cut_permille = CUT_PERMILLE_DEFAULT };
+    parse(argc, argv, &options);
+    report_crashes();
+    if (options.scenario)
+        return scenarios_run(options.scenario, options.exhaustive);
+    if (options.shrink || options.skip || (options.runs == 1 && report_verbose))
+        return run_one(&options);
+    if (!options.runs && !options.cuts && !options.seconds)
+        options.runs = 100;
+    return run_jobs(&options);
+}

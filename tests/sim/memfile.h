@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* A file for the library over one disk_state: every request is carried out at once, inside submit. For judging disks. */
+#ifndef SIM_MEMFILE_H
+#define SIM_MEMFILE_H
+
+#include <ploop/file.h>
+
+#include "disk.h"
+
+struct memfile {
+    struct disk_state state;
+    uint64_t next_seq;
+    ploop_file *file;
+};
+
+void memfile_open(struct memfile *memfile, const struct disk_state *state);
+void memfile_close(struct memfile *memfile);
+
+#endif

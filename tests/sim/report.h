@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * How a run ends when a promise is broken: the finding, the line that replays it, and the process exits with 3. A run is a process of
+ * its own (main.c forks), so nothing has to be cleaned up.
+ */
+#ifndef SIM_REPORT_H
+#define SIM_REPORT_H
+
+#include <stdint.h>
+
+enum { EXIT_VIOLATION = 3 };
+
+/* The command that replays what runs now; kept for violation() and for a crash. */
+void report_set_replay(const char *line);
+void report_crashes(void); /* say the line too when a signal ends the process */
+
+/* Print each event as it happens, where asked for with -v. */
+extern int report_verbose;
+void trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* A broken promise. `rule` is R1 ... R17, F1 ... F13 or a word. */
+_Noreturn void violation(const char *rule, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* The simulator itself cannot go on: no memory, a wrong call. */
+_Noreturn void give_up(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Memory for the simulator's own use: never fails, and never counts as the library's (alloc.c). */
+void *sim_alloc(uint64_t size);
+void *sim_realloc(void *old, uint64_t size);
+void sim_free(void *memory);
+
+#endif

@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: MIT */
+/* See scenarios.h. */
+#include "scenarios.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "alloc.h"
+#include "report.h"
+#include "sim.h"
+
+/* Sectors by name: the first sector of the nth cluster of the nth run of hot clusters (run 0 in page 0, run 2 over pages 1 and 2). */
+static uint64_t at(const struct sim *sim, uint32_t run, uint32_t cluster)
+{
+    return (uint64_t)(sim->image.runs[run].first + cluster) * sim->image.cluster_sectors;
+}
+
+static uint64_t whole(const struct sim *sim)
+{
+    return sim->image.cluster_sectors;
+}
+
+/* One request, waited for; whether it succeeds is the model's business. */
+static void done(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count, uint32_t flags)
+{
+    guest_do(sim, kind, first, count, flags);
+    session_drain(sim);
+}
+
+static void flush(struct sim *sim)
+{
+    done(sim, GUEST_FLUSH, 0, 0, 0);
+}
+
+static void allocate_flush(struct sim *sim)
+{
+    done(sim, GUEST_WRITE, at(sim, 0, 0), 1, 0);
+    done(sim, GUEST_WRITE, at(sim, 2, 1), whole(sim), 0);
+    flush(sim);
+    done(sim, GUEST_WRITE, at(sim, 0, 1), 2, 0);
+    flush(sim);
+}
+
+static void overwrite_fua(struct sim *sim)
+{
+    for (uint32_t run = 0; run < 4; run++)
+        done(sim, GUEST_WRITE, at(sim, run, 0), 1, PLOOP_PIO_FUA);
+    for (uint32_t run = 0; run < 4; run++)
+        done(sim, GUEST_WRITE, at(sim, run, 0), 1, PLOOP_PIO_FUA);
+}
+
+static void fua_over_dirty_entry(struct sim *sim)
+{
+    done(sim, GUEST_WRITE, at(sim, 0, 0), 1, 0);
+    done(sim, GUEST_WRITE, at(sim, 0, 0) + 1, 1, PLOOP_PIO_FUA);
+    done(sim, GUEST_WRITE, at(sim, 2, 1), 1, 0);
+    done(sim, GUEST_WRITE, at(sim, 2, 1), 1, PLOOP_PIO_FUA);
+}
+
+static void fua_over_absent_entry(struct sim *sim)
+{
+    done(sim, GUEST_WRITE, at(sim, 0, 0), whole(sim), PLOOP_PIO_FUA);
+    done(sim, GUEST_DISCARD, at(sim, 0, 0), whole(sim), 0);
+    done(sim, GUEST_ZEROES, at(sim, 0, 0), whole(sim), PLOOP_PIO_FUA);
+    done(sim, GUEST_WRITE, at(sim, 0, 1), whole(sim), PLOOP_PIO_FUA);
+    done(sim, GUEST_ZEROES, at(sim, 0, 1), 1, PLOOP_PIO_FUA);
+}
+
+static void discard_rewrite(struct sim *sim)
+{
+    for (uint32_t run = 0; run < 3; run++)
+        done(sim, GUEST_WRITE, at(sim, run, 0), whole(sim), 0);
+    flush(sim);
+    for (uint32_t run = 0; run < 3; run++) {
+        done(sim, GUEST_DISCARD, at(sim, run, 0), whole(sim), 0);
+        done(sim, GUEST_WRITE, at(sim, run, 1), 1, 0);
+        done(sim, GUEST_WRITE, at(sim, run, 0), 1, 0);
+    }
+    flush(sim);
+}
+
+static void reuse_when_full(struct sim *sim)
+{
+    for (uint32_t run = 0; run < 3; run++)
+        done(sim, GUEST_WRITE, at(sim, run, 0), whole(sim), 0);
+    flush(sim);
+    sim->backend.size_limit = sim->disk.current.size;
+    sim->expect_errors = true;
+    for (uint32_t run = 0; run < 3; run++)
+        done(sim, GUEST_DISCARD, at(sim, run, 0), whole(sim), 0);
+    for (uint32_t run = 0; run < 3; run++)
+        done(sim, GUEST_WRITE, at(sim, run, 1), 1, 0);
+    flush(sim);
+    for (uint32_t run = 0; run < 3; run++)
+        done(sim, GUEST_WRITE, at(sim, run, 1) + 1, 1, 0);
+    sim->backend.size_limit = UINT64_MAX;
+    ploop_dev_retry_parked(sim->dev);
+    session_drain(sim);
+    flush(sim);
+}
+
+static void pages_by_deadline(struct sim *sim)
+{
+    done(sim, GUEST_WRITE, at(sim, 0, 0), 1, 0);
+    done(sim, GUEST_WRITE, at(sim, 3, 0), 1, 0);
+    clock_advance(&sim->clock, sim->config.writeback_max_age_ns + 1);
+    session_run(sim);
+    backend_step(&sim->backend);
+    done(sim, GUEST_WRITE, at(sim, 0, 1), 1, 0); /* a page dirtied under writeback */
+    session_check_age(sim);
+    flush(sim);
+}
+
+static void dirty_under_writeback(struct sim *sim)
+{
+    done(sim, GUEST_WRITE, at(sim, 0, 0), 1, 0);
+    ploop_bat_page_write(sim->dev, 0);
+    session_run(sim);
+    guest_do(sim, GUEST_WRITE, at(sim, 0, 1), 1, 0);
+    guest_do(sim, GUEST_FLUSH, 0, 0, 0);
+    backend_step(&sim->backend);
+    guest_do(sim, GUEST_WRITE, at(sim, 1, 0), whole(sim) * 2, PLOOP_PIO_FUA);
+    guest_do(sim, GUEST_FLUSH, 0, 0, 0);
+    session_drain(sim);
+    flush(sim);
+}
+
+static void header_close(struct sim *sim)
+{
+    done(sim, GUEST_WRITE, at(sim, 0, 0), 1, 0);
+    session_close(sim);
+    judge_cuts(sim);
+    session_reopen(sim);
+    session_close(sim);
+    judge_cuts(sim);
+    session_reopen(sim);
+    done(sim, GUEST_DISCARD, at(sim, 0, 0), whole(sim), 0);
+}
+
+static void recover(struct sim *sim)
+{
+    done(sim, GUEST_WRITE, at(sim, 0, 0), 1, 0);
+    done(sim, GUEST_WRITE, at(sim, 1, 0), whole(sim), PLOOP_PIO_FUA);
+    done(sim, GUEST_DISCARD, at(sim, 1, 0), whole(sim), 0);
+    session_crash(sim);
+    judge_cuts(sim);
+    session_reopen(sim);
+    done(sim, GUEST_WRITE, at(sim, 2, 0), 1, 0);
+    flush(sim);
+    session_power_cut(sim);
+    session_reopen(sim);
+    done(sim, GUEST_WRITE, at(sim, 2, 1), 1, PLOOP_PIO_FUA);
+}
+
+static void preflush(struct sim *sim)
+{
+    done(sim, GUEST_WRITE, at(sim, 0, 0), 1, 0);
+    done(sim, GUEST_WRITE, at(sim, 2, 1), 1, PLOOP_PIO_PREFLUSH);
+    done(sim, GUEST_ZEROES, at(sim, 0, 0), whole(sim), 0);
+    done(sim, GUEST_WRITE, at(sim, 2, 1), 1, PLOOP_PIO_PREFLUSH | PLOOP_PIO_FUA);
+}
+
+static void joined_first_write(struct sim *sim)
+{
+    guest_do(sim, GUEST_WRITE, at(sim, 0, 0), 1, 0);
+    guest_do(sim, GUEST_WRITE, at(sim, 0, 0) + 1, 1, 0);
+    guest_do(sim, GUEST_DISCARD, at(sim, 0, 0), whole(sim), 0);
+    guest_do(sim, GUEST_WRITE, at(sim, 0, 1), whole(sim), PLOOP_PIO_FUA);
+    guest_do(sim, GUEST_FLUSH, 0, 0, 0);
+    session_drain(sim);
+    flush(sim);
+}
+
+static void suspend_resume(struct sim *sim)
+{
+    guest_do(sim, GUEST_WRITE, at(sim, 0, 0), 1, 0);
+    int result = ploop_dev_suspend(sim->dev);
+    if (!result)
+        model_flushed(&sim->model, ++sim->backend.now);
+    sim->suspended = true;
+    guest_do(sim, GUEST_WRITE, at(sim, 0, 0), 1, 0);
+    guest_do(sim, GUEST_DISCARD, at(sim, 0, 0), whole(sim), 0);
+    guest_do(sim, GUEST_FLUSH, 0, 0, 0);
+    session_drain(sim);
+    if (ploop_dev_resume(sim->dev))
+        violation("S7", "resume fails");
+    sim->suspended = false;
+    session_drain(sim);
+    flush(sim);
+}
+
+static void zeroes(struct sim *sim)
+{
+    done(sim, GUEST_WRITE, at(sim, 0, 0), 2 * whole(sim), 0);
+    done(sim, GUEST_ZEROES, at(sim, 0, 0) + 1, whole(sim), PLOOP_PIO_NO_UNMAP);
+    done(sim, GUEST_ZEROES, at(sim, 2, 0), 2 * whole(sim), PLOOP_PIO_NO_UNMAP | PLOOP_PIO_FUA);
+    flush(sim);
+    done(sim, GUEST_ZEROES, at(sim, 0, 0), 2 * whole(sim), 0);
+    flush(sim);
+}
+
+static const struct scenario {
+    const char *name;
+    void (*play)(struct sim *sim);
+} scenarios[] = {
+    { "allocate-flush", allocate_flush },
+    { "overwrite-fua", overwrite_fua },
+    { "fua-over-dirty-entry", fua_over_dirty_entry },
+    { "fua-over-absent-entry", fua_over_absent_entry },
+    { "discard-rewrite", discard_rewrite },
+    { "reuse-when-full", reuse_when_full },
+    { "pages-by-deadline", pages_by_deadline },
+    { "dirty-under-writeback", dirty_under_writeback },
+    { "header-close", header_close },
+    { "recover", recover },
+    { "preflush", preflush },
+    { "joined-first-write", joined_first_write },
+    { "suspend-resume", suspend_resume },
+    { "zeroes", zeroes },
+};
+
+enum { SCENARIO_COUNT = sizeof(scenarios) / sizeof(scenarios[0]) };
+
+/* How a scenario is played. */
+struct playing {
+    const struct scenario *scenario;
+    bool odd_v1, fua;
+    unsigned mapped, inline_permille;
+    uint64_t seed; /* 0: requests complete in their order */
+    unsigned cut_permille;
+    uint64_t fail_at;
+    bool persistent, memory;
+    int error;
+};
+
+/* Play it to its end, close, open again, close. Returns how often what was to fail was called. */
+static uint64_t play(const struct playing *playing)
+{
+    struct sim *sim = sim_alloc(sizeof(*sim));
+    sim_init(sim, playing->seed);
+    image_fixed(&sim->image, playing->odd_v1, playing->mapped, playing->mapped ? 2 : 0);
+    sim->cut_permille = playing->cut_permille;
+    sim_start(sim);
+    sim->config.pio_count = 8;
+    sim->config.preallocate_bytes = 2 * (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
+    sim->backend.capabilities |= playing->fua ? PLOOP_FILE_CAN_FUA : 0;
+    sim->backend.inline_permille = playing->inline_permille;
+    sim->backend.fifo = !playing->seed;
+    sim->backend.fail_at = playing->memory ? 0 : playing->fail_at;
+    sim->backend.fail_error = playing->error;
+    sim->backend.fail_persistent = playing->persistent;
+    sim->expect_errors = playing->fail_at && playing->error;
+    if (playing->memory)
+        alloc_fail(playing->fail_at, playing->persistent);
+    int result = session_open(sim, false);
+    if (result && !sim->expect_errors)
+        violation("contract", "open gives %d", result);
+    if (!result) {
+        playing->scenario->play(sim);
+        judge_cuts(sim);
+        session_drain(sim);
+        if (playing->fail_at)
+            sim_cut(sim);
+        session_close(sim);
+    }
+    uint64_t calls = playing->memory ? alloc_calls() : sim->backend.calls;
+    alloc_off();
+    sim->backend.fail_at = 0;
+    if (playing->fail_at)
+        sim_cut(sim);
+    judge_cuts(sim);
+    session_reopen(sim);
+    session_drain(sim);
+    sim->expect_errors = false;
+    result = session_close(sim);
+    if (result)
+        violation("recovery", "opened again, with no more faults, and close gives %d", result);
+    judge_cuts(sim);
+    sim_free_all(sim);
+    sim_free(sim);
+    return calls;
+}
+
+static void play_cuts(const struct scenario *scenario)
+{
+    char line[160];
+    for (unsigned variant = 0; variant < 32; variant++) {
+        struct playing playing = { .scenario = scenario, .odd_v1 = variant & 1, .fua = variant & 2, .mapped = variant & 4 ? 5 : 0,
+                                   .inline_permille = variant & 8 ? 1000 : 0, .seed = variant & 16 ? variant : 0, .cut_permille = 1000 };
+        snprintf(line, sizeof(line), "sim --scenario %s (variant %u)", scenario->name, variant);
+        report_set_replay(line);
+        trace("%s", line);
+        alarm(60);
+        play(&playing);
+    }
+}
+
+static uint64_t play_failing(const struct scenario *scenario, int error, bool persistent, bool memory)
+{
+    char line[160];
+    uint64_t runs = 0;
+    for (unsigned variant = 0; variant < 4; variant++) {
+        uint64_t calls = UINT64_MAX;
+        for (uint64_t n = 1; n <= calls; n++) {
+            struct playing playing = { .scenario = scenario, .odd_v1 = variant & 1, .mapped = variant & 2 ? 5 : 0, .fail_at = n,
+                                       .persistent = persistent, .memory = memory, .error = error };
+            snprintf(line, sizeof(line), "sim --scenario %s --exhaustive (variant %u, %s %" PRIu64 "%s: %s)", scenario->name, variant,
+                     memory ? "allocation" : "call", n, persistent ? " and later" : "", error ? strerror(-error) : "short transfer");
+            report_set_replay(line);
+            trace("%s", line);
+            alarm(60);
+            calls = play(&playing);
+            runs++;
+        }
+    }
+    return runs;
+}
+
+int scenarios_run(const char *name, bool exhaustive)
+{
+    static const int errors[] = { -EIO, -ENOSPC, 0 };
+    bool any = false;
+    for (unsigned i = 0; i < SCENARIO_COUNT; i++) {
+        const struct scenario *scenario = &scenarios[i];
+        if (strcmp(name, "all") && strcmp(name, scenario->name))
+            continue;
+        any = true;
+        uint64_t cuts = counters->cuts, disks = counters->disks, runs = 0;
+        if (exhaustive) {
+            for (unsigned k = 0; k < sizeof(errors) / sizeof(errors[0]); k++)
+                for (unsigned persistent = 0; persistent < 2; persistent++)
+                    runs += play_failing(scenario, errors[k], persistent, false);
+            runs += play_failing(scenario, -EINTR, false, false) + play_failing(scenario, -EAGAIN, false, false);
+            runs += play_failing(scenario, -ENOMEM, false, true) + play_failing(scenario, -ENOMEM, true, true);
+        } else {
+            play_cuts(scenario);
+            runs = 32;
+        }
+        printf("%-24s %6" PRIu64 " runs, %6" PRIu64 " cuts, %7" PRIu64 " disks judged\n", scenario->name, runs, counters->cuts - cuts,
+               counters->disks - disks);
+    }
+    if (!any) {
+        printf("no scenario %s; there are:", name);
+        for (unsigned i = 0; i < SCENARIO_COUNT; i++)
+            printf(" %s", scenarios[i].name);
+        printf("\n");
+        return 1;
+    }
+    printf("0 violations\n");
+    return 0;
+}

@@ -1,0 +1,326 @@
+/* SPDX-License-Identifier: MIT */
+/* The device's life in the simulation: open, run, close, crash, power cut. See sim.h. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "../oracle/oracle.h"
+#include "alloc.h"
+#include "report.h"
+#include "sim.h"
+
+#define IN_USE_MARK 0x746F6E59u
+
+static uint32_t mark_of(const struct disk_state *state)
+{
+    uint32_t mark;
+    memcpy(&mark, state->bytes + 44, sizeof(mark));
+    return mark;
+}
+
+static void on_event(void *user_data, uint32_t event, uint64_t value)
+{
+    struct sim *sim = user_data;
+    (void)value;
+    if (event == PLOOP_EVENT_FAILED)
+        sim->library_errors[0]++;
+    if (event == PLOOP_EVENT_PARKED)
+        sim->library_errors[1]++;
+}
+
+static void on_log(void *user_data, uint32_t level, uint32_t message_id, const char *text)
+{
+    (void)user_data;
+    trace("    log %" PRIu32 "/%" PRIu32 ": %s", level, message_id, text);
+}
+
+int session_open(struct sim *sim, bool recover)
+{
+    struct ploop_clock clock;
+    clock_ops(&sim->clock, &clock);
+    sim->config.clock = &clock;
+    sim->config.event = on_event;
+    sim->config.log = on_log;
+    sim->config.user_data = sim;
+    sim->config.flags = (sim->config.flags & ~(uint32_t)PLOOP_DEV_RECOVER) | (recover ? PLOOP_DEV_RECOVER : 0);
+    backend_new_session(&sim->backend);
+    sim->opening = true;
+    sim->aborting = false;
+    sim->suspended = false;
+    sim->discards = 0;
+    int result = ploop_dev_open(&sim->file, 1, &sim->config, &sim->dev);
+    sim->opening = false;
+    trace("open%s: %d", recover ? " with RECOVER" : "", result);
+    if (result) {
+        if (sim->backend.in_flight)
+            violation("contract", "open failed with %d and left %u requests at the backend", result, sim->backend.in_flight);
+        sim->dev = NULL;
+        return result;
+    }
+    counters->sessions++;
+    if (mark_of(&sim->disk.durable) != IN_USE_MARK)
+        violation("R11", "the device is open and the in-use mark is not durable");
+    sim->queue = ploop_dev_queue(sim->dev, 0);
+    session_look(sim);
+    return 0;
+}
+
+static void all_completed(struct sim *sim, const char *after)
+{
+    if (sim->outstanding)
+        violation("R14", "%u requests never completed, after %s", sim->outstanding, after);
+}
+
+int session_close(struct sim *sim)
+{
+    bool latched = sim->backend.latched;
+    sim->closing = true;
+    int result = ploop_dev_close(sim->dev);
+    sim->closing = false;
+    sim->dev = NULL;
+    trace("close: %d", result);
+    all_completed(sim, "close");
+    if (result && !sim->backend.errors && !sim->expect_errors)
+        violation("close", "close gives %d although nothing failed", result);
+    if (!result && latched)
+        violation("R6", "close succeeds after a failed SYNC");
+    if (!result) {
+        if (mark_of(&sim->disk.durable) == IN_USE_MARK)
+            violation("R11", "close succeeded, and the in-use mark is still on the disk");
+        model_flushed(&sim->model, ++sim->backend.now);
+        judge_closed(sim);
+    }
+    sim->states = 0;
+    return result;
+}
+
+static void abort_device(struct sim *sim)
+{
+    sim->aborting = true;
+    if (sim->dev)
+        ploop_dev_abort(sim->dev);
+    sim->dev = NULL;
+    all_completed(sim, "abort");
+    if (sim->backend.in_flight)
+        violation("contract", "abort left %u requests at the backend", sim->backend.in_flight);
+    sim->states = 0;
+}
+
+/* What the guest finds: every hot sector's content as the oracle reads it becomes the model's. */
+static void adopt(struct sim *sim, bool durable, bool limbo)
+{
+    struct oracle oracle;
+    struct oracle_memory memory = { sim->disk.current.bytes, sim->disk.current.size };
+    char message[160];
+    uint64_t bytes = (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
+    uint8_t *cluster = sim_alloc(bytes);
+    if (oracle_open(&oracle, oracle_read_memory, &memory, memory.size, message) != ORACLE_OK)
+        violation("F1", "no image any more: %s", message);
+    for (uint32_t i = 0; i < sim->image.hot_count; i++) {
+        int got = oracle_read_cluster(&oracle, sim->image.hot[i], cluster);
+        if (got < 0)
+            violation("F1", "guest cluster %" PRIu32 " cannot be read after reopening", sim->image.hot[i]);
+        if (!got)
+            memset(cluster, 0, bytes);
+        for (uint32_t s = 0; s < sim->image.cluster_sectors; s++) {
+            uint64_t sector = (uint64_t)sim->image.hot[i] * sim->image.cluster_sectors + s;
+            if (sector >= sim->image.disk_sectors)
+                continue;
+            if (!durable) /* what it reads must have been current, or in flight */
+                model_read(&sim->model, sector, cluster + s * DISK_SECTOR, sim->backend.now, sim->backend.now, "after reopening");
+            model_restart(&sim->model, sector, cluster + s * DISK_SECTOR, sim->backend.now, durable, limbo);
+        }
+    }
+    sim->backend.now += 2;
+    oracle_close(&oracle);
+    sim_free(cluster);
+}
+
+void session_crash(struct sim *sim)
+{
+    trace("crash");
+    counters_fault(FAULT_CRASH, session_rules(sim), sim->states);
+    abort_device(sim);
+    counters->ends++;
+}
+
+void session_power_cut(struct sim *sim)
+{
+    struct disk_state state;
+    struct cut *cut = cut_take(&sim->backend, &sim->model, &sim->cut_rng);
+    trace("power cut");
+    cut_random_disk(cut, &state);
+    cut->next = sim->cuts;
+    sim->cuts = cut;
+    judge_disk(&sim->image, &sim->model, &cut->snapshot, &state, "the disk to go on with");
+    sim->no_cuts = true;
+    abort_device(sim);
+    sim->no_cuts = false;
+    judge_cuts(sim);
+    disk_restart(&sim->disk, &state);
+    disk_state_free(&state);
+    adopt(sim, true, false);
+    counters->continued++;
+}
+
+void session_reopen(struct sim *sim)
+{
+    bool unclean = mark_of(&sim->disk.current) == IN_USE_MARK, lost = disk_has_lost(&sim->disk);
+    if (unclean && rng_permille(&sim->rng, 200)) {
+        uint64_t seq = sim->disk.next_seq;
+        int result = session_open(sim, false);
+        if (!result || sim->disk.next_seq != seq)
+            violation("R11", "an image in use opens without RECOVER (%d), or is changed by the try", result);
+        if (result != -EUCLEAN && !sim->backend.errors)
+            violation("R11", "an image in use, opened without RECOVER, gives %d", result);
+    }
+    int result = session_open(sim, unclean);
+    for (int tries = 0; result; tries++) {
+        judge_cuts(sim);
+        if (!sim->backend.errors && result != -ENOMEM)
+            violation("recovery", "open gives %d although nothing failed", result);
+        lost |= disk_has_lost(&sim->disk);
+        unclean |= mark_of(&sim->disk.current) == IN_USE_MARK;
+        if (tries == 2) {
+            sim->backend.quiet = true;
+            alloc_off();
+        }
+        if (tries == 3)
+            violation("recovery", "open gives %d although nothing fails any more", result);
+        result = session_open(sim, mark_of(&sim->disk.current) == IN_USE_MARK);
+    }
+    if (unclean)
+        adopt(sim, false, lost);
+    if (unclean && !lost)
+        model_flushed(&sim->model, ++sim->backend.now); /* RECOVER's own SYNC came after all of it */
+}
+
+void session_run(struct sim *sim)
+{
+    ploop_dev_run(sim->dev);
+    ploop_queue_run(sim->queue);
+}
+
+static unsigned parked(struct sim *sim)
+{
+    struct ploop_dev_info info = { .size = sizeof(info) };
+    if (ploop_dev_info(sim->dev, &info))
+        violation("contract", "ploop_dev_info fails");
+    return (unsigned)info.requests_parked;
+}
+
+void session_drain(struct sim *sim)
+{
+    unsigned idle = 0;
+    for (uint64_t rounds = 0; idle < 8; rounds++) {
+        bool moved = false;
+        while (backend_step(&sim->backend))
+            moved = true;
+        moved |= ploop_dev_run(sim->dev) > 0;
+        moved |= ploop_queue_run(sim->queue) > 0;
+        idle = moved || sim->backend.in_flight ? 0 : idle + 1;
+        if (rounds > 200000)
+            violation("R14", "the device never comes to rest");
+    }
+    if (sim->outstanding && !sim->suspended && sim->outstanding > parked(sim)) {
+        for (unsigned i = 0; i < GUEST_OPS; i++)
+            if (sim->ops[i].submitted)
+                printf("  request %" PRIu64 ": kind %d, flags %" PRIu32 ", sectors %" PRIu64 "+%" PRIu64 ", submitted at %" PRIu64 "\n",
+                       sim->ops[i].id, sim->ops[i].kind, sim->ops[i].flags, sim->ops[i].first, sim->ops[i].count, sim->ops[i].submit);
+        violation("R14", "%u requests stay although nothing is in flight and the clock stands still (%u parked)", sim->outstanding,
+                  parked(sim));
+    }
+}
+
+void session_heal(struct sim *sim)
+{
+    bool was_quiet = sim->backend.quiet;
+    struct ploop_dev_info info = { .size = sizeof(info) };
+    sim->backend.quiet = true;
+    session_drain(sim);
+    int result = ploop_dev_flush(sim->dev);
+    if (sim->backend.latched != (result != 0))
+        violation(sim->backend.latched ? "R6" : "R5", "nothing fails any more, %s, and a flush gives %d",
+                  sim->backend.latched ? "a SYNC has failed" : "no SYNC has failed", result);
+    ploop_dev_info(sim->dev, &info);
+    if (!result) {
+        model_flushed(&sim->model, ++sim->backend.now);
+        if (info.pages_failed || (info.state & PLOOP_STATE_ALLOCATION_REFUSED))
+            violation("R5", "after a flush that succeeded, %" PRIu64 " pages failed, state %" PRIu32, info.pages_failed, info.state);
+    } else if (!(info.state & PLOOP_STATE_SYNC_FAILED)) {
+        violation("R6", "a SYNC failed and the state does not say so");
+    }
+    sim->backend.quiet = was_quiet;
+}
+
+static enum page_state classify(uint32_t state)
+{
+    if (state & PLOOP_BAT_PAGE_FAILED)
+        return STATE_FAILED;
+    if (state & PLOOP_BAT_PAGE_WRITEBACK)
+        return state & PLOOP_BAT_PAGE_DIRTY ? STATE_WRITEBACK_DIRTY : STATE_WRITEBACK;
+    if (state & PLOOP_BAT_PAGE_UNSYNCED)
+        return state & PLOOP_BAT_PAGE_DIRTY ? STATE_UNSYNCED_DIRTY : STATE_UNSYNCED;
+    if (state & PLOOP_BAT_PAGE_HIGH_PRIORITY)
+        return STATE_HIGH;
+    return state & PLOOP_BAT_PAGE_DIRTY ? STATE_DIRTY : STATE_CLEAN;
+}
+
+void session_look(struct sim *sim)
+{
+    struct ploop_bat_page_info info = { .size = sizeof(info) };
+    sim->states = 0;
+    if (!sim->dev)
+        return;
+    for (uint32_t page = 0; page < ploop_bat_page_count(sim->dev); page++) {
+        if (ploop_bat_page_info(sim->dev, page, &info))
+            violation("contract", "ploop_bat_page_info fails");
+        sim->states |= 1u << classify(info.state);
+    }
+}
+
+void session_check_age(struct sim *sim)
+{
+    struct ploop_bat_page_info info = { .size = sizeof(info) };
+    for (uint32_t page = 0; page < ploop_bat_page_count(sim->dev); page++) {
+        ploop_bat_page_info(sim->dev, page, &info);
+        if (!(info.state & PLOOP_BAT_PAGE_DIRTY) || (info.state & (PLOOP_BAT_PAGE_FAILED | PLOOP_BAT_PAGE_WRITEBACK)) || info.error)
+            continue;
+        if (info.dirtied_ns + sim->config.writeback_max_age_ns < sim->clock.now_ns && !sim->backend.latched)
+            violation("S15", "page %" PRIu32 " is dirty since %" PRIu64 " ns, its maximum age is %" PRIu64 " ns", page,
+                      sim->clock.now_ns - info.dirtied_ns, sim->config.writeback_max_age_ns);
+    }
+}
+
+uint32_t session_rules(const struct sim *sim)
+{
+    uint32_t rules = 0;
+    if (sim->opening || sim->closing)
+        rules |= 1u << RULE_R11;
+    for (unsigned i = 0; i < GUEST_OPS; i++) {
+        const struct guest_op *op = &sim->ops[i];
+        if (!op->submitted)
+            continue;
+        rules |= 1u << RULE_R14;
+        if (op->kind == GUEST_WRITE)
+            rules |= 1u << RULE_R1;
+        if (op->kind == GUEST_WRITE && sim->discards)
+            rules |= 1u << RULE_R2;
+        if (op->kind == GUEST_FLUSH)
+            rules |= 1u << RULE_R3 | 1u << RULE_R15;
+        if (op->flags & PLOOP_PIO_FUA)
+            rules |= 1u << RULE_R4;
+        if (op->kind == GUEST_DISCARD)
+            rules |= 1u << RULE_R7;
+    }
+    if (sim->states & 1u << STATE_FAILED)
+        rules |= 1u << RULE_R5;
+    if (sim->backend.latched)
+        rules |= 1u << RULE_R6;
+    if (sim->states & 1u << STATE_WRITEBACK_DIRTY)
+        rules |= 1u << RULE_R16;
+    if (sim->image.data_off * DISK_SECTOR % 4096)
+        rules |= 1u << RULE_R17;
+    return rules;
+}

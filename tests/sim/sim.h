@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One simulated world: an image on a disk, the device that has it open, the guest that uses it, and what the guest was promised.
+ *
+ * Everything happens in one thread. The guest's steps are drawn from the seed beforehand (workload.c), each with a seed of its own, so
+ * that leaving some out (--skip) disturbs the others little. Cuts are taken in the backend's event hook, as snapshots, and judged when
+ * no library call is under way.
+ */
+#ifndef SIM_SIM_H
+#define SIM_SIM_H
+
+#include <ploop/ploop.h>
+
+#include "backend.h"
+#include "clock.h"
+#include "counters.h"
+#include "cut.h"
+#include "disk.h"
+#include "image.h"
+#include "model.h"
+#include "rng.h"
+
+enum { GUEST_OPS = 40 };
+
+enum guest_kind { GUEST_READ = 1, GUEST_WRITE, GUEST_ZEROES, GUEST_DISCARD, GUEST_FLUSH, GUEST_BAT_WRITE };
+
+/* One request of the guest. FREE, then SUBMITTED, then FREE by its callback. */
+struct guest_op {
+    struct sim *sim;
+    ploop_pio *pio;
+    bool submitted;
+    enum guest_kind kind;
+    uint32_t flags;
+    uint64_t first, count; /* sectors; pages for BAT_WRITE */
+    uint64_t id;
+    uint64_t submit;
+    bool latched; /* a SYNC had failed before it was submitted */
+    uint8_t *buffer;
+    struct iovec iov[3];
+    uint32_t iov_count;
+};
+
+struct sim {
+    struct rng rng;     /* the schedule; seeded anew for each step */
+    struct rng cut_rng; /* apart: whether a cut is taken changes nothing else */
+    struct image image;
+    struct disk disk;
+    struct backend backend;
+    struct sim_clock clock;
+    struct model model;
+    struct ploop_dev_config config;
+    ploop_file *file;
+    ploop_dev *dev;
+    ploop_queue *queue;
+    struct guest_op ops[GUEST_OPS];
+    unsigned outstanding;
+    uint64_t next_id;
+    unsigned resubmit_permille; /* callbacks that submit again */
+    bool suspended, aborting, opening, closing;
+    bool expect_errors; /* a request may fail: something was injected */
+    uint64_t discards;  /* in this session */
+
+    unsigned cut_permille; /* per event */
+    bool no_cuts;
+    struct cut *cuts; /* taken and not yet judged */
+    uint32_t states;  /* of the pages, as last looked at: a mask of enum page_state */
+    uint64_t library_errors[2]; /* events told: FAILED, PARKED */
+};
+
+void sim_init(struct sim *sim, uint64_t seed);
+void sim_start(struct sim *sim); /* after sim->image is chosen: builds it */
+void sim_free_all(struct sim *sim);
+void sim_cut(struct sim *sim); /* take a cut now, to be judged later */
+
+/* session.c */
+int session_open(struct sim *sim, bool recover);
+int session_close(struct sim *sim);
+void session_crash(struct sim *sim);     /* the process dies, what it wrote stays in the cache */
+void session_power_cut(struct sim *sim); /* the machine dies; one of the disks it may have left is what the next session finds */
+void session_reopen(struct sim *sim);    /* however the last one ended; must succeed, without faults if need be */
+void session_drain(struct sim *sim);     /* everything in flight completes, with the clock standing still */
+void session_heal(struct sim *sim);      /* no more faults: a flush must succeed, unless latched */
+void session_look(struct sim *sim);      /* note the pages' states */
+void session_check_age(struct sim *sim);
+uint32_t session_rules(const struct sim *sim);
+void session_run(struct sim *sim);
+
+/* guest.c */
+struct guest_op *guest_prepare(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count, uint32_t flags); /* NULL: no room */
+void guest_submit(struct sim *sim, struct guest_op **ops, uint32_t count);
+bool guest_do(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count, uint32_t flags);
+bool guest_random(struct sim *sim); /* any request */
+
+/* judge.c */
+void judge_cuts(struct sim *sim);
+void judge_disk(const struct image *image, const struct model *model, const struct snapshot *snapshot, const struct disk_state *state,
+                const char *name);
+void judge_closed(struct sim *sim); /* after a clean close: the file has no error */
+
+#endif

@@ -1,0 +1,339 @@
+/* SPDX-License-Identifier: MIT */
+/* See workload.h. */
+#include "workload.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "alloc.h"
+#include "report.h"
+#include "sim.h"
+
+void sim_cut(struct sim *sim)
+{
+    struct cut *cut = cut_take(&sim->backend, &sim->model, &sim->cut_rng);
+    cut->rules = session_rules(sim);
+    cut->states = sim->states;
+    cut->next = sim->cuts;
+    sim->cuts = cut;
+    counters_fault(FAULT_CUT, cut->rules, cut->states);
+}
+
+static void on_backend_event(void *context)
+{
+    struct sim *sim = context;
+    counters->events++;
+    if (!sim->no_cuts && rng_permille(&sim->cut_rng, sim->cut_permille))
+        sim_cut(sim);
+}
+
+static void on_backend_fault(void *context, enum fault fault)
+{
+    struct sim *sim = context;
+    counters_fault(fault, session_rules(sim), sim->states);
+}
+
+void sim_init(struct sim *sim, uint64_t seed)
+{
+    memset(sim, 0, sizeof(*sim));
+    sim->rng.state = seed;
+    sim->cut_rng.state = seed ^ 0x5bd1e9955bd1e995;
+    sim->next_id = 1; /* version 1 is what a fresh image holds */
+    clock_init(&sim->clock);
+    ploop_dev_config_init(&sim->config, sizeof(sim->config));
+}
+
+/* The model learns what the fresh image holds. */
+static void learn(struct sim *sim, const uint8_t *bytes, uint64_t size)
+{
+    const struct image *image = &sim->image;
+    uint64_t cluster = image->cluster_sectors, unit = image->v1 ? DISK_SECTOR : cluster * DISK_SECTOR;
+    uint8_t zeros[DISK_SECTOR] = { 0 };
+    for (uint32_t i = 0; i < image->hot_count; i++) {
+        uint32_t entry;
+        memcpy(&entry, bytes + 64 + 4 * (uint64_t)image->hot[i], sizeof(entry));
+        for (uint64_t s = 0; s < cluster; s++) {
+            uint64_t sector = image->hot[i] * cluster + s, at = entry * unit + s * DISK_SECTOR;
+            if (sector < image->disk_sectors && at < size)
+                model_restart(&sim->model, sector, entry ? bytes + at : zeros, 0, true, false);
+        }
+    }
+}
+
+void sim_start(struct sim *sim)
+{
+    struct ploop_io_ops ops;
+    uint64_t size;
+    uint8_t *bytes = image_build(&sim->image, &sim->rng, &size);
+    disk_init(&sim->disk, bytes, size);
+    backend_init(&sim->backend, &sim->disk, &sim->rng);
+    sim->backend.bat_end = sim->image.bat_end;
+    sim->backend.event = on_backend_event;
+    sim->backend.fault = on_backend_fault;
+    sim->backend.context = sim;
+    model_init(&sim->model, sim->image.hot, sim->image.hot_count, sim->image.cluster_sectors, sim->image.disk_sectors);
+    learn(sim, bytes, size);
+    sim->backend.now += 2;
+    sim_free(bytes);
+    backend_ops(&sim->backend, &ops);
+    if (ploop_file_create(&ops, &sim->backend, &sim->file))
+        give_up("ploop_file_create failed");
+}
+
+void sim_free_all(struct sim *sim)
+{
+    while (sim->cuts) {
+        struct cut *cut = sim->cuts;
+        sim->cuts = cut->next;
+        cut_free(cut);
+    }
+    ploop_file_close(sim->file);
+    model_free(&sim->model);
+    disk_free(&sim->disk);
+}
+
+/* How the device is opened, and what the backend can do. */
+static void choose_config(struct sim *sim)
+{
+    struct rng *rng = &sim->rng;
+    static const uint64_t delays[] = { 0, 1000000, 50000000, 500000000 };
+    struct ploop_dev_config *config = &sim->config;
+    uint64_t cluster = (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
+    config->writeback_delay_ns = delays[rng_below(rng, 4)];
+    config->writeback_max_age_ns = config->writeback_delay_ns * rng_between(rng, 1, 10);
+    config->pio_count = (uint32_t)rng_between(rng, 1, 32);
+    config->page_failure_limit = (uint32_t)rng_between(rng, 1, 4);
+    config->enospc_policy = rng_permille(rng, 500) ? PLOOP_ENOSPC_PARK : PLOOP_ENOSPC_FAIL;
+    config->preallocate_bytes = cluster * rng_below(rng, 9);
+    config->flags = (rng_permille(rng, 300) ? PLOOP_DEV_COMPLETE_IN_RUN : 0) | (rng_permille(rng, 300) ? PLOOP_DEV_NO_FAST_PATH : 0);
+    struct backend *backend = &sim->backend;
+    backend->capabilities = PLOOP_FILE_CAN_GROW;
+    backend->capabilities |= rng_permille(rng, 700) ? PLOOP_FILE_CAN_PUNCH : 0;
+    backend->capabilities |= rng_permille(rng, 700) ? PLOOP_FILE_CAN_ALLOCATE : 0;
+    backend->capabilities |= rng_permille(rng, 400) ? PLOOP_FILE_CAN_FUA : 0;
+    backend->alignment = rng_permille(rng, 150) ? DISK_SECTOR : 1;
+    if (rng_permille(rng, 150))
+        backend->max_transfer = rng_between(rng, 1, 8) * DISK_SECTOR;
+    static const unsigned inlines[] = { 0, 0, 100, 500, 1000 };
+    backend->inline_permille = inlines[rng_below(rng, 5)];
+    backend->fifo = rng_permille(rng, 150);
+    sim->resubmit_permille = rng_permille(rng, 400) ? (unsigned)rng_below(rng, 400) : 0;
+}
+
+/* Which faults strike, and how often. Many runs have none. */
+static void choose_faults(struct sim *sim)
+{
+    struct rng *rng = &sim->rng;
+    struct backend *backend = &sim->backend;
+    memset(backend->chance, 0, sizeof(backend->chance));
+    backend->quiet = false;
+    if (rng_permille(rng, 400)) { /* those that must not be noticed */
+        backend->chance[FAULT_SHORT] = (unsigned)rng_below(rng, 400);
+        backend->chance[FAULT_EINTR] = (unsigned)rng_below(rng, 300);
+        backend->chance[FAULT_EAGAIN] = (unsigned)rng_below(rng, 300);
+    }
+    if (!rng_permille(rng, 500))
+        return;
+    static const enum fault hard[] = { FAULT_NO_PROGRESS, FAULT_EIO_READ,  FAULT_EIO_DATA,   FAULT_EIO_PAGE,     FAULT_EIO_PAGE,
+                                       FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE, FAULT_EIO_SUBMIT, FAULT_ENOSPC_WRITE };
+    unsigned kinds = (unsigned)rng_between(rng, 1, 3);
+    while (kinds--) {
+        enum fault fault = hard[rng_below(rng, sizeof(hard) / sizeof(hard[0]))];
+        backend->chance[fault] = (unsigned)(rng_permille(rng, 200) ? rng_between(rng, 300, 1000) : rng_between(rng, 5, 100));
+    }
+}
+
+static void choose_limit(struct sim *sim)
+{
+    uint64_t cluster = (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
+    sim->backend.size_limit = sim->disk.current.size + rng_below(&sim->rng, 6) * cluster + rng_below(&sim->rng, cluster);
+    sim->expect_errors = true;
+}
+
+static void step_some_events(struct sim *sim)
+{
+    uint64_t steps = rng_between(&sim->rng, 1, 6);
+    while (steps-- && backend_step(&sim->backend)) {
+    }
+}
+
+static void step_time(struct sim *sim)
+{
+    struct rng *rng = &sim->rng;
+    if (rng_permille(rng, 50)) {
+        counters_fault(FAULT_CLOCK, session_rules(sim), sim->states);
+        clock_disturb(&sim->clock, rng);
+        session_run(sim);
+        return;
+    }
+    clock_advance(&sim->clock, rng_below(rng, sim->config.writeback_max_age_ns + 1000000));
+    session_run(sim);
+    if (rng_permille(rng, 300)) { /* everything due is written, now that the backend gets on */
+        session_drain(sim);
+        session_check_age(sim);
+    }
+}
+
+static void step_suspend(struct sim *sim)
+{
+    if (sim->suspended) {
+        int result = ploop_dev_resume(sim->dev);
+        if (result)
+            violation("contract", "resume gives %d", result);
+        sim->suspended = false;
+        return;
+    }
+    int result = ploop_dev_suspend(sim->dev);
+    trace("suspend: %d", result);
+    if (result && !sim->backend.errors && !sim->expect_errors)
+        violation("S41", "suspend gives %d although nothing failed", result);
+    if (!result) {
+        if (sim->backend.latched)
+            violation("R6", "suspend succeeds after a failed SYNC");
+        model_flushed(&sim->model, ++sim->backend.now);
+    }
+    sim->suspended = true;
+}
+
+static void step_page(struct sim *sim)
+{
+    struct rng *rng = &sim->rng;
+    uint64_t delay = rng_below(rng, 3) * rng_below(rng, 200000000);
+    if (rng_permille(rng, 500)) {
+        if (ploop_bat_page_write(sim->dev, (uint32_t)rng_below(rng, ploop_bat_page_count(sim->dev))))
+            violation("contract", "ploop_bat_page_write fails");
+        return;
+    }
+    sim->config.writeback_delay_ns = delay;
+    sim->config.writeback_max_age_ns = delay * rng_between(rng, 1, 4);
+    if (ploop_bat_set_delay(sim->dev, delay, sim->config.writeback_max_age_ns))
+        violation("contract", "ploop_bat_set_delay fails");
+}
+
+static void step_end(struct sim *sim)
+{
+    struct rng *rng = &sim->rng;
+    if (sim->suspended && rng_permille(rng, 500))
+        step_suspend(sim);
+    switch (rng_below(rng, 4)) {
+    case 0:
+        session_crash(sim);
+        break;
+    case 1:
+        session_power_cut(sim);
+        break;
+    default:
+        if (sim->suspended)
+            step_suspend(sim);
+        session_close(sim);
+    }
+    judge_cuts(sim);
+    if (rng_permille(rng, 500))
+        choose_faults(sim);
+    if (rng_permille(rng, 150)) {
+        counters_fault(FAULT_MEMORY, 1u << RULE_R11, 0);
+        alloc_fail(rng_between(rng, 1, 40), rng_permille(rng, 500));
+    }
+    session_reopen(sim);
+    alloc_off();
+}
+
+/* A running device needs no memory: let every allocation fail from here on, for a while. */
+static void step_memory(struct sim *sim)
+{
+    counters_fault(FAULT_MEMORY, session_rules(sim), sim->states);
+    alloc_fail(1, true);
+    for (uint64_t n = rng_between(&sim->rng, 1, 8); n > 0; n--) {
+        guest_random(sim);
+        step_some_events(sim);
+    }
+    alloc_off();
+}
+
+static void step(struct sim *sim)
+{
+    switch (rng_below(&sim->rng, 64)) {
+    case 0:
+        step_end(sim);
+        break;
+    case 1:
+        if (!sim->suspended)
+            session_drain(sim);
+        break;
+    case 2:
+        if (!sim->suspended && rng_permille(&sim->rng, 500))
+            session_heal(sim);
+        break;
+    case 3:
+        if (!sim->suspended || rng_permille(&sim->rng, 600))
+            step_suspend(sim);
+        break;
+    case 4:
+        step_page(sim);
+        break;
+    case 5:
+        choose_faults(sim);
+        break;
+    case 6:
+        if (rng_permille(&sim->rng, 300))
+            choose_limit(sim);
+        break;
+    case 7:
+        sim->backend.size_limit = UINT64_C(1) << 29;
+        ploop_dev_retry_parked(sim->dev);
+        break;
+    case 8:
+        step_memory(sim);
+        break;
+    case 9:
+    case 10:
+    case 11:
+    case 12:
+    case 13:
+        step_time(sim);
+        break;
+    default:
+        if (rng_permille(&sim->rng, 500))
+            guest_random(sim);
+        else
+            step_some_events(sim);
+        if (rng_permille(&sim->rng, 300))
+            session_run(sim);
+    }
+}
+
+void workload_run(const struct workload *workload)
+{
+    struct sim *sim = sim_alloc(sizeof(*sim));
+    struct rng seeds = { workload->seed };
+    sim_init(sim, rng_next(&seeds));
+    image_random(&sim->image, &sim->rng);
+    sim_start(sim);
+    choose_config(sim);
+    sim->cut_permille = workload->cut_permille;
+    sim->backend.quiet = true;
+    session_reopen(sim);
+    choose_faults(sim);
+    if (rng_permille(&sim->rng, 250))
+        choose_limit(sim);
+    for (uint32_t i = 0; i < workload->step_count; i++) {
+        sim->rng.state = rng_next(&seeds);
+        sim->cut_rng.state = sim->rng.state ^ 0x5bd1e9955bd1e995;
+        if (workload->skip && workload->skip[i])
+            continue;
+        trace("step %" PRIu32, i);
+        step(sim);
+        session_look(sim);
+        judge_cuts(sim);
+    }
+    if (sim->suspended)
+        step_suspend(sim);
+    session_heal(sim);
+    session_close(sim);
+    judge_cuts(sim);
+    sim_free_all(sim);
+    memset(sim, 0, sizeof(*sim));
+    sim_free(sim);
+    counters->runs++;
+}
