@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT */
+/* The map, and the waits for a page to be durable. The pages' states are page.c's. */
+#include "bat/bat.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+static void sync_over(struct syncer *syncer, int result)
+{
+    struct bat *bat = container_of(syncer, struct bat, syncer);
+    alloc_synced(&bat->alloc);
+    if (result) {
+        bat->failed(bat->owner, result);
+        bat_fail_waiters(bat, result);
+    } else {
+        pages_synced(bat);
+    }
+}
+
+static void reclaim_over(struct round_wait *wait, int result)
+{
+    struct bat *bat = container_of(wait, struct bat, reclaim_wait);
+    (void)result; /* what has become ripe is seen, and if nothing has, space is refused */
+    alloc_reclaimed(&bat->alloc);
+}
+
+static void reclaim(struct alloc *alloc)
+{
+    struct bat *bat = container_of(alloc, struct bat, alloc);
+    bat_join_round(bat, &bat->reclaim_wait, reclaim_over);
+}
+
+int bat_init(struct bat *bat, const struct header *header, struct channel *channel, const struct alloc_config *space)
+{
+    bat->header = *header;
+    bat->geometry = header->geometry;
+    bat->channel = channel;
+    sync_init(&bat->syncer, channel);
+    bat->syncer.heard = sync_over;
+    list_init(&bat->durable_waits);
+    list_init(&bat->round.sync.link);
+    round_init(bat);
+    bat->page_count = geometry_page_count(&bat->geometry);
+    bat->entries = calloc((size_t)bat->geometry.bat_entries + 1, sizeof(*bat->entries));
+    bat->pages = calloc(bat->page_count, sizeof(*bat->pages));
+    if (writeback_init(bat) || !bat->entries || !bat->pages || deadlines_init(&bat->deadlines, bat->page_count) ||
+        alloc_init(&bat->alloc, channel, &bat->syncer, &bat->geometry, space)) {
+        return -ENOMEM;
+    }
+    bat->alloc.reclaim = reclaim;
+    for (uint32_t i = 0; i < CHANNEL_WINDOW; i++) {
+        bat->zero_iov[i] = (struct iovec){bat->alloc.zeros, ZEROS_SIZE};
+    }
+    for (uint32_t page = 0; page < bat->page_count; page++) {
+        page_init(bat, page);
+    }
+    return 0;
+}
+
+void bat_free(struct bat *bat)
+{
+    writeback_free(bat);
+    deadlines_free(&bat->deadlines);
+    alloc_free(&bat->alloc);
+    free(bat->pages);
+    free(bat->entries);
+    bat->pages = NULL;
+    bat->entries = NULL;
+}
+
+void bat_set_loaded(struct bat *bat, struct guest_cluster guest, uint32_t entry)
+{
+    atomic_store_explicit(&bat->entries[guest.n], entry, memory_order_relaxed);
+    if (entry && entry != BAT_ENTRY_BAD) {
+        atomic_fetch_add_explicit(&bat->pages[geometry_page_of(guest)].mapped, 1, memory_order_relaxed);
+        count(&bat->stats.mapped, 1);
+    }
+}
+
+void bat_map(struct bat *bat, struct guest_cluster guest, struct host_cluster host, uint64_t number)
+{
+    uint32_t page = geometry_page_of(guest);
+    assert(bat_entry(bat, guest) == 0);
+    atomic_store_explicit(&bat->entries[guest.n], geometry_entry(&bat->geometry, host), memory_order_release);
+    atomic_fetch_add_explicit(&bat->pages[page].mapped, 1, memory_order_relaxed);
+    count(&bat->stats.mapped, 1);
+    page_change(bat, page, sync_is_done(&bat->syncer, number) ? 0 : number);
+}
+
+void bat_unmap(struct bat *bat, struct guest_cluster guest)
+{
+    uint32_t page = geometry_page_of(guest);
+    uint32_t entry = bat_entry(bat, guest);
+    assert(entry && entry != BAT_ENTRY_BAD);
+    atomic_store_explicit(&bat->entries[guest.n], 0, memory_order_release);
+    atomic_fetch_sub_explicit(&bat->pages[page].mapped, 1, memory_order_relaxed);
+    count(&bat->stats.mapped, UINT64_MAX);
+    page_change(bat, page, 0);
+    alloc_pend(&bat->alloc, geometry_host(&bat->geometry, entry), page, bat->pages[page].gen, &bat->pages[page].pending);
+}
+
+void bat_header_changed(struct bat *bat, uint64_t barrier)
+{
+    page_change(bat, 0, barrier);
+}
+
+void bat_rewrite_all(struct bat *bat)
+{
+    for (uint32_t page = 0; page < bat->page_count; page++) {
+        page_change(bat, page, sync_next(&bat->syncer));
+        page_make_due(bat, page);
+    }
+}
+
+/* ---- durable waits ---- */
+
+static void durable_synced(struct sync_wait *sync, int result)
+{
+    struct durable_wait *wait = container_of(sync, struct durable_wait, sync);
+    wait->then(wait, result);
+}
+
+int bat_wait_durable(struct bat *bat, uint32_t number, uint64_t sync_number, struct durable_wait *wait, durable_fn *then)
+{
+    struct bat_page *page = &bat->pages[number];
+    wait->bat = bat;
+    wait->page = number;
+    wait->number = sync_number;
+    wait->then = then;
+    if (bat_latch(bat)) {
+        return bat_latch(bat);
+    }
+    if (page_is(page, PLOOP_BAT_PAGE_DIRTY) || page_is(page, PLOOP_BAT_PAGE_WRITEBACK)) {
+        wait->gen = page_is(page, PLOOP_BAT_PAGE_DIRTY) ? page->gen : page->gen - 1;
+        list_append(&bat->durable_waits, &wait->link);
+        bat_page_hurry(bat, number);
+        return 1;
+    }
+    if (page_is(page, PLOOP_BAT_PAGE_UNSYNCED) && page->synced_number > wait->number) {
+        wait->number = page->synced_number;
+    }
+    return sync_wait_for(&bat->syncer, &wait->sync, wait->number, durable_synced);
+}
+
+/* Generation `gen` of a page was written, or failed: whoever waited for that one or an earlier one goes on. */
+static void durable_page_done(struct bat *bat, uint32_t page, uint64_t gen, int result)
+{
+    struct list done;
+    list_init(&done);
+    for (struct list *link = bat->durable_waits.next, *next; link != &bat->durable_waits; link = next) {
+        next = link->next;
+        struct durable_wait *wait = container_of(link, struct durable_wait, link);
+        if (wait->page == page && wait->gen <= gen) {
+            list_remove(link);
+            list_append(&done, link);
+        }
+    }
+    struct list *link;
+    while ((link = list_take_first(&done)) != NULL) {
+        struct durable_wait *wait = container_of(link, struct durable_wait, link);
+        int sync = result;
+        if (!sync) {
+            sync = sync_wait_for(&bat->syncer, &wait->sync, sync_next(&bat->syncer), durable_synced);
+        }
+        if (sync <= 0) {
+            wait->then(wait, sync);
+        }
+    }
+}
+
+void bat_page_done(struct bat *bat, uint32_t page, uint64_t gen, int result)
+{
+    durable_page_done(bat, page, gen, result);
+    round_page_done(bat, page, gen, result);
+}
+
+void bat_fail_waiters(struct bat *bat, int error)
+{
+    struct list *link;
+    while ((link = list_take_first(&bat->durable_waits)) != NULL) {
+        struct durable_wait *wait = container_of(link, struct durable_wait, link);
+        wait->then(wait, error);
+    }
+    round_fail(bat, error);
+    sync_fail_waiters(&bat->syncer, error);
+}
+
+void bat_pump(struct bat *bat)
+{
+    round_pump(bat);
+    writeback_pump(bat);
+    alloc_pump(&bat->alloc);
+    sync_pump(&bat->syncer);
+}
+
+bool bat_is_idle(const struct bat *bat)
+{
+    return list_is_empty(&bat->images_busy) && !bat->syncer.in_flight &&
+           (bat->alloc.work == SPACE_IDLE || bat->alloc.work == SPACE_ZEROED_WAITS || bat->alloc.work == SPACE_CLOSING);
+}

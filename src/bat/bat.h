@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The map of a device's top delta: entries in memory, their pages' way to the disk, and the host clusters behind them.
+ *
+ * bat_entry() may be called from any thread. Everything else belongs to the owner of the engine's turn; the fields of a page that
+ * an operator may look at are atomics that only the owner writes.
+ *
+ * Where things are: page.c the states of a page; writeback.c images on their way to the disk; round.c what a flush waits for;
+ * sync.c SYNCs by number; alloc.c host clusters; deadline.c the order of deadlines.
+ */
+#ifndef BAT_BAT_H
+#define BAT_BAT_H
+
+#include "bat/alloc.h"
+#include "bat/deadline.h"
+#include "bat/sync.h"
+#include "format/header.h"
+
+#include <ploop/bat.h>
+
+/* Besides the public PLOOP_BAT_PAGE_ bits: */
+enum {
+    PAGE_DUE = 1 << 8,       /* to be written now: on the due list, or put there when its older image is done */
+    PAGE_OVER_LIMIT = 1 << 9 /* failed so often that allocations are refused */
+};
+
+enum { IMAGE_COUNT = 8, IMAGE_PAGES = 16 };
+
+struct bat_page {
+    _Atomic uint32_t state;
+    _Atomic uint32_t mapped, changes;
+    _Atomic int32_t error;
+    _Atomic uint64_t dirtied_ns, deadline_ns, writes;
+    uint64_t gen;                 /* the generation that changes belong to now; images are of the ones before */
+    uint64_t barrier;             /* the SYNC that must have succeeded before an image taken now may be written */
+    uint64_t synced_number;       /* UNSYNCED: the SYNC that ends it */
+    uint64_t round_id, round_gen; /* member of that round, until that generation is done */
+    uint32_t failures;            /* in a row */
+    int32_t pending;              /* records of removed entries: alloc.h */
+    struct list due;              /* on bat.due */
+    struct list unsynced;         /* on bat.unsynced */
+    struct bat *bat;
+    struct work request; /* an operator's "write it now" */
+    atomic_bool requested;
+};
+
+/* A frozen run of pages on its way to the disk. */
+struct image {
+    struct bat *bat;
+    struct channel_io io;
+    struct list link; /* on bat.images_free or bat.images_busy */
+    struct sync_wait barrier;
+    uint32_t first, count;
+    uint64_t gen[IMAGE_PAGES];
+    struct iovec iov;
+    uint8_t *bytes;
+};
+
+struct round_wait;
+typedef void round_fn(struct round_wait *wait, int result);
+
+struct round_wait {
+    struct list link;
+    round_fn *then;
+};
+
+/* See round.c. */
+struct round {
+    uint64_t id; /* of the one that runs or ran last */
+    bool running;
+    uint32_t outstanding; /* member pages */
+    int error;
+    uint64_t number; /* the SYNC it needs at least */
+    struct list waiters, next;
+    struct sync_wait sync;
+};
+
+struct durable_wait;
+typedef void durable_fn(struct durable_wait *wait, int result);
+
+/* Waits until a page is on the disk as it is now; see bat_wait_durable(). */
+struct durable_wait {
+    struct bat *bat;
+    struct list link;
+    uint32_t page;
+    uint64_t gen;
+    uint64_t number;
+    durable_fn *then;
+    struct sync_wait sync;
+};
+
+struct bat_stats {
+    _Atomic uint64_t mapped, pages_dirty, pages_failed, page_dirties, page_redirties, page_writes, page_write_calls,
+        page_write_failures, barriers, flushes_coalesced;
+};
+
+struct bat {
+    struct header header;
+    struct geometry geometry;
+    _Atomic uint32_t *entries;
+    struct bat_page *pages;
+    uint32_t page_count;
+
+    struct channel *channel;
+    struct syncer syncer;
+    struct alloc alloc;
+
+    struct deadlines deadlines; /* of dirty pages that are not due */
+    struct list due, unsynced;
+    struct list images_free, images_busy;
+    struct image images[IMAGE_COUNT];
+    struct round round;
+    struct list durable_waits; /* for a page write */
+
+    bool native_fua; /* the backend's writes can be durable by themselves */
+    struct iovec zero_iov[CHANNEL_WINDOW];
+
+    uint64_t delay_ns, max_age_ns;
+    uint32_t failure_limit;
+    uint32_t over_limit;  /* pages with PAGE_OVER_LIMIT */
+    int allocation_error; /* of the page that crossed the limit */
+    struct round_wait reclaim_wait;
+
+    /* How the bat reaches its device. */
+    void *owner;
+    uint64_t (*now_ns)(void *owner);
+    void (*failed)(void *owner, int error); /* a page write or a SYNC failed */
+    struct bat_stats stats;
+};
+
+/* 0 or -ENOMEM; bat_free() in either case. The entries are all 0 then; bat_set_loaded() fills them. */
+int bat_init(struct bat *bat, const struct header *header, struct channel *channel, const struct alloc_config *space);
+void bat_free(struct bat *bat);
+
+/* At open: an entry that the file has. */
+void bat_set_loaded(struct bat *bat, struct guest_cluster guest, uint32_t entry);
+
+/* 0: unmapped; BAT_ENTRY_BAD; or where it is. Any thread. */
+static inline uint32_t bat_entry(const struct bat *bat, struct guest_cluster guest)
+{
+    return atomic_load_explicit(&bat->entries[guest.n], memory_order_acquire);
+}
+
+/* Map an unmapped cluster whose data write has completed; `number` is what alloc_take() said. */
+void bat_map(struct bat *bat, struct guest_cluster guest, struct host_cluster host, uint64_t number);
+
+/* Remove a mapping. Only while alloc_can_pend(), and with nothing in flight to the cluster. */
+void bat_unmap(struct bat *bat, struct guest_cluster guest);
+
+/* A change of the header: page 0 is dirty, and its next image carries bat->header as it is then. */
+void bat_header_changed(struct bat *bat, uint64_t barrier);
+
+/* Every page dirty and due, whether it changed or not: RECOVER. */
+void bat_rewrite_all(struct bat *bat);
+
+/* Pages whose deadline has come become due. Returns how many. */
+uint32_t bat_run_deadlines(struct bat *bat, uint64_t now_ns);
+
+/* Write a page at the next opportunity if it is dirty. */
+void bat_page_hurry(struct bat *bat, uint32_t page);
+
+void bat_delay_changed(struct bat *bat, uint64_t delay_ns, uint64_t max_age_ns);
+
+/*
+ * Wait until a page as it is now is durable, and SYNC `number` (0: none) done.
+ * 0: it is so; 1: `then` will run; -errno: it cannot be.
+ */
+int bat_wait_durable(struct bat *bat, uint32_t page, uint64_t number, struct durable_wait *wait, durable_fn *then);
+
+/* Wait for everything completed until now to be durable: R3. `then` runs later, never inside. */
+void bat_join_round(struct bat *bat, struct round_wait *wait, round_fn *then);
+
+/* Send what can be sent. */
+void bat_pump(struct bat *bat);
+
+/* End all waits with an error: after the latch, or at an abort. */
+void bat_fail_waiters(struct bat *bat, int error);
+
+/* Nothing of the bat's own is at the backend or on its way there. */
+bool bat_is_idle(const struct bat *bat);
+
+/* Why nothing can be promised any more, or 0: the latch. */
+static inline int bat_latch(const struct bat *bat)
+{
+    return bat->syncer.error;
+}
+
+/* ---- between page.c, writeback.c and round.c ---- */
+
+void page_init(struct bat *bat, uint32_t page);
+void page_change(struct bat *bat, uint32_t page, uint64_t barrier);
+void page_make_due(struct bat *bat, uint32_t page);
+void page_frozen(struct bat *bat, uint32_t page);
+void page_written(struct bat *bat, uint32_t page, uint64_t gen);
+void page_write_failed(struct bat *bat, uint32_t page, uint64_t gen, int error);
+void pages_synced(struct bat *bat);
+void assert_page_state(const struct bat *bat, uint32_t page);
+
+int writeback_init(struct bat *bat);
+void writeback_free(struct bat *bat);
+void writeback_pump(struct bat *bat);
+
+/* An image of that page and generation was written, or failed. */
+void bat_page_done(struct bat *bat, uint32_t page, uint64_t gen, int result);
+
+void round_init(struct bat *bat);
+void round_page_done(struct bat *bat, uint32_t page, uint64_t gen, int error);
+void round_pump(struct bat *bat);
+void round_fail(struct bat *bat, int error);
+
+static inline bool page_is(const struct bat_page *page, uint32_t bits)
+{
+    return (atomic_load_explicit(&page->state, memory_order_relaxed) & bits) == bits;
+}
+
+static inline void count(_Atomic uint64_t *counter, uint64_t more)
+{
+    atomic_fetch_add_explicit(counter, more, memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: MIT */
+/* One SYNC in flight: what becomes wanted meanwhile shares the next one. */
+#include "bat/sync.h"
+
+#include <assert.h>
+
+static void sync_heard(struct channel_io *io, int result);
+
+void sync_init(struct syncer *syncer, struct channel *channel)
+{
+    channel_io_init(&syncer->io, channel, 0);
+    list_init(&syncer->waiters);
+}
+
+uint64_t sync_next(const struct syncer *syncer)
+{
+    return syncer->submitted + 1;
+}
+
+bool sync_is_done(const struct syncer *syncer, uint64_t number)
+{
+    return number <= syncer->succeeded;
+}
+
+void sync_want(struct syncer *syncer, uint64_t number)
+{
+    if (number > syncer->wanted) {
+        syncer->wanted = number;
+    }
+}
+
+int sync_wait_for(struct syncer *syncer, struct sync_wait *wait, uint64_t number, sync_fn *then)
+{
+    assert(number <= sync_next(syncer));
+    if (syncer->error) {
+        return syncer->error;
+    }
+    if (sync_is_done(syncer, number)) {
+        return 0;
+    }
+    wait->number = number;
+    wait->then = then;
+    list_append(&syncer->waiters, &wait->link);
+    sync_want(syncer, number);
+    return 1;
+}
+
+void sync_pump(struct syncer *syncer)
+{
+    if (syncer->in_flight || syncer->error || syncer->wanted <= syncer->succeeded) {
+        return;
+    }
+    syncer->in_flight = true;
+    syncer->submitted++;
+    assert(syncer->submitted == syncer->succeeded + 1 && syncer->wanted <= syncer->submitted);
+    atomic_fetch_add_explicit(&syncer->count, 1, memory_order_relaxed);
+    channel_order(&syncer->io, PLOOP_IO_SYNC, 0, 0, sync_heard);
+}
+
+static void wake_waiters(struct syncer *syncer, int result)
+{
+    struct list due;
+    list_init(&due);
+    for (struct list *link = syncer->waiters.next, *next; link != &syncer->waiters; link = next) {
+        next = link->next;
+        if (result || container_of(link, struct sync_wait, link)->number <= syncer->succeeded) {
+            list_remove(link);
+            list_append(&due, link);
+        }
+    }
+    struct list *link;
+    while ((link = list_take_first(&due)) != NULL) {
+        struct sync_wait *wait = container_of(link, struct sync_wait, link);
+        wait->then(wait, result);
+    }
+}
+
+static void sync_heard(struct channel_io *io, int result)
+{
+    struct syncer *syncer = container_of(io, struct syncer, io);
+    assert(syncer->in_flight && !syncer->error);
+    syncer->in_flight = false;
+    if (result) {
+        syncer->error = result;
+        atomic_fetch_add_explicit(&syncer->failures, 1, memory_order_relaxed);
+    } else {
+        syncer->succeeded = syncer->submitted;
+    }
+    syncer->heard(syncer, result);
+    wake_waiters(syncer, result);
+}
+
+void sync_fail_waiters(struct syncer *syncer, int error)
+{
+    assert(error);
+    wake_waiters(syncer, error);
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * SYNCs, numbered: what "durable" means to the engine.
+ *
+ * SYNCs go out one at a time and are numbered from 1 in the order they are submitted. Whatever completed while `submitted` was n is
+ * durable when SYNC n + 1 has succeeded; sync_next() gives that number at the moment something completes, and from then on
+ * "is it durable?" is a comparison. Whoever needs a number waits for it; those who wait for the same one share it.
+ *
+ * The latch: a SYNC that fails may have lost anything that was not durable, and a later success would say nothing of it. So after
+ * the first failure no SYNC is sent any more, and everybody who waits or will wait gets its error.
+ *
+ *  1. succeeded <= submitted <= succeeded + 1, but for the latch.
+ *  2. in_flight means SYNC number `submitted` is at the backend.
+ *  3. A waiter's number is greater than `succeeded`.
+ */
+#ifndef BAT_SYNC_H
+#define BAT_SYNC_H
+
+#include "file/channel.h"
+
+struct syncer {
+    struct channel_io io;
+    uint64_t submitted, succeeded;
+    uint64_t wanted;
+    bool in_flight;
+    int error; /* the latch */
+    struct list waiters;
+    void (*heard)(struct syncer *syncer, int result); /* after each SYNC, before its waiters */
+    _Atomic uint64_t count, failures;                 /* for the statistics */
+};
+
+struct sync_wait;
+typedef void sync_fn(struct sync_wait *wait, int result);
+
+struct sync_wait {
+    struct list link;
+    uint64_t number;
+    sync_fn *then;
+};
+
+void sync_init(struct syncer *syncer, struct channel *channel);
+
+/* The number of the SYNC that makes durable all that has completed until now. */
+uint64_t sync_next(const struct syncer *syncer);
+
+bool sync_is_done(const struct syncer *syncer, uint64_t number);
+
+/* 0: done already; 1: `then` will run when it is; -errno: latched. */
+int sync_wait_for(struct syncer *syncer, struct sync_wait *wait, uint64_t number, sync_fn *then);
+
+/* Want a SYNC without waiting for it. */
+void sync_want(struct syncer *syncer, uint64_t number);
+
+/* Send the next SYNC if one is wanted. */
+void sync_pump(struct syncer *syncer);
+
+/* End all waits with an error. */
+void sync_fail_waiters(struct syncer *syncer, int error);
+
+#endif

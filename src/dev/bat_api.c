@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The operator's window on the map and its pages. Looking reads atomics; what changes something is posted to the turn, by work that is
+ * kept for it, so that it needs no memory and never waits.
+ */
+#include "dev/dev.h"
+#include "util/sized.h"
+
+#include <errno.h>
+#include <stddef.h>
+
+enum {
+    PUBLIC_STATE = PLOOP_BAT_PAGE_DIRTY | PLOOP_BAT_PAGE_WRITEBACK | PLOOP_BAT_PAGE_HIGH_PRIORITY | PLOOP_BAT_PAGE_FAILED |
+                   PLOOP_BAT_PAGE_UNSYNCED,
+    NOT_CLEAN = PLOOP_BAT_PAGE_DIRTY | PLOOP_BAT_PAGE_WRITEBACK | PLOOP_BAT_PAGE_UNSYNCED
+};
+
+uint32_t ploop_bat_page_count(const ploop_dev *dev)
+{
+    return dev->bat.page_count;
+}
+
+int ploop_bat_page_info(ploop_dev *dev, uint32_t number, struct ploop_bat_page_info *out)
+{
+    int error = sized_out_check(out, offsetof(struct ploop_bat_page_info, reserved));
+    if (error || number >= dev->bat.page_count) {
+        return -EINVAL;
+    }
+    const struct bat_page *page = &dev->bat.pages[number];
+    struct ploop_bat_page_info info = {
+        .page = number,
+        .state = atomic_load_explicit(&page->state, memory_order_relaxed) & PUBLIC_STATE,
+        .mapped = atomic_load_explicit(&page->mapped, memory_order_relaxed),
+        .changes = atomic_load_explicit(&page->changes, memory_order_relaxed),
+        .dirtied_ns = atomic_load_explicit(&page->dirtied_ns, memory_order_relaxed),
+        .deadline_ns = atomic_load_explicit(&page->deadline_ns, memory_order_relaxed),
+        .writes = atomic_load_explicit(&page->writes, memory_order_relaxed),
+        .error = atomic_load_explicit(&page->error, memory_order_relaxed),
+    };
+    sized_out(out, &info, sizeof(info));
+    return 0;
+}
+
+int ploop_bat_page_next_dirty(ploop_dev *dev, uint32_t from, uint32_t *page)
+{
+    for (uint32_t number = from; number < dev->bat.page_count; number++) {
+        if (atomic_load_explicit(&dev->bat.pages[number].state, memory_order_relaxed) & NOT_CLEAN) {
+            *page = number;
+            return 0;
+        }
+    }
+    return -ENOENT;
+}
+
+int ploop_bat_page_read(ploop_dev *dev, uint32_t page, uint32_t *entries, uint32_t count)
+{
+    if (page >= dev->bat.page_count) {
+        return -EINVAL;
+    }
+    uint32_t there = geometry_page_entries(&dev->geometry, page), first = geometry_page_first(page);
+    count = count < there ? count : there;
+    for (uint32_t i = 0; i < count; i++) {
+        entries[i] = bat_entry(&dev->bat, (struct guest_cluster){first + i});
+    }
+    return (int)count;
+}
+
+static void page_requested(struct work *work)
+{
+    struct bat_page *page = container_of(work, struct bat_page, request);
+    atomic_store(&page->requested, false);
+    bat_page_hurry(page->bat, (uint32_t)(page - page->bat->pages));
+}
+
+int ploop_bat_page_write(ploop_dev *dev, uint32_t number)
+{
+    if (number >= dev->bat.page_count) {
+        return -EINVAL;
+    }
+    if (dev->read_only) {
+        return -EROFS;
+    }
+    struct bat_page *page = &dev->bat.pages[number];
+    if (!atomic_exchange(&page->requested, true)) {
+        page->request.run = page_requested;
+        turn_post(&dev->turn, &page->request);
+    }
+    return 0;
+}
+
+static void delay_changed(struct work *work)
+{
+    ploop_dev *dev = container_of(work, ploop_dev, delay_work);
+    atomic_store(&dev->delay_posted, false);
+    pthread_mutex_lock(&dev->wait_mutex);
+    uint64_t delay = dev->wanted_delay_ns, max_age = dev->wanted_max_age_ns;
+    pthread_mutex_unlock(&dev->wait_mutex);
+    bat_delay_changed(&dev->bat, delay, max_age);
+}
+
+int ploop_bat_set_delay(ploop_dev *dev, uint64_t delay_ns, uint64_t max_age_ns)
+{
+    if (max_age_ns < delay_ns) {
+        return -EINVAL;
+    }
+    if (dev->read_only) {
+        return -EROFS;
+    }
+    /* The two belong together. */
+    pthread_mutex_lock(&dev->wait_mutex);
+    dev->wanted_delay_ns = delay_ns;
+    dev->wanted_max_age_ns = max_age_ns;
+    pthread_mutex_unlock(&dev->wait_mutex);
+    if (!atomic_exchange(&dev->delay_posted, true)) {
+        dev->delay_work.run = delay_changed;
+        turn_post(&dev->turn, &dev->delay_work);
+    }
+    return 0;
+}
+
+int ploop_bat_lookup(ploop_dev *dev, uint64_t offset, uint64_t length, struct ploop_extent *out)
+{
+    int error = sized_out_check(out, offsetof(struct ploop_extent, reserved));
+    uint64_t size = disk_size(dev), cluster_size = dev->geometry.cluster_size, inside;
+    if (error || offset >= size || length == 0) {
+        return -EINVAL;
+    }
+    length = length < size - offset ? length : size - offset;
+    struct guest_cluster cluster = cluster_of(dev, offset, &inside);
+    uint32_t entry = bat_entry(&dev->bat, cluster);
+    if (entry == BAT_ENTRY_BAD) {
+        return -EIO;
+    }
+    struct ploop_extent extent = {.offset = offset, .state = entry ? PLOOP_EXTENT_MAPPED : PLOOP_EXTENT_ZERO};
+    uint64_t step = geometry_entry_offset(&dev->geometry, entry);
+    extent.host_offset = entry ? step + inside : 0;
+    uint64_t end = cluster_size - inside;
+    while (end < length) {
+        uint32_t next = bat_entry(&dev->bat, (struct guest_cluster){++cluster.n});
+        step += cluster_size;
+        if (next == BAT_ENTRY_BAD || (entry == 0) != (next == 0) ||
+            (entry && geometry_entry_offset(&dev->geometry, next) != step)) {
+            break;
+        }
+        end += cluster_size;
+    }
+    extent.length = end < length ? end : length;
+    sized_out(out, &extent, sizeof(extent));
+    return 0;
+}

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Calls that wait: they run the device themselves and need nobody else to.
+ *
+ * A waiter runs the device, looks, and sleeps: in the backend's `wait` where it has one, so that a process without threads gets on,
+ * else until another thread completes something. Completions ring it; that it also looks every few milliseconds covers what rings
+ * nobody (the last completion's thread leaving).
+ */
+#include "dev/dev.h"
+
+#include <errno.h>
+#include <time.h>
+
+#define NAP_NS 2000000L
+
+static void nap(ploop_dev *dev, block_fn *done, void *argument)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += NAP_NS;
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_nsec -= 1000000000L;
+        until.tv_sec++;
+    }
+    pthread_mutex_lock(&dev->wait_mutex);
+    if (!done(dev, argument)) {
+        pthread_cond_timedwait(&dev->wait_cond, &dev->wait_mutex, &until);
+    }
+    pthread_mutex_unlock(&dev->wait_mutex);
+}
+
+void block_until(ploop_dev *dev, block_fn *done, void *argument)
+{
+    const struct ploop_io_ops *ops = &dev->file->ops;
+    atomic_fetch_add(&dev->waiting, 1);
+    for (uint32_t queue = 0;; queue = (queue + 1) % dev->queue_count) {
+        engine_run(dev);
+        if (done(dev, argument)) {
+            break;
+        }
+        if (ops->wait) {
+            ops->wait(dev->file->context, queue, (uint64_t)NAP_NS);
+        } else {
+            nap(dev, done, argument);
+        }
+    }
+    atomic_fetch_sub(&dev->waiting, 1);
+}
+
+void block_wake(ploop_dev *dev)
+{
+    if (atomic_load(&dev->waiting)) {
+        pthread_mutex_lock(&dev->wait_mutex);
+        pthread_cond_broadcast(&dev->wait_cond);
+        pthread_mutex_unlock(&dev->wait_mutex);
+    }
+}
+
+/* ---- requests ---- */
+
+static bool pio_is_finished(ploop_dev *dev, void *argument)
+{
+    (void)dev;
+    ploop_pio *pio = argument;
+    return atomic_load(&pio->finished);
+}
+
+static int wait_for(ploop_pio *pio)
+{
+    ploop_dev *dev = pio->queue->dev;
+    pio->blocking = true;
+    int taken = ploop_queue_submit(pio->queue, &pio, 1);
+    if (taken < 0) {
+        return taken;
+    }
+    block_until(dev, pio_is_finished, pio);
+    return pio->result;
+}
+
+static int64_t transfer(ploop_dev *dev, bool write, struct iovec iov, uint64_t offset)
+{
+    if (in_callback()) {
+        return -EDEADLK;
+    }
+    if (iov.iov_len > INT64_MAX) {
+        return -EINVAL;
+    }
+    ploop_pio pio;
+    pio_init(&pio, &dev->queues[0]);
+    if (write) {
+        ploop_pio_prep_writev(&pio, offset, &iov, 1, 0);
+    } else {
+        ploop_pio_prep_readv(&pio, offset, &iov, 1);
+    }
+    int result = wait_for(&pio);
+    return result ? result : (int64_t)iov.iov_len;
+}
+
+int64_t ploop_dev_pread(ploop_dev *dev, void *buffer, uint64_t length, uint64_t offset)
+{
+    return transfer(dev, false, (struct iovec){buffer, (size_t)length}, offset);
+}
+
+int64_t ploop_dev_pwrite(ploop_dev *dev, const void *buffer, uint64_t length, uint64_t offset)
+{
+    return transfer(dev, true, (struct iovec){(void *)(uintptr_t)buffer, (size_t)length}, offset);
+}
+
+int ploop_dev_flush(ploop_dev *dev)
+{
+    if (in_callback()) {
+        return -EDEADLK;
+    }
+    ploop_pio pio;
+    pio_init(&pio, &dev->queues[0]);
+    ploop_pio_prep_flush(&pio);
+    return wait_for(&pio);
+}
+
+/* ---- the library's own ---- */
+
+struct block_round {
+    struct work work;
+    struct round_wait wait;
+    ploop_dev *dev;
+    atomic_bool over;
+    int result;
+};
+
+static void round_over(struct round_wait *wait, int result)
+{
+    struct block_round *round = container_of(wait, struct block_round, wait);
+    round->result = result;
+    ploop_dev *dev = round->dev;
+    atomic_store(&round->over, true);
+    block_wake(dev);
+}
+
+static void round_join(struct work *work)
+{
+    struct block_round *round = container_of(work, struct block_round, work);
+    bat_join_round(&round->dev->bat, &round->wait, round_over);
+}
+
+static bool round_is_over(ploop_dev *dev, void *argument)
+{
+    (void)dev;
+    struct block_round *round = argument;
+    return atomic_load(&round->over);
+}
+
+int block_round(ploop_dev *dev)
+{
+    struct block_round round = {.work.run = round_join, .dev = dev};
+    turn_post(&dev->turn, &round.work);
+    block_until(dev, round_is_over, &round);
+    return round.result;
+}
+
+struct block_control {
+    struct work work;
+    ploop_dev *dev;
+    void (*control)(ploop_dev *dev);
+    atomic_bool over;
+};
+
+static void control_run(struct work *work)
+{
+    struct block_control *control = container_of(work, struct block_control, work);
+    ploop_dev *dev = control->dev;
+    control->control(dev);
+    atomic_store(&control->over, true);
+    block_wake(dev);
+}
+
+static bool control_is_over(ploop_dev *dev, void *argument)
+{
+    (void)dev;
+    struct block_control *control = argument;
+    return atomic_load(&control->over);
+}
+
+void block_control(ploop_dev *dev, void (*control)(ploop_dev *dev))
+{
+    struct block_control wait = {.work.run = control_run, .dev = dev, .control = control};
+    turn_post(&dev->turn, &wait.work);
+    block_until(dev, control_is_over, &wait);
+}

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Closing and leaving.
+ *
+ *     close: no request waits for space any more -> quiet -> flushed -> the file's free end cut off -> mark cleared, behind a SYNC of its
+ *            own and before another -> nothing at the backend, nobody inside -> freed
+ *     abort: the gate closed, the channel cut, every wait ended with -ECANCELED -> nothing at the backend, nobody inside -> freed
+ *
+ * The mark is cleared if and only if everything before it succeeded (R11).
+ */
+#include "dev/dev.h"
+
+#include <errno.h>
+
+static bool is_quiet(ploop_dev *dev, void *argument)
+{
+    (void)argument;
+    for (uint32_t i = 0; i < dev->queue_count; i++) {
+        queue_deliver_all(&dev->queues[i]);
+    }
+    return dev_is_quiet(dev);
+}
+
+/* The owner of the turn is the only one who may look; it leaves what it saw. */
+static void look_for_rest(ploop_dev *dev)
+{
+    dev->at_rest = dev->channel.in_flight == 0 && list_is_empty(&dev->channel.retry) && bat_is_idle(&dev->bat);
+}
+
+static bool nobody_inside(ploop_dev *dev, void *argument)
+{
+    return atomic_load(&dev->turn.visitors) == 0 && is_quiet(dev, argument);
+}
+
+static bool never_yet(ploop_dev *dev, void *argument)
+{
+    (void)dev;
+    bool *asked = argument;
+    bool before = *asked;
+    *asked = true;
+    return before;
+}
+
+static void wait_for_rest(ploop_dev *dev)
+{
+    for (;;) {
+        block_control(dev, look_for_rest);
+        if (dev->at_rest) {
+            break;
+        }
+        bool asked = false;
+        block_until(dev, never_yet, &asked);
+    }
+    block_until(dev, nobody_inside, NULL);
+}
+
+static void begin_closing(ploop_dev *dev)
+{
+    dev->closing = true;
+    if (dev->suspended) {
+        dev->suspended = false;
+        pio_restart_held(dev);
+    }
+    space_fail_all(dev, -ENOSPC);
+}
+
+static void stop_space_work(ploop_dev *dev)
+{
+    dev->bat.alloc.extension_failed = true;
+    dev->bat.alloc.eager = false;
+}
+
+static void trim(ploop_dev *dev)
+{
+    alloc_trim(&dev->bat.alloc);
+}
+
+static void clear_mark(ploop_dev *dev)
+{
+    struct bat *bat = &dev->bat;
+    bat->header.in_use = 0;
+    if (bat->stats.mapped == 0) {
+        bat->header.flags |= HEADER_FLAG_EMPTY;
+    }
+    bat_header_changed(bat, sync_next(&bat->syncer));
+}
+
+static int close_for_writing(ploop_dev *dev)
+{
+    int error = block_round(dev);
+    block_control(dev, stop_space_work);
+    wait_for_rest(dev);
+    if (!error) {
+        block_control(dev, trim);
+        wait_for_rest(dev);
+        block_control(dev, clear_mark);
+        error = block_round(dev);
+    }
+    if (error) {
+        dev_log(dev, PLOOP_LOG_ERROR, 3, "not closed cleanly, the in-use mark stays (error %d)", -error);
+    }
+    return error;
+}
+
+int ploop_dev_close(ploop_dev *dev)
+{
+    if (!dev) {
+        return 0;
+    }
+    if (in_callback()) {
+        return -EDEADLK;
+    }
+    block_control(dev, begin_closing);
+    block_until(dev, is_quiet, NULL);
+    int error = dev->read_only ? 0 : close_for_writing(dev);
+    wait_for_rest(dev);
+    dev_free(dev);
+    return error;
+}
+
+static void begin_aborting(ploop_dev *dev)
+{
+    struct bat *bat = &dev->bat;
+    dev->aborting = dev->closing = true;
+    atomic_store(&dev->gate, true);
+    if (!bat->syncer.error) {
+        bat->syncer.error = -ECANCELED;
+    }
+    channel_cut(&dev->channel);
+    dev->suspended = false;
+    pio_restart_held(dev);
+    space_fail_all(dev, -ECANCELED);
+    bat_fail_waiters(bat, -ECANCELED);
+}
+
+void ploop_dev_abort(ploop_dev *dev)
+{
+    if (!dev || in_callback()) {
+        return;
+    }
+    block_control(dev, begin_aborting);
+    if (dev->file->ops.cancel) {
+        dev->file->ops.cancel(dev->file->context);
+    }
+    block_until(dev, is_quiet, NULL);
+    wait_for_rest(dev);
+    dev_free(dev);
+}

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A device and its requests.
+ *
+ * A request (pio) takes one of two ways. A read or plain overwrite that lies in one cluster goes from submit.c straight to the
+ * backend and back, under a shared cluster lock and nothing else. Everything else goes to the engine: request.c cuts it into parts of
+ * one cluster each, and the parts take their steps in the turn (util/work.h), so that no state here needs a lock.
+ *
+ *     submit.c   validation, the fast path         request.c  requests into parts, completion, flush and page writes
+ *     write.c    writes, reservations               read.c     reads
+ *     unmap.c    discard and zeros                  space.c    parts that wait for space
+ *     queue.c    the pool, delivery of callbacks    lock.c     cluster locks
+ *     open.c close.c block.c suspend.c              bat_api.c info.c
+ *
+ * The life of a part:
+ *
+ *     idle -> waiting for its cluster's lock -> at work (at the backend, or waiting for space, a record, or parked) ->
+ *     settled: the lock is given back -> (FUA) waiting to be durable -> idle
+ */
+#ifndef DEV_DEV_H
+#define DEV_DEV_H
+
+#include <pthread.h>
+
+#include <ploop/ploop.h>
+
+#include "bat/bat.h"
+#include "dev/lock.h"
+
+enum { PIO_COUNT_DEFAULT = 128, PIO_COUNT_MAX = 65536, PARTS_MAX = 1024, RESERVATION_HASH = 256 };
+#define MAX_REQUEST_BYTES (UINT64_C(1) << 30)
+
+enum pio_op { PIO_NONE, PIO_READ, PIO_WRITE, PIO_ZEROES, PIO_DISCARD, PIO_FLUSH, PIO_BAT_WRITE };
+
+struct part;
+typedef void part_fn(struct part *part);
+
+/* One cluster's share of a request. */
+struct part {
+    struct channel_io io; /* while at the backend; its work hands the part to the turn */
+    struct work work;
+    struct ploop_dev *dev;
+    ploop_pio *pio;
+    struct list link; /* on one of the device's waiting lists */
+    struct lock_waiter lock;
+    struct durable_wait durable;
+    struct reservation *reservation;
+    struct guest_cluster cluster;
+    uint64_t inside, length; /* bytes in the cluster */
+    struct iov_cursor cursor;
+    uint64_t parked_ns;
+    uint64_t zeroed; /* a write of zeros: bytes done */
+    bool whole;      /* everything the disk has of the cluster */
+    bool pooled;     /* not the pio's own */
+    bool busy;
+    bool parked, reclaimed;
+};
+
+struct ploop_pio {
+    struct work work; /* to the turn, then to the queue's completions */
+    ploop_queue *queue;
+    ploop_pio_fn *callback;
+    void *user_data;
+    const struct iovec *iov;
+    uint32_t iov_count;
+    uint32_t op;
+    uint32_t flags;
+    uint32_t index;          /* in the pool, plus one; 0: not of the pool */
+    uint64_t offset, length; /* bytes; pages for PIO_BAT_WRITE */
+    int result;
+    bool blocking; /* somebody waits in block.c; there is no callback */
+    atomic_bool finished;
+    /* The turn's, while the engine has it: */
+    uint64_t next, end; /* what is not yet cut into parts */
+    struct iov_cursor cursor;
+    uint32_t live, parked; /* parts */
+    bool advancing, waits_for_part, stuck;
+    struct list link;
+    struct round_wait round;
+    struct part part;
+};
+
+/* A host cluster taken for an unmapped guest cluster, until every write that joined it has ended. */
+struct reservation {
+    struct list link;
+    struct guest_cluster guest;
+    struct host_cluster host;
+    uint64_t number; /* see alloc_take() */
+    uint32_t users;
+    bool entered; /* in the map */
+};
+
+/*
+ * in_flight counts the requests that were accepted and are neither completed nor held, and the threads that are inside a fast
+ * completion. A request is completed when its callback has returned; with COMPLETE_IN_RUN, when it waits to be delivered. A device is
+ * freed when all queues' in_flight and the turn's visitors are 0 and nothing is left to deliver.
+ */
+struct ploop_queue {
+    alignas(64) ploop_dev *dev;
+    uint32_t index;
+    uint32_t pio_count;
+    ploop_pio *pios;
+    _Atomic uint32_t *free_next;            /* by index: the next free pio's index plus one */
+    alignas(64) _Atomic uint64_t free_head; /* tag << 32 | index plus one */
+    atomic_bool starved;
+    _Atomic uint64_t in_flight; /* see below */
+    _Atomic uint64_t requests, requests_fast;
+    struct inbox done;
+    atomic_bool delivering;
+    int event_fd; /* COMPLETE_IN_RUN, or -1 */
+};
+
+struct ploop_dev {
+    struct turn turn;
+    struct channel channel;
+    ploop_file *file;
+    struct bat bat;
+    struct geometry geometry;
+    uint32_t cluster_shift; /* 0: the cluster is no power of two */
+    uint32_t queue_count;
+    ploop_queue *queues;
+    struct ploop_dev_config config;
+    struct ploop_clock clock;
+    bool read_only, fast_path;
+    atomic_bool gate; /* closed: every request goes to the engine */
+
+    struct cluster_lock *locks;
+    struct part *parts;
+    struct list parts_free, part_waiters; /* pios */
+    struct reservation *reservations;
+    struct list reservations_free, reservation_hash[RESERVATION_HASH];
+
+    struct list space_waiters;   /* parts: for a host cluster */
+    struct list reclaim_waiters; /* parts: for pending clusters to come back */
+    struct list record_waiters;  /* parts: for a removal's record */
+    struct list parked;          /* parts: ENOSPC_PARK */
+    struct list held;            /* pios: suspended */
+    bool suspended, closing, aborting;
+    bool at_rest;                 /* close.c */
+    _Atomic uint64_t stuck_count; /* pios that are parked with all their parts: nobody waits for them */
+    uint64_t park_retry_ns;
+    uint32_t parked_count;
+    struct round_wait reclaim_round;
+    bool reclaiming;
+
+    struct work run_work, delay_work, retry_work, control_work;
+    atomic_bool run_posted, delay_posted, retry_posted;
+    uint64_t wanted_delay_ns, wanted_max_age_ns; /* under wait_mutex */
+    _Atomic uint64_t flushes;
+    _Atomic uint32_t done_by_run;
+    _Atomic uint64_t next_deadline_ns;
+    uint64_t announced_ns; /* wake_at was told */
+    _Atomic uint64_t requests_parked;
+    _Atomic uint64_t clusters_free, clusters_pending, file_size; /* copies for info.c */
+    _Atomic uint32_t state;
+    _Atomic int32_t error;
+
+    pthread_mutex_t wait_mutex;
+    pthread_cond_t wait_cond;
+    _Atomic uint32_t waiting;
+};
+
+/* ---- request.c ---- */
+void pio_init(ploop_pio *pio, ploop_queue *queue);
+void part_init(struct part *part, ploop_dev *dev, uint32_t queue);
+int pio_validate(const ploop_pio *pio);
+void pio_begin(struct work *work);             /* the turn's entry */
+void pio_complete(ploop_pio *pio, int result); /* any thread; delivery is the caller's or the turn's */
+void pio_restart_held(ploop_dev *dev);
+void part_settle(struct part *part, int result,
+                 uint64_t number); /* its effect is there, or failed; `number`: the SYNC that makes it durable, 0 if it is */
+void part_unlock(struct part *part);
+void part_fail_unlocked(struct part *part, int error);
+void pio_note_parked(ploop_pio *pio, bool parked);
+struct guest_cluster cluster_of(const ploop_dev *dev, uint64_t offset, uint64_t *inside);
+
+/* ---- read.c, write.c, unmap.c: a part that has its lock ---- */
+part_fn read_locked, write_locked, unmap_locked, zero_locked;
+
+/* ---- space.c ---- */
+void space_came(struct alloc *alloc, int result);
+void part_wait_for_space(struct part *part);
+void part_no_space(struct part *part, int error); /* the data write itself, or the allocation, found no space */
+void part_wait_for_record(struct part *part);
+void space_pump(ploop_dev *dev);
+uint32_t space_retry_parked(ploop_dev *dev, bool all);
+void space_fail_all(ploop_dev *dev, int error);
+void part_begin(struct part *part);
+
+/* ---- queue.c ---- */
+int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_count);
+void queue_free(ploop_queue *queue);
+int queue_deliver(ploop_queue *queue);     /* or, with COMPLETE_IN_RUN, ring the descriptor */
+int queue_deliver_all(ploop_queue *queue); /* in any case */
+bool in_callback(void);
+
+/* ---- engine.c ---- */
+void engine_init(ploop_dev *dev);
+int engine_run(ploop_dev *dev); /* reap, deadlines, turn; no delivery of COMPLETE_IN_RUN */
+uint64_t dev_now(const ploop_dev *dev);
+void dev_log(const ploop_dev *dev, uint32_t level, uint32_t message_id, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+void dev_event(const ploop_dev *dev, uint32_t event, uint64_t value);
+
+/* ---- block.c ---- */
+typedef bool block_fn(ploop_dev *dev, void *argument);
+void block_until(ploop_dev *dev, block_fn *done, void *argument);
+void block_wake(ploop_dev *dev);
+void block_control(ploop_dev *dev, void (*control)(ploop_dev *dev)); /* run a function in the turn, and wait for it */
+int block_round(ploop_dev *dev);
+bool dev_is_quiet(ploop_dev *dev);
+
+/* ---- open.c ---- */
+void dev_free(ploop_dev *dev);
+
+static inline uint64_t disk_size(const ploop_dev *dev)
+{
+    return dev->geometry.disk_size;
+}
+
+static inline struct cluster_lock *lock_of(ploop_dev *dev, struct guest_cluster cluster)
+{
+    return &dev->locks[lock_index(cluster)];
+}
+
+#endif

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The engine's turn: what happens after each batch of work, and after the turn was given back.
+ *
+ * In the turn: send what can be sent, tell the backends a batch has ended, tell the clock when to come back. After it: deliver
+ * completions. The embedder's log, event and wake_at functions are called in the turn; they must not call the library.
+ */
+#include "dev/dev.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <time.h>
+
+static uint64_t monotonic_ns(void *context)
+{
+    (void)context;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t dev_now(const ploop_dev *dev)
+{
+    return dev->clock.now_ns(dev->clock.context);
+}
+
+static uint64_t bat_now(void *owner)
+{
+    return dev_now(owner);
+}
+
+void dev_log(const ploop_dev *dev, uint32_t level, uint32_t message_id, const char *format, ...)
+{
+    if (!dev->config.log) {
+        return;
+    }
+    char text[256];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    dev->config.log(dev->config.user_data, level, message_id, text);
+}
+
+void dev_event(const ploop_dev *dev, uint32_t event, uint64_t value)
+{
+    if (dev->config.event) {
+        dev->config.event(dev->config.user_data, event, value);
+    }
+}
+
+static void metadata_failed(void *owner, int error)
+{
+    dev_event(owner, PLOOP_EVENT_FAILED, (uint64_t)-error);
+}
+
+/* ---- the clock ---- */
+
+static uint64_t earliest(const ploop_dev *dev)
+{
+    if (channel_wants_run(&dev->channel)) {
+        return 0;
+    }
+    uint64_t next = bat_latch(&dev->bat) ? UINT64_MAX : deadlines_next(&dev->bat.deadlines);
+    if (!list_is_empty(&dev->parked) && !dev->suspended && dev->park_retry_ns < next) {
+        next = dev->park_retry_ns;
+    }
+    return next;
+}
+
+static void announce(ploop_dev *dev)
+{
+    uint64_t next = earliest(dev);
+    atomic_store(&dev->next_deadline_ns, next);
+    if (next < dev->announced_ns) {
+        dev->announced_ns = next;
+        if (dev->clock.wake_at) {
+            dev->clock.wake_at(dev->clock.context, next);
+        }
+        block_wake(dev);
+    }
+}
+
+uint64_t ploop_dev_next_deadline(const ploop_dev *dev)
+{
+    return atomic_load(&dev->next_deadline_ns);
+}
+
+/* ---- the turn ---- */
+
+static void publish_state(ploop_dev *dev)
+{
+    struct bat *bat = &dev->bat;
+    uint32_t state = (dev->read_only ? PLOOP_STATE_READ_ONLY : 0u) | (dev->suspended ? PLOOP_STATE_SUSPENDED : 0u) |
+                     (bat_latch(bat) ? PLOOP_STATE_SYNC_FAILED : 0u) | (bat->over_limit ? PLOOP_STATE_ALLOCATION_REFUSED : 0u);
+    int error = bat_latch(bat) ? bat_latch(bat) : bat->over_limit ? bat->allocation_error : 0;
+    atomic_store_explicit(&dev->state, state, memory_order_relaxed);
+    atomic_store_explicit(&dev->error, error, memory_order_relaxed);
+    atomic_store_explicit(&dev->clusters_free, alloc_free_count(&bat->alloc), memory_order_relaxed);
+    atomic_store_explicit(&dev->clusters_pending, bat->alloc.pending_count, memory_order_relaxed);
+    atomic_store_explicit(&dev->file_size, bat->alloc.file_size, memory_order_relaxed);
+}
+
+static void engine_pump(struct turn *turn)
+{
+    ploop_dev *dev = container_of(turn, ploop_dev, turn);
+    if (!dev->read_only) {
+        space_pump(dev);
+        bat_pump(&dev->bat);
+    }
+    channel_kick(&dev->channel);
+    publish_state(dev);
+    announce(dev);
+}
+
+static void engine_leave(struct turn *turn)
+{
+    ploop_dev *dev = container_of(turn, ploop_dev, turn);
+    for (uint32_t i = 0; i < dev->queue_count; i++) {
+        queue_deliver(&dev->queues[i]);
+    }
+}
+
+static void run_due(struct work *work)
+{
+    ploop_dev *dev = container_of(work, ploop_dev, run_work);
+    atomic_store(&dev->run_posted, false);
+    dev->announced_ns = UINT64_MAX;
+    uint64_t now = dev_now(dev);
+    uint32_t done = channel_retry(&dev->channel);
+    if (!dev->read_only && !bat_latch(&dev->bat)) {
+        done += bat_run_deadlines(&dev->bat, now);
+    }
+    done += space_retry_parked(dev, false);
+    atomic_fetch_add(&dev->done_by_run, done);
+}
+
+int engine_run(ploop_dev *dev)
+{
+    int done = 0;
+    for (uint32_t i = 0; dev->file->ops.reap && i < dev->queue_count; i++) {
+        int reaped = dev->file->ops.reap(dev->file->context, i);
+        done += reaped > 0 ? reaped : 0;
+    }
+    if (!atomic_exchange(&dev->run_posted, true)) {
+        turn_post(&dev->turn, &dev->run_work);
+    }
+    return done + (int)atomic_exchange(&dev->done_by_run, 0);
+}
+
+int ploop_dev_run(ploop_dev *dev)
+{
+    return engine_run(dev);
+}
+
+static void retry_now(struct work *work)
+{
+    ploop_dev *dev = container_of(work, ploop_dev, retry_work);
+    atomic_store(&dev->retry_posted, false);
+    space_retry_parked(dev, true);
+}
+
+int ploop_dev_retry_parked(ploop_dev *dev)
+{
+    uint64_t parked = atomic_load(&dev->requests_parked);
+    if (parked && !atomic_exchange(&dev->retry_posted, true)) {
+        turn_post(&dev->turn, &dev->retry_work);
+    }
+    return (int)parked;
+}
+
+void engine_init(ploop_dev *dev)
+{
+    dev->turn.pump = engine_pump;
+    dev->turn.leave = engine_leave;
+    dev->run_work.run = run_due;
+    dev->retry_work.run = retry_now;
+    dev->announced_ns = UINT64_MAX;
+    atomic_store(&dev->next_deadline_ns, UINT64_MAX);
+    if (!dev->clock.now_ns) {
+        dev->clock.now_ns = monotonic_ns;
+    }
+    dev->bat.owner = dev;
+    dev->bat.now_ns = bat_now;
+    dev->bat.failed = metadata_failed;
+    dev->bat.alloc.space = space_came;
+}

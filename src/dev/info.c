@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/* What a device says of itself: counters that the engine keeps as atomics, read without its turn. */
+#include "dev/dev.h"
+#include "util/sized.h"
+
+#include <stddef.h>
+
+uint32_t ploop_version(void)
+{
+    return (uint32_t)PLOOP_VERSION_MAJOR << 16 | (uint32_t)PLOOP_VERSION_MINOR << 8 | PLOOP_VERSION_PATCH;
+}
+
+static uint64_t load(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *out)
+{
+    int error = sized_out_check(out, offsetof(struct ploop_dev_info, reserved));
+    if (error) {
+        return error;
+    }
+    const struct bat_stats *stats = &dev->bat.stats;
+    struct ploop_dev_info info = {
+        .disk_size = disk_size(dev),
+        .cluster_size = dev->geometry.cluster_size,
+        .request_alignment = SECTOR_SIZE,
+        .discard_granularity = (uint32_t)dev->geometry.cluster_size,
+        .max_request_bytes = MAX_REQUEST_BYTES,
+        .state = atomic_load_explicit(&dev->state, memory_order_relaxed),
+        .error = atomic_load_explicit(&dev->error, memory_order_relaxed),
+        .file_size = load(&dev->file_size),
+        .clusters_mapped = load(&stats->mapped),
+        .clusters_free = load(&dev->clusters_free),
+        .clusters_quarantined = load(&dev->clusters_pending),
+        .pages_dirty = load(&stats->pages_dirty),
+        .pages_failed = load(&stats->pages_failed),
+        .requests_parked = load(&dev->requests_parked),
+        .page_dirties = load(&stats->page_dirties),
+        .page_redirties = load(&stats->page_redirties),
+        .page_writes = load(&stats->page_writes),
+        .page_write_calls = load(&stats->page_write_calls),
+        .page_write_failures = load(&stats->page_write_failures),
+        .syncs = load(&dev->bat.syncer.count),
+        .sync_failures = load(&dev->bat.syncer.failures),
+        .barriers = load(&stats->barriers),
+        .flushes = load(&dev->flushes),
+        .flushes_coalesced = load(&stats->flushes_coalesced),
+        .extensions = load(&dev->bat.alloc.extensions),
+        .punches = load(&dev->bat.alloc.punches),
+        .double_completions = load(&dev->file->double_completions),
+    };
+    for (uint32_t i = 0; i < dev->queue_count; i++) {
+        info.requests += load(&dev->queues[i].requests);
+        info.requests_fast += load(&dev->queues[i].requests_fast);
+    }
+    sized_out(out, &info, sizeof(info));
+    return 0;
+}

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: MIT */
+/* What load.h says. Nothing is allocated by a count from the header before it was held against the file and the limit. */
+#include "dev/load.h"
+
+#include "ops/extension_load.h"
+#include "util/bytes.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+enum { LOAD_MESSAGE_ID = 1, LOAD_CHUNK_PAGES = 64 };
+#define BAT_LIMIT_DEFAULT (UINT64_C(1) << 30)
+
+int load_header(ploop_dev *dev, struct header *header, struct ploop_file_info *info)
+{
+    uint8_t bytes[HEADER_SIZE];
+    char message[HEADER_MESSAGE_SIZE];
+    *info = (struct ploop_file_info){.size = sizeof(*info)};
+    int error = ploop_file_info(dev->file, info);
+    if (error) {
+        return error;
+    }
+    if (info->request_alignment > 1) {
+        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "request_alignment %" PRIu32 ": this version takes only 1",
+                info->request_alignment);
+        return -ENOTSUP;
+    }
+    int64_t got = ploop_file_pread(dev->file, bytes, sizeof(bytes), 0);
+    if (got < 0) {
+        return (int)got;
+    }
+    error = header_decode(bytes, (size_t)got, info->file_size, header, message);
+    if (error) {
+        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "%s", message);
+        return error;
+    }
+    uint64_t limit = dev->config.bat_limit_bytes ? dev->config.bat_limit_bytes : BAT_LIMIT_DEFAULT;
+    if ((uint64_t)header->geometry.bat_entries * 4 > limit) {
+        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "bat_entries %" PRIu32 ": the BAT needs more memory than %" PRIu64 " bytes",
+                header->geometry.bat_entries, limit);
+        return -EFBIG;
+    }
+    if (dev->read_only || header->in_use == 0 || header->in_use == HEADER_CLOSED_EXT) {
+        return 0;
+    }
+    if (header->in_use != HEADER_IN_USE) {
+        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "in_use 0x%08" PRIx32 ": no known value", header->in_use);
+        return -EUCLEAN;
+    }
+    if (!(dev->config.flags & PLOOP_DEV_RECOVER)) {
+        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID,
+                "in_use 0x%08" PRIx32 ": open elsewhere or not closed cleanly; needs recovery", header->in_use);
+        return -EUCLEAN;
+    }
+    return 0;
+}
+
+static const char *const VERDICTS[] = {
+    [ENTRY_BEFORE_DATA] = "before the data area",
+    [ENTRY_OFF_GRID] = "off the cluster grid",
+    [ENTRY_PAST_END] = "past the end of the file",
+};
+
+/* One entry of the file. 0, or -EUCLEAN where the image cannot be written. */
+static int load_entry(ploop_dev *dev, struct guest_cluster guest, uint32_t entry, uint64_t file_size)
+{
+    if (entry == 0) {
+        return 0;
+    }
+    const char *fault = NULL;
+    enum entry_verdict verdict = geometry_judge_entry(&dev->geometry, file_size, entry);
+    if (verdict != ENTRY_GOOD) {
+        fault = VERDICTS[verdict];
+    } else if (!alloc_claim(&dev->bat.alloc, geometry_host(&dev->geometry, entry))) {
+        fault = "another guest cluster's";
+    }
+    if (fault && !dev->read_only) {
+        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "BAT[%" PRIu32 "]=%" PRIu32 ": %s", guest.n, entry, fault);
+        return -EUCLEAN;
+    }
+    bat_set_loaded(&dev->bat, guest, fault ? BAT_ENTRY_BAD : entry);
+    return 0;
+}
+
+static int load_page(ploop_dev *dev, uint32_t page, const uint8_t *bytes, uint64_t file_size)
+{
+    uint32_t first = geometry_page_first(page), entries = geometry_page_entries(&dev->geometry, page);
+    int error = 0;
+    bytes += page == 0 ? HEADER_SIZE : 0;
+    for (uint32_t i = 0; i < entries && !error; i++) {
+        error = load_entry(dev, (struct guest_cluster){first + i}, load_le32(bytes + (size_t)i * 4), file_size);
+    }
+    return error;
+}
+
+static void mark_page_bad(ploop_dev *dev, uint32_t page)
+{
+    uint32_t first = geometry_page_first(page), entries = geometry_page_entries(&dev->geometry, page);
+    for (uint32_t i = 0; i < entries; i++) {
+        bat_set_loaded(&dev->bat, (struct guest_cluster){first + i}, BAT_ENTRY_BAD);
+    }
+}
+
+/* Pages [first, first + count), in one read; page by page after an error, for what can be rescued. */
+static int load_pages(ploop_dev *dev, uint32_t first, uint32_t count, uint8_t *bytes, uint64_t file_size)
+{
+    /* The last page need not be whole in a file that ends behind the BAT. */
+    uint64_t offset = (uint64_t)first * BAT_PAGE_SIZE, length = (uint64_t)count * BAT_PAGE_SIZE;
+    uint64_t needed = HEADER_SIZE + (uint64_t)dev->geometry.bat_entries * 4;
+    int64_t got = ploop_file_pread(dev->file, bytes, length, offset);
+    if (got >= 0 && (uint64_t)got < length && offset + (uint64_t)got < needed) {
+        got = -EIO;
+    }
+    if (got < 0 && dev->read_only && count > 1) {
+        int error = 0;
+        for (uint32_t i = 0; i < count && !error; i++) {
+            error = load_pages(dev, first + i, 1, bytes, file_size);
+        }
+        return error;
+    }
+    if (got < 0 && dev->read_only) {
+        dev_log(dev, PLOOP_LOG_WARNING, LOAD_MESSAGE_ID, "BAT page %" PRIu32 ": cannot be read (error %d)", first, (int)-got);
+        mark_page_bad(dev, first);
+        return 0;
+    }
+    int error = got < 0 ? (int)got : 0;
+    for (uint32_t i = 0; i < count && !error; i++) {
+        error = load_page(dev, first + i, bytes + (size_t)i * BAT_PAGE_SIZE, file_size);
+    }
+    return error;
+}
+
+static int compare_numbers(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+    return (left > right) - (left < right);
+}
+
+/*
+ * Duplicates where the file is so large that not every host cluster has a bit (alloc.c): sort the entries, each with its
+ * guest cluster behind it, so that the first of equals is the owner.
+ */
+static int sort_out_duplicates(ploop_dev *dev)
+{
+    uint32_t entries = dev->geometry.bat_entries;
+    size_t count = 0;
+    uint64_t *sorted = malloc(((size_t)entries + 1) * sizeof(*sorted));
+    if (!sorted) {
+        return -ENOMEM;
+    }
+    for (uint32_t n = 0; n < entries; n++) {
+        uint32_t entry = bat_entry(&dev->bat, (struct guest_cluster){n});
+        if (entry && entry != BAT_ENTRY_BAD) {
+            sorted[count++] = (uint64_t)entry << 32 | n;
+        }
+    }
+    qsort(sorted, count, sizeof(*sorted), compare_numbers);
+    int error = 0;
+    for (size_t i = 1; i < count && !error; i++) {
+        if (sorted[i] >> 32 != sorted[i - 1] >> 32) {
+            continue;
+        }
+        uint32_t n = (uint32_t)sorted[i];
+        if (dev->read_only) {
+            bat_set_loaded(&dev->bat, (struct guest_cluster){n}, BAT_ENTRY_BAD);
+        } else {
+            dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "BAT[%" PRIu32 "]=%" PRIu32 ": another guest cluster's", n,
+                    (uint32_t)(sorted[i] >> 32));
+            error = -EUCLEAN;
+        }
+    }
+    free(sorted);
+    return error;
+}
+
+int load_bat(ploop_dev *dev, uint64_t file_size)
+{
+    uint8_t *bytes = malloc((size_t)LOAD_CHUNK_PAGES * BAT_PAGE_SIZE);
+    int error = bytes ? 0 : -ENOMEM;
+    for (uint32_t page = 0; page < dev->bat.page_count && !error; page += LOAD_CHUNK_PAGES) {
+        uint32_t left = dev->bat.page_count - page;
+        error = load_pages(dev, page, left < LOAD_CHUNK_PAGES ? left : LOAD_CHUNK_PAGES, bytes, file_size);
+    }
+    free(bytes);
+    if (!error && dev->bat.alloc.window < dev->bat.alloc.file_clusters) {
+        error = sort_out_duplicates(dev);
+    }
+    return error;
+}
+
+static uint32_t entry_of(const void *context, uint32_t guest)
+{
+    return bat_entry(context, (struct guest_cluster){guest});
+}
+
+int load_extension(ploop_dev *dev, uint64_t file_size)
+{
+    char message[HEADER_MESSAGE_SIZE];
+    struct extension extension;
+    int error = extension_load(&extension, dev->file, &dev->bat.header, file_size, (struct entry_source){entry_of, &dev->bat});
+    if (error) {
+        return error;
+    }
+    error = extension_writable(&extension, message);
+    if (error) {
+        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "%s", message);
+    } else if (extension.state == EXTENSION_VALID && extension.unknown_transit) {
+        error = -ENOTSUP;
+        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID,
+                "ext_off %" PRIu64 ": a feature that is to be kept, which this version cannot", dev->bat.header.extension_sector);
+    }
+    extension_free(&extension);
+    return error;
+}

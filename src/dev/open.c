@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opening a device.
+ *
+ *     parameters judged -> memory taken -> image read and judged (load.c) -> for writing: SYNC, mark, SYNC -> open
+ *
+ * A failure on the way leaves the file as it was, up to the mark. The mark (R11) goes to the disk by the same writer as every page: the
+ * header is a field of page 0, dirtied with a barrier, and a round does the rest. Nothing that was found in the file counts as
+ * durable before that first SYNC. RECOVER dirties every page, because what was read may be only a dead process's page cache.
+ */
+#include "dev/load.h"
+#include "util/sized.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DELAY_DEFAULT_NS UINT64_C(500000000)
+#define MAX_AGE_DEFAULT_NS UINT64_C(5000000000)
+enum { FAILURE_LIMIT_DEFAULT = 3 };
+
+void ploop_dev_config_init(struct ploop_dev_config *config, size_t size)
+{
+    struct ploop_dev_config defaults = {
+        .size = size,
+        .queue_count = 1,
+        .pio_count = PIO_COUNT_DEFAULT,
+        .page_failure_limit = FAILURE_LIMIT_DEFAULT,
+        .writeback_delay_ns = DELAY_DEFAULT_NS,
+        .writeback_max_age_ns = MAX_AGE_DEFAULT_NS,
+    };
+    memset(config, 0, size);
+    memcpy(config, &defaults, size < sizeof(defaults) ? size : sizeof(defaults));
+}
+
+static int take_config(ploop_dev *dev, const struct ploop_dev_config *given)
+{
+    struct ploop_dev_config *config = &dev->config;
+    ploop_dev_config_init(config, sizeof(*config));
+    if (given) {
+        int error = sized_in(config, sizeof(*config), offsetof(struct ploop_dev_config, reserved), given);
+        if (error) {
+            return error;
+        }
+    }
+    const uint32_t known = PLOOP_DEV_READ_ONLY | PLOOP_DEV_RECOVER | PLOOP_DEV_NO_FAST_PATH | PLOOP_DEV_COMPLETE_IN_RUN |
+                           PLOOP_DEV_RAW_BASE | PLOOP_DEV_INACTIVE;
+    config->queue_count = config->queue_count ? config->queue_count : 1;
+    config->pio_count = config->pio_count ? config->pio_count : PIO_COUNT_DEFAULT;
+    config->page_failure_limit = config->page_failure_limit ? config->page_failure_limit : FAILURE_LIMIT_DEFAULT;
+    if (config->flags & ~known || config->queue_count > CHANNEL_QUEUES_MAX || config->pio_count > PIO_COUNT_MAX ||
+        config->enospc_policy > PLOOP_ENOSPC_PARK || config->writeback_max_age_ns < config->writeback_delay_ns) {
+        return -EINVAL;
+    }
+    if (config->runner_count || config->flags & (PLOOP_DEV_RAW_BASE | PLOOP_DEV_INACTIVE)) {
+        return -ENOTSUP;
+    }
+    if (config->clock) {
+        int error = sized_in(&dev->clock, sizeof(dev->clock), sizeof(dev->clock), config->clock);
+        return error ? error : dev->clock.now_ns ? 0 : -EINVAL;
+    }
+    return 0;
+}
+
+static void *take_aligned(size_t size)
+{
+    void *memory = NULL;
+    if (posix_memalign(&memory, 64, size)) {
+        return NULL;
+    }
+    return memset(memory, 0, size);
+}
+
+static void init_lists(ploop_dev *dev)
+{
+    struct list *lists[] = {&dev->parts_free,
+                            &dev->part_waiters,
+                            &dev->reservations_free,
+                            &dev->space_waiters,
+                            &dev->reclaim_waiters,
+                            &dev->record_waiters,
+                            &dev->parked,
+                            &dev->held};
+    for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
+        list_init(lists[i]);
+    }
+    for (uint32_t i = 0; i < RESERVATION_HASH; i++) {
+        list_init(&dev->reservation_hash[i]);
+    }
+}
+
+/* All the memory requests will ever need. */
+static int take_memory(ploop_dev *dev)
+{
+    uint32_t queues = dev->config.queue_count, pios = dev->config.pio_count;
+    size_t parts = PARTS_MAX, reservations = parts + (size_t)queues * pios + 1024;
+    dev->locks = take_aligned(LOCK_COUNT * sizeof(*dev->locks));
+    dev->queues = take_aligned(queues * sizeof(*dev->queues));
+    dev->parts = calloc(parts, sizeof(*dev->parts));
+    dev->reservations = calloc(reservations, sizeof(*dev->reservations));
+    if (!dev->locks || !dev->queues || !dev->parts || !dev->reservations) {
+        return -ENOMEM;
+    }
+    for (uint32_t i = 0; i < queues; i++) {
+        dev->queues[i].event_fd = -1;
+    }
+    dev->queue_count = queues;
+    for (uint32_t i = 0; i < LOCK_COUNT; i++) {
+        lock_init(&dev->locks[i]);
+    }
+    for (size_t i = 0; i < parts; i++) {
+        part_init(&dev->parts[i], dev, 0);
+        list_append(&dev->parts_free, &dev->parts[i].link);
+    }
+    for (size_t i = 0; i < reservations; i++) {
+        list_append(&dev->reservations_free, &dev->reservations[i].link);
+    }
+    int error = 0;
+    for (uint32_t i = 0; i < queues && !error; i++) {
+        error = queue_init(&dev->queues[i], dev, i, pios);
+    }
+    return error;
+}
+
+void dev_free(ploop_dev *dev)
+{
+    if (!dev) {
+        return;
+    }
+    for (uint32_t i = 0; i < dev->queue_count; i++) {
+        queue_free(&dev->queues[i]);
+    }
+    bat_free(&dev->bat);
+    free(dev->queues);
+    free(dev->locks);
+    free(dev->parts);
+    free(dev->reservations);
+    pthread_cond_destroy(&dev->wait_cond);
+    pthread_mutex_destroy(&dev->wait_mutex);
+    free(dev);
+}
+
+static void set_geometry(ploop_dev *dev, const struct header *header)
+{
+    uint64_t cluster = header->geometry.cluster_size;
+    dev->geometry = header->geometry;
+    dev->cluster_shift = (cluster & (cluster - 1)) == 0 ? (uint32_t)__builtin_ctzll(cluster) : 0;
+    dev->fast_path = !(dev->config.flags & PLOOP_DEV_NO_FAST_PATH);
+}
+
+static int read_image(ploop_dev *dev)
+{
+    struct header header;
+    struct ploop_file_info info;
+    int error = load_header(dev, &header, &info);
+    if (error) {
+        return error;
+    }
+    set_geometry(dev, &header);
+    channel_init(&dev->channel, dev->file, &dev->turn, info.max_transfer);
+    error = take_memory(dev);
+    if (error) {
+        return error;
+    }
+    struct alloc_config space = {
+        .file_size = info.file_size, .capabilities = info.capabilities, .extend_bytes_max = dev->config.preallocate_bytes};
+    error = bat_init(&dev->bat, &header, &dev->channel, &space);
+    if (error) {
+        return error;
+    }
+    dev->bat.native_fua = info.capabilities & PLOOP_FILE_CAN_FUA;
+    dev->bat.delay_ns = dev->config.writeback_delay_ns;
+    dev->bat.max_age_ns = dev->config.writeback_max_age_ns;
+    dev->bat.failure_limit = dev->config.page_failure_limit;
+    engine_init(dev);
+    error = load_bat(dev, info.file_size);
+    if (!error && !dev->read_only) {
+        error = load_extension(dev, info.file_size);
+    }
+    return error;
+}
+
+static void mark_in_use(ploop_dev *dev)
+{
+    struct bat *bat = &dev->bat;
+    bool recover = bat->header.in_use == HEADER_IN_USE;
+    bat->header.in_use = HEADER_IN_USE;
+    bat->header.flags &= ~(uint32_t)HEADER_FLAG_EMPTY;
+    bat->header.extension_sector = 0;
+    if (recover) {
+        bat_rewrite_all(bat);
+    } else {
+        bat_header_changed(bat, sync_next(&bat->syncer));
+    }
+}
+
+int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop_dev_config *config, ploop_dev **out)
+{
+    if (!out) {
+        return -EINVAL;
+    }
+    *out = NULL;
+    if (!deltas || count == 0 || !deltas[0]) {
+        return -EINVAL;
+    }
+    if (in_callback()) {
+        return -EDEADLK;
+    }
+    ploop_dev *dev = take_aligned(sizeof(*dev));
+    if (!dev) {
+        return -ENOMEM;
+    }
+    dev->file = deltas[0];
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_mutex_init(&dev->wait_mutex, NULL);
+    pthread_cond_init(&dev->wait_cond, &attributes);
+    pthread_condattr_destroy(&attributes);
+    init_lists(dev);
+
+    int error = take_config(dev, config);
+    if (!error && count > 1) {
+        error = -ENOTSUP;
+    }
+    dev->read_only = dev->config.flags & PLOOP_DEV_READ_ONLY;
+    if (!error && dev->file->ops.attach) {
+        error = dev->file->ops.attach(dev->file->context, dev->config.queue_count);
+    }
+    if (!error) {
+        error = read_image(dev);
+    }
+    if (error) {
+        dev_free(dev);
+        return error;
+    }
+    if (!dev->read_only) {
+        block_control(dev, mark_in_use);
+        error = block_round(dev);
+    }
+    if (error) {
+        dev_log(dev, PLOOP_LOG_ERROR, 2, "the in-use mark cannot be written (error %d)", -error);
+        ploop_dev_abort(dev);
+        return error;
+    }
+    *out = dev;
+    return 0;
+}

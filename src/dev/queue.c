@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Queues: the pool of requests, and the delivery of completions.
+ *
+ * The pool is a stack of indices whose head carries a tag, so that taking and giving back need no lock on any thread. Completions are
+ * pushed by whoever completes and delivered by whoever finds nobody at it: the callbacks of a queue never run at the same time,
+ * and one that submits and completes again from inside does not nest.
+ */
+#include "dev/dev.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+static _Thread_local uint32_t callback_depth;
+
+bool in_callback(void)
+{
+    return callback_depth > 0;
+}
+
+int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_count)
+{
+    queue->dev = dev;
+    queue->index = index;
+    queue->pio_count = pio_count;
+    queue->event_fd = -1;
+    queue->pios = calloc(pio_count, sizeof(*queue->pios));
+    queue->free_next = calloc(pio_count, sizeof(*queue->free_next));
+    if (!queue->pios || !queue->free_next) {
+        return -ENOMEM;
+    }
+    for (uint32_t i = 0; i < pio_count; i++) {
+        pio_init(&queue->pios[i], queue);
+        queue->pios[i].index = i + 1;
+        atomic_store(&queue->free_next[i], i + 1 < pio_count ? i + 2 : 0);
+    }
+    atomic_store(&queue->free_head, 1);
+    if (dev->config.flags & PLOOP_DEV_COMPLETE_IN_RUN) {
+        queue->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        return queue->event_fd < 0 ? -errno : 0;
+    }
+    return 0;
+}
+
+void queue_free(ploop_queue *queue)
+{
+    free(queue->pios);
+    free(queue->free_next);
+    if (queue->event_fd >= 0) {
+        close(queue->event_fd);
+    }
+}
+
+ploop_queue *ploop_dev_queue(ploop_dev *dev, uint32_t index)
+{
+    return index < dev->queue_count ? &dev->queues[index] : NULL;
+}
+
+/* ---- the pool ---- */
+
+static ploop_pio *pool_pop(ploop_queue *queue)
+{
+    uint64_t head = atomic_load(&queue->free_head), next;
+    do {
+        if ((uint32_t)head == 0) {
+            return NULL;
+        }
+        uint32_t below = atomic_load_explicit(&queue->free_next[(uint32_t)head - 1], memory_order_relaxed);
+        next = ((head >> 32) + 1) << 32 | below;
+    } while (!atomic_compare_exchange_weak(&queue->free_head, &head, next));
+    return &queue->pios[(uint32_t)head - 1];
+}
+
+ploop_pio *ploop_pio_get(ploop_queue *queue)
+{
+    ploop_pio *pio = pool_pop(queue);
+    if (!pio) {
+        /* One may have been put before `starved` was there to be seen. */
+        atomic_store(&queue->starved, true);
+        pio = pool_pop(queue);
+        if (pio) {
+            atomic_store(&queue->starved, false);
+        }
+    }
+    if (pio) {
+        pio->op = PIO_NONE;
+        pio->callback = NULL;
+    }
+    return pio;
+}
+
+void ploop_pio_put(ploop_pio *pio)
+{
+    if (!pio) {
+        return;
+    }
+    ploop_queue *queue = pio->queue;
+    assert(pio->index);
+    uint64_t head = atomic_load(&queue->free_head), next;
+    do {
+        atomic_store_explicit(&queue->free_next[pio->index - 1], (uint32_t)head, memory_order_relaxed);
+        next = ((head >> 32) + 1) << 32 | pio->index;
+    } while (!atomic_compare_exchange_weak(&queue->free_head, &head, next));
+    if (atomic_load(&queue->starved) && atomic_exchange(&queue->starved, false)) {
+        dev_event(queue->dev, PLOOP_EVENT_POOL_HAS_ROOM, queue->index);
+    }
+}
+
+/* ---- delivery ---- */
+
+int queue_deliver_all(ploop_queue *queue)
+{
+    int delivered = 0;
+    while (!inbox_is_empty(&queue->done)) {
+        if (atomic_exchange(&queue->delivering, true)) {
+            break;
+        }
+        struct work *work = inbox_take(&queue->done);
+        while (work) {
+            ploop_pio *pio = container_of(work, ploop_pio, work);
+            work = work->next;
+            callback_depth++;
+            pio->callback(pio, pio->result, pio->user_data);
+            callback_depth--;
+            if (queue->event_fd < 0) {
+                atomic_fetch_sub(&queue->in_flight, 1);
+            }
+            delivered++;
+        }
+        atomic_store(&queue->delivering, false);
+    }
+    return delivered;
+}
+
+int queue_deliver(ploop_queue *queue)
+{
+    if (inbox_is_empty(&queue->done)) {
+        return 0;
+    }
+    if (queue->event_fd < 0) {
+        return queue_deliver_all(queue);
+    }
+    uint64_t one = 1;
+    ssize_t written = write(queue->event_fd, &one, sizeof(one));
+    (void)written; /* a full counter is readable too */
+    return 0;
+}
+
+int ploop_queue_run(ploop_queue *queue)
+{
+    if (queue->event_fd >= 0) {
+        uint64_t count;
+        ssize_t got = read(queue->event_fd, &count, sizeof(count));
+        (void)got;
+    }
+    engine_run(queue->dev);
+    return in_callback() ? 0 : queue_deliver_all(queue);
+}
+
+int ploop_queue_poll_fd(ploop_queue *queue)
+{
+    return queue->event_fd >= 0 ? queue->event_fd : -ENOTSUP;
+}

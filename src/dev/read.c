@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: MIT */
+/* Reads that did not take the fast path: of a cluster whose shared lock is held. */
+#include "dev/dev.h"
+
+#include <errno.h>
+
+static void read_done(struct channel_io *io, int result)
+{
+    part_settle(container_of(io, struct part, io), result, 0);
+}
+
+void read_locked(struct part *part)
+{
+    ploop_dev *dev = part->dev;
+    uint32_t entry = bat_entry(&dev->bat, part->cluster);
+    if (entry == 0) {
+        iov_zero(&part->cursor, part->length);
+        part_settle(part, 0, 0);
+    } else if (entry == BAT_ENTRY_BAD) {
+        part_settle(part, -EIO, 0);
+    } else {
+        uint64_t offset = geometry_entry_offset(&dev->geometry, entry) + part->inside;
+        channel_transfer(&part->io, PLOOP_IO_READ, 0, part->cursor, offset, part->length, read_done);
+    }
+}

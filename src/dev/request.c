@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Requests in the engine: cut into parts of one cluster each, put together again at the end.
+ *
+ *     begun -> (PREFLUSH: a round) -> advancing: parts are begun as there are parts to have -> no part live -> completed
+ *     begun -> a round -> completed                                                   a flush
+ *     begun -> page after page, each waited for until durable -> completed            a write of BAT pages
+ *     begun -> held, until resume                                                     on a suspended device
+ *
+ *  1. A pio always has a part of its own, so that it gets on when the device has none left.
+ *  2. After the first error no further part is begun; those that live end by themselves.
+ *  3. A pio that waits for a part is on part_waiters, or its work is posted; nothing else makes it advance meanwhile.
+ *  4. A part that ends inside part_begin() does not recurse: `advancing` leaves the rest to the loop.
+ */
+#include "dev/dev.h"
+
+#include <assert.h>
+#include <errno.h>
+
+static void pio_advance(ploop_pio *pio);
+static void part_free(struct part *part);
+
+struct guest_cluster cluster_of(const ploop_dev *dev, uint64_t offset, uint64_t *inside)
+{
+    uint64_t size = dev->geometry.cluster_size;
+    uint64_t cluster = dev->cluster_shift ? offset >> dev->cluster_shift : offset / size;
+    *inside = offset - cluster * size;
+    return (struct guest_cluster){(uint32_t)cluster};
+}
+
+void part_init(struct part *part, ploop_dev *dev, uint32_t queue)
+{
+    part->dev = dev;
+    list_init(&part->link);
+    channel_io_init(&part->io, &dev->channel, queue);
+}
+
+void pio_init(ploop_pio *pio, ploop_queue *queue)
+{
+    *pio = (ploop_pio){.queue = queue};
+    list_init(&pio->link);
+    part_init(&pio->part, queue->dev, queue->index);
+    pio->part.pio = pio;
+}
+
+int pio_validate(const ploop_pio *pio)
+{
+    static const uint32_t flags_of[] = {
+        [PIO_WRITE] = PLOOP_PIO_FUA | PLOOP_PIO_PREFLUSH,
+        [PIO_ZEROES] = PLOOP_PIO_FUA | PLOOP_PIO_PREFLUSH | PLOOP_PIO_NO_UNMAP | PLOOP_PIO_FAST_ONLY,
+        [PIO_BAT_WRITE] = 0,
+    };
+    const ploop_dev *dev = pio->queue->dev;
+    if (pio->op == PIO_NONE || (!pio->callback && !pio->blocking) || pio->flags & ~flags_of[pio->op]) {
+        return -EINVAL;
+    }
+    if (pio->op == PIO_FLUSH) {
+        return 0;
+    }
+    if (pio->op == PIO_BAT_WRITE) {
+        uint32_t pages = dev->bat.page_count;
+        return pio->length == 0 || pio->offset >= pages || pio->length > pages - pio->offset ? -EINVAL : 0;
+    }
+    uint64_t size = disk_size(dev);
+    if ((pio->offset | pio->length) % SECTOR_SIZE || pio->offset > size || pio->length > size - pio->offset) {
+        return -EINVAL;
+    }
+    if ((pio->op == PIO_READ || pio->op == PIO_WRITE) && pio->length > MAX_REQUEST_BYTES) {
+        return -EINVAL;
+    }
+    return pio->op != PIO_READ && dev->read_only ? -EROFS : 0;
+}
+
+/* ---- the end ---- */
+
+void pio_complete(ploop_pio *pio, int result)
+{
+    ploop_queue *queue = pio->queue;
+    ploop_dev *dev = queue->dev;
+    pio->result = result;
+    if (pio->blocking) {
+        atomic_store(&pio->finished, true);
+        block_wake(dev);
+        atomic_fetch_sub(&queue->in_flight, 1);
+        return;
+    }
+    inbox_push(&queue->done, &pio->work);
+    if (queue->event_fd >= 0) {
+        atomic_fetch_sub(&queue->in_flight, 1);
+    }
+}
+
+static void pio_finish(ploop_pio *pio, int result)
+{
+    assert(pio->live == 0 && pio->parked == 0 && !pio->stuck);
+    pio_complete(pio, result);
+}
+
+/* ---- parts ---- */
+
+static struct part *part_get(ploop_pio *pio)
+{
+    ploop_dev *dev = pio->queue->dev;
+    struct part *part = &pio->part;
+    if (part->busy) {
+        struct list *link = list_take_first(&dev->parts_free);
+        if (!link) {
+            return NULL;
+        }
+        part = container_of(link, struct part, link);
+        part->pooled = true;
+    }
+    part->busy = true;
+    part->pio = pio;
+    part->io.io.pub.queue = pio->queue->index;
+    part->reservation = NULL;
+    part->parked = part->reclaimed = false;
+    part->zeroed = part->parked_ns = 0;
+    return part;
+}
+
+static void part_free(struct part *part)
+{
+    ploop_dev *dev = part->dev;
+    part->busy = false;
+    if (!part->pooled) {
+        return;
+    }
+    part->pio = NULL;
+    list_append(&dev->parts_free, &part->link);
+    struct list *link = list_take_first(&dev->part_waiters);
+    if (link) {
+        turn_enqueue(&dev->turn, &container_of(link, ploop_pio, link)->work);
+    }
+}
+
+/* Whether all a pio still has is parked: then suspend does not wait for it. */
+static void pio_set_stuck(ploop_pio *pio)
+{
+    bool stuck = pio->parked > 0 && pio->parked == pio->live && !pio->advancing;
+    if (stuck != pio->stuck) {
+        pio->stuck = stuck;
+        atomic_fetch_add(&pio->queue->dev->stuck_count, stuck ? 1u : UINT64_MAX);
+    }
+}
+
+void pio_note_parked(ploop_pio *pio, bool parked)
+{
+    pio->parked += parked ? 1u : UINT32_MAX;
+    pio_set_stuck(pio);
+}
+
+static void part_end(struct part *part, int result)
+{
+    ploop_pio *pio = part->pio;
+    if (result && !pio->result) {
+        pio->result = result;
+    }
+    assert(pio->live > 0 && !part->parked);
+    pio->live--;
+    part_free(part);
+    pio_set_stuck(pio);
+    if (!pio->advancing && !pio->waits_for_part) {
+        pio_advance(pio);
+    } else if (!part->pooled && !list_is_empty(&pio->link)) {
+        /* It stands in line for a part, and its own is free again. */
+        list_remove(&pio->link);
+        turn_enqueue(&part->dev->turn, &pio->work);
+    }
+}
+
+void part_unlock(struct part *part)
+{
+    lock_release(&part->lock, &part->dev->turn);
+}
+
+void part_fail_unlocked(struct part *part, int error)
+{
+    part_end(part, error);
+}
+
+static void part_durable(struct durable_wait *wait, int result)
+{
+    part_end(container_of(wait, struct part, durable), result);
+}
+
+void part_settle(struct part *part, int result, uint64_t number)
+{
+    struct bat *bat = &part->dev->bat;
+    part_unlock(part);
+    if (!result && part->pio->flags & PLOOP_PIO_FUA) {
+        result = bat_wait_durable(bat, geometry_page_of(part->cluster), number, &part->durable, part_durable);
+        if (result > 0) {
+            return;
+        }
+    }
+    part_end(part, result);
+}
+
+static void part_locked(struct lock_waiter *waiter)
+{
+    struct part *part = container_of(waiter, struct part, lock);
+    switch (part->pio->op) {
+    case PIO_READ:
+        read_locked(part);
+        break;
+    case PIO_WRITE:
+        write_locked(part);
+        break;
+    default:
+        if (waiter->exclusive) {
+            unmap_locked(part);
+        } else {
+            zero_locked(part);
+        }
+    }
+}
+
+static bool wants_unmap(const struct part *part)
+{
+    const ploop_pio *pio = part->pio;
+    return part->whole && (pio->op == PIO_DISCARD || (pio->op == PIO_ZEROES && !(pio->flags & PLOOP_PIO_NO_UNMAP)));
+}
+
+void part_begin(struct part *part)
+{
+    ploop_dev *dev = part->dev;
+    if (lock_take(lock_of(dev, part->cluster), &part->lock, wants_unmap(part), part_locked)) {
+        part_locked(&part->lock);
+    }
+}
+
+/* The next part's place. Returns its length. */
+static uint64_t part_place(struct part *part, uint64_t next, uint64_t end)
+{
+    const ploop_dev *dev = part->dev;
+    uint64_t cluster_size = dev->geometry.cluster_size;
+    part->cluster = cluster_of(dev, next, &part->inside);
+    uint64_t room = cluster_size - part->inside;
+    part->length = end - next < room ? end - next : room;
+    uint64_t of_disk = disk_size(dev) - (next - part->inside);
+    part->whole = part->inside == 0 && part->length == (of_disk < cluster_size ? of_disk : cluster_size);
+    return part->length;
+}
+
+/* Nothing is mapped at `next`, nobody is about to map it, and nobody waits for it to be durable: a discard steps over it. */
+static bool can_skip(ploop_pio *pio)
+{
+    ploop_dev *dev = pio->queue->dev;
+    uint64_t inside;
+    if (pio->op != PIO_DISCARD) {
+        return false;
+    }
+    struct guest_cluster cluster = cluster_of(dev, pio->next, &inside);
+    return bat_entry(&dev->bat, cluster) == 0 && atomic_load(&lock_of(dev, cluster)->word) == 0;
+}
+
+static void pio_advance(ploop_pio *pio)
+{
+    ploop_dev *dev = pio->queue->dev;
+    pio->advancing = true;
+    while (pio->next < pio->end && !pio->result) {
+        if (can_skip(pio)) {
+            uint64_t left = pio->end - pio->next;
+            pio->next += left < dev->geometry.cluster_size ? left : dev->geometry.cluster_size;
+            continue;
+        }
+        struct part *part = part_get(pio);
+        if (!part) {
+            pio->waits_for_part = true;
+            list_append(&dev->part_waiters, &pio->link);
+            break;
+        }
+        uint64_t length = part_place(part, pio->next, pio->end);
+        part->cursor = pio->cursor;
+        pio->next += length;
+        iov_advance(&pio->cursor, length);
+        pio->live++;
+        part_begin(part);
+    }
+    pio->advancing = false;
+    pio_set_stuck(pio);
+    if (pio->live == 0 && !pio->waits_for_part) {
+        pio_finish(pio, pio->result);
+    }
+}
+
+/* ---- the beginning ---- */
+
+static void pio_cut(ploop_pio *pio)
+{
+    ploop_dev *dev = pio->queue->dev;
+    uint64_t cluster_size = dev->geometry.cluster_size;
+    pio->next = pio->offset;
+    pio->end = pio->offset + pio->length;
+    pio->cursor = (struct iov_cursor){.iov = pio->iov, .count = pio->iov_count};
+    if (pio->op == PIO_DISCARD) {
+        /* Only whole clusters; the disk's last one is whole at the disk's end. */
+        uint64_t over = pio->next % cluster_size;
+        pio->next += over ? cluster_size - over : 0;
+        if (pio->end != disk_size(dev)) {
+            pio->end -= pio->end % cluster_size;
+        }
+    }
+    pio_advance(pio);
+}
+
+static void preflushed(struct round_wait *wait, int result)
+{
+    ploop_pio *pio = container_of(wait, ploop_pio, round);
+    if (result) {
+        pio_finish(pio, result);
+    } else {
+        pio_cut(pio);
+    }
+}
+
+static void flushed(struct round_wait *wait, int result)
+{
+    pio_finish(container_of(wait, ploop_pio, round), result);
+}
+
+static void pages_durable(struct durable_wait *wait, int result);
+
+static void pio_next_page(ploop_pio *pio)
+{
+    struct bat *bat = &pio->queue->dev->bat;
+    int result = 0;
+    while (result == 0 && pio->next < pio->end) {
+        result = bat_wait_durable(bat, (uint32_t)pio->next++, 0, &pio->part.durable, pages_durable);
+    }
+    if (result <= 0) {
+        pio_finish(pio, result);
+    }
+}
+
+static void pages_durable(struct durable_wait *wait, int result)
+{
+    struct part *part = container_of(wait, struct part, durable);
+    if (result) {
+        pio_finish(part->pio, result);
+    } else {
+        pio_next_page(part->pio);
+    }
+}
+
+static void pio_start(ploop_pio *pio)
+{
+    ploop_dev *dev = pio->queue->dev;
+    struct bat *bat = &dev->bat;
+    switch (pio->op) {
+    case PIO_FLUSH:
+        count(&dev->flushes, 1);
+        if (dev->read_only) {
+            pio_finish(pio, 0);
+        } else {
+            bat_join_round(bat, &pio->round, flushed);
+        }
+        break;
+    case PIO_BAT_WRITE:
+        pio->next = pio->offset;
+        pio->end = pio->offset + pio->length;
+        for (uint64_t page = pio->next; page < pio->end; page++) {
+            bat_page_hurry(bat, (uint32_t)page);
+        }
+        pio_next_page(pio);
+        break;
+    default:
+        if (pio->flags & PLOOP_PIO_PREFLUSH) {
+            bat_join_round(bat, &pio->round, preflushed);
+        } else {
+            pio_cut(pio);
+        }
+    }
+}
+
+/* A pio comes to the turn: new, or because it waited for a part. */
+void pio_begin(struct work *work)
+{
+    ploop_pio *pio = container_of(work, ploop_pio, work);
+    ploop_dev *dev = pio->queue->dev;
+    if (pio->waits_for_part) {
+        pio->waits_for_part = false;
+        pio_advance(pio);
+    } else if (dev->aborting) {
+        pio_finish(pio, -ECANCELED);
+    } else if (dev->suspended) {
+        list_append(&dev->held, &pio->link);
+        atomic_fetch_sub(&pio->queue->in_flight, 1);
+    } else {
+        pio_start(pio);
+    }
+}
+
+void pio_restart_held(ploop_dev *dev)
+{
+    struct list *link;
+    while ((link = list_take_first(&dev->held)) != NULL) {
+        ploop_pio *pio = container_of(link, ploop_pio, link);
+        atomic_fetch_add(&pio->queue->in_flight, 1);
+        turn_enqueue(&dev->turn, &pio->work);
+    }
+}

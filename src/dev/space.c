@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Parts that wait for space.
+ *
+ *     space_waiters    for a host cluster; they keep their cluster's lock. alloc.c works for them until it has some, or none.
+ *     record_waiters   for a removal's record; they keep the lock. A reclaim is under way.
+ *     reclaim_waiters  the backend said ENOSPC to a data write; before that is believed, pending clusters are made ripe and
+ *                      punched, once for each part. They keep the lock.
+ *     parked           there is no space, and the policy is to wait for it; they hold nothing. Tried again by the clock and
+ *                      by ploop_dev_retry_parked(), failed after park_timeout_ns and by a close.
+ *
+ * A reclaim is a round of our own: removals become durable, their clusters come back.
+ */
+#include "dev/dev.h"
+
+#include <assert.h>
+#include <errno.h>
+
+#define PARK_RETRY_NS UINT64_C(100000000)
+
+static void parts_again(struct list *parts)
+{
+    struct list *link;
+    while ((link = list_take_first(parts)) != NULL) {
+        struct part *part = container_of(link, struct part, link);
+        part->lock.locked(&part->lock);
+    }
+}
+
+static void take_all(struct list *to, struct list *from)
+{
+    list_init(to);
+    list_move_all(to, from);
+}
+
+/* ---- a host cluster ---- */
+
+void part_wait_for_space(struct part *part)
+{
+    list_append(&part->dev->space_waiters, &part->link);
+}
+
+void space_came(struct alloc *alloc, int result)
+{
+    ploop_dev *dev = container_of(alloc, ploop_dev, bat.alloc);
+    struct list waiters;
+    take_all(&waiters, &dev->space_waiters);
+    if (!result) {
+        parts_again(&waiters);
+        return;
+    }
+    struct list *link;
+    while ((link = list_take_first(&waiters)) != NULL) {
+        struct part *part = container_of(link, struct part, link);
+        part->reclaimed = true; /* alloc.c has done that */
+        if (result == -ENOSPC) {
+            part_no_space(part, result);
+        } else {
+            part_settle(part, result, 0);
+        }
+    }
+}
+
+/* ---- reclaim ---- */
+
+static void reclaim_over(struct round_wait *wait, int result)
+{
+    ploop_dev *dev = container_of(wait, ploop_dev, reclaim_round);
+    (void)result;
+    dev->reclaiming = false;
+    struct list waiters;
+    take_all(&waiters, &dev->record_waiters);
+    parts_again(&waiters);
+}
+
+static void reclaim(ploop_dev *dev)
+{
+    if (!dev->reclaiming) {
+        dev->reclaiming = true;
+        bat_join_round(&dev->bat, &dev->reclaim_round, reclaim_over);
+    }
+}
+
+void part_wait_for_record(struct part *part)
+{
+    part->reclaimed = true;
+    list_append(&part->dev->record_waiters, &part->link);
+    reclaim(part->dev);
+}
+
+static void park(struct part *part)
+{
+    ploop_dev *dev = part->dev;
+    uint64_t now = dev_now(dev);
+    part_unlock(part);
+    if (part->parked_ns == 0) {
+        part->parked_ns = now ? now : 1;
+    }
+    part->parked = true;
+    part->reclaimed = false;
+    if (list_is_empty(&dev->parked)) {
+        dev->park_retry_ns = now + PARK_RETRY_NS;
+    }
+    list_append(&dev->parked, &part->link);
+    dev->parked_count++;
+    pio_note_parked(part->pio, true);
+    atomic_store_explicit(&dev->requests_parked, dev->parked_count, memory_order_relaxed);
+    dev_event(dev, PLOOP_EVENT_PARKED, dev->parked_count);
+}
+
+void part_no_space(struct part *part, int error)
+{
+    ploop_dev *dev = part->dev;
+    struct bat *bat = &dev->bat;
+    if (!part->reclaimed && bat->alloc.pending_count > 0 && !bat_latch(bat)) {
+        part->reclaimed = true;
+        list_append(&dev->reclaim_waiters, &part->link);
+        reclaim(dev);
+        return;
+    }
+    uint64_t age = part->parked_ns ? dev_now(dev) - part->parked_ns : 0;
+    bool late = dev->config.park_timeout_ns && age >= dev->config.park_timeout_ns;
+    if (dev->config.enospc_policy == PLOOP_ENOSPC_PARK && !dev->closing && !late) {
+        park(part);
+    } else {
+        part_settle(part, error, 0);
+    }
+}
+
+/* ---- parked ---- */
+
+static void unpark(struct part *part)
+{
+    ploop_dev *dev = part->dev;
+    part->parked = false;
+    dev->parked_count--;
+    pio_note_parked(part->pio, false);
+    atomic_store_explicit(&dev->requests_parked, dev->parked_count, memory_order_relaxed);
+    if (dev->parked_count == 0) {
+        dev_event(dev, PLOOP_EVENT_RESUMED, 0);
+    }
+}
+
+uint32_t space_retry_parked(ploop_dev *dev, bool all)
+{
+    if (list_is_empty(&dev->parked) || dev->suspended || (!all && dev_now(dev) < dev->park_retry_ns)) {
+        return 0;
+    }
+    struct list parts;
+    take_all(&parts, &dev->parked);
+    struct list *link;
+    uint32_t tried = 0;
+    while ((link = list_take_first(&parts)) != NULL) {
+        struct part *part = container_of(link, struct part, link);
+        unpark(part);
+        part_begin(part);
+        tried++;
+    }
+    return tried;
+}
+
+void space_pump(ploop_dev *dev)
+{
+    struct alloc *alloc = &dev->bat.alloc;
+    if (alloc->pending_count > PENDING_MAX / 2 && !bat_latch(&dev->bat) && dev->bat.stats.pages_failed == 0) {
+        reclaim(dev);
+    }
+    if (!list_is_empty(&dev->reclaim_waiters) && !dev->reclaiming && alloc_is_settled(alloc)) {
+        struct list waiters;
+        take_all(&waiters, &dev->reclaim_waiters);
+        parts_again(&waiters);
+    }
+}
+
+/* At close and abort: nobody waits for space any more. */
+void space_fail_all(ploop_dev *dev, int error)
+{
+    struct list parts;
+    struct list *link;
+    take_all(&parts, &dev->parked);
+    while ((link = list_take_first(&parts)) != NULL) {
+        struct part *part = container_of(link, struct part, link);
+        unpark(part);
+        /* It holds no lock, so it ends without part_settle(). */
+        part_fail_unlocked(part, error);
+    }
+    if (!dev->aborting) {
+        return;
+    }
+    space_came(&dev->bat.alloc, error);
+    take_all(&parts, &dev->reclaim_waiters);
+    list_move_all(&parts, &dev->record_waiters);
+    while ((link = list_take_first(&parts)) != NULL) {
+        part_settle(container_of(link, struct part, link), error, 0);
+    }
+}

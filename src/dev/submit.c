@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Submitting, and the fast path.
+ *
+ * A read or a plain write that lies in one cluster goes to the backend from here, under the cluster's shared lock: no turn, no other
+ * lock, no memory. A read of an unmapped cluster ends here. Everything else is posted to the engine. The fast completion gives
+ * the lock back and delivers; a result that is not simply all of the bytes goes to the engine's channel, which knows what to do.
+ *
+ *  1. The gate is looked at after in_flight was counted up, and closed before in_flight is looked at: a suspend or abort sees every
+ *     request that did not see it.
+ *  2. Between lock_try_shared() and the release the cluster's mapping does not change: removal and relocation hold the lock alone.
+ */
+#include "dev/dev.h"
+
+#include <assert.h>
+#include <errno.h>
+
+static void unlock_fast(struct part *part)
+{
+    lock_release_shared(part->lock.lock, &part->dev->turn);
+}
+
+static void adopted_done(struct channel_io *io, int result)
+{
+    struct part *part = container_of(io, struct part, io);
+    unlock_fast(part);
+    pio_complete(part->pio, result);
+}
+
+/* In the turn: go on with what the backend did not simply do. */
+static void adopt(struct work *work)
+{
+    struct part *part = container_of(work, struct part, work);
+    ploop_pio *pio = part->pio;
+    struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
+    channel_adopt(&part->io, cursor, part->io.result, adopted_done);
+}
+
+static void fast_done(struct file_io *file_io, int64_t result)
+{
+    struct channel_io *io = container_of(file_io, struct channel_io, io);
+    struct part *part = container_of(io, struct part, io);
+    ploop_pio *pio = part->pio;
+    ploop_queue *queue = pio->queue;
+    if (result != (int64_t)pio->length) {
+        io->result = result;
+        part->work.run = adopt;
+        turn_post(&part->dev->turn, &part->work);
+        return;
+    }
+    atomic_fetch_add(&queue->in_flight, 1);
+    unlock_fast(part);
+    pio_complete(pio, 0);
+    queue_deliver(queue);
+    atomic_fetch_sub(&queue->in_flight, 1);
+}
+
+static void fast_send(ploop_queue *queue, ploop_pio *pio, uint64_t offset)
+{
+    struct part *part = &pio->part;
+    struct ploop_io *io = &part->io.io.pub;
+    io->op = pio->op == PIO_READ ? PLOOP_IO_READ : PLOOP_IO_WRITE;
+    io->flags = 0;
+    io->offset = offset;
+    io->length = pio->length;
+    io->iov = pio->iov;
+    io->iov_count = pio->iov_count;
+    part->io.io.done = fast_done;
+    atomic_fetch_add_explicit(&queue->requests_fast, 1, memory_order_relaxed);
+    int refused = file_io_submit(&part->io.io);
+    if (refused) {
+        part->io.result = refused;
+        part->work.run = adopt;
+        turn_enqueue(&queue->dev->turn, &part->work);
+    }
+}
+
+/* True: the request is under way or done. False: it is the engine's. */
+static bool submit_fast(ploop_queue *queue, ploop_pio *pio)
+{
+    ploop_dev *dev = queue->dev;
+    struct part *part = &pio->part;
+    uint64_t inside;
+    if (!dev->fast_path || (pio->op != PIO_READ && pio->op != PIO_WRITE) || pio->flags || atomic_load(&dev->gate) ||
+        pio->length == 0 || pio->length > dev->channel.max_transfer) {
+        return false;
+    }
+    struct guest_cluster cluster = cluster_of(dev, pio->offset, &inside);
+    if (pio->length > dev->geometry.cluster_size - inside) {
+        return false;
+    }
+    part->lock.lock = lock_of(dev, cluster);
+    if (!lock_try_shared(part->lock.lock)) {
+        return false;
+    }
+    uint32_t entry = bat_entry(&dev->bat, cluster);
+    if (entry != 0 && entry != BAT_ENTRY_BAD) {
+        fast_send(queue, pio, geometry_entry_offset(&dev->geometry, entry) + inside);
+        return true;
+    }
+    bool zeros = entry == 0 && pio->op == PIO_READ;
+    if (zeros) {
+        struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
+        iov_zero(&cursor, pio->length);
+    }
+    unlock_fast(part);
+    if (zeros) {
+        atomic_fetch_add_explicit(&queue->requests_fast, 1, memory_order_relaxed);
+        pio_complete(pio, 0);
+    }
+    return zeros;
+}
+
+static int submit_one(ploop_queue *queue, ploop_pio *pio)
+{
+    int error = pio_validate(pio);
+    if (error) {
+        return error;
+    }
+    atomic_fetch_add(&queue->in_flight, 1);
+    atomic_fetch_add_explicit(&queue->requests, 1, memory_order_relaxed);
+    pio->result = 0;
+    if (!submit_fast(queue, pio)) {
+        pio->work.run = pio_begin;
+        turn_enqueue(&queue->dev->turn, &pio->work);
+    }
+    return 0;
+}
+
+int ploop_queue_submit(ploop_queue *queue, ploop_pio *const *pios, uint32_t count)
+{
+    ploop_dev *dev = queue->dev;
+    int error = 0;
+    uint32_t taken = 0;
+    while (taken < count && (error = submit_one(queue, pios[taken])) == 0) {
+        taken++;
+    }
+    if (taken && dev->file->ops.kick) {
+        dev->file->ops.kick(dev->file->context, queue->index);
+    }
+    turn_take(&dev->turn);
+    queue_deliver(queue);
+    return taken ? (int)taken : error;
+}

@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Writes of one cluster, under its shared lock.
+ *
+ * A mapped cluster is overwritten in place. The first write to an unmapped one takes a host cluster and makes a reservation:
+ *
+ *     none --first write--> reserved --a write of it completes--> entered in the map --last write ends--> none
+ *                                    \--------- all of them failed: the host cluster is given back -----/
+ *
+ *  1. Every host cluster taken reads as zeros (alloc.h, invariant 2), so writes to other parts of the same guest cluster may join:
+ *     whichever completes first enters the cluster, and what the others have not written yet is zeros.
+ *  2. The entry enters the map when a write of its data has completed, never earlier: a page that falls due meanwhile cannot publish a
+ *     write that then fails (R1).
+ *  3. Writes hold the cluster's lock shared from before the reservation until after its end, so a discard meets none.
+ */
+#include "dev/dev.h"
+
+#include <assert.h>
+#include <errno.h>
+
+static struct list *hash_of(ploop_dev *dev, struct guest_cluster guest)
+{
+    return &dev->reservation_hash[guest.n % RESERVATION_HASH];
+}
+
+static struct reservation *reservation_find(ploop_dev *dev, struct guest_cluster guest)
+{
+    struct list *hash = hash_of(dev, guest);
+    for (struct list *link = hash->next; link != hash; link = link->next) {
+        struct reservation *reservation = container_of(link, struct reservation, link);
+        if (reservation->guest.n == guest.n) {
+            return reservation;
+        }
+    }
+    return NULL;
+}
+
+/* 0; -EAGAIN: no space now; the error for which allocations are refused. */
+static int reservation_make(ploop_dev *dev, struct guest_cluster guest, struct reservation **made)
+{
+    struct host_cluster host;
+    uint64_t number;
+    if (dev->bat.over_limit) {
+        return dev->bat.allocation_error;
+    }
+    if (alloc_take(&dev->bat.alloc, &host, &number)) {
+        return -EAGAIN;
+    }
+    /* There are as many as there are parts. */
+    struct list *link = list_take_first(&dev->reservations_free);
+    assert(link);
+    struct reservation *reservation = container_of(link, struct reservation, link);
+    *reservation = (struct reservation){.guest = guest, .host = host, .number = number};
+    list_append(hash_of(dev, guest), &reservation->link);
+    *made = reservation;
+    return 0;
+}
+
+static void reservation_leave(ploop_dev *dev, struct reservation *reservation)
+{
+    assert(reservation->users > 0);
+    if (--reservation->users > 0) {
+        return;
+    }
+    if (!reservation->entered) {
+        alloc_give_back(&dev->bat.alloc, reservation->host);
+    }
+    list_remove(&reservation->link);
+    list_append(&dev->reservations_free, &reservation->link);
+}
+
+/* Data that the backend made durable by itself needs no SYNC. */
+static uint32_t data_flags(const struct part *part)
+{
+    return part->pio->flags & PLOOP_PIO_FUA && part->dev->bat.native_fua ? PLOOP_IO_FUA : 0;
+}
+
+static void write_ended(struct part *part, int result)
+{
+    if (result == -ENOSPC) {
+        part_no_space(part, result);
+        return;
+    }
+    uint64_t number = data_flags(part) ? 0 : sync_next(&part->dev->bat.syncer);
+    part_settle(part, result, number);
+}
+
+static void mapped_written(struct channel_io *io, int result)
+{
+    write_ended(container_of(io, struct part, io), result);
+}
+
+static void reserved_written(struct channel_io *io, int result)
+{
+    struct part *part = container_of(io, struct part, io);
+    ploop_dev *dev = part->dev;
+    struct reservation *reservation = part->reservation;
+    if (!result && !reservation->entered) {
+        reservation->entered = true;
+        bat_map(&dev->bat, reservation->guest, reservation->host, reservation->number);
+    }
+    part->reservation = NULL;
+    reservation_leave(dev, reservation);
+    write_ended(part, result);
+}
+
+void write_locked(struct part *part)
+{
+    ploop_dev *dev = part->dev;
+    uint32_t entry = bat_entry(&dev->bat, part->cluster);
+    if (entry) {
+        uint64_t offset = geometry_entry_offset(&dev->geometry, entry) + part->inside;
+        channel_transfer(&part->io, PLOOP_IO_WRITE, data_flags(part), part->cursor, offset, part->length, mapped_written);
+        return;
+    }
+    struct reservation *reservation = reservation_find(dev, part->cluster);
+    int error = reservation ? 0 : reservation_make(dev, part->cluster, &reservation);
+    if (error == -EAGAIN) {
+        part_wait_for_space(part);
+    } else if (error) {
+        part_settle(part, error, 0);
+    } else {
+        reservation->users++;
+        part->reservation = reservation;
+        uint64_t offset = geometry_host_offset(&dev->geometry, reservation->host) + part->inside;
+        channel_transfer(&part->io, PLOOP_IO_WRITE, data_flags(part), part->cursor, offset, part->length, reserved_written);
+    }
+}

@@ -1,0 +1,204 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The states of a channel_io:
+ *
+ *     idle -> sent -> heard (its work is posted) -> sent again, for the rest | waiting on the retry list | idle, `then` called
+ *
+ * `sent` is file_io's SENT. Everything but the step from sent to heard happens in the turn.
+ */
+#include "file/channel.h"
+
+#include <assert.h>
+#include <errno.h>
+
+enum { IOV_COUNT_MAX = 1024 };
+
+static void channel_heard(struct work *work);
+
+static void channel_io_done(struct file_io *file_io, int64_t result)
+{
+    struct channel_io *io = container_of(file_io, struct channel_io, io);
+    io->result = result;
+    turn_post(io->channel->turn, &io->work);
+}
+
+void channel_init(struct channel *channel, ploop_file *file, struct turn *turn, uint64_t max_transfer)
+{
+    *channel = (struct channel){.file = file, .turn = turn, .max_transfer = max_transfer ? max_transfer : UINT64_MAX};
+    list_init(&channel->retry);
+}
+
+void channel_io_init(struct channel_io *io, struct channel *channel, uint32_t queue)
+{
+    file_io_init(&io->io, channel->file, channel_io_done);
+    io->io.pub.queue = queue;
+    io->work.run = channel_heard;
+    io->channel = channel;
+    list_init(&io->link);
+}
+
+static bool is_transfer(const struct channel_io *io)
+{
+    return io->io.pub.op == PLOOP_IO_READ || io->io.pub.op == PLOOP_IO_WRITE;
+}
+
+/* Point the request at as much of what is left as one backend request may carry. */
+static void take_window(struct channel_io *io)
+{
+    struct ploop_io *pub = &io->io.pub;
+    uint64_t length = io->left < io->channel->max_transfer ? io->left : io->channel->max_transfer;
+    if (io->cursor.skip == 0 && io->cursor.count <= IOV_COUNT_MAX && iov_length(io->cursor.iov, io->cursor.count) == length) {
+        pub->iov = io->cursor.iov;
+        pub->iov_count = io->cursor.count;
+    } else {
+        pub->iov_count = iov_window(&io->cursor, length, io->window, CHANNEL_WINDOW, &length);
+        pub->iov = io->window;
+    }
+    pub->length = length;
+}
+
+static void heard_soon(struct channel_io *io, int64_t result)
+{
+    io->result = result;
+    turn_enqueue(io->channel->turn, &io->work);
+}
+
+static void channel_send(struct channel_io *io)
+{
+    struct channel *channel = io->channel;
+    channel->in_flight++;
+    if (channel->cut) {
+        heard_soon(io, -ECANCELED);
+        return;
+    }
+    if (is_transfer(io)) {
+        take_window(io);
+    }
+    io->io.done = channel_io_done;
+    int refused = file_io_submit(&io->io);
+    if (refused) {
+        heard_soon(io, refused);
+    } else {
+        channel->unkicked |= UINT64_C(1) << io->io.pub.queue;
+    }
+}
+
+void channel_transfer(struct channel_io *io, uint32_t op, uint32_t flags, struct iov_cursor cursor, uint64_t offset,
+                      uint64_t length, channel_fn *then)
+{
+    assert(length > 0);
+    io->io.pub.op = op;
+    io->io.pub.flags = flags;
+    io->io.pub.offset = offset;
+    io->cursor = cursor;
+    io->left = length;
+    io->then = then;
+    assert(is_transfer(io));
+    channel_send(io);
+}
+
+void channel_order(struct channel_io *io, uint32_t op, uint64_t offset, uint64_t length, channel_fn *then)
+{
+    struct ploop_io *pub = &io->io.pub;
+    pub->op = op;
+    pub->flags = 0;
+    pub->offset = offset;
+    pub->length = length;
+    pub->iov = NULL;
+    pub->iov_count = 0;
+    io->left = 0;
+    io->then = then;
+    assert(!is_transfer(io));
+    channel_send(io);
+}
+
+/* What the backend said of a request: 1 to send again now, -EAGAIN to send again later, else how it ended. */
+static int judge(struct channel_io *io, int64_t result)
+{
+    if (result == -EAGAIN || result == -EINTR) {
+        return io->channel->cut ? -ECANCELED : -EAGAIN;
+    }
+    if (result < 0) {
+        return result < -4095 ? -EIO : (int)result;
+    }
+    if (!is_transfer(io)) {
+        return 0;
+    }
+    if (result == 0 || (uint64_t)result > io->io.pub.length) {
+        return -EIO;
+    }
+    io->left -= (uint64_t)result;
+    io->io.pub.offset += (uint64_t)result;
+    iov_advance(&io->cursor, (uint64_t)result);
+    return io->left > 0;
+}
+
+static void channel_heard(struct work *work)
+{
+    struct channel_io *io = container_of(work, struct channel_io, work);
+    struct channel *channel = io->channel;
+    assert(channel->in_flight > 0);
+    channel->in_flight--;
+    int verdict = judge(io, io->result);
+    if (verdict == -EAGAIN) {
+        list_append(&channel->retry, &io->link);
+        return;
+    }
+    if (verdict > 0) {
+        channel_send(io);
+    } else {
+        io->then(io, verdict);
+    }
+    channel_retry(channel);
+}
+
+void channel_adopt(struct channel_io *io, struct iov_cursor cursor, int64_t result, channel_fn *then)
+{
+    io->cursor = cursor;
+    io->left = io->io.pub.length;
+    io->then = then;
+    io->channel->in_flight++;
+    heard_soon(io, result);
+}
+
+uint32_t channel_retry(struct channel *channel)
+{
+    if (list_is_empty(&channel->retry)) {
+        return 0;
+    }
+    struct list again;
+    list_init(&again);
+    list_move_all(&again, &channel->retry);
+    struct list *link;
+    uint32_t sent = 0;
+    while ((link = list_take_first(&again)) != NULL) {
+        channel_send(container_of(link, struct channel_io, link));
+        sent++;
+    }
+    return sent;
+}
+
+bool channel_wants_run(const struct channel *channel)
+{
+    return channel->in_flight == 0 && !list_is_empty(&channel->retry);
+}
+
+void channel_kick(struct channel *channel)
+{
+    uint64_t unkicked = channel->unkicked;
+    channel->unkicked = 0;
+    if (!channel->file->ops.kick) {
+        return;
+    }
+    for (uint32_t queue = 0; unkicked; queue++, unkicked >>= 1) {
+        if (unkicked & 1) {
+            channel->file->ops.kick(channel->file->context, queue);
+        }
+    }
+}
+
+void channel_cut(struct channel *channel)
+{
+    channel->cut = true;
+    channel_retry(channel);
+}

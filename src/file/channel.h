@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A channel: how the engine sends requests to one file and hears of their end in its own turn.
+ *
+ * What the backend may do - complete inline, late, on another thread, move a part of the bytes, say EINTR or EAGAIN - ends here.
+ * An engine part sees a request as one step:
+ *
+ *     channel_transfer() / channel_order()  ...  then(io, 0 or -errno)
+ *
+ *  1. `then` runs in a turn, later than the call that began the request, never inside it.
+ *  2. Short transfers are continued; no progress at all is -EIO.
+ *  3. -EAGAIN, from submit or as a result, and -EINTR put the request on the retry list. It is sent again when another request
+ *     makes progress, or by channel_retry(), which a run calls; channel_wants_run() says that nothing else would.
+ *  4. After channel_cut() nothing reaches the backend any more: what is begun ends with -ECANCELED.
+ *
+ * All functions but channel_io_init() belong to the owner of the turn.
+ */
+#ifndef FILE_CHANNEL_H
+#define FILE_CHANNEL_H
+
+#include "file/file.h"
+#include "util/iov.h"
+#include "util/list.h"
+#include "util/work.h"
+
+enum { CHANNEL_WINDOW = 8, CHANNEL_QUEUES_MAX = 64 };
+
+struct channel {
+    ploop_file *file;
+    struct turn *turn;
+    uint64_t max_transfer;
+    uint64_t in_flight; /* begun here and at the backend */
+    uint64_t unkicked;  /* a bit for each queue that was sent to */
+    struct list retry;
+    bool cut;
+};
+
+struct channel_io;
+typedef void channel_fn(struct channel_io *io, int result);
+
+struct channel_io {
+    struct file_io io;
+    struct work work;
+    struct list link;
+    struct channel *channel;
+    channel_fn *then;
+    struct iov_cursor cursor;
+    uint64_t left; /* bytes of a transfer still to be moved */
+    int64_t result;
+    struct iovec window[CHANNEL_WINDOW];
+};
+
+void channel_init(struct channel *channel, ploop_file *file, struct turn *turn, uint64_t max_transfer);
+void channel_io_init(struct channel_io *io, struct channel *channel, uint32_t queue);
+
+/* READ or WRITE. The iovec array behind the cursor stays valid until `then`. */
+void channel_transfer(struct channel_io *io, uint32_t op, uint32_t flags, struct iov_cursor cursor, uint64_t offset,
+                      uint64_t length, channel_fn *then);
+
+/* SYNC, ALLOCATE, PUNCH, TRUNCATE. */
+void channel_order(struct channel_io *io, uint32_t op, uint64_t offset, uint64_t length, channel_fn *then);
+
+/*
+ * Go on with a transfer that was sent to the file directly, past the channel: `result` is what its submit or its completion said.
+ * pub.offset and pub.length stand as they were sent.
+ */
+void channel_adopt(struct channel_io *io, struct iov_cursor cursor, int64_t result, channel_fn *then);
+
+/* Send what waits on the retry list, each once. Returns how many. */
+uint32_t channel_retry(struct channel *channel);
+bool channel_wants_run(const struct channel *channel);
+
+/* The end of a batch. */
+void channel_kick(struct channel *channel);
+
+void channel_cut(struct channel *channel);
+
+#endif

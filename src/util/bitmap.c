@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/* Plain words of 64 bits; large bitmaps come from calloc, so that what is never touched takes no memory. */
+#include "util/bitmap.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+int bitmap_init(struct bitmap *bitmap, uint64_t bits)
+{
+    uint64_t words = bits / 64 + 1;
+    bitmap->bits = bits;
+    bitmap->words = words > SIZE_MAX / sizeof(uint64_t) ? NULL : calloc((size_t)words, sizeof(uint64_t));
+    return bitmap->words ? 0 : -ENOMEM;
+}
+
+void bitmap_free(struct bitmap *bitmap)
+{
+    free(bitmap->words);
+    bitmap->words = NULL;
+}
+
+void bitmap_set_first(struct bitmap *bitmap, uint64_t count)
+{
+    assert(count <= bitmap->bits);
+    memset(bitmap->words, 0xff, (size_t)(count / 64 * sizeof(uint64_t)));
+    for (uint64_t bit = count / 64 * 64; bit < count; bit++) {
+        bitmap_set(bitmap, bit);
+    }
+}
+
+bool bitmap_set(struct bitmap *bitmap, uint64_t bit)
+{
+    assert(bit < bitmap->bits);
+    uint64_t mask = UINT64_C(1) << bit % 64;
+    bool was_clear = !(bitmap->words[bit / 64] & mask);
+    bitmap->words[bit / 64] |= mask;
+    return was_clear;
+}
+
+bool bitmap_clear(struct bitmap *bitmap, uint64_t bit)
+{
+    assert(bit < bitmap->bits);
+    uint64_t mask = UINT64_C(1) << bit % 64;
+    bool was_set = (bitmap->words[bit / 64] & mask) != 0;
+    bitmap->words[bit / 64] &= ~mask;
+    return was_set;
+}
+
+bool bitmap_test(const struct bitmap *bitmap, uint64_t bit)
+{
+    assert(bit < bitmap->bits);
+    return bitmap->words[bit / 64] >> bit % 64 & 1;
+}
+
+uint64_t bitmap_next_set(const struct bitmap *bitmap, uint64_t from, uint64_t end)
+{
+    assert(end <= bitmap->bits);
+    while (from < end) {
+        uint64_t word = bitmap->words[from / 64] >> from % 64;
+        if (word) {
+            from += (uint64_t)__builtin_ctzll(word);
+            return from < end ? from : end;
+        }
+        from = (from / 64 + 1) * 64;
+    }
+    return end;
+}
+
+uint64_t bitmap_run(const struct bitmap *bitmap, uint64_t from, uint64_t limit)
+{
+    uint64_t count = 0;
+    while (count < limit && from + count < bitmap->bits && bitmap_test(bitmap, from + count)) {
+        count++;
+    }
+    return count;
+}

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: MIT */
+/* The inbox is a stack that its one consumer takes whole and reverses; the turn is a flag around its consumption. */
+#include "util/work.h"
+
+#include <stddef.h>
+
+bool inbox_push(struct inbox *inbox, struct work *work)
+{
+    struct work *head = atomic_load_explicit(&inbox->head, memory_order_relaxed);
+    do {
+        work->next = head;
+    } while (!atomic_compare_exchange_weak_explicit(&inbox->head, &head, work, memory_order_seq_cst, memory_order_relaxed));
+    return head == NULL;
+}
+
+struct work *inbox_take(struct inbox *inbox)
+{
+    struct work *stack = atomic_exchange_explicit(&inbox->head, NULL, memory_order_acquire);
+    struct work *oldest = NULL;
+    while (stack) {
+        struct work *next = stack->next;
+        stack->next = oldest;
+        oldest = stack;
+        stack = next;
+    }
+    return oldest;
+}
+
+bool inbox_is_empty(const struct inbox *inbox)
+{
+    return atomic_load(&inbox->head) == NULL;
+}
+
+static void turn_work_off(struct turn *turn)
+{
+    struct work *work;
+    while ((work = inbox_take(&turn->inbox)) != NULL) {
+        while (work) {
+            struct work *next = work->next;
+            work->run(work);
+            work = next;
+        }
+        turn->pump(turn);
+    }
+}
+
+void turn_take(struct turn *turn)
+{
+    bool took = false;
+    /* Looking again after giving the turn back: work may have come from one who saw it taken. */
+    while (!inbox_is_empty(&turn->inbox)) {
+        if (atomic_exchange(&turn->owned, true)) {
+            break;
+        }
+        turn_work_off(turn);
+        atomic_store(&turn->owned, false);
+        took = true;
+    }
+    if (took) {
+        turn->leave(turn);
+    }
+}
+
+void turn_enqueue(struct turn *turn, struct work *work)
+{
+    inbox_push(&turn->inbox, work);
+}
+
+void turn_post(struct turn *turn, struct work *work)
+{
+    atomic_fetch_add(&turn->visitors, 1);
+    inbox_push(&turn->inbox, work);
+    turn_take(turn);
+    atomic_fetch_sub(&turn->visitors, 1);
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Work and turns: how the engine's state is changed by one thread at a time although anybody may bring work.
+ *
+ * Whoever has work posts it; whoever finds the turn free takes it and does everything that was posted, the others' work too,
+ * until nothing is left. Nobody ever waits for the turn, so it cannot be part of a deadlock.
+ *
+ *  1. work->run is called once for each post, by the owner of the turn, in the order of the posts of one thread.
+ *  2. A work item is posted again only after its run has begun.
+ *  3. `pump` runs after each batch of work and before the turn is given back, `leave` after it was given back: what must not
+ *     happen under the turn (callbacks into the embedder) happens there.
+ */
+#ifndef UTIL_WORK_H
+#define UTIL_WORK_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct work;
+typedef void work_fn(struct work *work);
+
+struct work {
+    struct work *next;
+    work_fn *run;
+};
+
+/* Many producers, one consumer that takes everything at once. */
+struct inbox {
+    _Atomic(struct work *) head;
+};
+
+struct turn {
+    struct inbox inbox;
+    atomic_bool owned;
+    _Atomic uint32_t visitors; /* threads inside turn_post(): the turn must outlive them */
+    void (*pump)(struct turn *turn);
+    void (*leave)(struct turn *turn);
+};
+
+/* True where the inbox was empty before. */
+bool inbox_push(struct inbox *inbox, struct work *work);
+
+/* Everything, oldest first; NULL for nothing. */
+struct work *inbox_take(struct inbox *inbox);
+
+bool inbox_is_empty(const struct inbox *inbox);
+
+/*
+ * Post work and do it, unless the turn's owner will. For threads that nobody else holds back from freeing the turn: it is safe until
+ * `visitors` is 0 again.
+ */
+void turn_post(struct turn *turn, struct work *work);
+
+/* Take a turn if it is free and there is work. */
+void turn_take(struct turn *turn);
+
+/* Enqueue only: for the owner, or where a turn_take() follows. */
+void turn_enqueue(struct turn *turn, struct work *work);
+
+#endif
