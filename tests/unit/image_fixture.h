@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Images for tests of the operations on them: bytes in memory behind a backend that counts, fails on demand, and remembers what was
+ * done to it; and a builder of small images, right or wrong.
+ */
+#ifndef IMAGE_FIXTURE_H
+#define IMAGE_FIXTURE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <ploop/file.h>
+#include <ploop/image.h>
+
+enum { FIXTURE_OPS_MAX = 4096, FIXTURE_OP_KINDS = PLOOP_IO_TRUNCATE + 1 };
+
+struct fixture_op {
+    uint32_t op;
+    uint64_t offset, length;
+    uint8_t *data; /* of a WRITE */
+};
+
+struct fixture {
+    ploop_file *file;
+    uint8_t *bytes; /* capacity is size rounded up generously */
+    uint64_t size, capacity;
+    uint32_t capabilities;
+    uint64_t claimed_size; /* not 0: what get_info says; reads between size and it give zeros */
+    uint32_t fail_op;      /* PLOOP_IO_ ...: requests of this kind fail ... */
+    uint64_t fail_from;    /* ... from this one on, 1 the first; 0: none */
+    uint64_t fail_count;   /* ... this many */
+    uint64_t fail_offset;  /* not 0: only those that touch this byte */
+    int fail_error;
+    uint64_t counts[FIXTURE_OP_KINDS];
+    struct fixture_op log[FIXTURE_OPS_MAX]; /* what changed the file, and SYNCs, in their order */
+    uint32_t log_size;
+};
+
+/* A file that holds a copy of those bytes. */
+void fixture_open(struct fixture *fixture, const void *bytes, uint64_t size);
+void fixture_close(struct fixture *fixture);
+/* Forget the counts and the log. */
+void fixture_reset(struct fixture *fixture);
+
+/* How an image is to be built; zero means the value behind it. */
+struct image_plan {
+    uint32_t version;         /* 2 */
+    uint32_t cluster_sectors; /* 8 */
+    uint32_t entries;         /* 1100: two BAT pages */
+    uint64_t sectors;         /* what the entries cover */
+    uint32_t in_use;
+    uint32_t flags;
+    uint64_t extension_sector;
+    uint32_t data_off;      /* the first place that is right */
+    uint32_t host_clusters; /* 6 */
+    const uint32_t *map;    /* pairs: guest cluster, host cluster + 1; 0, 0 ends it. NULL: 0-1 1-2 2-3 3-4 1099-5, the last one leaked */
+};
+
+#define MAP_NONE ((const uint32_t[]){0, 0})
+
+/* Its bytes, malloc'ed. Host cluster n is filled with 0xA0 + n. */
+uint8_t *image_build(const struct image_plan *plan, uint64_t *size);
+void fixture_open_image(struct fixture *fixture, const struct image_plan *plan);
+
+uint64_t image_data_start(const uint8_t *image);
+uint32_t image_entry(const uint8_t *image, uint32_t guest_cluster);
+void image_set_entry(uint8_t *image, uint32_t guest_cluster, uint32_t entry);
+/* The entry that names a host cluster. */
+uint32_t image_entry_for(const uint8_t *image, uint32_t host);
+
+/* An extension cluster under construction. */
+struct extension_plan {
+    uint8_t *bytes; /* the cluster, zeroed by the caller */
+    uint32_t size, end;
+};
+void extension_begin(struct extension_plan *plan, uint8_t *cluster, uint32_t size);
+void extension_add(struct extension_plan *plan, uint64_t magic, uint64_t flags, const void *data, uint32_t size);
+void extension_add_bitmap(struct extension_plan *plan, uint64_t sectors, uint32_t granularity, uint32_t l1_size, const uint64_t *l1);
+void extension_end(struct extension_plan *plan);
+
+/* A check with everything reported into counts by kind. */
+struct check_outcome {
+    int err;
+    struct ploop_check_result result;
+    uint64_t kinds[PLOOP_CHECK_READ + 1];
+    struct ploop_check_record last;
+    char last_text[256];
+};
+void run_check(struct fixture *fixture, uint32_t repair, struct check_outcome *outcome);
+
+/* As the oracle judges the bytes: 0 clean, 1 no image, 2 corrupt, 3 leaks. */
+int oracle_status(const uint8_t *bytes, uint64_t size);
+
+#endif

@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MIT */
+/* What an image says of itself, and that looking changes nothing. */
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "image_fixture.h"
+#include "util/bytes.h"
+
+static struct fixture fixture;
+static struct ploop_image_info info;
+
+static int probe(const struct image_plan *plan)
+{
+    fixture_open_image(&fixture, plan);
+    memset(&info, 0xFF, sizeof(info));
+    info.size = sizeof(info);
+
+    int err = ploop_image_probe(fixture.file, &info);
+
+    ck_assert_uint_eq(fixture.log_size, 0);
+    ck_assert_uint_eq(info.file_size, fixture.size);
+    fixture_close(&fixture);
+    return err;
+}
+
+START_TEST(fields)
+{
+    for (uint32_t version = 1; version <= 2; version++) {
+        const struct image_plan plan = {.version = version, .sectors = 8799};
+
+        ck_assert_int_eq(probe(&plan), 0);
+        ck_assert_uint_eq(info.version, version);
+        ck_assert_uint_eq(info.flags, 0);
+        ck_assert_uint_eq(info.disk_size, 8799 * 512);
+        ck_assert_uint_eq(info.cluster_size, 4096);
+        ck_assert_uint_eq(info.bat_entries, 1100);
+        ck_assert_uint_eq(info.data_offset, version == 1 ? 4608 : 8192);
+        ck_assert_uint_eq(info.extension_offset, 0);
+        ck_assert_uint_eq(info.in_use, 0);
+        ck_assert_str_eq(info.message, "");
+        ck_assert_uint_eq(info.reserved[3], 0);
+    }
+}
+END_TEST
+
+START_TEST(flags)
+{
+    ck_assert_int_eq(probe(&(struct image_plan){.in_use = 0x746F6E59}), 0);
+    ck_assert_uint_eq(info.flags, PLOOP_IMAGE_IN_USE);
+    ck_assert_uint_eq(info.in_use, 0x746F6E59);
+    ck_assert_int_eq(probe(&(struct image_plan){.flags = 1}), 0);
+    ck_assert_uint_eq(info.flags, PLOOP_IMAGE_EMPTY);
+    ck_assert_int_eq(probe(&(struct image_plan){.in_use = 0x312e3276}), 0);
+    ck_assert_uint_eq(info.flags, 0);
+    ck_assert_int_eq(probe(&(struct image_plan){.in_use = 0x312e3276, .extension_sector = 24}), 0);
+    ck_assert_uint_eq(info.flags, PLOOP_IMAGE_EXTENSION);
+    ck_assert_uint_eq(info.extension_offset, 24 * 512);
+    ck_assert_int_eq(probe(&(struct image_plan){.extension_sector = 24}), 0); /* void: it does not count */
+    ck_assert_uint_eq(info.flags, 0);
+    ck_assert_int_eq(probe(&(struct image_plan){.extension_sector = UINT64_MAX / 512 + 1}), 0);
+    ck_assert_uint_eq(info.extension_offset, UINT64_MAX);
+}
+END_TEST
+
+START_TEST(headers_that_cannot_be_trusted)
+{
+    ck_assert_int_eq(probe(&(struct image_plan){.sectors = 8801}), -EUCLEAN);
+    ck_assert_ptr_nonnull(strstr(info.message, "nb_sectors 8801"));
+    ck_assert_int_eq(probe(&(struct image_plan){.flags = 2}), -EUCLEAN);
+    ck_assert_ptr_nonnull(strstr(info.message, "flags 0x2"));
+    fixture_open(&fixture, "WithouFreSpacExt", 16);
+    ck_assert_int_eq(ploop_image_probe(fixture.file, &info), -EINVAL);
+    ck_assert_ptr_nonnull(strstr(info.message, "16 bytes"));
+    fixture_close(&fixture);
+    fixture_open(&fixture, NULL, 0);
+    ck_assert_int_eq(ploop_image_probe(fixture.file, &info), -EINVAL);
+    fixture_close(&fixture);
+}
+END_TEST
+
+START_TEST(parameters_and_backend_errors)
+{
+    fixture_open_image(&fixture, &(struct image_plan){0});
+    info.size = sizeof(info);
+    ck_assert_int_eq(ploop_image_probe(NULL, &info), -EINVAL);
+    ck_assert_int_eq(ploop_image_probe(fixture.file, NULL), -EINVAL);
+    info.size = sizeof(info) - 1;
+    ck_assert_int_eq(ploop_image_probe(fixture.file, &info), -EINVAL);
+    info.size = sizeof(info);
+    fixture.fail_op = PLOOP_IO_READ;
+    fixture.fail_from = 1;
+    fixture.fail_error = EIO;
+    ck_assert_int_eq(ploop_image_probe(fixture.file, &info), -EIO);
+    ck_assert_str_eq(info.message, "");
+    fixture_close(&fixture);
+}
+END_TEST
+
+/* Cut at every byte: never more than an error. */
+START_TEST(truncated_at_every_offset)
+{
+    uint64_t size;
+    uint8_t *image = image_build(&(struct image_plan){.entries = 100, .host_clusters = 1, .map = MAP_NONE}, &size);
+
+    for (uint64_t cut = 0; cut <= size; cut += cut < 600 ? 1 : 37) {
+        struct check_outcome outcome;
+        uint8_t *part = malloc(cut + 1);
+
+        memcpy(part, image, cut);
+        fixture_open(&fixture, part, cut);
+        free(part);
+        info.size = sizeof(info);
+
+        int err = ploop_image_probe(fixture.file, &info);
+        int status = oracle_status(fixture.bytes, cut);
+
+        ck_assert_int_eq(err, status == 1 ? -EINVAL : status == 2 ? -EUCLEAN : 0);
+        run_check(&fixture, 0, &outcome);
+        ck_assert_int_eq(outcome.err, err);
+        ck_assert_uint_eq(fixture.log_size, 0);
+        fixture_close(&fixture);
+    }
+    free(image);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("probe");
+    TCase *tests = tcase_create("probe");
+
+    tcase_add_test(tests, fields);
+    tcase_add_test(tests, flags);
+    tcase_add_test(tests, headers_that_cannot_be_trusted);
+    tcase_add_test(tests, parameters_and_backend_errors);
+    tcase_add_test(tests, truncated_at_every_offset);
+    tcase_set_timeout(tests, 120);
+    suite_add_tcase(suite, tests);
+
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
