@@ -45,6 +45,18 @@ void alloc_fail(uint64_t nth, bool persistent)
     alloc.persistent = persistent;
 }
 
+bool alloc_pause(void)
+{
+    bool was = alloc.active;
+    alloc.active = false;
+    return was;
+}
+
+void alloc_resume(bool was_active)
+{
+    alloc.active = was_active;
+}
+
 uint64_t alloc_calls(void)
 {
     return alloc.calls;

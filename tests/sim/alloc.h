@@ -15,6 +15,9 @@ void alloc_off(void);
 void alloc_count(void);
 /* Fail the Nth call from now, 1 the next; `persistent`: and all that follow. */
 void alloc_fail(uint64_t nth, bool persistent);
+/* Judges work in between: nothing is counted and nothing fails until resumed. Returns what to hand back. */
+bool alloc_pause(void);
+void alloc_resume(bool was_active);
 uint64_t alloc_calls(void);    /* since alloc_count() or alloc_fail() */
 uint64_t alloc_failures(void); /* in all, of the process */
 

@@ -156,7 +156,7 @@ static void check_rules(struct backend *backend, const struct ploop_io *io)
     memcpy(&mark, backend->disk->durable.bytes + 44, sizeof(mark));
     if (mark == 0x746F6E59)
         backend->session_marked = true;
-    if (!backend->session_marked && !(is_page(backend, io) && io->offset == 0))
+    if (!backend->session_marked && !(is_page(backend, io) && io->offset < 4096))
         violation("R11", "%s at %" PRIu64 " before the in-use mark is durable", op_name(io->op), io->offset);
 }
 

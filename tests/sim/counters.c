@@ -53,7 +53,12 @@ void counters_print(const struct counters *all)
     printf("faults:");
     for (unsigned fault = 0; fault < FAULT_COUNT; fault++)
         printf("%s %s %" PRIu64, fault ? "," : "", fault_names[fault], all->faults[fault]);
-    printf("\n\n%-28s", "while (rule, page state)");
+    printf("\n");
+}
+
+void counters_print_cells(const struct counters *all)
+{
+    printf("\n%-28s", "while (rule, page state)");
     for (unsigned fault = 0; fault < FAULT_COUNT; fault++)
         printf(" %8.8s", fault_names[fault]);
     printf("\n");

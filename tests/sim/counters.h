@@ -63,6 +63,7 @@ extern struct counters *counters;
 void counters_fault(enum fault fault, uint32_t rules, uint32_t states);
 void counters_add(struct counters *sum, const struct counters *part);
 void counters_print(const struct counters *all);
+void counters_print_cells(const struct counters *all);
 
 /* Print the cells that are listed as reachable and stayed at zero; how many. */
 unsigned counters_missing(const struct counters *all);

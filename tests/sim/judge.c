@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "../oracle/oracle.h"
+#include "alloc.h"
 #include "memfile.h"
 #include "report.h"
 #include "sim.h"
@@ -168,6 +169,7 @@ void judge_disk(const struct image *image, const struct model *model, const stru
                 const char *name)
 {
     struct scene scene = { .image = image, .model = model, .name = name };
+    bool failing = alloc_pause();
     counters->disks++;
     scene_open(&scene, state);
     bool unclean = scene_check(&scene, false);
@@ -178,6 +180,7 @@ void judge_disk(const struct image *image, const struct model *model, const stru
     counters->recoveries += unclean;
     go_on(&scene, state, unclean);
     sim_free(scene.content);
+    alloc_resume(failing);
 }
 
 struct judging {
@@ -205,7 +208,9 @@ void judge_cuts(struct sim *sim)
 void judge_closed(struct sim *sim)
 {
     struct scene scene = { .image = &sim->image, .model = &sim->model, .name = "after a clean close" };
+    bool failing = alloc_pause();
     scene_open(&scene, &sim->disk.durable);
     scene_check(&scene, true);
     oracle_close(&scene.oracle);
+    alloc_resume(failing);
 }

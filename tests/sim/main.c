@@ -6,6 +6,7 @@
  */
 #include <getopt.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,6 +103,8 @@ static int run_jobs(const struct options *options)
         counters_add(&all, &shared[i]);
     printf("seeds from %" PRIu64 ", %" PRIu64 " seconds\n", options->seed, seconds_now() - started);
     counters_print(&all);
+    if (options->coverage)
+        counters_print_cells(&all);
     if (options->coverage && counters_missing(&all) && !code)
         code = EXIT_MISSING;
     printf("%s\n", code ? "FAILED" : "0 violations");
@@ -164,6 +167,8 @@ int main(int argc, char **argv)
     struct options options = { .seed = 1, .jobs = 1, .steps = STEPS_DEFAULT, .cut_permille = CUT_PERMILLE_DEFAULT };
     parse(argc, argv, &options);
     report_crashes();
+    mallopt(M_MMAP_THRESHOLD, 1 << 30); /* devices are opened and closed by the hundred thousand: keep their memory */
+    mallopt(M_TRIM_THRESHOLD, 1 << 30);
     if (options.scenario)
         return scenarios_run(options.scenario, options.exhaustive);
     if (options.shrink || options.skip || (options.runs == 1 && report_verbose))

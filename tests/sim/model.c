@@ -258,12 +258,22 @@ void model_restart(struct model *model, uint64_t guest_sector, const uint8_t *by
     if (!sector)
         return;
     uint64_t content = named_content(bytes, guest_sector, "after reopening"), id = 0;
+    bool allowed = sector->count == 0;
     for (uint32_t i = 0; i < sector->count; i++) {
         struct version *version = &sector->versions[i];
-        version->done = true;
-        version->complete = version->complete ? version->complete : now;
-        if (version->content == content)
+        if (version->content == content && survives(sector, version)) {
             id = version->id;
+            allowed = true;
+        }
+    }
+    if (!allowed) {
+        print_versions(sector->versions, sector->count);
+        violation("F1", "after reopening: guest sector %" PRIu64 " shows version %" PRIu64, guest_sector, content);
+    }
+    for (uint32_t i = 0; i < sector->count; i++) {
+        struct version *version = &sector->versions[i];
+        version->complete = version->done ? version->complete : now;
+        version->done = true;
     }
     if (durable)
         sector->count = 0;

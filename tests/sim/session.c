@@ -110,6 +110,7 @@ static void abort_device(struct sim *sim)
 /* What the guest finds: every hot sector's content as the oracle reads it becomes the model's. */
 static void adopt(struct sim *sim, bool durable, bool limbo)
 {
+    bool failing = alloc_pause();
     struct oracle oracle;
     struct oracle_memory memory = { sim->disk.current.bytes, sim->disk.current.size };
     char message[160];
@@ -127,14 +128,13 @@ static void adopt(struct sim *sim, bool durable, bool limbo)
             uint64_t sector = (uint64_t)sim->image.hot[i] * sim->image.cluster_sectors + s;
             if (sector >= sim->image.disk_sectors)
                 continue;
-            if (!durable) /* what it reads must have been current, or in flight */
-                model_read(&sim->model, sector, cluster + s * DISK_SECTOR, sim->backend.now, sim->backend.now, "after reopening");
             model_restart(&sim->model, sector, cluster + s * DISK_SECTOR, sim->backend.now, durable, limbo);
         }
     }
     sim->backend.now += 2;
     oracle_close(&oracle);
     sim_free(cluster);
+    alloc_resume(failing);
 }
 
 void session_crash(struct sim *sim)
