@@ -32,12 +32,13 @@ void lock_release_shared(struct cluster_lock *lock, struct turn *turn)
     }
 }
 
-/* The first waiter wants it alone: close the door. True where nobody is inside. */
+/*
+ * The first waiter wants it alone: close the door. True where nobody is inside. The door may be shut already, by an exclusive holder
+ * who has just left and whose `drained` is on its way: then that will grant.
+ */
 static bool close_door(struct cluster_lock *lock)
 {
-    uint32_t before = atomic_fetch_or_explicit(&lock->word, LOCK_EXCLUSIVE, memory_order_acq_rel);
-    assert(!(before & LOCK_EXCLUSIVE));
-    return before == 0;
+    return atomic_fetch_or_explicit(&lock->word, LOCK_EXCLUSIVE, memory_order_acq_rel) == 0;
 }
 
 bool lock_take(struct cluster_lock *lock, struct lock_waiter *waiter, bool exclusive, lock_fn *locked)

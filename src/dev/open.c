@@ -6,7 +6,8 @@
  *
  * A failure on the way leaves the file as it was, up to the mark. The mark (R11) goes to the disk by the same writer as every page: the
  * header is a field of page 0, dirtied with a barrier, and a round does the rest. Nothing that was found in the file counts as
- * durable before that first SYNC. RECOVER dirties every page, because what was read may be only a dead process's page cache.
+ * durable before that first SYNC. RECOVER then dirties every page, because what was read, even the mark itself, may be only a dead
+ * process's page cache.
  */
 #include "dev/load.h"
 #include "util/sized.h"
@@ -183,15 +184,28 @@ static int read_image(ploop_dev *dev)
 static void mark_in_use(ploop_dev *dev)
 {
     struct bat *bat = &dev->bat;
-    bool recover = bat->header.in_use == HEADER_IN_USE;
     bat->header.in_use = HEADER_IN_USE;
     bat->header.flags &= ~(uint32_t)HEADER_FLAG_EMPTY;
     bat->header.extension_sector = 0;
-    if (recover) {
-        bat_rewrite_all(bat);
-    } else {
-        bat_header_changed(bat, sync_next(&bat->syncer));
+    bat_header_changed(bat, sync_next(&bat->syncer));
+}
+
+static void rewrite(ploop_dev *dev)
+{
+    bat_rewrite_all(&dev->bat);
+}
+
+/* Before this, the file is as it was; after it, every page that was found is durable, and the mark with them. */
+static int open_for_writing(ploop_dev *dev)
+{
+    bool recover = dev->bat.header.in_use == HEADER_IN_USE;
+    block_control(dev, mark_in_use);
+    int error = block_round(dev);
+    if (!error && recover) {
+        block_control(dev, rewrite);
+        error = block_round(dev);
     }
+    return error;
 }
 
 int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop_dev_config *config, ploop_dev **out)
@@ -235,8 +249,7 @@ int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop
         return error;
     }
     if (!dev->read_only) {
-        block_control(dev, mark_in_use);
-        error = block_round(dev);
+        error = open_for_writing(dev);
     }
     if (error) {
         dev_log(dev, PLOOP_LOG_ERROR, 2, "the in-use mark cannot be written (error %d)", -error);
