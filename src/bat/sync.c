@@ -78,8 +78,11 @@ static void wake_waiters(struct syncer *syncer, int result)
 static void sync_heard(struct channel_io *io, int result)
 {
     struct syncer *syncer = container_of(io, struct syncer, io);
-    assert(syncer->in_flight && !syncer->error);
+    assert(syncer->in_flight);
     syncer->in_flight = false;
+    if (syncer->error) {
+        return; /* given up while it was under way: everybody has been told */
+    }
     if (result) {
         syncer->error = result;
         atomic_fetch_add_explicit(&syncer->failures, 1, memory_order_relaxed);
@@ -94,4 +97,11 @@ void sync_fail_waiters(struct syncer *syncer, int error)
 {
     assert(error);
     wake_waiters(syncer, error);
+}
+
+void sync_give_up(struct syncer *syncer, int error)
+{
+    if (!syncer->error) {
+        syncer->error = error;
+    }
 }

@@ -54,6 +54,9 @@ void sync_want(struct syncer *syncer, uint64_t number);
 /* Send the next SYNC if one is wanted. */
 void sync_pump(struct syncer *syncer);
 
+/* At an abort: as if the latch had fallen. */
+void sync_give_up(struct syncer *syncer, int error);
+
 /* End all waits with an error. */
 void sync_fail_waiters(struct syncer *syncer, int error);
 

@@ -123,9 +123,7 @@ static void begin_aborting(ploop_dev *dev)
     struct bat *bat = &dev->bat;
     dev->aborting = dev->closing = true;
     atomic_store(&dev->gate, true);
-    if (!bat->syncer.error) {
-        bat->syncer.error = -ECANCELED;
-    }
+    sync_give_up(&bat->syncer, -ECANCELED);
     channel_cut(&dev->channel);
     dev->suspended = false;
     pio_restart_held(dev);

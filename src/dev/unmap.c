@@ -7,6 +7,7 @@
  * write of zeros writes zeros.
  *
  * A part of a cluster, or one that shall keep its space, is an overwrite: punched where that is allowed and possible, else written.
+ * After a failed SYNC no space is given up any more, so it is written then too.
  * What is not mapped reads as zeros already.
  */
 #include "dev/dev.h"
@@ -71,7 +72,7 @@ void zero_locked(struct part *part)
     uint32_t entry = bat_entry(&dev->bat, part->cluster);
     if (entry == 0) {
         part_settle(part, 0, 0);
-    } else if (dev->bat.alloc.can_punch && !(part->pio->flags & PLOOP_PIO_NO_UNMAP)) {
+    } else if (dev->bat.alloc.can_punch && !(part->pio->flags & PLOOP_PIO_NO_UNMAP) && !bat_latch(&dev->bat)) {
         uint64_t offset = geometry_entry_offset(&dev->geometry, entry) + part->inside;
         channel_order(&part->io, PLOOP_IO_PUNCH, offset, part->length, punched);
     } else {
