@@ -303,6 +303,17 @@ void run_check(struct fixture *fixture, uint32_t repair, struct check_outcome *o
     outcome->err = ploop_image_check(fixture->file, &options, &outcome->result);
 }
 
+bool is_instrumented(void)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    return true;
+#else
+    const char *preloaded = getenv("LD_PRELOAD");
+
+    return preloaded && strstr(preloaded, "vgpreload");
+#endif
+}
+
 int oracle_status(const uint8_t *bytes, uint64_t size)
 {
     struct oracle_memory memory = {bytes, size};
