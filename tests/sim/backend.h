@@ -10,7 +10,7 @@
  *  - R17: a write that begins in the BAT area ends in it;
  *  - R7: no punch or truncation while a write to the same place is in flight;
  *  - R11: no change but the header's before the mark is durable;
- *  - R6: after a failed SYNC no write to the BAT area.
+ *  - R6: after a failed SYNC no write to the BAT area, and the file is not cut.
  */
 #ifndef SIM_BACKEND_H
 #define SIM_BACKEND_H
@@ -20,7 +20,11 @@
 #include "counters.h"
 #include "disk.h"
 
-enum { BACKEND_REQUESTS = 256 };
+enum { BACKEND_REQUESTS = 256, BACKEND_RESTS = 16 };
+
+struct rest {
+    uint64_t start, end;
+};
 
 struct request {
     struct ploop_io *io;
@@ -57,6 +61,8 @@ struct backend {
     bool session_marked; /* the mark was found durable in this session */
     bool writable;
     uint64_t idle_waits;
+    struct rest rests[BACKEND_RESTS]; /* what is left of page writes that were cut short */
+    unsigned rest_next;
     uint64_t errors;      /* injected in this session: a request may fail */
     uint64_t sync_errors;
     void (*event)(void *context); /* after each step */
