@@ -254,7 +254,7 @@ void extension_add(struct extension_plan *plan, uint64_t magic, uint64_t flags, 
     store_le64(head + 8, flags);
     store_le32(head + 16, size);
     if (size) {
-        memcpy(head + 24, data, size);
+        memmove(head + 24, data, size);
     }
     plan->end += 24 + (size + 7) / 8 * 8;
 }
