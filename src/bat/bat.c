@@ -88,6 +88,11 @@ void bat_map(struct bat *bat, struct guest_cluster guest, struct host_cluster ho
     page_change(bat, page, sync_is_done(&bat->syncer, number) ? 0 : number);
 }
 
+bool bat_can_keep_track(const struct bat *bat)
+{
+    return alloc_can_pend(&bat->alloc) || bat_latch(bat);
+}
+
 void bat_unmap(struct bat *bat, struct guest_cluster guest)
 {
     uint32_t page = geometry_page_of(guest);
@@ -97,7 +102,9 @@ void bat_unmap(struct bat *bat, struct guest_cluster guest)
     atomic_fetch_sub_explicit(&bat->pages[page].mapped, 1, memory_order_relaxed);
     count(&bat->stats.mapped, UINT64_MAX);
     page_change(bat, page, 0);
-    alloc_pend(&bat->alloc, geometry_host(&bat->geometry, entry), page, bat->pages[page].gen, &bat->pages[page].pending);
+    if (alloc_can_pend(&bat->alloc)) {
+        alloc_pend(&bat->alloc, geometry_host(&bat->geometry, entry), page, bat->pages[page].gen, &bat->pages[page].pending);
+    }
 }
 
 void bat_header_changed(struct bat *bat, uint64_t barrier)

@@ -144,7 +144,13 @@ static inline uint32_t bat_entry(const struct bat *bat, struct guest_cluster gue
 /* Map an unmapped cluster whose data write has completed; `number` is what alloc_take() said. */
 void bat_map(struct bat *bat, struct guest_cluster guest, struct host_cluster host, uint64_t number);
 
-/* Remove a mapping. Only while alloc_can_pend(), and with nothing in flight to the cluster. */
+/* Whether bat_unmap() could keep track of the host cluster now, or need not because nothing will be freed any more. */
+bool bat_can_keep_track(const struct bat *bat);
+
+/*
+ * Remove a mapping, with nothing in flight to the cluster. Where its host cluster cannot be kept track of it is lost to this device:
+ * a leak, to be found at the next open.
+ */
 void bat_unmap(struct bat *bat, struct guest_cluster guest);
 
 /* A change of the header: page 0 is dirty, and its next image carries bat->header as it is then. */

@@ -2,9 +2,8 @@
 /*
  * Discard and writes of zeros.
  *
- * A whole cluster is removed from the map, under its exclusive lock, so that nothing is in flight to its old place (R7). Where that
- * cannot be (no record for the removal, or a SYNC has failed and nothing may be freed) a discard does nothing, which it may, and a
- * write of zeros writes zeros.
+ * A whole cluster is removed from the map, under its exclusive lock, so that nothing is in flight to its old place (R7). What then
+ * becomes of that place is the bat's business.
  *
  * A part of a cluster, or one that shall keep its space, is an overwrite: punched where that is allowed and possible, else written.
  * After a failed SYNC no space is given up any more, so it is written then too.
@@ -80,28 +79,15 @@ void zero_locked(struct part *part)
     }
 }
 
-static void not_unmapped(struct part *part)
-{
-    if (part->pio->op == PIO_DISCARD) {
-        part_settle(part, 0, 0);
-    } else {
-        zero_locked(part);
-    }
-}
-
 void unmap_locked(struct part *part)
 {
     struct bat *bat = &part->dev->bat;
     if (bat_entry(bat, part->cluster) == 0) {
         part_settle(part, 0, 0);
-    } else if (bat_latch(bat)) {
-        not_unmapped(part);
-    } else if (alloc_can_pend(&bat->alloc)) {
+    } else if (bat_can_keep_track(bat) || part->reclaimed) {
         bat_unmap(bat, part->cluster);
         part_settle(part, 0, 0);
-    } else if (!part->reclaimed) {
-        part_wait_for_record(part);
     } else {
-        not_unmapped(part);
+        part_wait_for_record(part);
     }
 }

@@ -96,7 +96,7 @@ int posix_pool_start(struct posix_pool *pool, int64_t (*execute)(void *context, 
         pthread_cond_destroy(&pool->work);
         pthread_mutex_destroy(&pool->mutex);
     }
-    return err;
+    return err ? -ENOMEM : 0; /* not pthread_create's EAGAIN, which would look like a lock */
 }
 
 void posix_pool_submit(struct posix_pool *pool, struct ploop_io *io)

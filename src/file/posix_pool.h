@@ -41,7 +41,7 @@ struct posix_pool {
     void *context;
 };
 
-/* 0, -EAGAIN or -ENOMEM: not even one thread could be started. */
+/* 0, or -ENOMEM: not even one thread could be started. */
 int posix_pool_start(struct posix_pool *pool, int64_t (*execute)(void *context, const struct ploop_io *io), void *context);
 
 void posix_pool_submit(struct posix_pool *pool, struct ploop_io *io);
