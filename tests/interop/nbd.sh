@@ -1,0 +1,509 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# The nbdkit plugin, used by NBD clients that share no code with it; QEMU and the oracle say what is in the file.
+#
+#   nbd.sh BUILD_DIRECTORY
+#
+# Each scenario is a function, run in a subshell and an empty directory; fail() ends it.
+set -u
+export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
+
+build=$(cd "$1" && pwd)
+here=$(cd "$(dirname "$0")" && pwd)
+plugin=$build/tools/nbdkit-ploop-plugin.so
+ploopctl=$build/tools/ploopctl
+oracle="/usr/bin/python3 $here/../oracle/ploop_oracle.py"
+work=$(mktemp -d "${TMPDIR:-/tmp}/ploop-nbd.XXXXXX")
+cd "$work" || exit 1
+sock=$work/sock
+uri="nbd+unix:///?socket=$sock"
+log=$work/server.log
+
+end_processes() {
+    local file
+    for file in "$work"/*.pid; do
+        if [[ -s $file ]]; then kill -9 "$(cat "$file")" 2>/dev/null; fi
+    done
+    rm -f "$work"/*.pid
+}
+trap 'end_processes; rm -rf "$work"' EXIT
+
+# ---- what the scenarios use ----
+
+fail() {
+    echo "    $*" >&2
+    exit 1
+}
+
+same() { [[ $1 == "$2" ]] || fail "$3: expected '$2', got '$1'"; }
+
+# serve ARGUMENTS...: nbdkit in the foreground, but of this script; its messages in $log.
+serve() {
+    rm -f "$sock" server.pid
+    nbdkit --foreground --unix "$sock" --pidfile server.pid "$@" >"$log" 2>&1 &
+    server=$!
+    for ((i = 0; i < 200; i++)); do
+        if [[ -s server.pid ]]; then return; fi
+        kill -0 "$server" 2>/dev/null || break
+        sleep 0.05
+    done
+    fail "nbdkit did not start: $(cat "$log")"
+}
+
+kill_server() {
+    kill -9 "$server"
+    wait "$server" 2>/dev/null
+    rm -f server.pid
+}
+
+# A clean end says nothing; $1 allows lines that the scenario provoked.
+stop_server() {
+    local status=0
+    kill "$server"
+    wait "$server" || status=$?
+    rm -f server.pid
+    same "$status" 0 "nbdkit's exit status"
+    same "$(grep -v "${1:-no such line}" "$log")" "" "nbdkit's messages"
+}
+
+# refused TEXT ARGUMENTS...: nbdkit does not start, and one line says TEXT.
+refused() {
+    local text=$1 status=0
+    shift
+    timeout 10 nbdkit --foreground --unix "$sock" "$@" >"$log" 2>&1 || status=$?
+    same "$status" 1 "exit status of nbdkit $*"
+    same "$(wc -l <"$log")" 1 "lines of message for nbdkit $* ($(cat "$log"))"
+    grep -q -- "$text" "$log" || fail "nbdkit $*: '$text' is not said by: $(cat "$log")"
+}
+
+create() { "$ploopctl" create "$@" || fail "ploopctl create $*"; }
+
+# client CODE: Python with `h`, a connection, and `second()`, another one; libnbd lets what is not aligned pass.
+client() {
+    URI=$uri /usr/bin/python3 - <<PYTHON || fail "the client failed; the server said: $(cat "$log")"
+import errno, os, time
+import nbd
+
+def second():
+    handle = nbd.NBD()
+    handle.set_strict_mode(handle.get_strict_mode() & ~nbd.STRICT_ALIGN & ~nbd.STRICT_BOUNDS)
+    handle.add_meta_context("base:allocation")
+    handle.connect_uri(os.environ["URI"])
+    return handle
+
+def fails(number, call, *arguments):
+    try:
+        call(*arguments)
+    except nbd.Error as error:
+        assert error.errnum == number, f"{error} instead of {os.strerror(number)}"
+    else:
+        raise AssertionError(f"{os.strerror(number)} did not come")
+
+def extents(length, offset, flags=0):
+    """A list of (length, flags)."""
+    found = []
+    def take(context, at, entries, error):
+        found.extend(zip(entries[::2], entries[1::2]))
+    h.block_status(length, offset, take, flags)
+    return found
+
+M = 1 << 20
+h = second()
+$1
+PYTHON
+}
+
+# A client that is turned away when it connects.
+no_client() {
+    if (client '') 2>/dev/null; then fail "a client was let in: $1"; fi
+}
+
+# qemu_serves OPTION...: qemu-nbd has a.hds open until qemu_ends.
+qemu_serves() { qemu-nbd "$@" -f parallels -k "$work/qemu.sock" --pid-file=qemu.pid --fork a.hds >out 2>&1 || fail "qemu-nbd: $(cat out)"; }
+qemu_ends() {
+    local pid
+    pid=$(cat qemu.pid)
+    kill "$pid"
+    while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
+    rm -f qemu.pid
+}
+
+# in_file OFFSET LENGTH: what the oracle reads from the image, as the file is now.
+in_file() { $oracle read "$1" "$2" a.hds; }
+bytes() { head -c "$2" /dev/zero | tr '\0' "$1"; }
+mapped() { $oracle map a.hds | wc -l; }
+
+# What was given back lies inside the file, referred to by nothing: a leak to a checker, and no error.
+no_errors() {
+    $oracle check a.hds >out
+    local status=$?
+    ((status == 0 || status == 3)) || fail "$(cat out)"
+}
+
+# ---- scenarios ----
+
+test_wrong_parameters_are_refused_with_one_line() {
+    create --size 8M a.hds
+    head -c 1M /dev/zero >zeros
+    : >empty
+    refused "no image was given" "$plugin"
+    refused "image= needs the name" "$plugin" image=
+    refused "there can be only one image" "$plugin" a.hds image=b.hds
+    refused "unknown parameter runners=4" "$plugin" a.hds runners=4
+    refused "backend=uring: this version has posix only" "$plugin" a.hds backend=uring
+    refused "error: delay: " "$plugin" a.hds delay=soon
+    refused "error: max-age: " "$plugin" a.hds max-age=-1
+    refused "max-age=10 is less than delay=20" "$plugin" a.hds delay=20 max-age=10
+    refused "could not decipher boolean" "$plugin" a.hds recover=perhaps
+    refused "$work/none.hds: cannot open: No such file" "$plugin" none.hds
+    refused "$work/zeros: cannot be served" "$plugin" zeros
+    refused "$work/empty: cannot be served" "$plugin" empty
+    refused "$work: cannot open" "$plugin" "$work"
+    refused "max-age=10 is less than delay=20" "$plugin" a.hds delay=20 max-age=10 backend=posix direct=0
+}
+
+test_what_is_offered() {
+    create --size 10000000K a.hds
+    serve "$plugin" a.hds
+    client '
+assert h.get_size() == 10240000000, h.get_size()
+assert [h.get_block_size(which) for which in (nbd.SIZE_MINIMUM, nbd.SIZE_PREFERRED, nbd.SIZE_MAXIMUM)] == [512, 4096, 64 * M]
+for can in (h.can_flush, h.can_fua, h.can_trim, h.can_zero, h.can_fast_zero, h.can_multi_conn, h.can_cache):
+    assert can(), can
+assert h.can_meta_context("base:allocation") and not h.is_read_only() and not h.is_rotational()
+h.cache(M, 0)'
+    stop_server
+    same "$(nm -D --defined-only "$plugin" | cut -d' ' -f3)" plugin_init "what the plugin exports"
+    [[ $(nbdkit "$plugin" --dump-plugin) == *ploop_version=2.* ]] || fail "--dump-plugin does not tell the version"
+}
+
+test_parallel_copy_is_identical() {
+    local cluster
+    for cluster in 4K 64K 1M; do
+        rm -f a.hds
+        truncate -s 40M raw
+        dd if=/dev/urandom of=raw bs=1M count=12 seek=3 conv=notrunc status=none
+        dd if=/dev/urandom of=raw bs=1000 count=9000 seek=20000 conv=notrunc status=none
+        create --size 40M --cluster $cluster a.hds
+        serve "$plugin" a.hds
+        nbdcopy --connections=4 --requests=64 --threads=4 --flush raw "$uri" || fail "nbdcopy"
+        nbdcopy --connections=4 --requests=64 --threads=4 "$uri" back || fail "nbdcopy back"
+        cmp raw back || fail "what was copied back differs"
+        stop_server
+        qemu-img compare -f raw -F parallels raw a.hds >out 2>&1 || fail "cluster $cluster: $(cat out)"
+        $oracle check a.hds >out || fail "cluster $cluster: $(cat out)"
+    done
+}
+
+# A slow file would show it by time; here the kernel does: while the server is stopped nothing is answered, and afterwards all is.
+test_requests_are_in_flight_together() {
+    create --size 64M a.hds
+    serve "$plugin" a.hds
+    client '
+done = []
+def finished(error):
+    done.append(error.value)
+    return 1
+for at in range(64):
+    h.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(b"%c" % at) * 65536), at * M, finished)
+assert h.aio_in_flight() + len(done) == 64
+while len(done) < 64:
+    h.poll(-1)
+assert not any(done)
+for at in range(64):
+    assert h.pread(65536, at * M) == b"%c" % at * 65536'
+    stop_server
+}
+
+test_fua_and_flush_publish_and_a_plain_write_does_not() {
+    create --size 64M --cluster 64K a.hds
+    serve "$plugin" a.hds delay=3600000 max-age=3600000
+    client 'h.pwrite(b"p" * 65536, 0)'
+    same "$(mapped)" 0 "clusters mapped in the file after a plain write"
+    client 'h.pwrite(b"f" * 4096, 4 * M, nbd.CMD_FLAG_FUA)'
+    cmp <(in_file $((4 << 20)) 4096) <(bytes f 4096) || fail "a FUA write is not in the file"
+    client 'h.pwrite(b"x" * 4096, 8 * M); second().flush()'
+    cmp <(in_file $((8 << 20)) 4096) <(bytes x 4096) || fail "a flush on another connection does not cover a write"
+    cmp <(in_file 0 65536) <(bytes p 65536) || fail "a flush does not cover the earlier write"
+    kill_server
+
+    # Unclean: refused for writing, said at the start already, served read-only and with recover=1.
+    serve "$plugin" a.hds
+    no_client "for writing to an unclean image"
+    grep -q "warning: not closed cleanly" "$log" || fail "no warning: $(cat "$log")"
+    grep -q "$work/a.hds: cannot open: not closed cleanly" "$log" || fail "no reason: $(cat "$log")"
+    kill_server
+    serve -r "$plugin" a.hds
+    client 'assert h.pread(4096, 8 * M) == b"x" * 4096'
+    stop_server "warning: not closed cleanly"
+    serve "$plugin" a.hds recover=1
+    client '
+assert h.pread(65536, 0) == b"p" * 65536
+assert h.pread(M, 4 * M) == b"f" * 4096 + bytes(M - 4096)
+assert h.pread(M, 8 * M) == b"x" * 4096 + bytes(M - 4096)'
+    stop_server
+    no_errors
+}
+
+test_the_deadline_writes_the_map() {
+    local begin
+    create --size 64M --cluster 64K a.hds
+    serve "$plugin" a.hds delay=2000 max-age=10000
+    begin=$SECONDS
+    client 'h.pwrite(b"d" * 4096, 0)'
+    same "$(mapped)" 0 "clusters mapped in the file before the deadline"
+    while [[ $(mapped) == 0 ]]; do
+        ((SECONDS - begin < 20)) || fail "the deadline came and the map was not written"
+        sleep 0.1
+    done
+    ((SECONDS - begin >= 1)) || fail "the map was written before its deadline"
+    cmp <(in_file 0 4096) <(bytes d 4096) || fail "what the map shows is not what was written"
+    stop_server
+}
+
+test_the_maximum_age_writes_a_page_that_is_always_hot() {
+    create --size 64M --cluster 64K a.hds
+    serve "$plugin" a.hds delay=1500 max-age=2000
+    client '
+for at in range(40):
+    h.pwrite(b"h" * 512, at * 65536)
+    time.sleep(0.1)'
+    # The last change is younger than the delay, so only the age can have written it.
+    (($(mapped) > 0)) || fail "a page that keeps changing was not written"
+    stop_server
+    same "$(mapped)" 40 "clusters mapped after the close"
+}
+
+test_trim_and_zero() {
+    create --size 32M --cluster 1M a.hds
+    serve "$plugin" a.hds
+    client '
+h.pwrite(b"a" * 16 * M, 0)
+h.flush()
+assert extents(32 * M, 0) == [(16 * M, 0), (16 * M, 3)], extents(32 * M, 0)
+
+h.zero(M + 512, 512, nbd.CMD_FLAG_NO_HOLE)
+assert h.pread(2 * M, 0) == b"a" * 512 + bytes(M + 512) + b"a" * (M - 1024)
+assert extents(2 * M, 0) == [(2 * M, 0)], "space was to be kept"
+
+h.zero(3 * M, 2 * M)
+assert h.pread(4 * M, 2 * M) == bytes(3 * M) + b"a" * M
+
+h.zero(4096, 6 * M + 512)
+assert h.pread(M, 6 * M) == b"a" * 512 + bytes(4096) + b"a" * (M - 4608)
+
+h.trim(2 * M, 8 * M, nbd.CMD_FLAG_FUA)
+assert set(h.pread(2 * M, 8 * M)) <= {0, 97}
+assert h.pread(M, 7 * M) == b"a" * M and h.pread(M, 10 * M) == b"a" * M, "a trim went too far"
+
+# Nothing is mapped there: nothing is to be done, and nothing gets mapped.
+h.zero(4 * M, 20 * M, nbd.CMD_FLAG_FAST_ZERO)
+h.zero(4 * M, 20 * M)
+h.trim(4 * M, 20 * M)
+assert extents(16 * M, 16 * M) == [(16 * M, 3)], extents(16 * M, 16 * M)
+h.zero(32 * M, 0)
+assert h.pread(32 * M, 0) == bytes(32 * M)'
+
+    # A fast zero either is done or says that it would be slow.
+    client '
+h.pwrite(b"b" * 2 * M, 0)
+try:
+    h.zero(M + 4096, 0, nbd.CMD_FLAG_FAST_ZERO | nbd.CMD_FLAG_NO_HOLE)
+except nbd.Error as error:
+    assert error.errnum in (errno.ENOTSUP, errno.EOPNOTSUPP), error
+    h.zero(M + 4096, 0)
+assert h.pread(2 * M, 0) == bytes(M + 4096) + b"b" * (M - 4096)'
+    stop_server
+    no_errors
+    cmp <(in_file 0 $((2 << 20))) <(bytes '\0' $(((1 << 20) + 4096)); bytes b $(((1 << 20) - 4096))) || fail "the image differs"
+}
+
+test_extents_are_those_of_ploopctl_map() {
+    create --size 20000K --cluster 64K a.hds
+    serve "$plugin" a.hds
+    client '
+for at in (0, 1, 2, 7, 9, 10, 100, 312):
+    h.pwrite(b"e" * 512, at * 65536)
+assert extents(65536, 65536 * 2 + 512, nbd.CMD_FLAG_REQ_ONE) == [(65024, 0)]
+assert extents(8 * 65536, 0, nbd.CMD_FLAG_REQ_ONE) == [(3 * 65536, 0)]'
+    stop_server
+    serve -r "$plugin" a.hds
+    nbdinfo --map --json "$uri" >nbd.json || fail "nbdinfo"
+    "$ploopctl" map --json a.hds >map.json || fail "ploopctl map"
+    qemu-img map -f raw --output=json "$uri" >qemu.json || fail "qemu-img map"
+    /usr/bin/python3 - <<'PYTHON' || fail "the maps differ: $(cat nbd.json map.json)"
+import json
+
+def data(path, mapped):
+    """The bytes that are data, as a list of [begin, end) without gaps between neighbours."""
+    found = []
+    tree = json.load(open(path))
+    for extent in tree if isinstance(tree, list) else tree["extents"]:
+        if mapped(extent):
+            begin, end = (extent["offset"] if "offset" in extent else extent["start"]), extent["length"]
+            end += begin
+            if found and found[-1][1] == begin:
+                found[-1][1] = end
+            else:
+                found.append([begin, end])
+    return found
+
+K = 1024
+want = [[0, 192 * K], [448 * K, 512 * K], [576 * K, 704 * K], [6400 * K, 6464 * K], [19968 * K, 20000 * K]]
+assert data("nbd.json", lambda e: e["type"] == 0) == want, data("nbd.json", lambda e: e["type"] == 0)
+assert data("qemu.json", lambda e: e["data"]) == want
+assert data("map.json", lambda e: e["state"] == "mapped") == want
+PYTHON
+    stop_server
+}
+
+test_read_only_changes_nothing() {
+    local before
+    create --size 8M a.hds
+    serve "$plugin" a.hds
+    client 'h.pwrite(b"r" * 4096, M)'
+    stop_server
+    before=$(sha256sum a.hds)
+    chmod 444 a.hds
+    serve -r "$plugin" a.hds
+    client '
+assert h.is_read_only()
+h.set_strict_mode(0)
+assert h.pread(4096, M) == b"r" * 4096
+fails(errno.EPERM, h.pwrite, b"w" * 512, 0)
+fails(errno.EPERM, h.zero, 512, 0)
+fails(errno.EPERM, h.trim, 512, 0)'
+    qemu-io -r -f parallels -c 'read -P 114 1M 4k' a.hds >out 2>&1 || fail "another reader is kept out: $(cat out)"
+    stop_server "Operation not permitted\|invalid request\|write request"
+    same "$(sha256sum a.hds)" "$before" "the image after a read-only export"
+}
+
+test_requests_that_are_not_aligned_are_refused() {
+    create --size 8M a.hds
+    serve "$plugin" a.hds
+    client '
+h.pwrite(b"k" * 1024, 0)
+h.set_strict_mode(0)
+fails(errno.EINVAL, h.pwrite, b"x" * 512, 1)
+fails(errno.EINVAL, h.pwrite, b"x" * 511, 0)
+fails(errno.EINVAL, h.pread, 100, 0)
+fails(errno.EINVAL, h.zero, 512, 100)
+fails(errno.EINVAL, h.trim, 513, 0)
+fails(errno.EINVAL, h.pread, 1024, 8 * M - 512)
+fails(errno.ENOSPC, h.pwrite, b"x" * 1024, 8 * M - 512)
+assert h.pread(1024, 0) == b"k" * 1024'
+    grep -q "$work/a.hds: write of 512 bytes at 1: not aligned to 512 bytes" "$log" || fail "not said: $(cat "$log")"
+    grep -q "$work/a.hds: write of 511 bytes at 0: not aligned" "$log" || fail "not said: $(cat "$log")"
+    grep -q "trim of 513 bytes at 0: not aligned" "$log" || fail "not said: $(cat "$log")"
+    stop_server "not aligned to 512\|invalid request"
+    serve --filter=blocksize "$plugin" a.hds minblock=512
+    client '
+h.pwrite(b"u" * 3, 5)
+assert h.pread(10, 0) == b"k" * 5 + b"u" * 3 + b"k" * 2'
+    stop_server
+}
+
+test_an_image_open_elsewhere_is_refused() {
+    create --size 8M a.hds
+    qemu_serves
+    refused "$work/a.hds: cannot open: another process has it open" "$plugin" a.hds
+    refused "$work/a.hds: cannot open: another process has it open" -r "$plugin" a.hds
+    qemu_ends
+
+    # A reader is found out when a client comes that wants to write.
+    qemu_serves -r
+    serve "$plugin" a.hds
+    no_client "for writing beside a reader"
+    grep -q "$work/a.hds: cannot open: another process has it open" "$log" || fail "not said: $(cat "$log")"
+    # It goes away, and the next client is served.
+    qemu_ends
+    client 'h.pwrite(b"n" * 512, 0)'
+
+    # And the other way round.
+    qemu-io -f parallels -c 'write 0 4k' a.hds >out 2>&1 && fail "QEMU wrote to an image in use"
+    grep -q "lock" out || fail "QEMU says: $(cat out)"
+    qemu-io -r -f parallels -c 'read 0 4k' a.hds >out 2>&1 && fail "QEMU read an image in use"
+    timeout 10 nbdkit --foreground --unix "$work/other" "$plugin" a.hds >out 2>&1 && fail "a second server started"
+    grep -q "another process has it open" out || fail "the second server says: $(cat out)"
+    stop_server "another process has it open"
+}
+
+test_qemu_as_the_client() {
+    create --size 64M a.hds
+    serve "$plugin" a.hds
+    qemu-io -f raw -c 'write -P 7 3M 5M' -c 'write -f -P 8 10M 64k' -c 'write -z -u 4M 1M' -c 'discard 5M 1M' -c 'flush' \
+        -c 'read -P 7 3M 1M' -c 'read -P 0 4M 1M' -c 'read -P 7 6M 2M' -c 'read -P 8 10M 64k' "$uri" >out 2>&1 || fail "$(cat out)"
+    grep -q "verification failed" out && fail "$(cat out)"
+    stop_server
+    qemu-io -r -f parallels -c 'read -P 7 3M 1M' -c 'read -P 0 4M 1M' -c 'read -P 7 6M 2M' -c 'read -P 8 10M 64k' -c 'read -P 0 11M 53M' \
+        a.hds >out 2>&1 || fail "$(cat out)"
+    grep -q "verification failed" out && fail "$(cat out)"
+    qemu-img check -f parallels a.hds >out 2>&1 || fail "$(cat out)"
+}
+
+test_every_kind_of_image() {
+    local kind
+    for kind in "--v1" "--cluster 4K" "--cluster 32K --v1" "--cluster 64M"; do
+        rm -f a.hds
+        # shellcheck disable=SC2086
+        create --size 9999872 $kind a.hds
+        serve "$plugin" a.hds delay=0
+        client '
+end = 9999872
+h.pwrite(b"l" * 512, end - 512)
+h.pwrite(b"i" * 70000 * 64, 512)
+assert h.pread(1024, end - 1024) == bytes(512) + b"l" * 512
+assert sum(length for length, _ in extents(end, 0)) == end'
+        stop_server
+        qemu-io -r -f parallels -c 'read -P 108 9999360 512' -c 'read -P 105 512 4480000' -c 'read -P 0 0 512' a.hds >out 2>&1 || fail "$kind: $(cat out)"
+        grep -q "verification failed" out && fail "$kind: $(cat out)"
+        $oracle check a.hds >out || fail "$kind: $(cat out)"
+    done
+}
+
+test_direct_bypasses_the_page_cache() {
+    local image
+    image=$(mktemp -u "$build/nbd-direct.XXXXXX") # /tmp may be a tmpfs, which cannot
+    create --size 32M --cluster 64K "$image"
+    dd if=/dev/urandom of=raw bs=1M count=32 status=none
+    serve "$plugin" "$image" direct=1
+    client 'assert not h.can_cache()'
+    nbdcopy --requests=64 --flush raw "$uri" || fail "nbdcopy"
+    client 'h.pwrite(b"o" * 512, 512 * 3)'
+    stop_server
+    printf 'o%.0s' {1..512} | dd of=raw bs=512 seek=3 conv=notrunc status=none
+    qemu-img compare -f raw -F parallels raw "$image" >out 2>&1 || fail "$(cat out)"
+    rm "$image"
+}
+
+test_the_end_of_the_server_waits_for_requests_and_closes_cleanly() {
+    create --size 256M --cluster 64K a.hds
+    serve "$plugin" a.hds
+    dd if=/dev/urandom of=raw bs=1M count=256 status=none
+    nbdcopy --requests=64 raw "$uri" >/dev/null 2>&1 &
+    sleep 0.2
+    stop_server "read data\|write data\|reply\|request"
+    wait $!
+    $oracle check a.hds >out || fail "$(cat out)"
+}
+
+test_attack() { /usr/bin/python3 "$here/nbd_stress.py" "$build" --rounds 12 --seconds 0.3 >out 2>&1 || fail "$(cat out)"; }
+
+# ---- run them ----
+
+count=0
+failed=0
+for scenario in ${2:-$(declare -F | grep -o 'test_.*')}; do
+    rm -rf "${work:?}"/*
+    count=$((count + 1))
+    if ("$scenario"); then
+        echo "ok   $scenario"
+    else
+        echo "FAIL $scenario"
+        failed=$((failed + 1))
+    fi
+    end_processes
+done
+echo "$count scenarios, $failed failed"
+((failed == 0))
