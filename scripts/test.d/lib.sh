@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=bash
 #
-# What the parts of scripts/test share. $RESULTS gets a line "KIND PASSED FAILED" for each count reported.
+# What the parts of scripts/test share. $RESULTS gets a line "KIND PASSED FAILED" for each count reported, $NOTES what people should
+# see even if all is well.
 
 set -u
 jobs=$(nproc)
-: "${RESULTS:=/dev/null}"
+: "${RESULTS:=/dev/null}" "${NOTES:=/dev/null}"
 
 # count KIND PASSED FAILED
 count() {
     echo "$1 $2 $3" >>"$RESULTS"
+}
+
+# note LINE
+note() {
+    echo "$1" >>"$NOTES"
 }
 
 # judge KIND COMMAND...: one test, which passes if the command does.
@@ -53,13 +59,36 @@ count_program() {
 # run_ctest KIND PRESET LABEL: the programs with that label, counted by their checks.
 run_ctest() {
     local directory=build/$2 name status
-    rm -f "$directory"/*.tap
+    rm -f "$directory"/*.tap "$directory/Testing/Temporary/LastTestsFailed.log"
     ctest --test-dir "$directory" -L "^$3\$" -j "$jobs" --output-on-failure
     for name in $(ctest --test-dir "$directory" -N -L "^$3\$" | sed -n 's/^ *Test *#[0-9]*: //p'); do
         grep -q ":$name\$" "$directory/Testing/Temporary/LastTestsFailed.log" 2>/dev/null
         status=$((! $?))
         count_program "$1" "$name" $status "$directory/${name/\//-}.tap"
     done
+}
+
+# tidy FOLDER...: clang-tidy over what the build compiles there, which is how it knows the flags; each file is one test.
+tidy() {
+    local database=build/dev-clang file files log
+    local list=()
+    log=$(mktemp -d)
+    for file in "$@"; do list+=(-e "$PWD/$file/"); done
+    files=$(sed -n 's/.*"file": "\(.*\)".*/\1/p' $database/compile_commands.json | sort -u | grep -F "${list[@]}")
+    # shellcheck disable=SC2016  # the inner shell's variables
+    xargs -P "$jobs" -I{} sh -c 'name=$(echo "$3" | tr / _); clang-tidy --quiet -p "$2" "$3" >"$1/$name" 2>&1 || touch "$1/$name.failed"' \
+        - "$log" $database {} <<<"$files"
+    local failed
+    failed=$(find "$log" -name '*.failed' | wc -l)
+    count clang-tidy $(($(wc -l <<<"$files") - failed)) "$failed"
+    for file in "$log"/*.failed; do [[ -e $file ]] && cat "${file%.failed}"; done
+    rm -rf "$log"
+}
+
+# cpp_check FOLDER...
+cpp_check() {
+    cppcheck --quiet --std=c11 --enable=warning,performance,portability --library=posix --inline-suppr --error-exitcode=1 \
+        --suppressions-list=scripts/cppcheck-suppressions -j "$jobs" -I include -I src -I tests -D_GNU_SOURCE "$@"
 }
 
 # run_scripts KIND DIRECTORY BUILD: each script there, with the build directory as its argument.

@@ -38,7 +38,7 @@ unversioned=$(nm -D --defined-only "$library" | awk '$2 != "A"' | grep -v '@@LIB
 soname=$(readelf -d "$library" | sed -n 's/.*SONAME.*\[\(.*\)\]/\1/p')
 [[ $soname == libploop.so.2 ]] || { echo "soname is '$soname'"; status=1; }
 
-needed=$(readelf -d "$library" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | grep -v '^libc\.so' || true)
+needed=$(readelf -d "$library" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | grep -v -e '^libc\.so' -e '^ld-linux' || true)
 [[ ! $needed ]] || { echo "needs more than the C library: $needed"; status=1; }
 
 echo "$(wc -l <"$work/headers") functions"
