@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Entries that cannot stay as they are. First the copies, behind the end of the file; when they are durable, the entries:
+ * Entries that cannot stay as they are. First those that are only cleared: an entry past the end of the file would come to name a
+ * cluster if the file grew. Then the copies, behind the end of the file, and when they are durable their entries:
  *
- *     file extended -> clusters copied -> SYNC -> entries changed -> SYNC
+ *     entries cleared -> SYNC -> file extended -> clusters copied -> SYNC -> entries named -> SYNC
  */
 #include "ops/repair.h"
 
@@ -39,6 +40,7 @@ static int make_room(struct repair *repair, uint64_t first, uint64_t count)
     return repair_truncate(repair, geometry->data_start + (first + count) * geometry->cluster_size);
 }
 
+/* In memory each entry names its copy at once; its page stays dirty until that is durable. */
 static int copy_duplicates(struct repair *repair, uint64_t count)
 {
     const struct geometry *geometry = &repair->image->header.geometry;
@@ -50,56 +52,52 @@ static int copy_duplicates(struct repair *repair, uint64_t count)
         if (wants_copy(repair, i)) {
             err = repair_copy_cluster(repair, geometry_entry_offset(geometry, repair->image->entries[i]),
                                       geometry_host_offset(geometry, next));
+            repair_set_entry(repair, i, geometry_entry(geometry, next));
             next.n++;
         }
     }
     return err ? err : repair_sync(repair);
 }
 
-/* Nothing here reads or writes the file: the copies made above are named, in the same order. */
-static void change_entries(struct repair *repair, struct host_cluster next, uint64_t found_size)
+/* Whether nobody will miss the entry: it cannot be right, or lies beyond the disk's end. */
+static bool wants_clearing(const struct repair *repair, uint32_t index)
 {
-    const struct geometry *geometry = &repair->image->header.geometry;
-    uint32_t guest_clusters = geometry_guest_clusters(geometry);
     bool mend = repair_wants(repair, PLOOP_REPAIR_ENTRIES), cut = repair_wants(repair, PLOOP_REPAIR_LEAKS);
 
-    for (uint32_t i = 0; i < geometry->bat_entries; i++) {
-        uint32_t entry = repair->image->entries[i];
-
-        if (!entry) {
-            continue;
-        }
-        if (geometry_judge_entry(geometry, found_size, entry) != ENTRY_GOOD) {
-            if (mend) {
-                repair_set_entry(repair, i, 0);
-            }
-        } else if (bitmap_test(&repair->check->duplicates, i)) {
-            if (mend) {
-                repair_set_entry(repair, i, wants_copy(repair, i) ? geometry_entry(geometry, next) : 0);
-                next.n += wants_copy(repair, i);
-            }
-        } else if (cut && i >= guest_clusters) {
-            repair_set_entry(repair, i, 0);
-        }
+    if (!check_entry_is_good(repair->check, repair->image->entries[index])) {
+        return mend;
     }
+    if (bitmap_test(&repair->check->duplicates, index)) {
+        return mend && !wants_copy(repair, index);
+    }
+    return cut && index >= geometry_guest_clusters(&repair->image->header.geometry);
 }
 
-int repair_entries(struct repair *repair)
+static int publish(struct repair *repair)
 {
-    const struct geometry *geometry = &repair->image->header.geometry;
-    bool mend = repair_wants(repair, PLOOP_REPAIR_ENTRIES);
-    uint64_t found_size = repair->image->file_size;
-    uint64_t copies = mend ? count_copies(repair) : 0;
-    int err = copies ? copy_duplicates(repair, copies) : 0;
+    int err;
 
-    if (err) {
-        return err;
-    }
-    change_entries(repair, (struct host_cluster){(uint32_t)geometry_host_clusters(geometry, found_size)}, found_size);
     if (bitmap_next_set(&repair->dirty, 0, repair->dirty.bits) == repair->dirty.bits) {
         return 0;
     }
     repair->published = true;
     err = repair_write_pages(repair);
     return err ? err : repair_sync(repair);
+}
+
+int repair_entries(struct repair *repair)
+{
+    uint64_t copies = repair_wants(repair, PLOOP_REPAIR_ENTRIES) ? count_copies(repair) : 0;
+    int err;
+
+    for (uint32_t i = 0; i < repair->image->header.geometry.bat_entries; i++) {
+        if (repair->image->entries[i] && wants_clearing(repair, i)) {
+            repair_set_entry(repair, i, 0);
+        }
+    }
+    err = publish(repair);
+    if (!err && copies) {
+        err = copy_duplicates(repair, copies);
+    }
+    return err ? err : publish(repair);
 }

@@ -149,7 +149,16 @@ void fixture_close(struct fixture *fixture)
 
 /* ---- images ---- */
 
-enum { AT_TRACKS = 28, AT_ENTRIES = 32, AT_SECTORS = 36, AT_IN_USE = 44, AT_DATA_OFF = 48, AT_FLAGS = 52, AT_EXT_OFF = 56, BAT_AT = 64 };
+enum {
+    AT_TRACKS = 28,
+    AT_ENTRIES = 32,
+    AT_SECTORS = 36,
+    AT_IN_USE = 44,
+    AT_DATA_OFF = 48,
+    AT_FLAGS = 52,
+    AT_EXT_OFF = 56,
+    BAT_AT = 64
+};
 
 static bool is_v1(const uint8_t *image)
 {

@@ -53,7 +53,8 @@ struct image_plan {
     uint64_t extension_sector;
     uint32_t data_off;      /* the first place that is right */
     uint32_t host_clusters; /* 6 */
-    const uint32_t *map;    /* pairs: guest cluster, host cluster + 1; 0, 0 ends it. NULL: 0-1 1-2 2-3 3-4 1099-5, the last one leaked */
+    const uint32_t
+        *map; /* pairs: guest cluster, host cluster + 1; 0, 0 ends it. NULL: 0-1 1-2 2-3 3-4 1099-5, the last one leaked */
 };
 
 #define MAP_NONE ((const uint32_t[]){0, 0})
@@ -75,7 +76,8 @@ struct extension_plan {
 };
 void extension_begin(struct extension_plan *plan, uint8_t *cluster, uint32_t size);
 void extension_add(struct extension_plan *plan, uint64_t magic, uint64_t flags, const void *data, uint32_t size);
-void extension_add_bitmap(struct extension_plan *plan, uint64_t sectors, uint32_t granularity, uint32_t l1_size, const uint64_t *l1);
+void extension_add_bitmap(struct extension_plan *plan, uint64_t sectors, uint32_t granularity, uint32_t l1_size,
+                          const uint64_t *l1);
 void extension_end(struct extension_plan *plan);
 
 /* A check with everything reported into counts by kind. */

@@ -49,7 +49,8 @@ START_TEST(clean)
         check_plan(&(struct image_plan){.version = version, .host_clusters = 5});
         ck_assert_uint_eq(outcome.result.mapped, 5);
         verdict(0, 0, 1);
-        check_plan(&(struct image_plan){.version = version, .entries = 1, .sectors = 3, .host_clusters = 1, .map = (uint32_t[]){0, 1, 0, 0}});
+        check_plan(&(struct image_plan){
+            .version = version, .entries = 1, .sectors = 3, .host_clusters = 1, .map = (uint32_t[]){0, 1, 0, 0}});
         verdict(0, 0, 1);
     }
 }
@@ -155,9 +156,36 @@ static const struct {
     uint32_t at, size;
 } fields[] = {{16, 4}, {28, 4}, {32, 4}, {36, 8}, {44, 4}, {48, 4}, {52, 4}, {56, 8}, {64, 4}, {68, 4}, {64 + 4 * 1099, 4}};
 
-static const uint64_t values[] = {0,    1,    2,     3,     7,      8,      9,      10,         12,         16,         24,         63,         64,
-                                  1099, 1100, 8799, 8800, 8801, 131072, 131073, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF, 0x746F6E59, 0x312e3276,
-                                  UINT64_C(1) << 54, UINT64_C(1) << 55, UINT64_C(1) << 63, UINT64_MAX};
+static const uint64_t values[] = {0,
+                                  1,
+                                  2,
+                                  3,
+                                  7,
+                                  8,
+                                  9,
+                                  10,
+                                  12,
+                                  16,
+                                  24,
+                                  63,
+                                  64,
+                                  1099,
+                                  1100,
+                                  8799,
+                                  8800,
+                                  8801,
+                                  131072,
+                                  131073,
+                                  0x7FFFFFFF,
+                                  0x80000000,
+                                  0xFFFFFFFE,
+                                  0xFFFFFFFF,
+                                  0x746F6E59,
+                                  0x312e3276,
+                                  UINT64_C(1) << 54,
+                                  UINT64_C(1) << 55,
+                                  UINT64_C(1) << 63,
+                                  UINT64_MAX};
 
 enum { FIELDS = sizeof(fields) / sizeof(*fields), VALUES = sizeof(values) / sizeof(*values) };
 
@@ -197,8 +225,8 @@ START_TEST(pairs_of_faults)
 
                 if (actual != expected) {
                     ck_abort_msg("version %u, byte %u = %llx, byte %u = %llx: %d, the oracle says %d", version, fields[first].at,
-                                 (unsigned long long)values[value], fields[other].at, (unsigned long long)values[other_value], actual,
-                                 expected);
+                                 (unsigned long long)values[value], fields[other].at, (unsigned long long)values[other_value],
+                                 actual, expected);
                 }
                 memcpy(fixture.bytes, head, sizeof(head));
             }

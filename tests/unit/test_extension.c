@@ -230,16 +230,16 @@ START_TEST(bitmaps_that_cannot_be)
         {DISK_SECTORS, 3, 1, 1, 0},
         {DISK_SECTORS, 8, 0, 1, 0},
         {DISK_SECTORS, 8, 2, 1, 0},
-        {DISK_SECTORS, 8, 1, 16 + 8 * 8, 0},             /* past the end of the file */
-        {DISK_SECTORS, 8, 1, 2, 0},                      /* in the BAT */
-        {DISK_SECTORS, 8, 1, UINT64_MAX, 0},             /* overflows */
-        {DISK_SECTORS, 8, 1, UINT64_MAX / 512, 0},       /* does not quite */
-        {DISK_SECTORS, 8, 1, 16 + 8 * 5, 0},             /* the extension's own */
-        {DISK_SECTORS, 8, 1, 16 + 8 * 6 + 4, 0},         /* off the grid, over nobody's */
-        {DISK_SECTORS, 8, 1, 16 + 8 * 0, -EUCLEAN},      /* guest cluster 0's */
-        {DISK_SECTORS, 8, 1, 16 + 8 * 4, -EUCLEAN},      /* guest cluster 1099's */
-        {DISK_SECTORS, 8, 1, 16 + 8 * 4 + 7, -EUCLEAN},  /* the last sector of it */
-        {DISK_SECTORS, 8, 1, 16 - 7, -EUCLEAN},          /* the first sector of guest cluster 0's */
+        {DISK_SECTORS, 8, 1, 16 + 8 * 8, 0},            /* past the end of the file */
+        {DISK_SECTORS, 8, 1, 2, 0},                     /* in the BAT */
+        {DISK_SECTORS, 8, 1, UINT64_MAX, 0},            /* overflows */
+        {DISK_SECTORS, 8, 1, UINT64_MAX / 512, 0},      /* does not quite */
+        {DISK_SECTORS, 8, 1, 16 + 8 * 5, 0},            /* the extension's own */
+        {DISK_SECTORS, 8, 1, 16 + 8 * 6 + 4, 0},        /* off the grid, over nobody's */
+        {DISK_SECTORS, 8, 1, 16 + 8 * 0, -EUCLEAN},     /* guest cluster 0's */
+        {DISK_SECTORS, 8, 1, 16 + 8 * 4, -EUCLEAN},     /* guest cluster 1099's */
+        {DISK_SECTORS, 8, 1, 16 + 8 * 4 + 7, -EUCLEAN}, /* the last sector of it */
+        {DISK_SECTORS, 8, 1, 16 - 7, -EUCLEAN},         /* the first sector of guest cluster 0's */
     };
 
     for (size_t i = 0; i < sizeof(wrong) / sizeof(*wrong); i++) {
@@ -295,7 +295,8 @@ START_TEST(a_table_of_several_clusters)
     for (uint32_t size = 2; size <= 4; size++) {
         uint64_t l1[4] = {0, 1, 1, 1};
 
-        fixture_open_image(&fixture, &(struct image_plan){.cluster_sectors = 1, .entries = sectors, .host_clusters = 8, .in_use = CLOSED});
+        fixture_open_image(&fixture,
+                           &(struct image_plan){.cluster_sectors = 1, .entries = sectors, .host_clusters = 8, .in_use = CLOSED});
         store_le64(fixture.bytes + 56, image_data_start(fixture.bytes) / 512 + 5);
         l1[0] = image_data_start(fixture.bytes) / 512 + 7;
         extension_begin(&plan, fixture.bytes + image_data_start(fixture.bytes) + (size_t)5 * 512, 512);
@@ -353,8 +354,9 @@ START_TEST(many_claims_on_one_cluster)
 {
     enum { BIG_SECTORS = 2048, BITMAPS = 16000, ENTRIES = 200000 };
 
-    fixture_open_image(&fixture,
-                       &(struct image_plan){.cluster_sectors = BIG_SECTORS, .entries = ENTRIES, .host_clusters = 3, .in_use = CLOSED, .map = MAP_NONE});
+    fixture_open_image(
+        &fixture, &(struct image_plan){
+                      .cluster_sectors = BIG_SECTORS, .entries = ENTRIES, .host_clusters = 3, .in_use = CLOSED, .map = MAP_NONE});
 
     uint64_t start = image_data_start(fixture.bytes);
 

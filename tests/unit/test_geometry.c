@@ -73,8 +73,7 @@ START_TEST(entries_and_host_clusters_go_both_ways)
             ck_assert_uint_eq(geometry_entry_offset(all[i], entry), geometry_host_offset(all[i], host));
         }
     }
-    ck_assert_uint_eq(geometry_host_offset(&largest, (struct host_cluster){UINT32_MAX - 258}),
-                      UINT64_C(0xFFFFFFFE) * 131072 * 512);
+    ck_assert_uint_eq(geometry_host_offset(&largest, (struct host_cluster){UINT32_MAX - 258}), UINT64_C(0xFFFFFFFE) * 131072 * 512);
 }
 END_TEST
 
