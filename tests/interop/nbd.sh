@@ -5,50 +5,34 @@
 #
 #   nbd.sh BUILD_DIRECTORY
 #
-# Each scenario is a function, run in a subshell and an empty directory; fail() ends it.
-set -u
-export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
+# shellcheck source=tests/interop/scenarios.bash
+source "$(dirname "$0")/scenarios.bash"
 
-build=$(cd "$1" && pwd)
-here=$(cd "$(dirname "$0")" && pwd)
 plugin=$build/tools/nbdkit-ploop-plugin.so
-ploopctl=$build/tools/ploopctl
-oracle="/usr/bin/python3 $here/../oracle/ploop_oracle.py"
-work=$(mktemp -d "${TMPDIR:-/tmp}/ploop-nbd.XXXXXX")
-cd "$work" || exit 1
-sock=$work/sock
-uri="nbd+unix:///?socket=$sock"
-log=$work/server.log
-
-end_processes() {
-    local file
-    for file in "$work"/*.pid; do
-        if [[ -s $file ]]; then kill -9 "$(cat "$file")" 2>/dev/null; fi
-    done
-    rm -f "$work"/*.pid
-}
-trap 'end_processes; rm -rf "$work"' EXIT
 
 # ---- what the scenarios use ----
 
-fail() {
-    echo "    $*" >&2
-    exit 1
+# A scenario has its own directory, where what runs has left its process id.
+end_processes() {
+    local file
+    for file in *.pid; do
+        if [[ -s $file ]]; then kill -9 "$(cat "$file")" 2>/dev/null; fi
+    done
 }
 
-same() { [[ $1 == "$2" ]] || fail "$3: expected '$2', got '$1'"; }
-
-# serve ARGUMENTS...: nbdkit in the foreground, but of this script; its messages in $log.
+# serve ARGUMENTS...: nbdkit, in the background; its messages in server.log. It ends with the scenario at the latest.
 serve() {
-    rm -f "$sock" server.pid
-    nbdkit --foreground --unix "$sock" --pidfile server.pid "$@" >"$log" 2>&1 &
+    trap end_processes EXIT
+    rm -f sock server.pid
+    nbdkit --foreground --unix sock --pidfile server.pid "$@" >server.log 2>&1 &
     server=$!
+    uri="nbd+unix:///?socket=$PWD/sock"
     for ((i = 0; i < 200; i++)); do
         if [[ -s server.pid ]]; then return; fi
         kill -0 "$server" 2>/dev/null || break
         sleep 0.05
     done
-    fail "nbdkit did not start: $(cat "$log")"
+    fail "nbdkit did not start: $(cat server.log)"
 }
 
 kill_server() {
@@ -64,24 +48,24 @@ stop_server() {
     wait "$server" || status=$?
     rm -f server.pid
     same "$status" 0 "nbdkit's exit status"
-    same "$(grep -v "${1:-no such line}" "$log")" "" "nbdkit's messages"
+    same "$(grep -v "${1:-no such line}" server.log)" "" "nbdkit's messages"
 }
 
-# refused TEXT ARGUMENTS...: nbdkit does not start, and one line says TEXT.
-refused() {
+# not_served TEXT ARGUMENTS...: nbdkit does not start, and one line says TEXT.
+not_served() {
     local text=$1 status=0
     shift
-    timeout 10 nbdkit --foreground --unix "$sock" "$@" >"$log" 2>&1 || status=$?
+    timeout 10 nbdkit --foreground --unix sock "$@" >server.log 2>&1 || status=$?
     same "$status" 1 "exit status of nbdkit $*"
-    same "$(wc -l <"$log")" 1 "lines of message for nbdkit $* ($(cat "$log"))"
-    grep -q -- "$text" "$log" || fail "nbdkit $*: '$text' is not said by: $(cat "$log")"
+    same "$(wc -l <server.log)" 1 "lines of message for nbdkit $* ($(cat server.log))"
+    grep -q -- "$text" server.log || fail "nbdkit $*: '$text' is not said by: $(cat server.log)"
 }
 
-create() { "$ploopctl" create "$@" || fail "ploopctl create $*"; }
+create() { ploopctl create "$@" || fail "ploopctl create $*"; }
 
 # client CODE: Python with `h`, a connection, and `second()`, another one; libnbd lets what is not aligned pass.
 client() {
-    URI=$uri /usr/bin/python3 - <<PYTHON || fail "the client failed; the server said: $(cat "$log")"
+    URI=$uri /usr/bin/python3 - <<PYTHON || fail "the client failed; the server said: $(cat server.log)"
 import errno, os, time
 import nbd
 
@@ -120,7 +104,7 @@ no_client() {
 }
 
 # qemu_serves OPTION...: qemu-nbd has a.hds open until qemu_ends.
-qemu_serves() { qemu-nbd "$@" -f parallels -k "$work/qemu.sock" --pid-file=qemu.pid --fork a.hds >out 2>&1 || fail "qemu-nbd: $(cat out)"; }
+qemu_serves() { qemu-nbd "$@" -f parallels -k "$PWD/qemu.sock" --pid-file=qemu.pid --fork a.hds >out 2>&1 || fail "qemu-nbd: $(cat out)"; }
 qemu_ends() {
     local pid
     pid=$(cat qemu.pid)
@@ -130,37 +114,37 @@ qemu_ends() {
 }
 
 # in_file OFFSET LENGTH: what the oracle reads from the image, as the file is now.
-in_file() { $oracle read "$1" "$2" a.hds; }
+in_file() { oracle read "$1" "$2" a.hds; }
 bytes() { head -c "$2" /dev/zero | tr '\0' "$1"; }
-mapped() { $oracle map a.hds | wc -l; }
+mapped() { oracle map a.hds | wc -l; }
 
 # What was given back lies inside the file, referred to by nothing: a leak to a checker, and no error.
 no_errors() {
-    $oracle check a.hds >out
+    oracle check a.hds >out
     local status=$?
     ((status == 0 || status == 3)) || fail "$(cat out)"
 }
 
 # ---- scenarios ----
 
-test_wrong_parameters_are_refused_with_one_line() {
+test_wrong_parameters_are_refused() {
     create --size 8M a.hds
     head -c 1M /dev/zero >zeros
     : >empty
-    refused "no image was given" "$plugin"
-    refused "image= needs the name" "$plugin" image=
-    refused "there can be only one image" "$plugin" a.hds image=b.hds
-    refused "unknown parameter runners=4" "$plugin" a.hds runners=4
-    refused "backend=uring: this version has posix only" "$plugin" a.hds backend=uring
-    refused "error: delay: " "$plugin" a.hds delay=soon
-    refused "error: max-age: " "$plugin" a.hds max-age=-1
-    refused "max-age=10 is less than delay=20" "$plugin" a.hds delay=20 max-age=10
-    refused "could not decipher boolean" "$plugin" a.hds recover=perhaps
-    refused "$work/none.hds: cannot open: No such file" "$plugin" none.hds
-    refused "$work/zeros: cannot be served" "$plugin" zeros
-    refused "$work/empty: cannot be served" "$plugin" empty
-    refused "$work: cannot open" "$plugin" "$work"
-    refused "max-age=10 is less than delay=20" "$plugin" a.hds delay=20 max-age=10 backend=posix direct=0
+    not_served "no image was given" "$plugin"
+    not_served "image= needs the name" "$plugin" image=
+    not_served "there can be only one image" "$plugin" a.hds image=b.hds
+    not_served "unknown parameter runners=4" "$plugin" a.hds runners=4
+    not_served "backend=uring: this version has posix only" "$plugin" a.hds backend=uring
+    not_served "error: delay: " "$plugin" a.hds delay=soon
+    not_served "error: max-age: " "$plugin" a.hds max-age=-1
+    not_served "max-age=10 is less than delay=20" "$plugin" a.hds delay=20 max-age=10
+    not_served "could not decipher boolean" "$plugin" a.hds recover=perhaps
+    not_served "$PWD/none.hds: cannot open: No such file" "$plugin" none.hds
+    not_served "$PWD/zeros: cannot be served" "$plugin" zeros
+    not_served "$PWD/empty: cannot be served" "$plugin" empty
+    not_served "$PWD: cannot open" "$plugin" "$PWD"
+    not_served "max-age=10 is less than delay=20" "$plugin" a.hds delay=20 max-age=10 backend=posix direct=0
 }
 
 test_what_is_offered() {
@@ -192,7 +176,7 @@ test_parallel_copy_is_identical() {
         cmp raw back || fail "what was copied back differs"
         stop_server
         qemu-img compare -f raw -F parallels raw a.hds >out 2>&1 || fail "cluster $cluster: $(cat out)"
-        $oracle check a.hds >out || fail "cluster $cluster: $(cat out)"
+        oracle check a.hds >out || fail "cluster $cluster: $(cat out)"
     done
 }
 
@@ -216,7 +200,7 @@ for at in range(64):
     stop_server
 }
 
-test_fua_and_flush_publish_and_a_plain_write_does_not() {
+test_fua_and_flush_publish() {
     create --size 64M --cluster 64K a.hds
     serve "$plugin" a.hds delay=3600000 max-age=3600000
     client 'h.pwrite(b"p" * 65536, 0)'
@@ -231,8 +215,8 @@ test_fua_and_flush_publish_and_a_plain_write_does_not() {
     # Unclean: refused for writing, said at the start already, served read-only and with recover=1.
     serve "$plugin" a.hds
     no_client "for writing to an unclean image"
-    grep -q "warning: not closed cleanly" "$log" || fail "no warning: $(cat "$log")"
-    grep -q "$work/a.hds: cannot open: not closed cleanly" "$log" || fail "no reason: $(cat "$log")"
+    grep -q "warning: not closed cleanly" server.log || fail "no warning: $(cat server.log)"
+    grep -q "$PWD/a.hds: cannot open: not closed cleanly" server.log || fail "no reason: $(cat server.log)"
     kill_server
     serve -r "$plugin" a.hds
     client 'assert h.pread(4096, 8 * M) == b"x" * 4096'
@@ -262,7 +246,7 @@ test_the_deadline_writes_the_map() {
     stop_server
 }
 
-test_the_maximum_age_writes_a_page_that_is_always_hot() {
+test_the_maximum_age_writes_a_hot_page() {
     create --size 64M --cluster 64K a.hds
     serve "$plugin" a.hds delay=1500 max-age=2000
     client '
@@ -330,7 +314,7 @@ assert extents(8 * 65536, 0, nbd.CMD_FLAG_REQ_ONE) == [(3 * 65536, 0)]'
     stop_server
     serve -r "$plugin" a.hds
     nbdinfo --map --json "$uri" >nbd.json || fail "nbdinfo"
-    "$ploopctl" map --json a.hds >map.json || fail "ploopctl map"
+    ploopctl map --json a.hds >map.json || fail "ploopctl map"
     qemu-img map -f raw --output=json "$uri" >qemu.json || fail "qemu-img map"
     /usr/bin/python3 - <<'PYTHON' || fail "the maps differ: $(cat nbd.json map.json)"
 import json
@@ -379,7 +363,7 @@ fails(errno.EPERM, h.trim, 512, 0)'
     same "$(sha256sum a.hds)" "$before" "the image after a read-only export"
 }
 
-test_requests_that_are_not_aligned_are_refused() {
+test_unaligned_requests_are_refused() {
     create --size 8M a.hds
     serve "$plugin" a.hds
     client '
@@ -393,9 +377,9 @@ fails(errno.EINVAL, h.trim, 513, 0)
 fails(errno.EINVAL, h.pread, 1024, 8 * M - 512)
 fails(errno.ENOSPC, h.pwrite, b"x" * 1024, 8 * M - 512)
 assert h.pread(1024, 0) == b"k" * 1024'
-    grep -q "$work/a.hds: write of 512 bytes at 1: not aligned to 512 bytes" "$log" || fail "not said: $(cat "$log")"
-    grep -q "$work/a.hds: write of 511 bytes at 0: not aligned" "$log" || fail "not said: $(cat "$log")"
-    grep -q "trim of 513 bytes at 0: not aligned" "$log" || fail "not said: $(cat "$log")"
+    grep -q "$PWD/a.hds: write of 512 bytes at 1: not aligned to 512 bytes" server.log || fail "not said: $(cat server.log)"
+    grep -q "$PWD/a.hds: write of 511 bytes at 0: not aligned" server.log || fail "not said: $(cat server.log)"
+    grep -q "trim of 513 bytes at 0: not aligned" server.log || fail "not said: $(cat server.log)"
     stop_server "not aligned to 512\|invalid request"
     serve --filter=blocksize "$plugin" a.hds minblock=512
     client '
@@ -407,15 +391,15 @@ assert h.pread(10, 0) == b"k" * 5 + b"u" * 3 + b"k" * 2'
 test_an_image_open_elsewhere_is_refused() {
     create --size 8M a.hds
     qemu_serves
-    refused "$work/a.hds: cannot open: another process has it open" "$plugin" a.hds
-    refused "$work/a.hds: cannot open: another process has it open" -r "$plugin" a.hds
+    not_served "$PWD/a.hds: cannot open: another process has it open" "$plugin" a.hds
+    not_served "$PWD/a.hds: cannot open: another process has it open" -r "$plugin" a.hds
     qemu_ends
 
     # A reader is found out when a client comes that wants to write.
     qemu_serves -r
     serve "$plugin" a.hds
     no_client "for writing beside a reader"
-    grep -q "$work/a.hds: cannot open: another process has it open" "$log" || fail "not said: $(cat "$log")"
+    grep -q "$PWD/a.hds: cannot open: another process has it open" server.log || fail "not said: $(cat server.log)"
     # It goes away, and the next client is served.
     qemu_ends
     client 'h.pwrite(b"n" * 512, 0)'
@@ -424,7 +408,7 @@ test_an_image_open_elsewhere_is_refused() {
     qemu-io -f parallels -c 'write 0 4k' a.hds >out 2>&1 && fail "QEMU wrote to an image in use"
     grep -q "lock" out || fail "QEMU says: $(cat out)"
     qemu-io -r -f parallels -c 'read 0 4k' a.hds >out 2>&1 && fail "QEMU read an image in use"
-    timeout 10 nbdkit --foreground --unix "$work/other" "$plugin" a.hds >out 2>&1 && fail "a second server started"
+    timeout 10 nbdkit --foreground --unix other "$plugin" a.hds >out 2>&1 && fail "a second server started"
     grep -q "another process has it open" out || fail "the second server says: $(cat out)"
     stop_server "another process has it open"
 }
@@ -458,7 +442,7 @@ assert sum(length for length, _ in extents(end, 0)) == end'
         stop_server
         qemu-io -r -f parallels -c 'read -P 108 9999360 512' -c 'read -P 105 512 4480000' -c 'read -P 0 0 512' a.hds >out 2>&1 || fail "$kind: $(cat out)"
         grep -q "verification failed" out && fail "$kind: $(cat out)"
-        $oracle check a.hds >out || fail "$kind: $(cat out)"
+        oracle check a.hds >out || fail "$kind: $(cat out)"
     done
 }
 
@@ -477,7 +461,7 @@ test_direct_bypasses_the_page_cache() {
     rm "$image"
 }
 
-test_the_end_of_the_server_waits_for_requests_and_closes_cleanly() {
+test_a_server_that_ends_closes_cleanly() {
     create --size 256M --cluster 64K a.hds
     serve "$plugin" a.hds
     dd if=/dev/urandom of=raw bs=1M count=256 status=none
@@ -485,25 +469,9 @@ test_the_end_of_the_server_waits_for_requests_and_closes_cleanly() {
     sleep 0.2
     stop_server "read data\|write data\|reply\|request"
     wait $!
-    $oracle check a.hds >out || fail "$(cat out)"
+    oracle check a.hds >out || fail "$(cat out)"
 }
 
 test_attack() { /usr/bin/python3 "$here/nbd_stress.py" "$build" --rounds 12 --seconds 0.3 >out 2>&1 || fail "$(cat out)"; }
 
-# ---- run them ----
-
-count=0
-failed=0
-for scenario in ${2:-$(declare -F | grep -o 'test_.*')}; do
-    rm -rf "${work:?}"/*
-    count=$((count + 1))
-    if ("$scenario"); then
-        echo "ok   $scenario"
-    else
-        echo "FAIL $scenario"
-        failed=$((failed + 1))
-    fi
-    end_processes
-done
-echo "$count scenarios, $failed failed"
-((failed == 0))
+run_scenarios "${@:2}"
