@@ -1,0 +1,155 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# Locks: this library and QEMU each refuse what the other has open, and let in what does no harm.
+#
+#   lock.sh BUILD_DIRECTORY [SCENARIO...]
+source "$(dirname "$0")/scenarios.bash"
+
+holder=$scratch/lock_holder
+cc -std=c11 -I"$here/../../include" -o "$holder" "$here/lock_holder.c" "$build/src/libploop.a" -pthread || exit 1
+
+# hold COMMAND...: in the background, until release. It has the image when it has written a line; it ends with its standard input.
+hold() {
+    mkfifo in
+    "$@" <in >held 2>&1 &
+    held_pid=$!
+    exec 9>in
+    rm in
+    echo length >&9 # qemu-io answers this; the holder ignores it
+    local tries=0
+    until [[ -s held ]]; do
+        tries=$((tries + 1))
+        ((tries < 500)) || fail "$*: did not start"
+        sleep 0.02
+    done
+}
+
+release() {
+    exec 9>&-
+    wait "$held_pid" || fail "the holder ended with $?: $(cat held)"
+    rm held
+}
+
+opened() { expect 0 "$@"; }
+kept_out() { expect 1 "$@"; }
+
+# kept_out_by_lock COMMAND...: QEMU, which says why.
+kept_out_by_lock() {
+    kept_out "$@"
+    like "$(cat err)" '*ock*' "$*"
+}
+
+image() {
+    silent ploopctl create --size 64M a.hds
+}
+
+test_a_writer_here_keeps_everybody_out() {
+    image
+    hold "$holder" w a.hds
+    same "$(cat held)" open "the holder"
+    kept_out "$holder" w a.hds
+    same "$(cat out)" "errno 11" "a second writer"
+    kept_out "$holder" r a.hds
+    kept_out_by_lock qemu-io -f parallels -c quit a.hds
+    kept_out_by_lock qemu-io -r -f parallels -c 'read 0 512' a.hds
+    kept_out_by_lock qemu-img info a.hds
+    kept_out_by_lock qemu-io -f raw -c quit a.hds
+    opened qemu-img info -U a.hds # whoever asks not to be kept out
+    release
+    opened "$holder" w a.hds
+    opened qemu-io -f parallels -c 'write 0 512' a.hds
+}
+
+test_readers_here_keep_out_writers_only() {
+    image
+    hold "$holder" r a.hds
+    opened "$holder" r a.hds
+    opened qemu-io -r -f parallels -c 'read 0 512' a.hds
+    opened qemu-img info a.hds
+    opened qemu-img check -f parallels a.hds
+    kept_out "$holder" w a.hds
+    kept_out_by_lock qemu-io -f parallels -c quit a.hds
+    kept_out_by_lock qemu-io -f raw -c quit a.hds
+    release
+    opened "$holder" w a.hds
+}
+
+test_a_writer_there_keeps_us_out() {
+    image
+    hold qemu-io -f parallels a.hds
+    kept_out "$holder" w a.hds
+    kept_out "$holder" r a.hds
+    release
+    opened "$holder" w a.hds
+    opened "$holder" r a.hds
+}
+
+test_a_raw_writer_there_keeps_us_out() {
+    image
+    hold qemu-io -f raw a.hds
+    kept_out "$holder" w a.hds
+    kept_out "$holder" r a.hds
+    release
+    opened "$holder" w a.hds
+}
+
+test_a_reader_there_keeps_out_writers_only() {
+    image
+    hold qemu-io -r -f parallels a.hds
+    opened "$holder" r a.hds
+    kept_out "$holder" w a.hds
+    release
+    opened "$holder" w a.hds
+}
+
+# nbd_server ARGUMENT...: qemu-nbd in the background, ready when this returns.
+nbd_server() {
+    trap '[[ ! -s nbd.pid ]] || kill "$(cat nbd.pid)"' EXIT
+    opened qemu-nbd -t --fork --pid-file=nbd.pid -k "$PWD/nbd.sock" -f parallels "$@"
+}
+
+nbd_end() {
+    kill "$(cat nbd.pid)"
+    while kill -0 "$(cat nbd.pid)" 2>/dev/null; do
+        sleep 0.02
+    done
+    rm -f nbd.pid
+}
+
+test_a_server_there_keeps_us_out() {
+    image
+    nbd_server a.hds
+    kept_out "$holder" w a.hds
+    kept_out "$holder" r a.hds
+    nbd_end
+    nbd_server -r a.hds
+    kept_out "$holder" w a.hds
+    opened "$holder" r a.hds
+    nbd_end
+    opened "$holder" w a.hds
+}
+
+test_a_writer_here_keeps_out_a_server() {
+    image
+    hold "$holder" w a.hds
+    expect 1 qemu-nbd -t --fork --pid-file=nbd.pid -k "$PWD/nbd.sock" -f parallels a.hds
+    expect 1 qemu-nbd -r -t --fork --pid-file=nbd.pid -k "$PWD/nbd.sock" -f parallels a.hds
+    release
+    hold "$holder" r a.hds
+    nbd_server -r a.hds
+    nbd_end
+    release
+}
+
+test_a_process_that_dies_leaves_no_lock() {
+    image
+    hold "$holder" w a.hds
+    kill -9 "$held_pid"
+    wait "$held_pid" 2>/dev/null
+    exec 9>&-
+    opened "$holder" w a.hds
+}
+
+shift
+run_scenarios "$@"
