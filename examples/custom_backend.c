@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * custom_backend [IMAGE]: a backend of one's own. Wherever your bytes live - an object store, a network protocol, a file behind
+ * your own I/O engine - a struct ploop_io_ops is all that the library needs to keep a disk there.
+ *
+ * This one is as plain as can be: an ordinary file, each request carried out with a system call before submit returns. What a
+ * backend must keep to, and what it need not care about:
+ *
+ *  - A request that submit took (returned 0) is completed exactly once with ploop_io_complete(). Inline as here, or later, or from
+ *    another thread: the library copes with all of them, in any order. A request that submit refused is never completed.
+ *  - The request and its memory are yours until you complete it. After that touch neither: the library may have used the request
+ *    again before ploop_io_complete() returns. io->backend_data is room for your own links or state meanwhile.
+ *  - Short transfers, -EINTR and -EAGAIN are fine, the library goes on from there. Report errors honestly: durability is built on
+ *    what SYNC says.
+ *  - Functions may be called from several threads at once. pread and friends do not mind; if yours do, bring a mutex, but do not
+ *    hold it while you complete.
+ *  - Never call the library from a backend, but for ploop_io_complete().
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <ploop/ploop.h>
+
+struct plain_file {
+    int fd;
+    unsigned long requests;
+};
+
+/* What the library wants to know before it sends anything. It asks again when it matters: the size may change. */
+static int plain_get_info(void *context, struct ploop_file_info *info)
+{
+    struct plain_file *plain = context;
+    struct stat stat;
+    if (fstat(plain->fd, &stat)) {
+        return -errno;
+    }
+    info->file_size = (uint64_t)stat.st_size;
+    info->capabilities = PLOOP_FILE_CAN_GROW; /* neither FUA nor punching: the library does without */
+    info->request_alignment = 1;
+    info->max_transfer = 0;
+    return 0;
+}
+
+static int64_t carry_out(struct plain_file *plain, const struct ploop_io *io)
+{
+    int segments = io->iov_count < 1024 ? (int)io->iov_count : 1024; /* what is left over, the library sends again */
+    ssize_t result;
+    switch (io->op) {
+    case PLOOP_IO_READ:
+        result = preadv(plain->fd, io->iov, segments, (off_t)io->offset);
+        break;
+    case PLOOP_IO_WRITE:
+        result = pwritev(plain->fd, io->iov, segments, (off_t)io->offset);
+        break;
+    case PLOOP_IO_SYNC:
+        result = fdatasync(plain->fd);
+        break;
+    case PLOOP_IO_TRUNCATE:
+        result = ftruncate(plain->fd, (off_t)io->offset);
+        break;
+    default: /* ALLOCATE and PUNCH come only where get_info said that they can be had */
+        return -EOPNOTSUPP;
+    }
+    return result < 0 ? -errno : result;
+}
+
+static int plain_submit(void *context, struct ploop_io *io)
+{
+    struct plain_file *plain = context;
+    __atomic_fetch_add(&plain->requests, 1, __ATOMIC_RELAXED);
+    ploop_io_complete(io, carry_out(plain, io));
+    return 0;
+}
+
+static void plain_close(void *context)
+{
+    struct plain_file *plain = context;
+    (void)close(plain->fd);
+}
+
+static const struct ploop_io_ops plain_ops = {
+    .size = sizeof(plain_ops), /* so that a library newer or older than this program knows what the table holds */
+    .get_info = plain_get_info,
+    .submit = plain_submit,
+    .close = plain_close,
+    /* The rest is optional. A backend with rings would have attach, kick, reap and wait; one that can, cancel and reopen. */
+};
+
+static int write_and_read(ploop_dev *dev)
+{
+    static char out[1 << 20], in[1 << 20];
+    for (size_t i = 0; i < sizeof(out); i++) {
+        out[i] = (char)(i / 512);
+    }
+    int64_t moved = ploop_dev_pwrite(dev, out, sizeof(out), 3 << 19); /* across a cluster's border */
+    int err = moved < 0 ? (int)moved : ploop_dev_flush(dev);
+    if (err) {
+        return err;
+    }
+    moved = ploop_dev_pread(dev, in, sizeof(in), 3 << 19);
+    if (moved < 0) {
+        return (int)moved;
+    }
+    return memcmp(in, out, sizeof(in)) ? -EIO : 0;
+}
+
+static int run(ploop_file *file)
+{
+    struct ploop_image_options options = {.size = sizeof(options), .disk_size = UINT64_C(1) << 30};
+    ploop_dev *dev;
+    int err = ploop_image_create(file, &options);
+    if (!err) {
+        err = ploop_dev_open(&file, 1, NULL, &dev);
+    }
+    if (err) {
+        return err;
+    }
+    err = write_and_read(dev);
+    int close_err = ploop_dev_close(dev);
+    return err ? err : close_err;
+}
+
+int main(int argc, char **argv)
+{
+    const char *path = argc > 1 ? argv[1] : "custom_backend.hds";
+    struct plain_file plain = {.fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644)};
+    ploop_file *file;
+    if (plain.fd < 0) {
+        perror(path);
+        return 1;
+    }
+    int err = ploop_file_create(&plain_ops, &plain, &file);
+    if (err) {
+        (void)close(plain.fd); /* a file that was not made does not close its backend */
+    } else {
+        err = run(file);
+        ploop_file_close(file);
+    }
+    if (err) {
+        (void)fprintf(stderr, "custom_backend: %s: %s\n", path, strerror(-err));
+        return 1;
+    }
+    printf("1 MiB written, flushed, read back and compared, in %lu backend requests\n", plain.requests);
+    return 0;
+}

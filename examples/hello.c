@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * hello [IMAGE]: the shortest way from nothing to a disk: create an image, open it as a device, write, read back, close.
+ *
+ * Every call here waits until it is done. A program with requests in flight looks like event_loop.c.
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include <ploop/ploop.h>
+
+static int use(ploop_dev *dev)
+{
+    /* A disk is written and read in sectors of 512 bytes. */
+    char out[512] = "hello, disk", in[512];
+    int64_t moved = ploop_dev_pwrite(dev, out, sizeof(out), 4096);
+    if (moved < 0) {
+        return (int)moved;
+    }
+    int err = ploop_dev_flush(dev); /* from here on it is on the disk, power cut or not */
+    if (err) {
+        return err;
+    }
+    moved = ploop_dev_pread(dev, in, sizeof(in), 4096);
+    if (moved < 0) {
+        return (int)moved;
+    }
+    printf("read back: %s\n", in);
+    return memcmp(in, out, sizeof(in)) ? -1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+    const char *path = argc > 1 ? argv[1] : "hello.hds";
+    struct ploop_image_options options = {.size = sizeof(options), .disk_size = 64 << 20};
+    ploop_file *file;
+    ploop_dev *dev;
+
+    if (argc < 2) {
+        (void)remove(path); /* left over from the last run */
+    }
+    int err = ploop_file_open_posix(path, PLOOP_FILE_READ_WRITE | PLOOP_FILE_CREATE, &file);
+    if (!err) {
+        err = ploop_image_create(file, &options);
+        if (!err) {
+            err = ploop_dev_open(&file, 1, NULL, &dev);
+        }
+        if (!err) {
+            err = use(dev);
+            int close_err = ploop_dev_close(dev); /* says whether everything reached the disk: do not ignore it */
+            err = err ? err : close_err;
+        }
+        ploop_file_close(file); /* the file is ours, before and after the device */
+    }
+    if (err) {
+        (void)fprintf(stderr, "hello: %s: %s\n", path, strerror(-err));
+    }
+    return err != 0;
+}
