@@ -14,7 +14,7 @@
 #include <string.h>
 
 #define BIT_NONE UINT64_MAX
-#define EXTEND_BYTES_MIN (UINT64_C(16) << 20)
+#define EXTEND_BYTES_MIN (UINT64_C(128) << 20)
 #define EXTEND_BYTES_MAX (UINT64_C(1) << 30)
 
 enum {

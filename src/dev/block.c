@@ -13,7 +13,8 @@
 
 #define NAP_NS 2000000L
 
-static void nap(ploop_dev *dev, block_fn *done, void *argument)
+/* Until somebody rings again after `rings`, or a little while. */
+static void nap(ploop_dev *dev, uint64_t rings)
 {
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
@@ -23,7 +24,7 @@ static void nap(ploop_dev *dev, block_fn *done, void *argument)
         until.tv_sec++;
     }
     pthread_mutex_lock(&dev->wait_mutex);
-    if (!done(dev, argument)) {
+    if (dev->rings == rings) {
         pthread_cond_timedwait(&dev->wait_cond, &dev->wait_mutex, &until);
     }
     pthread_mutex_unlock(&dev->wait_mutex);
@@ -34,6 +35,7 @@ void block_until(ploop_dev *dev, block_fn *done, void *argument)
     const struct ploop_io_ops *ops = &dev->file->ops;
     atomic_fetch_add(&dev->waiting, 1);
     for (uint32_t queue = 0;; queue = (queue + 1) % dev->queue_count) {
+        uint64_t rings = atomic_load(&dev->rings);
         engine_run(dev);
         if (done(dev, argument)) {
             break;
@@ -41,7 +43,7 @@ void block_until(ploop_dev *dev, block_fn *done, void *argument)
         if (ops->wait) {
             ops->wait(dev->file->context, queue, (uint64_t)NAP_NS);
         } else {
-            nap(dev, done, argument);
+            nap(dev, rings);
         }
     }
     atomic_fetch_sub(&dev->waiting, 1);
@@ -51,6 +53,7 @@ void block_wake(ploop_dev *dev)
 {
     if (atomic_load(&dev->waiting)) {
         pthread_mutex_lock(&dev->wait_mutex);
+        atomic_fetch_add(&dev->rings, 1);
         pthread_cond_broadcast(&dev->wait_cond);
         pthread_mutex_unlock(&dev->wait_mutex);
     }

@@ -108,6 +108,7 @@ struct ploop_queue {
     struct inbox done;
     atomic_bool delivering;
     int event_fd; /* COMPLETE_IN_RUN, or -1 */
+    int poll_fd;  /* readable when that is, or the backend has something to reap; or -1 */
 };
 
 struct ploop_dev {
@@ -158,6 +159,7 @@ struct ploop_dev {
     pthread_mutex_t wait_mutex;
     pthread_cond_t wait_cond;
     _Atomic uint32_t waiting;
+    _Atomic uint64_t rings;
 };
 
 /* ---- request.c ---- */

@@ -103,7 +103,7 @@ static int take_memory(ploop_dev *dev)
         return -ENOMEM;
     }
     for (uint32_t i = 0; i < queues; i++) {
-        dev->queues[i].event_fd = -1;
+        dev->queues[i].event_fd = dev->queues[i].poll_fd = -1;
     }
     dev->queue_count = queues;
     for (uint32_t i = 0; i < LOCK_COUNT; i++) {

@@ -11,6 +11,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -21,12 +22,31 @@ bool in_callback(void)
     return callback_depth > 0;
 }
 
+static int watch(int poll_fd, int fd)
+{
+    struct epoll_event event = {.events = EPOLLIN};
+    return epoll_ctl(poll_fd, EPOLL_CTL_ADD, fd, &event) ? -errno : 0;
+}
+
+/* One descriptor for two reasons to run: a completion to deliver, and something to reap. */
+static int open_descriptors(ploop_queue *queue)
+{
+    const struct ploop_file *file = queue->dev->file;
+    int backend_fd = file->ops.poll_fd ? file->ops.poll_fd(file->context, queue->index) : -1;
+    queue->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    queue->poll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (queue->event_fd < 0 || queue->poll_fd < 0) {
+        return -errno;
+    }
+    int error = watch(queue->poll_fd, queue->event_fd);
+    return error || backend_fd < 0 ? error : watch(queue->poll_fd, backend_fd);
+}
+
 int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_count)
 {
     queue->dev = dev;
     queue->index = index;
     queue->pio_count = pio_count;
-    queue->event_fd = -1;
     queue->pios = calloc(pio_count, sizeof(*queue->pios));
     queue->free_next = calloc(pio_count, sizeof(*queue->free_next));
     if (!queue->pios || !queue->free_next) {
@@ -38,11 +58,7 @@ int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_
         atomic_store(&queue->free_next[i], i + 1 < pio_count ? i + 2 : 0);
     }
     atomic_store(&queue->free_head, 1);
-    if (dev->config.flags & PLOOP_DEV_COMPLETE_IN_RUN) {
-        queue->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-        return queue->event_fd < 0 ? -errno : 0;
-    }
-    return 0;
+    return dev->config.flags & PLOOP_DEV_COMPLETE_IN_RUN ? open_descriptors(queue) : 0;
 }
 
 void queue_free(ploop_queue *queue)
@@ -51,6 +67,9 @@ void queue_free(ploop_queue *queue)
     free(queue->free_next);
     if (queue->event_fd >= 0) {
         close(queue->event_fd);
+    }
+    if (queue->poll_fd >= 0) {
+        close(queue->poll_fd);
     }
 }
 
@@ -151,16 +170,20 @@ int queue_deliver(ploop_queue *queue)
 
 int ploop_queue_run(ploop_queue *queue)
 {
+    if (in_callback()) {
+        engine_run(queue->dev);
+        return 0; /* what is to be delivered stays announced */
+    }
     if (queue->event_fd >= 0) {
         uint64_t count;
         ssize_t got = read(queue->event_fd, &count, sizeof(count));
         (void)got;
     }
     engine_run(queue->dev);
-    return in_callback() ? 0 : queue_deliver_all(queue);
+    return queue_deliver_all(queue);
 }
 
 int ploop_queue_poll_fd(ploop_queue *queue)
 {
-    return queue->event_fd >= 0 ? queue->event_fd : -ENOTSUP;
+    return queue->poll_fd >= 0 ? queue->poll_fd : -ENOTSUP;
 }

@@ -118,7 +118,8 @@ void part_no_space(struct part *part, int error)
         reclaim(dev);
         return;
     }
-    uint64_t age = part->parked_ns ? dev_now(dev) - part->parked_ns : 0;
+    uint64_t now = dev_now(dev); /* which may have gone back since */
+    uint64_t age = part->parked_ns && now > part->parked_ns ? now - part->parked_ns : 0;
     bool late = dev->config.park_timeout_ns && age >= dev->config.park_timeout_ns;
     if (dev->config.enospc_policy == PLOOP_ENOSPC_PARK && !dev->closing && !late) {
         park(part);

@@ -23,10 +23,33 @@ static bool leaves_errors(const struct repair *repair)
     return repair->unusable_extension || (bad_entries(repair->check) && !repair_wants(repair, PLOOP_REPAIR_ENTRIES));
 }
 
+static bool maps_nothing(const struct image *image)
+{
+    uint32_t i = 0;
+
+    while (i < image->header.geometry.bat_entries && !image->entries[i]) {
+        i++;
+    }
+    return i == image->header.geometry.bat_entries;
+}
+
+/*
+ * Whether the header is as a clean close leaves it. Where it is not, that need not be an error: software that knows no extension takes
+ * HEADER_CLOSED_EXT for a mark, and follows an extension that is void.
+ */
+static bool is_header_tidy(const struct repair *repair)
+{
+    const struct header *header = &repair->image->header;
+    enum extension_state state = repair->check->extension.state;
+    bool extended = state == EXTENSION_VALID || state == EXTENSION_UNUSABLE;
+    bool empty = header->flags & HEADER_FLAG_EMPTY;
+
+    return empty == maps_nothing(repair->image) && (extended || (header->in_use == 0 && header->extension_sector == 0));
+}
+
 static bool has_work(const struct repair *repair)
 {
     const uint64_t *counts = repair->check->counts;
-    uint64_t marks = counts[PLOOP_CHECK_UNCLEAN] + counts[PLOOP_CHECK_IN_USE_VALUE];
 
     if (repair_wants(repair, PLOOP_REPAIR_ENTRIES) && (bad_entries(repair->check) || counts[PLOOP_CHECK_EXTENSION])) {
         return true;
@@ -34,7 +57,8 @@ static bool has_work(const struct repair *repair)
     if (repair_wants(repair, PLOOP_REPAIR_LEAKS) && (counts[PLOOP_CHECK_LEAK] || counts[PLOOP_CHECK_ENTRY_BEYOND])) {
         return true;
     }
-    return repair_wants(repair, PLOOP_REPAIR_UNCLEAN) && (counts[PLOOP_CHECK_EMPTY_FLAG] || (marks && !leaves_errors(repair)));
+    return repair_wants(repair, PLOOP_REPAIR_UNCLEAN) &&
+           (counts[PLOOP_CHECK_EMPTY_FLAG] || (!is_header_tidy(repair) && !leaves_errors(repair)));
 }
 
 /*
@@ -110,16 +134,6 @@ static void take_back(struct repair *repair)
     if (!repair_sync(repair) && !repair_write(repair, repair->found_page, first_page, 0)) {
         repair_sync(repair);
     }
-}
-
-static bool maps_nothing(const struct image *image)
-{
-    uint32_t i = 0;
-
-    while (i < image->header.geometry.bat_entries && !image->entries[i]) {
-        i++;
-    }
-    return i == image->header.geometry.bat_entries;
 }
 
 static int write_extension(struct repair *repair)

@@ -40,7 +40,8 @@ enum { REPAIR_BUFFER_SIZE = 1048576 };
 /*
  * 0, with check->result.repaired counted; -ENOTSUP: the image has a feature that this library does not know and that forbids a
  * repair; -EIO: a part of the BAT could not be read; -ENOSPC, -EFBIG, -ENOMEM, -EROFS or what the backend returns. Where nothing
- * that was asked for needs repair, nothing is written. After a failure half-way the image is whole, and perhaps marked in use.
+ * that was asked for needs repair, nothing is written; a header that is right but not as a clean close leaves it is made so with
+ * PLOOP_REPAIR_UNCLEAN. After a failure half-way the image is whole, and perhaps marked in use.
  */
 int repair_image(struct check *check);
 
