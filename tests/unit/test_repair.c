@@ -291,6 +291,34 @@ START_TEST(empty_at_last)
 }
 END_TEST
 
+/* Right, but not as a clean close leaves it: other software stumbles over that. */
+START_TEST(a_header_is_tidied)
+{
+    const struct image_plan untidy[] = {
+        {.host_clusters = 5, .in_use = CLOSED},
+        {.host_clusters = 5, .extension_sector = 99999},
+        {.host_clusters = 1, .map = (uint32_t[]){0, 0}, .entries = 1009, .sectors = 1},
+    };
+
+    for (int i = 0; i < 3; i++) {
+        struct fixture fixture;
+
+        fixture_open_image(&fixture, &untidy[i]);
+        fixture.size = i == 2 ? image_data_start(fixture.bytes) : fixture.size;
+        repair_one(&fixture, PLOOP_REPAIR_LEAKS | PLOOP_REPAIR_ENTRIES, 0, 0);
+        ck_assert_uint_eq(fixture.log_size, 0);
+        repair_one(&fixture, PLOOP_REPAIR_UNCLEAN, 0, 0);
+        ck_assert_uint_eq(load_le32(fixture.bytes + 44), 0);
+        ck_assert_uint_eq(load_le64(fixture.bytes + 56), 0);
+        ck_assert_uint_eq(load_le32(fixture.bytes + 52), i == 2);
+        fixture_reset(&fixture);
+        repair_one(&fixture, ALL, 0, 0);
+        ck_assert_uint_eq(fixture.log_size, 0);
+        fixture_close(&fixture);
+    }
+}
+END_TEST
+
 /* Words behind the last entry, in its sector, are written back as they were. */
 START_TEST(only_the_bat_changes)
 {
@@ -583,6 +611,7 @@ int main(void)
     tcase_add_test(tests, unclean_alone);
     tcase_add_test(tests, entries_alone);
     tcase_add_test(tests, empty_at_last);
+    tcase_add_test(tests, a_header_is_tidied);
     tcase_add_test(tests, only_the_bat_changes);
     tcase_add_test(tests, a_bitmap_moves_with_its_extension);
     tcase_add_test(tests, no_bitmap_survives_changed_entries);
