@@ -168,10 +168,10 @@ void bat_page_hurry(struct bat *bat, uint32_t page);
 void bat_delay_changed(struct bat *bat, uint64_t delay_ns, uint64_t max_age_ns);
 
 /*
- * Wait until a page as it is now is durable, and SYNC `number` (0: none) done.
+ * Wait until page `number` as it is now is durable, and SYNC `sync_number` (0: none) done.
  * 0: it is so; 1: `then` will run; -errno: it cannot be.
  */
-int bat_wait_durable(struct bat *bat, uint32_t page, uint64_t number, struct durable_wait *wait, durable_fn *then);
+int bat_wait_durable(struct bat *bat, uint32_t number, uint64_t sync_number, struct durable_wait *wait, durable_fn *then);
 
 /* Wait for everything completed until now to be durable: R3. `then` runs later, never inside. */
 void bat_join_round(struct bat *bat, struct round_wait *wait, round_fn *then);

@@ -120,6 +120,7 @@ void write_locked(struct part *part)
     } else if (error) {
         part_settle(part, error, 0);
     } else {
+        assert(reservation);
         reservation->users++;
         part->reservation = reservation;
         uint64_t offset = geometry_host_offset(&dev->geometry, reservation->host) + part->inside;
