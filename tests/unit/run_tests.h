@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MIT */
+/* The main function of a test program whose tests are one flat list. */
+#ifndef RUN_TESTS_H
+#define RUN_TESTS_H
+
+#include <check.h>
+#include <stddef.h>
+
+/* The program's exit status. */
+int run_tests(const char *name, const TTest *const *tests, size_t count);
+
+#define RUN_TESTS(name, tests) run_tests(name, tests, sizeof(tests) / sizeof((tests)[0]))
+
+#endif
