@@ -134,7 +134,7 @@ static void check_order(const struct backend *backend, const struct ploop_io *io
         if (is_page(backend, io) && is_page(backend, other))
             violation("R16", "two writes of one BAT page in flight: %" PRIu64 "+%" PRIu64 " and %" PRIu64 "+%" PRIu64, io->offset,
                       io->length, other->offset, other->length);
-        if (io->op != PLOOP_IO_WRITE || other->op != PLOOP_IO_WRITE)
+        if ((io->op != PLOOP_IO_WRITE || other->op != PLOOP_IO_WRITE) && !backend->guest_zeroes)
             violation("R7", "%s of %" PRIu64 "+%" PRIu64 " while a %s of %" PRIu64 "+%" PRIu64 " is in flight", op_name(io->op),
                       io->offset, io->length, op_name(other->op), other->offset, other->length);
     }
@@ -463,6 +463,8 @@ static void sim_cancel(void *context)
         if (!request->executed && rng_permille(backend->rng, 500))
             execute(backend, request);
         struct ploop_io *io = request->io;
+        if (request->seq)
+            disk_complete(backend->disk, request->seq, backend->now);
         *request = backend->requests[--backend->in_flight];
         backend->errors++;
         ploop_io_complete(io, -ECANCELED);

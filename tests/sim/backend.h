@@ -8,7 +8,7 @@
  *  - memory lent for a write does not change before its completion;
  *  - R16: no two writes of one sector of the BAT area in flight;
  *  - R17: a write that begins in the BAT area ends in it;
- *  - R7: no punch or truncation while a write to the same place is in flight;
+ *  - R7: no punch or truncation while a write to the same place is in flight, unless the guest itself zeroes something;
  *  - R11: no change but the header's before the mark is durable;
  *  - R6: after a failed SYNC no write to the BAT area, and the file is not cut.
  */
@@ -60,6 +60,7 @@ struct backend {
     bool latched;        /* a SYNC failed in this session, and the library was told */
     bool session_marked; /* the mark was found durable in this session */
     bool writable;
+    unsigned guest_zeroes; /* in flight */
     uint64_t idle_waits;
     struct rest rests[BACKEND_RESTS]; /* what is left of page writes that were cut short */
     unsigned rest_next;

@@ -96,6 +96,7 @@ static void guest_done(ploop_pio *pio, int result, void *user_data)
     check_result(op, result);
     op->submitted = false;
     sim->outstanding--;
+    sim->backend.guest_zeroes -= op->kind == GUEST_ZEROES;
     switch (op->kind) {
     case GUEST_READ:
         if (!result)
@@ -200,6 +201,7 @@ void guest_submit(struct sim *sim, struct guest_op **ops, uint32_t count)
             model_submit(&sim->model, first, changes, op->id, op->kind == GUEST_WRITE ? op->id : 0, op->submit,
                          op->flags & PLOOP_PIO_PREFLUSH ? op->submit : 0);
         sim->outstanding++;
+        sim->backend.guest_zeroes += op->kind == GUEST_ZEROES;
         counters->requests++;
         sim->discards += op->kind == GUEST_DISCARD;
         trace("  [%" PRIu64 "] request %" PRIu64 ": %s %" PRIu64 "+%" PRIu64 " flags %" PRIu32, op->submit, op->id, kind_name(op->kind),

@@ -274,6 +274,7 @@ void model_restart(struct model *model, uint64_t guest_sector, const uint8_t *by
         struct version *version = &sector->versions[i];
         version->complete = version->done ? version->complete : now;
         version->done = true;
+        version->limbo |= limbo;
     }
     if (durable)
         sector->count = 0;

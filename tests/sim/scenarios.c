@@ -303,8 +303,8 @@ static uint64_t play_failing(const struct scenario *scenario, int error, bool pe
     char line[160];
     uint64_t runs = 0;
     for (unsigned variant = 0; variant < 4; variant++) {
-        uint64_t calls = UINT64_MAX;
-        for (uint64_t n = 1; n <= calls; n++) {
+        bool untouched = false;
+        for (uint64_t n = 1; !untouched; n++) {
             struct playing playing = { .scenario = scenario, .odd_v1 = variant & 1, .mapped = variant & 2 ? 5 : 0, .fail_at = n,
                                        .persistent = persistent, .memory = memory, .error = error };
             snprintf(line, sizeof(line), "sim --scenario %s --exhaustive (variant %u, %s %" PRIu64 "%s: %s)", scenario->name, variant,
@@ -312,7 +312,7 @@ static uint64_t play_failing(const struct scenario *scenario, int error, bool pe
             report_set_replay(line);
             trace("%s", line);
             alarm(60);
-            calls = play(&playing);
+            untouched = play(&playing) < n;
             runs++;
         }
     }

@@ -105,14 +105,17 @@ static void choose_config(struct sim *sim)
     config->pio_count = (uint32_t)rng_between(rng, 1, 32);
     config->page_failure_limit = (uint32_t)rng_between(rng, 1, 4);
     config->enospc_policy = rng_permille(rng, 500) ? PLOOP_ENOSPC_PARK : PLOOP_ENOSPC_FAIL;
-    config->preallocate_bytes = cluster * rng_below(rng, 9);
+    config->preallocate_bytes = cluster * rng_between(rng, 1, 8);
+    if (rng_permille(rng, 20)) { /* the library decides: the file becomes large, and a cut dear */
+        config->preallocate_bytes = 0;
+        sim->cut_permille /= 20;
+    }
     config->flags = (rng_permille(rng, 300) ? PLOOP_DEV_COMPLETE_IN_RUN : 0) | (rng_permille(rng, 300) ? PLOOP_DEV_NO_FAST_PATH : 0);
     struct backend *backend = &sim->backend;
     backend->capabilities = PLOOP_FILE_CAN_GROW;
     backend->capabilities |= rng_permille(rng, 700) ? PLOOP_FILE_CAN_PUNCH : 0;
     backend->capabilities |= rng_permille(rng, 700) ? PLOOP_FILE_CAN_ALLOCATE : 0;
     backend->capabilities |= rng_permille(rng, 400) ? PLOOP_FILE_CAN_FUA : 0;
-    backend->alignment = rng_permille(rng, 150) ? DISK_SECTOR : 1;
     if (rng_permille(rng, 150))
         backend->max_transfer = rng_between(rng, 1, 8) * DISK_SECTOR;
     static const unsigned inlines[] = { 0, 0, 100, 500, 1000 };
@@ -310,8 +313,8 @@ void workload_run(const struct workload *workload)
     sim_init(sim, rng_next(&seeds));
     image_random(&sim->image, &sim->rng);
     sim_start(sim);
-    choose_config(sim);
     sim->cut_permille = workload->cut_permille;
+    choose_config(sim);
     sim->backend.quiet = true;
     session_reopen(sim);
     choose_faults(sim);
