@@ -127,8 +127,8 @@ void ploop_pio_set_callback(ploop_pio *pio, ploop_pio_fn *fn, void *user_data);
  *
  * @param pios  requests of this queue, prepared and with a callback
  * @return how many were taken, the first ones; less than count where the next is at fault: submit from there on to learn why.
- *         -errno: none was taken: -EINVAL (the first one lies beyond the disk, is not aligned to 512, has a wrong flag, or a
- *         NULL callback), -EROFS (a change on a read-only device)
+ *         -errno: none was taken: -EINVAL (the first one lies beyond the disk, is not aligned to 512 or its memory not to
+ *         ploop_dev_info.memory_alignment, has a wrong flag, or a NULL callback), -EROFS (a change on a read-only device)
  *
  * Any thread, callbacks included. Never blocks. @since 2.0
  */

@@ -71,9 +71,12 @@ int alloc_init(struct alloc *alloc, struct channel *channel, struct syncer *sync
     }
 
     uint64_t bits = alloc->window + (alloc->limit - clusters) + 1;
-    alloc->zeros = calloc(1, ZEROS_SIZE);
-    if (!alloc->zeros || bitmap_init(&alloc->zero, bits) || bitmap_init(&alloc->zeroed, bits) ||
-        bitmap_init(&alloc->unknown, bits)) {
+    void *zeros = NULL;
+    if (posix_memalign(&zeros, BAT_PAGE_SIZE, ZEROS_SIZE)) {
+        return -ENOMEM;
+    }
+    alloc->zeros = memset(zeros, 0, ZEROS_SIZE);
+    if (bitmap_init(&alloc->zero, bits) || bitmap_init(&alloc->zeroed, bits) || bitmap_init(&alloc->unknown, bits)) {
         return -ENOMEM;
     }
     bitmap_set_first(&alloc->unknown, alloc->window);

@@ -122,6 +122,7 @@ struct ploop_dev {
     ploop_queue *queues;
     struct ploop_dev_config config;
     struct ploop_clock clock;
+    uint32_t memory_alignment; /* what the backend wants of requests' memory */
     bool read_only, fast_path;
     atomic_bool gate; /* closed: every request goes to the engine */
 

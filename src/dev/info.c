@@ -49,6 +49,7 @@ int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *out)
         .flushes_coalesced = load(&stats->flushes_coalesced),
         .extensions = load(&dev->bat.alloc.extensions),
         .punches = load(&dev->bat.alloc.punches),
+        .memory_alignment = dev->memory_alignment,
         .double_completions = load(&dev->file->double_completions),
     };
     for (uint32_t i = 0; i < dev->queue_count; i++) {

@@ -21,8 +21,9 @@ int load_header(ploop_dev *dev, struct header *header, struct ploop_file_info *i
     if (error) {
         return error;
     }
-    if (info->request_alignment > 1) {
-        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "request_alignment %" PRIu32 ": this version takes only 1",
+    dev->memory_alignment = info->request_alignment ? info->request_alignment : 1;
+    if (dev->memory_alignment > SECTOR_SIZE) {
+        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "request_alignment %" PRIu32 ": this version takes up to 512",
                 info->request_alignment);
         return -ENOTSUP;
     }

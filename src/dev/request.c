@@ -43,6 +43,15 @@ void pio_init(ploop_pio *pio, ploop_queue *queue)
     pio->part.pio = pio;
 }
 
+static bool memory_is_aligned(const ploop_pio *pio, uint32_t alignment)
+{
+    uintptr_t all = 0;
+    for (uint32_t i = 0; i < pio->iov_count; i++) {
+        all |= (uintptr_t)pio->iov[i].iov_base | pio->iov[i].iov_len;
+    }
+    return (all & (alignment - 1)) == 0;
+}
+
 int pio_validate(const ploop_pio *pio)
 {
     static const uint32_t flags_of[] = {
@@ -65,7 +74,8 @@ int pio_validate(const ploop_pio *pio)
     if ((pio->offset | pio->length) % SECTOR_SIZE || pio->offset > size || pio->length > size - pio->offset) {
         return -EINVAL;
     }
-    if ((pio->op == PIO_READ || pio->op == PIO_WRITE) && pio->length > MAX_REQUEST_BYTES) {
+    if ((pio->op == PIO_READ || pio->op == PIO_WRITE) &&
+        (pio->length > MAX_REQUEST_BYTES || (dev->memory_alignment > 1 && !memory_is_aligned(pio, dev->memory_alignment)))) {
         return -EINVAL;
     }
     return pio->op != PIO_READ && dev->read_only ? -EROFS : 0;

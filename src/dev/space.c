@@ -37,7 +37,11 @@ static void take_all(struct list *to, struct list *from)
 
 void part_wait_for_space(struct part *part)
 {
-    list_append(&part->dev->space_waiters, &part->link);
+    if (part->dev->aborting) {
+        part_settle(part, -ECANCELED, 0); /* nobody works for space any more */
+    } else {
+        list_append(&part->dev->space_waiters, &part->link);
+    }
 }
 
 void space_came(struct alloc *alloc, int result)
