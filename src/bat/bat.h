@@ -198,7 +198,7 @@ void page_change(struct bat *bat, uint32_t page, uint64_t barrier);
 void page_make_due(struct bat *bat, uint32_t page);
 void page_frozen(struct bat *bat, uint32_t page);
 void page_written(struct bat *bat, uint32_t page, uint64_t gen);
-void page_write_failed(struct bat *bat, uint32_t page, uint64_t gen, int error);
+void page_write_failed(struct bat *bat, uint32_t page, int error);
 void pages_synced(struct bat *bat);
 void assert_page_state(const struct bat *bat, uint32_t page);
 

@@ -237,10 +237,10 @@ void page_written(struct bat *bat, uint32_t number, uint64_t gen)
 }
 
 /* The disk may hold this generation, any since the last durable one, or a mix: the page is written again (R5). */
-void page_write_failed(struct bat *bat, uint32_t number, uint64_t gen, int error)
+void page_write_failed(struct bat *bat, uint32_t number, int error)
 {
     struct bat_page *page = &bat->pages[number];
-    assert(gen + 1 == page->gen && error);
+    assert(page_is(page, PLOOP_BAT_PAGE_WRITEBACK) && error);
     uint64_t now = bat->now_ns(bat->owner);
     writeback_over(bat, number);
     page->failures++;

@@ -106,7 +106,7 @@ static void image_done(struct image *image, int result)
     list_append(&bat->images_free, &image->link);
     for (uint32_t i = 0; i < image->count; i++) {
         if (result) {
-            page_write_failed(bat, image->first + i, image->gen[i], result);
+            page_write_failed(bat, image->first + i, result);
         } else {
             page_written(bat, image->first + i, image->gen[i]);
         }

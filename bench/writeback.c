@@ -1,0 +1,232 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What delayed writeback costs and saves, by count: page writes and SYNCs over a memory backend, in the time of a clock that this
+ * program turns itself, so that the same command prints the same figures everywhere.
+ *
+ *   writeback counts     10,000 random allocating 4 KiB writes, 32 in flight: without a flush, and with one every 32
+ *   writeback delays     the same writes at one a millisecond, for several delays and maximum ages: lines for gnuplot
+ *   writeback hot        one page dirtied for ever: how often it is written
+ */
+#include <ploop/ploop.h>
+
+#include <inttypes.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WRITES = 10000, IN_FLIGHT = 32, BLOCK = 4096 };
+#define MILLISECOND UINT64_C(1000000)
+#define CLUSTER (UINT64_C(1) << 20)
+#define DISK (UINT64_C(16) << 30)
+
+static uint64_t now;
+static uint32_t live;
+static uint64_t random_state = 1;
+
+static uint64_t now_ns(void *context)
+{
+    (void)context;
+    return now;
+}
+
+static void die(const char *what, int error)
+{
+    fprintf(stderr, "writeback: %s: %s\n", what, strerror(-error));
+    exit(1);
+}
+
+static uint64_t next_random(void)
+{
+    random_state = random_state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return random_state >> 33;
+}
+
+static void done(ploop_pio *pio, int result, void *user_data)
+{
+    (void)user_data;
+    if (result) {
+        die("a request", result);
+    }
+    live--;
+    ploop_pio_put(pio);
+}
+
+struct bench {
+    ploop_file *file;
+    ploop_dev *dev;
+    ploop_queue *queue;
+    char block[BLOCK];
+    struct iovec iov;
+};
+
+static void begin(struct bench *bench, uint64_t delay_ns, uint64_t max_age_ns)
+{
+    struct ploop_image_options options = {.size = sizeof(options), .disk_size = DISK, .cluster_size = CLUSTER};
+    struct ploop_clock clock = {.size = sizeof(clock), .now_ns = now_ns};
+    struct ploop_dev_config config;
+    now = MILLISECOND;
+    random_state = 1;
+    ploop_dev_config_init(&config, sizeof(config));
+    config.writeback_delay_ns = delay_ns;
+    config.writeback_max_age_ns = max_age_ns;
+    config.clock = &clock;
+    int error = ploop_file_create_memory(0, &bench->file);
+    error = error ? error : ploop_image_create(bench->file, &options);
+    error = error ? error : ploop_dev_open(&bench->file, 1, &config, &bench->dev);
+    if (error) {
+        die("open", error);
+    }
+    bench->queue = ploop_dev_queue(bench->dev, 0);
+    memset(bench->block, 0x5a, sizeof(bench->block));
+    bench->iov = (struct iovec){bench->block, sizeof(bench->block)};
+}
+
+static struct ploop_dev_info counters(const struct bench *bench)
+{
+    struct ploop_dev_info info = {.size = sizeof(info)};
+    ploop_dev_info(bench->dev, &info);
+    return info;
+}
+
+static void end(struct bench *bench)
+{
+    int error = ploop_dev_close(bench->dev);
+    if (error) {
+        die("close", error);
+    }
+    ploop_file_close(bench->file);
+}
+
+static void submit_write(struct bench *bench, uint64_t offset)
+{
+    ploop_pio *pio = ploop_pio_get(bench->queue);
+    ploop_pio_prep_writev(pio, offset, &bench->iov, 1, 0);
+    ploop_pio_set_callback(pio, done, NULL);
+    live++;
+    if (ploop_queue_submit(bench->queue, &pio, 1) != 1) {
+        die("submit", -5);
+    }
+}
+
+static uint64_t random_offset(void)
+{
+    return next_random() % (DISK / BLOCK) * BLOCK;
+}
+
+static void flush(struct bench *bench)
+{
+    int error = ploop_dev_flush(bench->dev);
+    if (error) {
+        die("flush", error);
+    }
+}
+
+/* The time of a request that waits for the disk; only ratios to the delay matter. */
+static void pass(struct bench *bench, uint64_t time_ns)
+{
+    now += time_ns;
+    ploop_dev_run(bench->dev);
+}
+
+static void count_writes(bool flushing, uint64_t delay_ns)
+{
+    struct bench bench;
+    begin(&bench, delay_ns, delay_ns * 10);
+    struct ploop_dev_info before = counters(&bench);
+    uint64_t started = now;
+    for (uint32_t i = 0; i < WRITES; i++) {
+        submit_write(&bench, random_offset());
+        if ((i + 1) % IN_FLIGHT == 0) {
+            while (live) {
+                ploop_dev_run(bench.dev);
+            }
+            if (flushing) {
+                flush(&bench);
+            }
+            pass(&bench, MILLISECOND);
+        }
+    }
+    struct ploop_dev_info after = counters(&bench);
+    uint64_t periods = (now - started) / delay_ns + 1;
+    printf("%-22s %6u %10" PRIu64 " %11" PRIu64 " %10" PRIu64 " %7" PRIu64 " %9" PRIu64 " %8" PRIu64 " %6" PRIu64 "\n",
+           flushing ? "a flush every 32" : "no flush", WRITES, after.clusters_mapped, after.page_writes - before.page_writes,
+           after.page_write_calls - before.page_write_calls, after.syncs - before.syncs, after.flushes - before.flushes,
+           after.barriers - before.barriers, periods);
+    end(&bench);
+}
+
+static void counts(void)
+{
+    uint64_t delay = 500 * MILLISECOND;
+    printf("# 16 GiB disk, 1 MiB clusters (17 BAT pages), 4 KiB random writes, 32 in flight, delay 500 ms\n");
+    printf("%-22s %6s %10s %11s %10s %7s %9s %8s %6s\n", "# workload", "writes", "allocated", "page writes", "calls", "syncs",
+           "flushes", "barriers", "delays");
+    count_writes(false, delay);
+    count_writes(true, delay);
+}
+
+static void delays(void)
+{
+    static const uint32_t delay_ms[] = {0, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000};
+    static const uint32_t ages[] = {1, 2, 10, 1000};
+    printf("# delay_ms  page writes for 10,000 allocating writes in 10 s, with a maximum age of 1, 2, 10 and 1000 delays\n");
+    for (size_t i = 0; i < sizeof(delay_ms) / sizeof(delay_ms[0]); i++) {
+        printf("%" PRIu32, delay_ms[i]);
+        for (size_t age = 0; age < sizeof(ages) / sizeof(ages[0]); age++) {
+            struct bench bench;
+            begin(&bench, delay_ms[i] * MILLISECOND, (uint64_t)delay_ms[i] * ages[age] * MILLISECOND);
+            struct ploop_dev_info before = counters(&bench);
+            for (uint32_t n = 0; n < WRITES; n++) {
+                submit_write(&bench, random_offset());
+                pass(&bench, MILLISECOND);
+            }
+            printf(" %" PRIu64, counters(&bench).page_writes - before.page_writes);
+            end(&bench);
+        }
+        printf("\n");
+    }
+}
+
+static void hot(void)
+{
+    struct bench bench;
+    uint64_t delay = 500 * MILLISECOND, max_age = 2000 * MILLISECOND, time = 60000 * MILLISECOND;
+    begin(&bench, delay, max_age);
+    uint64_t started = now;
+    for (uint64_t cluster = 0; now - started < time; cluster++) {
+        /* Allocate and discard in turn: the first page's entries change for ever. */
+        uint64_t offset = cluster / 2 % 64 * CLUSTER;
+        ploop_pio *pio = ploop_pio_get(bench.queue);
+        if (cluster % 2) {
+            ploop_pio_prep_discard(pio, offset, CLUSTER);
+        } else {
+            ploop_pio_prep_writev(pio, offset, &bench.iov, 1, 0);
+        }
+        ploop_pio_set_callback(pio, done, NULL);
+        live++;
+        ploop_queue_submit(bench.queue, &pio, 1);
+        pass(&bench, 10 * MILLISECOND);
+    }
+    struct ploop_bat_page_info page = {.size = sizeof(page)};
+    ploop_bat_page_info(bench.dev, 0, &page);
+    printf("# one page, changed every 10 ms for 60 s, delay 500 ms, maximum age 2 s\n");
+    printf("writes %" PRIu64 " at least %" PRIu64 "\n", page.writes, time / max_age - 1);
+    end(&bench);
+}
+
+int main(int argc, char **argv)
+{
+    const char *what = argc == 2 ? argv[1] : "";
+    if (strcmp(what, "counts") == 0) {
+        counts();
+    } else if (strcmp(what, "delays") == 0) {
+        delays();
+    } else if (strcmp(what, "hot") == 0) {
+        hot();
+    } else {
+        fprintf(stderr, "usage: writeback counts|delays|hot\n");
+        return 1;
+    }
+    return 0;
+}
