@@ -365,6 +365,7 @@ static bool extension_begin(struct alloc *alloc, uint64_t clusters, int *error)
         return false;
     }
     alloc->work = SPACE_EXTENDING;
+    alloc->least = false;
     alloc->work_first = alloc->fresh_end;
     alloc->work_count = alloc->fresh_end + (clusters < room ? clusters : room);
     uint64_t size = alloc->geometry->data_start + alloc->work_count * alloc->geometry->cluster_size;
@@ -377,7 +378,7 @@ static void extended(struct alloc *alloc)
     alloc->fresh_end = alloc->work_count;
     alloc->file_size = alloc->geometry->data_start + alloc->fresh_end * alloc->geometry->cluster_size;
     alloc->extension_number = sync_next(alloc->syncer);
-    alloc->extension_failed = false;
+    alloc->extension_failed = alloc->least;
     alloc->changed = true;
     atomic_fetch_add_explicit(&alloc->extensions, 1, memory_order_relaxed);
     if (alloc->partial_tail) {
@@ -415,6 +416,7 @@ static void extension_ended(struct channel_io *io, int result)
     if (alloc->work_count - alloc->work_first > 1u + alloc->partial_tail &&
         (result == -ENOSPC || result == -EFBIG || result == -EDQUOT)) {
         if (extension_begin(alloc, 1, &result)) {
+            alloc->least = true;
             return;
         }
     }
@@ -462,7 +464,7 @@ void alloc_synced(struct alloc *alloc)
 
 void alloc_pump(struct alloc *alloc)
 {
-    if (alloc->work != SPACE_IDLE || alloc->channel->cut) {
+    if (alloc->work != SPACE_IDLE || alloc->channel->cut || (alloc->closing && !alloc->wanted)) {
         return;
     }
     bool latched = alloc->syncer->error != 0;

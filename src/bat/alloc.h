@@ -80,6 +80,8 @@ struct alloc {
     uint64_t work_at;                /* bytes zeroed so far, where the backend cannot punch */
     int zeroing_error;               /* the last zeroing failed: extend rather, until space is asked for again */
     bool extension_failed;           /* do not extend ahead of need */
+    bool least;                      /* what is under way is the least extension, after a larger one failed */
+    bool closing;                    /* begin nothing ahead of need any more */
     bool wanted;                     /* someone waits for space */
     bool eager;                      /* clusters came back: zero them without being asked */
     bool reclaiming, reclaimed;      /* pending clusters are being made ripe because space ran out; that was done */

@@ -66,8 +66,7 @@ static void begin_closing(ploop_dev *dev)
 
 static void stop_space_work(ploop_dev *dev)
 {
-    dev->bat.alloc.extension_failed = true;
-    dev->bat.alloc.eager = false;
+    dev->bat.alloc.closing = true;
 }
 
 static void trim(ploop_dev *dev)
