@@ -138,6 +138,7 @@ struct ploop_dev {
     struct list parked;          /* parts: ENOSPC_PARK */
     struct list held;            /* pios: suspended */
     bool suspended, closing, aborting;
+    atomic_bool suspend_asked; /* what the embedder asked for last; the turn follows */
     bool at_rest;                 /* close.c */
     _Atomic uint64_t stuck_count; /* pios that are parked with all their parts: nobody waits for them */
     uint64_t park_retry_ns;

@@ -35,7 +35,7 @@ int ploop_dev_suspend(ploop_dev *dev)
     if (in_callback()) {
         return -EDEADLK;
     }
-    if (atomic_load(&dev->gate)) {
+    if (atomic_exchange(&dev->suspend_asked, true)) {
         return -EALREADY;
     }
     block_control(dev, hold);
@@ -53,7 +53,7 @@ static void let_go(struct work *work)
 
 int ploop_dev_resume(ploop_dev *dev)
 {
-    if (!atomic_load(&dev->gate)) {
+    if (!atomic_exchange(&dev->suspend_asked, false)) {
         return -EINVAL;
     }
     dev->control_work.run = let_go;
