@@ -5,7 +5,7 @@
 #
 #   created.sh BUILD_DIRECTORY
 source "$(dirname "$0")/scenarios.bash"
-PADDING=$(printf '%4096s')
+PADDING=$(printf '%4096s' x)
 export PADDING # OpenVZ's tool crashes in a small environment
 
 sizes=(512 1048064 10486272 107374182400)
@@ -41,7 +41,7 @@ test_all_sizes() {
     for version in "" --v1; do
         for cluster in "${clusters[@]}"; do
             for size in "${sizes[@]}"; do
-                bat=$((size / $(numfmt --from=iec "$cluster") * 4))
+                bat=$((4 * size / $(numfmt --from=iec "$cluster")))
                 ((bat < 10000000)) || continue # keep the files small
                 rm -f a.hds
                 # shellcheck disable=SC2086
