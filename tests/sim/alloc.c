@@ -112,6 +112,15 @@ void *sim_alloc(uint64_t size)
     return memory;
 }
 
+void *sim_alloc_aligned(uint64_t size)
+{
+    void *memory;
+    if (__real_posix_memalign(&memory, 512, size ? size : 1))
+        give_up("out of memory");
+    memset(memory, 0, size);
+    return memory;
+}
+
 void *sim_realloc(void *old, uint64_t size)
 {
     void *memory = __real_realloc(old, size ? size : 1);

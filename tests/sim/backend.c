@@ -151,7 +151,8 @@ static bool is_rest(const struct backend *backend, const struct ploop_io *io)
 
 static void note_rest(struct backend *backend, const struct ploop_io *io, int64_t result)
 {
-    if (!is_page(backend, io) || (result <= 0 && result != -EINTR && result != -EAGAIN) || result == (int64_t)io->length)
+    if (!is_page(backend, io) || (result <= 0 && result != -EINTR && result != -EAGAIN) ||
+        (result == (int64_t)io->length && !backend->max_transfer))
         return;
     struct rest *rest = &backend->rests[backend->rest_next++ % BACKEND_RESTS];
     rest->start = io->offset + (result > 0 ? (uint64_t)result : 0);

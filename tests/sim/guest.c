@@ -127,13 +127,15 @@ static void guest_done(ploop_pio *pio, int result, void *user_data)
 static void make_iov(struct guest_op *op)
 {
     struct rng *rng = &op->sim->rng;
-    uint64_t length = op->count * DISK_SECTOR, at = 0;
-    op->buffer = sim_alloc(length);
+    uint64_t length = op->count * DISK_SECTOR, at = 0, alignment = op->sim->backend.alignment;
+    op->buffer = sim_alloc_aligned(length);
     op->iov_count = 0;
     while (at < length) {
         uint64_t part = length - at;
         if (op->iov_count < 2 && rng_permille(rng, 300) && part > 8)
             part = rng_permille(rng, 800) ? rng_between(rng, 1, part / 8) * 8 : rng_between(rng, 1, part);
+        if (part % alignment)
+            part += alignment - part % alignment;
         op->iov[op->iov_count].iov_base = op->buffer + at;
         op->iov[op->iov_count++].iov_len = part;
         at += part;

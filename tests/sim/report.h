@@ -26,6 +26,7 @@ _Noreturn void give_up(const char *format, ...) __attribute__((format(printf, 1,
 
 /* Memory for the simulator's own use: never fails, and never counts as the library's (alloc.c). */
 void *sim_alloc(uint64_t size);
+void *sim_alloc_aligned(uint64_t size); /* to a sector */
 void *sim_realloc(void *old, uint64_t size);
 void sim_free(void *memory);
 

@@ -116,6 +116,7 @@ static void choose_config(struct sim *sim)
     backend->capabilities |= rng_permille(rng, 700) ? PLOOP_FILE_CAN_PUNCH : 0;
     backend->capabilities |= rng_permille(rng, 700) ? PLOOP_FILE_CAN_ALLOCATE : 0;
     backend->capabilities |= rng_permille(rng, 400) ? PLOOP_FILE_CAN_FUA : 0;
+    backend->alignment = rng_permille(rng, 150) ? DISK_SECTOR : 1;
     if (rng_permille(rng, 150))
         backend->max_transfer = rng_between(rng, 1, 8) * DISK_SECTOR;
     static const unsigned inlines[] = { 0, 0, 100, 500, 1000 };
