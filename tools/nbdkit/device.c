@@ -231,8 +231,10 @@ int device_lookup(uint64_t offset, uint64_t length, struct ploop_extent *extent)
 enum request_kind { REQUEST_READ, REQUEST_WRITE, REQUEST_ZERO, REQUEST_DISCARD, REQUEST_FLUSH };
 
 static const char *const request_names[] = {
-    [REQUEST_READ] = "read",    [REQUEST_WRITE] = "write", [REQUEST_ZERO] = "zero",
-    [REQUEST_DISCARD] = "trim", [REQUEST_FLUSH] = "flush",
+    [REQUEST_READ] = "read",
+    [REQUEST_WRITE] = "write",
+    [REQUEST_ZERO] = "zero",
+    [REQUEST_DISCARD] = "trim",
 };
 
 /* One request, on the stack of the thread that waits for it. */
@@ -327,7 +329,9 @@ static int request_finish(struct request *request)
     if (!err) {
         return 0;
     }
-    if (err != -ENOTSUP) {
+    if (request->kind == REQUEST_FLUSH) {
+        nbdkit_error("%s: flush: %s", server->image, strerror(-err));
+    } else if (err != -ENOTSUP) {
         nbdkit_error("%s: %s of %zu bytes at %llu: %s", server->image, request_names[request->kind], request->memory.iov_len,
                      (unsigned long long)request->offset, strerror(-err));
     }
