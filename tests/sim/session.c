@@ -184,6 +184,7 @@ void session_reopen(struct sim *sim)
         unclean |= mark_of(&sim->disk.current) == IN_USE_MARK;
         if (tries == 2) {
             sim->backend.quiet = true;
+            sim->backend.fail_at = 0;
             alloc_off();
         }
         if (tries == 3)
