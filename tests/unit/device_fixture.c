@@ -264,7 +264,7 @@ int req_wait(struct req *req)
 {
     for (int i = 0; !req_done(req); i++) {
         ck_assert_msg(i < 10000, "a request does not end");
-        ploop_dev_run(req->rig->dev);
+        ploop_queue_run(req->rig->queue);
     }
     return req_end(req);
 }
@@ -302,7 +302,7 @@ void rig_expect(struct rig *rig, uint64_t offset, uint64_t length, uint8_t byte)
     struct req req;
     req_read(&req, rig, offset, length);
     while (!req_done(&req)) {
-        ploop_dev_run(rig->dev);
+        ploop_queue_run(rig->queue);
     }
     ck_assert_int_eq(req.result, 0);
     for (uint64_t i = 0; i < length; i++) {

@@ -1,0 +1,503 @@
+/* SPDX-License-Identifier: MIT */
+/* The engine's small parts: bitmaps, lists, iovec cursors, the deadline heap, turns, cluster locks. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bat/deadline.h"
+#include "dev/lock.h"
+#include "run_tests.h"
+#include "util/bitmap.h"
+#include "util/iov.h"
+#include "util/list.h"
+#include "util/work.h"
+
+static uint64_t random_state = 1;
+
+static uint32_t draw(uint32_t below)
+{
+    random_state = random_state * UINT64_C(6364136223846793005) + 1442695040888963407u;
+    return (uint32_t)(random_state >> 33) % below;
+}
+
+/* ---- bitmaps ---- */
+
+START_TEST(a_bitmap_is_an_array_of_bits)
+{
+    enum { BITS = 517 };
+    struct bitmap bitmap;
+    bool model[BITS] = {false};
+    ck_assert_int_eq(bitmap_init(&bitmap, BITS), 0);
+    for (int i = 0; i < 3000; i++) {
+        uint32_t bit = draw(BITS);
+        if (draw(2)) {
+            ck_assert_int_eq(bitmap_set(&bitmap, bit), !model[bit]);
+            model[bit] = true;
+        } else {
+            ck_assert_int_eq(bitmap_clear(&bitmap, bit), model[bit]);
+            model[bit] = false;
+        }
+        uint32_t from = draw(BITS), end = from + draw(BITS - from + 1), next = from, run = from;
+        while (next < end && !model[next]) {
+            next++;
+        }
+        ck_assert_uint_eq(bitmap_next_set(&bitmap, from, end), next);
+        while (run < BITS && model[run] && run - from < 70) {
+            run++;
+        }
+        ck_assert_uint_eq(bitmap_run(&bitmap, from, 70), run - from);
+        ck_assert_int_eq(bitmap_test(&bitmap, from), model[from]);
+    }
+    ck_assert_uint_eq(bitmap_next_set(&bitmap, 100, 50), 50);
+    bitmap_free(&bitmap);
+}
+END_TEST
+
+START_TEST(a_bitmaps_first_bits)
+{
+    static const uint64_t counts[] = {0, 1, 63, 64, 65, 128, 200};
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+        struct bitmap bitmap;
+        ck_assert_int_eq(bitmap_init(&bitmap, 200), 0);
+        bitmap_set_first(&bitmap, counts[i]);
+        ck_assert_uint_eq(bitmap_run(&bitmap, 0, 1000), counts[i]);
+        ck_assert_uint_eq(bitmap_next_set(&bitmap, counts[i], 200), 200);
+        bitmap_free(&bitmap);
+    }
+    struct bitmap huge;
+    ck_assert_int_eq(bitmap_init(&huge, UINT64_MAX - 1), -ENOMEM);
+    ck_assert_ptr_null(huge.words);
+}
+END_TEST
+
+/* ---- lists ---- */
+
+START_TEST(lists_keep_their_order)
+{
+    struct item {
+        int value;
+        struct list link;
+    } items[6];
+    struct list a, b;
+    list_init(&a);
+    list_init(&b);
+    ck_assert_ptr_null(list_take_first(&a));
+    for (int i = 0; i < 6; i++) {
+        items[i].value = i;
+        list_init(&items[i].link);
+        list_remove(&items[i].link); /* on none: harmless */
+        list_append(i < 3 ? &a : &b, &items[i].link);
+    }
+    list_move_all(&a, &b);
+    ck_assert(list_is_empty(&b));
+    list_move_all(&a, &b);
+    list_remove(&items[2].link);
+    ck_assert(list_is_empty(&items[2].link));
+    static const int order[] = {0, 1, 3, 4, 5};
+    for (int i = 0; i < 5; i++) {
+        struct list *link = list_take_first(&a);
+        ck_assert_int_eq(container_of(link, struct item, link)->value, order[i]);
+        ck_assert(list_is_empty(link));
+    }
+    ck_assert(list_is_empty(&a));
+    list_append(&b, &items[0].link);
+    list_move_all(&a, &b);
+    ck_assert_ptr_eq(list_take_first(&a), &items[0].link);
+}
+END_TEST
+
+/* ---- iovecs ---- */
+
+START_TEST(a_window_shows_the_bytes_at_the_cursor)
+{
+    uint8_t bytes[300], seen[300];
+    struct iovec iov[40], window[5];
+    for (int round = 0; round < 300; round++) {
+        uint32_t count = 0, total = 0;
+        while (total < sizeof(bytes) && count < 40) {
+            uint32_t piece = draw(20) % (uint32_t)(sizeof(bytes) - total + 1);
+            iov[count++] = (struct iovec){bytes + total, piece};
+            total += piece;
+        }
+        for (uint32_t i = 0; i < total; i++) {
+            bytes[i] = (uint8_t)draw(256);
+        }
+        ck_assert_uint_eq(iov_length(iov, count), total);
+        struct iov_cursor cursor = {.iov = iov, .count = count};
+        uint32_t at = 0;
+        while (at < total) {
+            uint32_t limit = 1 + draw(5), most = 1 + draw(60), got = 0;
+            uint64_t length;
+            uint32_t used = iov_window(&cursor, most, window, limit, &length);
+            ck_assert_uint_ge(used, 1);
+            ck_assert_uint_le(used, limit);
+            ck_assert_uint_le(length, most);
+            for (uint32_t i = 0; i < used; i++) {
+                ck_assert_uint_gt(window[i].iov_len, 0);
+                memcpy(seen + got, window[i].iov_base, window[i].iov_len);
+                got += (uint32_t)window[i].iov_len;
+            }
+            ck_assert_uint_eq(got, length);
+            ck_assert_int_eq(memcmp(seen, bytes + at, got), 0);
+            uint32_t step = 1 + draw(got);
+            if (draw(4) == 0) {
+                iov_zero(&cursor, step);
+                for (uint32_t i = 0; i < step; i++) {
+                    ck_assert_uint_eq(bytes[at + i], 0);
+                }
+                ck_assert(at + step == total || got <= step || bytes[at + step] == seen[step]);
+            }
+            iov_advance(&cursor, step);
+            at += step;
+        }
+        uint64_t length = 9;
+        ck_assert_uint_eq(iov_window(&cursor, 100, window, 5, &length), 0);
+        ck_assert_uint_eq(length, 0);
+    }
+}
+END_TEST
+
+START_TEST(a_length_that_overflows_is_the_largest)
+{
+    struct iovec iov[2] = {{NULL, SIZE_MAX}, {NULL, 2}};
+    ck_assert_uint_eq(iov_length(iov, 2), UINT64_MAX);
+    ck_assert_uint_eq(iov_length(NULL, 0), 0);
+}
+END_TEST
+
+/* ---- deadlines ---- */
+
+START_TEST(the_earliest_deadline_is_first)
+{
+    enum { NUMBERS = 64, OUT = UINT32_MAX };
+    struct deadlines deadlines;
+    uint64_t model[NUMBERS];
+    ck_assert_int_eq(deadlines_init(&deadlines, NUMBERS), 0);
+    memset(model, 0xff, sizeof(model));
+    for (int step = 0; step < 5000; step++) {
+        uint32_t number = draw(NUMBERS);
+        if (draw(3)) {
+            model[number] = draw(1000);
+            deadlines_set(&deadlines, number, model[number]);
+        } else {
+            model[number] = UINT64_MAX;
+            deadlines_remove(&deadlines, number);
+        }
+        uint64_t earliest = UINT64_MAX;
+        uint32_t count = 0;
+        for (uint32_t i = 0; i < NUMBERS; i++) {
+            earliest = model[i] < earliest ? model[i] : earliest;
+            count += model[i] != UINT64_MAX;
+            ck_assert_int_eq(deadlines_has(&deadlines, i), model[i] != UINT64_MAX);
+        }
+        ck_assert_uint_eq(deadlines.count, count);
+        ck_assert_uint_eq(deadlines_next(&deadlines), earliest);
+        if (count) {
+            ck_assert_uint_eq(model[deadlines_first(&deadlines)], earliest);
+        }
+    }
+    uint64_t last = 0;
+    while (deadlines.count) {
+        uint32_t number = deadlines_first(&deadlines);
+        ck_assert_uint_ge(model[number], last);
+        last = model[number];
+        deadlines_remove(&deadlines, number);
+    }
+    deadlines_free(&deadlines);
+    ck_assert_int_eq(deadlines_init(&deadlines, 0), 0);
+    ck_assert_uint_eq(deadlines_next(&deadlines), UINT64_MAX);
+    deadlines_free(&deadlines);
+}
+END_TEST
+
+/* ---- turns ---- */
+
+enum { THREADS = 4, POSTS = 5000 };
+
+struct item {
+    struct work work;
+    uint32_t thread, number;
+};
+
+struct hall {
+    struct turn turn;
+    uint64_t done, pumps, leaves;
+    uint32_t next[THREADS]; /* the number that is due of each thread */
+    bool inside, out_of_order, together;
+};
+
+static struct hall hall;
+
+static void item_run(struct work *work)
+{
+    struct item *item = container_of(work, struct item, work);
+    hall.together |= hall.inside;
+    hall.inside = true;
+    hall.out_of_order |= hall.next[item->thread]++ != item->number;
+    hall.done++;
+    hall.inside = false;
+}
+
+static void hall_pump(struct turn *turn)
+{
+    (void)turn;
+    hall.together |= hall.inside;
+    hall.pumps++;
+}
+
+static void hall_leave(struct turn *turn)
+{
+    (void)turn;
+    __atomic_fetch_add(&hall.leaves, 1, __ATOMIC_RELAXED);
+}
+
+static void *poster(void *argument)
+{
+    struct item *items = argument;
+    for (uint32_t i = 0; i < POSTS; i++) {
+        turn_post(&hall.turn, &items[i].work);
+    }
+    return NULL;
+}
+
+START_TEST(a_turn_does_everything_once_in_order_and_alone)
+{
+    static struct item items[THREADS][POSTS];
+    pthread_t threads[THREADS];
+    memset(&hall, 0, sizeof(hall));
+    hall.turn.pump = hall_pump;
+    hall.turn.leave = hall_leave;
+    for (uint32_t thread = 0; thread < THREADS; thread++) {
+        for (uint32_t i = 0; i < POSTS; i++) {
+            items[thread][i] = (struct item){.work.run = item_run, .thread = thread, .number = i};
+        }
+        ck_assert_int_eq(pthread_create(&threads[thread], NULL, poster, items[thread]), 0);
+    }
+    for (uint32_t thread = 0; thread < THREADS; thread++) {
+        pthread_join(threads[thread], NULL);
+    }
+    /* Nobody's work was left lying. */
+    ck_assert_uint_eq(hall.done, THREADS * POSTS);
+    ck_assert(inbox_is_empty(&hall.turn.inbox));
+    ck_assert_uint_eq(hall.turn.visitors, 0);
+    ck_assert(!hall.out_of_order && !hall.together);
+    ck_assert_uint_ge(hall.pumps, 1);
+    ck_assert_uint_ge(hall.leaves, 1);
+}
+END_TEST
+
+static struct item inner;
+
+static void post_from_inside(struct work *work)
+{
+    (void)work;
+    turn_post(&hall.turn, &inner.work);
+    ck_assert_uint_eq(hall.done, 0); /* later, not inside */
+    turn_take(&hall.turn);
+    ck_assert_uint_eq(hall.done, 0);
+}
+
+START_TEST(work_posted_inside_a_turn_comes_after)
+{
+    struct work outer = {.run = post_from_inside};
+    memset(&hall, 0, sizeof(hall));
+    hall.turn.pump = hall_pump;
+    hall.turn.leave = hall_leave;
+    inner = (struct item){.work.run = item_run};
+    turn_take(&hall.turn);
+    ck_assert_uint_eq(hall.leaves, 0);
+    turn_enqueue(&hall.turn, &outer);
+    ck_assert_uint_eq(hall.pumps, 0);
+    turn_take(&hall.turn);
+    ck_assert_uint_eq(hall.done, 1);
+    ck_assert_uint_eq(hall.pumps, 2);
+    ck_assert_uint_eq(hall.leaves, 1);
+}
+END_TEST
+
+/* ---- cluster locks ---- */
+
+enum { WAITERS = 12 };
+
+struct holder {
+    struct lock_waiter waiter;
+    bool holds, exclusive;
+    uint32_t number;
+};
+
+static struct cluster_lock cluster_lock;
+static struct holder holders[WAITERS];
+static uint32_t shared, exclusive, granted_last;
+
+static void note_granted(struct lock_waiter *waiter)
+{
+    struct holder *holder = container_of(waiter, struct holder, waiter);
+    ck_assert(!holder->holds);
+    holder->holds = true;
+    ck_assert_uint_eq(exclusive, 0);
+    ck_assert(!holder->exclusive || shared == 0);
+    exclusive += holder->exclusive;
+    shared += !holder->exclusive;
+    granted_last = holder->number;
+}
+
+static void take(uint32_t i, bool alone)
+{
+    holders[i] = (struct holder){.exclusive = alone, .number = i};
+    list_init(&holders[i].waiter.link);
+    if (lock_take(&cluster_lock, &holders[i].waiter, alone, note_granted)) {
+        note_granted(&holders[i].waiter);
+    }
+}
+
+static void release(uint32_t i)
+{
+    ck_assert(holders[i].holds);
+    holders[i].holds = false;
+    exclusive -= holders[i].exclusive;
+    shared -= !holders[i].exclusive;
+    lock_release(&holders[i].waiter, &hall.turn);
+    turn_take(&hall.turn);
+}
+
+static void begin_locks(void)
+{
+    memset(&hall, 0, sizeof(hall));
+    memset(&cluster_lock, 0, sizeof(cluster_lock));
+    hall.turn.pump = hall_pump;
+    hall.turn.leave = hall_leave;
+    shared = exclusive = 0;
+    lock_init(&cluster_lock);
+}
+
+START_TEST(locks_are_granted_in_order)
+{
+    begin_locks();
+    take(0, false);
+    take(1, false);
+    ck_assert_uint_eq(shared, 2);
+    take(2, true);
+    take(3, false);
+    take(4, false);
+    take(5, true);
+    take(6, true);
+    /* A shared one does not overtake who waits to hold it alone. */
+    ck_assert(!lock_try_shared(&cluster_lock));
+    ck_assert_uint_eq(shared, 2);
+    release(0);
+    ck_assert(!holders[2].holds);
+    release(1);
+    ck_assert(holders[2].holds && !holders[3].holds);
+    release(2);
+    ck_assert(holders[3].holds && holders[4].holds && !holders[5].holds);
+    ck_assert(!lock_try_shared(&cluster_lock));
+    release(4);
+    release(3);
+    ck_assert(holders[5].holds);
+    release(5);
+    ck_assert(holders[6].holds);
+    release(6);
+    ck_assert(lock_try_shared(&cluster_lock));
+    lock_release_shared(&cluster_lock, &hall.turn);
+    ck_assert_uint_eq(cluster_lock.word, 0);
+}
+END_TEST
+
+START_TEST(the_fast_path_lets_the_waiters_in_when_it_leaves)
+{
+    begin_locks();
+    ck_assert(lock_try_shared(&cluster_lock));
+    take(0, true);
+    ck_assert(!holders[0].holds);
+    ck_assert(!lock_try_shared(&cluster_lock));
+    lock_release_shared(&cluster_lock, &hall.turn);
+    ck_assert(holders[0].holds);
+    release(0);
+    ck_assert_uint_eq(cluster_lock.word, 0);
+}
+END_TEST
+
+/* Taken between an exclusive release and its effect, which comes with the turn's next batch. */
+START_TEST(a_lock_may_be_asked_for_while_it_is_being_given_up)
+{
+    for (int alone = 0; alone < 2; alone++) {
+        begin_locks();
+        take(0, true);
+        holders[0].holds = false;
+        exclusive = 0;
+        lock_release(&holders[0].waiter, &hall.turn);
+        take(1, alone);
+        turn_take(&hall.turn);
+        ck_assert(holders[1].holds);
+        release(1);
+        ck_assert_uint_eq(cluster_lock.word, 0);
+    }
+}
+END_TEST
+
+START_TEST(locks_exclude_whatever_the_order)
+{
+    begin_locks();
+    bool used[WAITERS] = {false};
+    uint32_t grants = 0;
+    for (int step = 0; step < 20000; step++) {
+        uint32_t i = draw(WAITERS);
+        if (!used[i]) {
+            used[i] = true;
+            take(i, draw(3) == 0);
+        } else if (holders[i].holds) {
+            grants++;
+            used[i] = false;
+            release(i);
+        }
+        /* Whoever waits, waits for somebody. */
+        uint32_t waiting = 0;
+        for (uint32_t j = 0; j < WAITERS; j++) {
+            waiting += used[j] && !holders[j].holds;
+        }
+        ck_assert(waiting == 0 || shared + exclusive > 0);
+    }
+    ck_assert_uint_gt(grants, 1000);
+    for (int left = 1; left;) {
+        left = 0;
+        for (uint32_t i = 0; i < WAITERS; i++) {
+            if (used[i] && holders[i].holds) {
+                used[i] = false;
+                release(i);
+            }
+            left |= used[i];
+        }
+    }
+    ck_assert_uint_eq(cluster_lock.word, 0);
+}
+END_TEST
+
+START_TEST(clusters_spread_over_the_locks)
+{
+    static uint32_t count[LOCK_COUNT];
+    for (uint32_t cluster = 0; cluster < LOCK_COUNT; cluster++) {
+        uint32_t index = lock_index((struct guest_cluster){cluster});
+        ck_assert_uint_lt(index, LOCK_COUNT);
+        ck_assert_uint_le(++count[index], 4);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    const TTest *const tests[] = {a_bitmap_is_an_array_of_bits,
+                                  a_bitmaps_first_bits,
+                                  lists_keep_their_order,
+                                  a_window_shows_the_bytes_at_the_cursor,
+                                  a_length_that_overflows_is_the_largest,
+                                  the_earliest_deadline_is_first,
+                                  a_turn_does_everything_once_in_order_and_alone,
+                                  work_posted_inside_a_turn_comes_after,
+                                  locks_are_granted_in_order,
+                                  the_fast_path_lets_the_waiters_in_when_it_leaves,
+                                  a_lock_may_be_asked_for_while_it_is_being_given_up,
+                                  locks_exclude_whatever_the_order,
+                                  clusters_spread_over_the_locks};
+    return RUN_TESTS("units", tests);
+}
