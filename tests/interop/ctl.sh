@@ -1,0 +1,429 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# ploopctl's subcommands but convert: what they print, every exit status, and what they say when something is wrong.
+#
+#   ctl.sh BUILD_DIRECTORY [SCENARIO...]
+# shellcheck source=tests/interop/scenarios.bash
+source "$(dirname "$0")/scenarios.bash"
+
+commands="create info check map convert bat"
+
+test_help_and_version() {
+    local command
+    silent ploopctl --help
+    for command in $commands; do
+        grep -q "^  $command " out || fail "--help does not list $command"
+    done
+    for command in $commands; do
+        silent ploopctl "$command" --help
+        like "$(head -n 1 out)" "Usage: ploopctl $command *" "$command --help"
+    done
+    silent ploopctl --version
+    like "$(cat out)" "ploopctl 2.*" --version
+}
+
+test_wrong_calls() {
+    local command
+    refused "ploopctl: *command is missing*" ploopctl
+    refused "ploopctl: frob: no such command*" ploopctl frob
+    refused "ploopctl: unrecognized option '--frob'" ploopctl --frob
+    for command in $commands; do
+        refused "ploopctl: unrecognized option '--frob'" ploopctl "$command" --frob
+        refused "ploopctl: $command: *" ploopctl "$command"
+        refused "ploopctl: $command: too many arguments*" ploopctl "$command" a b c
+    done
+    for command in create convert; do
+        refused "ploopctl: option '--cluster' requires an argument" ploopctl "$command" --cluster
+        refused "ploopctl: $command: --cluster 6K is not a power of two from 4K to 64M" ploopctl "$command" --cluster 6K a b
+        refused "ploopctl: $command: --cluster 2K *" ploopctl "$command" --cluster 2K a b
+        refused "ploopctl: $command: --cluster 128M *" ploopctl "$command" --cluster 128M a b
+        refused "ploopctl: $command: --cluster *" ploopctl "$command" --cluster '' a b
+    done
+    refused "ploopctl: create: --size is needed*" ploopctl create a.hds
+    refused "ploopctl: check: --repair most is none of *" ploopctl check --repair most a.hds
+    same "$(ls)" "$(printf 'err\nout')" "files made by wrong calls"
+}
+
+test_sizes() {
+    local size bad
+    for bad in '' ' 1' -1 +1 1X 1KB K 1.5M 0x10 1000 99999999999999999999 16777216T 18446744073709551615K; do
+        refused "ploopctl: create: --size $bad is *" ploopctl create --size "$bad" a.hds
+        [[ ! -e a.hds ]] || fail "--size '$bad' made a file"
+    done
+    for size in 0=0 512=512 10K=10240 3M=3145728 2G=2147483648 1T=1099511627776; do
+        silent ploopctl create --size "${size%=*}" a.hds
+        silent ploopctl info --json a.hds
+        same "$(json 'j["disk_size"]')" "${size#*=}" "disk of ${size%=*}"
+        rm a.hds
+    done
+}
+
+test_create_what_was_asked_for() {
+    local version option cluster size
+    for version in 1 2; do
+        [[ $version == 1 ]] && option=(--v1) || option=()
+        for cluster in 4K 64K 1M 64M; do
+            for size in 512 1000K 300M; do
+                silent ploopctl create --size $size --cluster $cluster "${option[@]}" a.hds
+                silent ploopctl info --json a.hds
+                same "$(json 'j["version"], j["cluster_size"], j["disk_size"], j["mapped"], j["in_use"], j["in_use_value"], j["empty"],
+                    j["extension_offset"], j["file_size"], j["data_offset"]')" \
+                    "$version $(numfmt --from=iec $cluster $size | xargs) 0 False 0 True 0 $(stat -c '%s %s' a.hds)" "info of a new image"
+                if [[ $cluster == 4K || $cluster == 64M ]]; then
+                    expect 0 oracle check a.hds
+                    expect 0 ploopctl check a.hds
+                else
+                    judged a.hds
+                fi
+                rm a.hds
+            done
+        done
+    done
+}
+
+test_create_default_is_version_2_of_1_mib() {
+    silent ploopctl create --size 10M a.hds
+    silent ploopctl info --json a.hds
+    same "$(json 'j["version"], j["cluster_size"]')" "2 1048576" defaults
+}
+
+test_create_refuses_what_is_there() {
+    echo precious >a.hds
+    refused "ploopctl: a.hds: exists already*" ploopctl create --size 1M a.hds
+    same "$(cat a.hds)" precious "an existing file"
+    refused "ploopctl: none/a.hds: No such file or directory" ploopctl create --size 1M none/a.hds
+    mkdir d
+    refused "ploopctl: d: *" ploopctl create --size 1M d
+    ln -s nowhere link
+    refused "ploopctl: link: exists already*" ploopctl create --size 1M link
+    [[ ! -e nowhere ]] || fail "created through a dangling link"
+}
+
+test_create_removes_what_it_could_not_finish() {
+    refused "ploopctl: a.hds: *too large*" ploopctl create --v1 --size 3T a.hds
+    [[ ! -e a.hds ]] || fail "a failed create left its file: too large for the version"
+    refused "ploopctl: a.hds: *" ploopctl create --size 8388608T --cluster 4K a.hds
+    [[ ! -e a.hds ]] || fail "a failed create left its file: too large for any"
+    (ulimit -f 16 && refused "ploopctl: a.hds: *" ploopctl create --size 1G --cluster 4K a.hds) || exit 1
+    [[ ! -e a.hds ]] || fail "a failed create left its file: file size limit"
+}
+
+test_not_an_image() {
+    local command
+    echo "no image" >short
+    head -c 100000 /dev/urandom >noise
+    : >empty
+    mkdir d
+    for command in info check map bat; do
+        refused "ploopctl: none: No such file or directory" ploopctl $command none
+        refused "ploopctl: short: *" ploopctl $command short
+        refused "ploopctl: empty: *" ploopctl $command empty
+        refused "ploopctl: noise: *magic*" ploopctl $command noise
+        refused "ploopctl: d: is neither a regular file nor a block device" ploopctl $command d
+        refused "ploopctl: /dev/null: is neither *" ploopctl $command /dev/null
+    done
+}
+
+# Each of the malformed images gets the exit status of its table, and stays as it is.
+test_check_malformed() {
+    local name read_only check why status count=0
+    python3 "$here/../oracle/malformed.py" m >/dev/null || fail "malformed.py"
+    while IFS=$'\t' read -r name read_only _ check why; do
+        [[ -e m/$name.hds && $check == [0-3] ]] || continue
+        count=$((count + 1))
+        sha256sum "m/$name.hds" >before
+        status=0
+        ploopctl check "m/$name.hds" >out 2>err || status=$?
+        same $status "$check" "check $name ($why): $(cat out err)"
+        [[ $status != 1 || $(wc -l <err) == 1 ]] || fail "$name: $(cat err)"
+        [[ $status == 1 || ! -s err ]] || fail "$name: $(cat err)"
+        status=0
+        ploopctl check --json "m/$name.hds" >out 2>err || status=$?
+        same $status "$check" "check --json $name"
+        [[ $status == 1 ]] || same "$(json 'j["result"]')" "$(sed -n "$((check + 1))p" <<<$'clean\n\ncorrupt\nleaks')" "$name"
+        status=0
+        ploopctl info "m/$name.hds" >out 2>err || status=$?
+        [[ $read_only != reject || $status == 1 ]] || fail "info $name: exit status $status"
+        [[ $read_only == reject || $status == 0 ]] || fail "info $name: exit status $status: $(cat err)"
+        for command in map bat; do
+            status=0
+            ploopctl $command "m/$name.hds" >out 2>err || status=$?
+            [[ $status -le 1 && $(wc -l <err) == "$status" ]] || fail "$command $name: exit status $status: $(cat err)"
+        done
+        sha256sum -c --quiet before || fail "$name was changed"
+    done <m/cases.tsv
+    [[ $count -gt 60 ]] || fail "only $count images"
+}
+
+# Guest clusters 0, 1 and 5 of 64 KiB.
+three_clusters() {
+    rm -f three.raw
+    truncate -s 10M three.raw
+    qemu-io -f raw -c "write -P 1 0 128k" -c "write -P 5 320k 64k" three.raw >qemu || fail "qemu-io: $(cat qemu)"
+    timeout 60 ploopctl convert --from raw --cluster 64K "$@" three.raw a.hds || fail convert
+}
+
+# QEMU 7.2 does not clear the Empty flag of an image that it fills.
+test_check_empty_flag() {
+    ploopctl create --size 10M a.hds || fail create
+    qemu-io -f parallels -c "write 0 1M" a.hds >qemu || fail "qemu-io: $(cat qemu)"
+    expect 2 ploopctl check --json a.hds
+    same "$(json '[(r["kind"], r["repair"]) for r in j["records"]], j["recoverable"]')" "[('empty_flag', 'unclean')] True" "findings"
+    expect 0 ploopctl check --repair unclean a.hds
+    judged a.hds
+}
+
+test_check_records() {
+    three_clusters
+    silent ploopctl check a.hds
+    same "$(cat out)" "a.hds: clean" "check"
+    silent ploopctl check --json a.hds
+    same "$(json 'j["image"], j["records"], j["errors"], j["leaks"], j["repaired"], j["mapped"], j["recoverable"], j["result"]')" \
+        "a.hds [] 0 0 0 3 True clean" "check --json"
+
+    truncate -s +128K a.hds
+    expect 3 ploopctl check a.hds
+    [[ ! -s err ]] || fail "leaks: $(cat err)"
+    like "$(cat out)" "leak: *"$'\n'"a.hds: 0 errors, 2 leaked clusters" "leaks"
+    expect 3 ploopctl check --json a.hds
+    same "$(json '[(r["kind"], r["count"], r["repair"], r["guest_cluster"]) for r in j["records"]]')" "[('leak', 2, 'leaks', None)]" leaks
+    same "$(json 'j["errors"], j["leaks"], j["recoverable"], j["result"]')" "0 2 True leaks" leaks
+
+    printf '\x59\x6e\x6f\x74' | dd of=a.hds bs=1 seek=44 conv=notrunc status=none
+    expect 2 ploopctl check a.hds
+    like "$(cat out)" "error: in_use *"$'\n'"leak: *"$'\n'"a.hds: 1 error, 2 leaked clusters, recoverable" "unclean"
+    expect 2 ploopctl check --json a.hds
+    same "$(json '[(r["kind"], r["repair"]) for r in j["records"]]')" "[('unclean', 'unclean'), ('leak', 'leaks')]" unclean
+    same "$(json 'j["errors"], j["recoverable"], j["result"]')" "1 True corrupt" unclean
+    silent ploopctl info --json a.hds
+    same "$(json 'j["in_use"], hex(j["in_use_value"])')" "True 0x746f6e59" "info of an unclean image"
+    silent ploopctl info a.hds
+    grep -q "not closed cleanly" out || fail "info does not say so: $(cat out)"
+
+    printf '\xff\xff\x00\x00' | dd of=a.hds bs=1 seek=$((64 + 4)) conv=notrunc status=none
+    expect 2 ploopctl check --json a.hds
+    same "$(json '[(r["kind"], r["guest_cluster"], r["host_offset"]) for r in j["records"] if r["kind"] == "entry_range"]')" \
+        "[('entry_range', 1, $((65535 * 65536)))]" "bad entry"
+    same "$(json 'j["recoverable"], j["result"]')" "False corrupt" "bad entry"
+}
+
+test_repair_leaks() {
+    three_clusters
+    silent ploopctl convert --from ploop a.hds before.raw
+    truncate -s +200000 a.hds
+    expect 3 ploopctl check a.hds
+    expect 0 ploopctl check --repair leaks a.hds
+    like "$(tail -n 1 out)" "a.hds: 0 errors, * leaked clusters, * repaired: now clean" "repair"
+    silent ploopctl check a.hds
+    judged a.hds
+    expect 0 qemu-img compare -f parallels -F raw a.hds before.raw
+    silent ploopctl check --repair all --json a.hds
+    same "$(json 'j["repaired"], j["result"]')" "0 clean" "nothing to repair"
+}
+
+test_repair_unclean() {
+    three_clusters
+    silent ploopctl convert --from ploop a.hds before.raw
+    printf '\x59\x6e\x6f\x74' | dd of=a.hds bs=1 seek=44 conv=notrunc status=none
+    expect 2 ploopctl check --repair leaks a.hds
+    expect 0 ploopctl check --repair unclean --json a.hds
+    same "$(json 'j["errors"], j["repaired"], j["result"]')" "1 1 clean" "repair"
+    judged a.hds
+    expect 0 qemu-img compare -f parallels -F raw a.hds before.raw
+}
+
+# Guest cluster 1 names cluster 0's host cluster, and 5 a place that is not there.
+test_repair_all() {
+    local first
+    three_clusters
+    silent ploopctl convert --from ploop a.hds before.raw
+    first=$(od -An -tx1 -j 64 -N 4 a.hds | sed 's/ /\\x/g')
+    # shellcheck disable=SC2059
+    printf "$first" | dd of=a.hds bs=1 seek=68 conv=notrunc status=none
+    printf '\xff\xff\x00\x00' | dd of=a.hds bs=1 seek=$((64 + 5 * 4)) conv=notrunc status=none
+    expect 2 ploopctl check --repair leaks a.hds
+    expect 2 ploopctl check --json a.hds
+    same "$(json '[(r["kind"], r["guest_cluster"], r["repair"]) for r in j["records"] if r["kind"] != "leak"]')" \
+        "[('entry_duplicate', 1, 'all'), ('entry_range', 5, 'all')]" "findings"
+    expect 0 ploopctl check --repair all a.hds
+    judged a.hds
+    silent ploopctl convert --from ploop a.hds after.raw
+    cmp -n 65536 before.raw after.raw || fail "the owner's cluster changed"
+}
+
+test_info() {
+    three_clusters
+    silent ploopctl info --json a.hds
+    python3 -m json.tool <out >/dev/null || fail "not JSON: $(cat out)"
+    same "$(json 'sorted(j)')" \
+        "['bat_entries', 'cluster_size', 'data_offset', 'disk_size', 'empty', 'extension_offset', 'file_size', 'image', 'in_use', 'in_use_value', 'mapped', 'version']" keys
+    same "$(json 'j["image"], j["version"], j["cluster_size"], j["disk_size"], j["bat_entries"], j["mapped"]')" "a.hds 2 65536 10485760 160 3" info
+    silent ploopctl info a.hds
+    grep -q "^mapped  *3 clusters, 192 KiB (196608 bytes)$" out || fail "$(cat out)"
+    grep -q "^disk size  *10 MiB (10485760 bytes)$" out || fail "$(cat out)"
+    grep -q "^state  *closed cleanly$" out || fail "$(cat out)"
+}
+
+# Names are escaped so that any JSON reader takes them.
+test_json_names() {
+    local name
+    for name in 'quote".hds' 'back\slash' $'tab\tand\nline' 'Größe' $'bad\xff\xc0\x80\xed\xa0\x80utf8' $'\xf0\x9f\x92\xbe'; do
+        silent ploopctl create --size 1M "./$name"
+        silent ploopctl info --json "./$name"
+        python3 -m json.tool <out >/dev/null || fail "not JSON: $(cat out)"
+        same "$(python3 -c 'import json, os, sys; sys.stdout.buffer.write(json.load(open("out", encoding="utf-8"))["image"].encode("utf-8", "surrogateescape"))')" \
+            "./$name" "the name comes back"
+        silent ploopctl check --json "./$name"
+        python3 -m json.tool <out >/dev/null || fail "not JSON: $(cat out)"
+        silent ploopctl bat --json "./$name"
+        python3 -m json.tool <out >/dev/null || fail "not JSON: $(cat out)"
+    done
+}
+
+test_map() {
+    local version
+    for version in "" --v1; do
+        rm -f a.hds
+        three_clusters $version
+        oracle map a.hds >placed
+        silent ploopctl map --json a.hds
+        python3 -m json.tool <out >/dev/null || fail "not JSON: $(cat out)"
+        # It covers the disk without a gap, and places every cluster where the independent reader does.
+        python3 - <<'END' || fail "map $version: $(cat out placed)"
+import json
+extents, placed, at = json.load(open("out")), {}, 0
+for e in extents:
+    assert sorted(e) == ["host_offset", "length", "level", "offset", "state"], e
+    assert e["offset"] == at and e["length"] > 0, e
+    at += e["length"]
+    assert e["state"] in ("mapped", "zero"), e
+    assert (e["state"] == "mapped") == (e["host_offset"] is not None) == (e["level"] == 0), e
+    if e["state"] == "mapped":
+        for cluster in range(e["length"] // 65536):
+            placed[e["offset"] // 65536 + cluster] = e["host_offset"] + cluster * 65536
+assert at == 10485760, at
+assert placed == dict(map(int, line.split()) for line in open("placed")), placed
+assert [e["state"] for e in extents].count("zero") == 2
+END
+        silent ploopctl map a.hds
+        same "$(awk 'NR > 1 { print $1, $2, $3 }' out | tail -n 1)" "393216 10092544 zero" "map $version"
+    done
+    ploopctl create --size 0 empty.hds
+    silent ploopctl map --json empty.hds
+    same "$(json j)" "[]" "map of no disk"
+}
+
+# A bad entry is shown and is an error, and the rest of the map is there.
+test_map_bad_entry() {
+    three_clusters
+    printf '\xff\xff\x00\x00' | dd of=a.hds bs=1 seek=$((64 + 4)) conv=notrunc status=none
+    expect 1 ploopctl map --json a.hds
+    like "$(cat err)" "ploopctl: a.hds: 1 bad entries*" "map"
+    same "$(json '[(e["offset"], e["length"]) for e in j if e["state"] == "bad"]')" "[(65536, 65536)]" bad
+    same "$(json '[e["offset"] for e in j if e["state"] == "mapped"]')" "[0, 327680]" mapped
+}
+
+test_bat() {
+    three_clusters
+    silent ploopctl bat --json a.hds
+    python3 -m json.tool <out >/dev/null || fail "not JSON: $(cat out)"
+    same "$(json 'j["image"], j["bat_entries"], j["mapped"]')" "a.hds 160 3" bat
+    same "$(json 'j["pages"]')" "[{'page': 0, 'first_entry': 0, 'entries': 160, 'mapped': 3, 'picture': ':.........'}]" bat
+    silent ploopctl bat a.hds
+    same "$(head -n 1 out)" "a.hds: 160 entries in 1 pages, 3 mapped" bat
+    same "$(tail -n 1 out | awk '{ print $1, $2, $3, $4 }')" "0 160 3 :........." bat
+}
+
+test_bat_pictures() {
+    local dots
+    dots=$(printf '%63s' '' | tr ' ' .)
+    # 16 clusters of page 0 all mapped, 8 of the next 16, one of page 2; 5 pages.
+    ploopctl create --size 18M --cluster 4K a.hds || fail create
+    qemu-io -f parallels -c "write 0 64k" -c "write 64k 32k" -c "write $(((1008 + 1024 + 32) * 4))k 4k" a.hds >qemu || fail qemu-io
+    silent ploopctl bat --json a.hds
+    same "$(json '[(p["page"], p["first_entry"], p["entries"], p["mapped"]) for p in j["pages"]]')" \
+        "[(0, 0, 1008, 24), (1, 1008, 1024, 0), (2, 2032, 1024, 1), (3, 3056, 1024, 0), (4, 4080, 528, 0)]" pages
+    same "$(json 'j["pages"][0]["picture"]')" "#+${dots:2}" "page 0"
+    same "$(json 'j["pages"][2]["picture"]')" "..:${dots:2}" "page 2"
+    # Neighbours that are empty share a row.
+    ploopctl create --size 1G --cluster 4K b.hds || fail create
+    silent ploopctl bat b.hds
+    same "$(awk 'NR > 2 { print $1 }' out | xargs)" "0 1-255 256" rows
+}
+
+# Somebody else has it open for writing, or was killed at it.
+test_open_elsewhere() {
+    local command holder
+    three_clusters
+    ploopctl convert --from ploop --to raw a.hds a.raw || fail convert
+    mkfifo hold
+    qemu-io -f parallels a.hds <hold >qemu 2>&1 &
+    holder=$!
+    exec 9>hold
+    echo "read 0 1" >&9
+    for _ in $(seq 100); do grep -q "read 1/1" qemu && break; sleep 0.1; done
+    for command in info check map bat; do
+        refused "ploopctl: a.hds: another process has it open for writing" ploopctl $command a.hds
+    done
+    refused "ploopctl: a.hds: another process has it open for writing" ploopctl convert --from ploop a.hds b.raw
+    [[ ! -e b.raw ]] || fail "a failed convert left its target"
+    refused "ploopctl: a.hds: another process has it open" ploopctl check --repair leaks a.hds
+    exec 9>&-
+    wait $holder
+    expect 0 ploopctl check a.hds
+
+    qemu-io -f raw a.raw <hold >qemu 2>&1 &
+    holder=$!
+    exec 9>hold
+    echo "write 0 512" >&9
+    for _ in $(seq 100); do grep -q "wrote 512/512" qemu && break; sleep 0.1; done
+    refused "ploopctl: a.raw: another process has it open for writing" ploopctl convert --to ploop a.raw b.hds
+    [[ ! -e b.hds ]] || fail "a failed convert left its target"
+    exec 9>&-
+    wait $holder
+}
+
+test_killed_writer() {
+    three_clusters
+    expect 134 timeout 60 qemu-io -f parallels -c "write -P 9 1M 64k" -c flush -c abort a.hds
+    expect 2 ploopctl check --json a.hds
+    same "$(json 'j["recoverable"]')" True "after a crash"
+    silent ploopctl info --json a.hds
+    same "$(json 'j["in_use"]')" True "after a crash"
+    expect 0 ploopctl convert --from ploop a.hds a.raw
+    same "$(wc -l <err)" 1 "one warning"
+    like "$(cat err)" "ploopctl: a.hds: *not closed cleanly*" "a warning"
+    same "$(cmp -n 65536 -i $((1 << 20)):0 a.raw <(head -c 65536 /dev/zero | tr '\0' '\t') && echo same)" same "what was flushed"
+}
+
+test_read_only_file() {
+    three_clusters
+    chmod 444 a.hds
+    # For root the modes count only without these capabilities.
+    # shellcheck disable=SC2317
+    ploopctl() { setpriv --bounding-set=-dac_override,-dac_read_search --inh-caps=-dac_override,-dac_read_search "$(type -P ploopctl)" "$@"; }
+    refused "ploopctl: a.hds: Permission denied" ploopctl check --repair leaks a.hds
+    silent ploopctl info a.hds
+    silent ploopctl check a.hds
+    silent ploopctl map a.hds
+    silent ploopctl bat a.hds
+}
+
+# Output that cannot be written is a failure.
+test_full_output() {
+    local call status
+    three_clusters
+    for call in "info" "info --json" "check" "check --json" "map" "map --json" "bat" "bat --json"; do
+        status=0
+        # shellcheck disable=SC2086
+        ploopctl $call a.hds >/dev/full 2>err || status=$?
+        same $status 1 "$call to a full device"
+        like "$(cat err)" "ploopctl: standard output: No space left on device" "$call"
+    done
+    ploopctl --help >/dev/full 2>err && fail "--help to a full device"
+    ploopctl map --help >/dev/full 2>err && fail "map --help to a full device"
+    :
+}
+
+run_scenarios "${@:2}"
