@@ -129,6 +129,7 @@ static int check_info(struct ploop_file_info *info)
     if (info->max_transfer && info->max_transfer < info->request_alignment) {
         return -EINVAL;
     }
+    info->max_transfer -= info->max_transfer % info->request_alignment;
     return info->file_size > INT64_MAX ? -EINVAL : 0;
 }
 

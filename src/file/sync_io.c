@@ -126,8 +126,7 @@ static int get_limits(ploop_file *file, struct sync_limits *limits)
         return err;
     }
     limits->alignment = limits->info.request_alignment;
-    limits->max_transfer = limits->info.max_transfer ? limits->info.max_transfer : INT64_MAX;
-    limits->max_transfer -= limits->max_transfer % limits->alignment;
+    limits->max_transfer = limits->info.max_transfer ? limits->info.max_transfer : UINT64_MAX;
     return 0;
 }
 

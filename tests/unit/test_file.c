@@ -141,8 +141,9 @@ START_TEST(info_is_checked)
     info_given.request_alignment = 4096;
     info_given.max_transfer = 512;
     ck_assert_int_eq(ploop_file_info(file, &info), -EINVAL);
-    info_given.max_transfer = 4096;
+    info_given.max_transfer = 10000;
     ck_assert_int_eq(ploop_file_info(file, &info), 0);
+    ck_assert_uint_eq(info.max_transfer, 8192);
     info_given.file_size = UINT64_MAX;
     ck_assert_int_eq(ploop_file_info(file, &info), -EINVAL);
     info_result = -ENODEV;

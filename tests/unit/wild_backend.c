@@ -54,7 +54,7 @@ static int64_t move(struct wild *wild, const struct ploop_io *io)
     bool write = io->op == PLOOP_IO_WRITE;
     uint64_t end = write ? wild->config.file_size_max : wild->file_size;
     uint64_t length = io->length, at = io->offset, left;
-    uint32_t block = wild->config.alignment;
+    uint32_t block = wild->config.short_unit;
     if (write && at >= end) {
         return -ENOSPC;
     }
@@ -173,6 +173,7 @@ static int wild_submit(void *context, struct ploop_io *io)
     pthread_mutex_lock(&wild->mutex);
     check_request(wild, io);
     if (wild->pending_count == WILD_PENDING_MAX || chance(wild, wild->config.again_percent)) {
+        wild->refusals++;
         pthread_mutex_unlock(&wild->mutex);
         return -EAGAIN;
     }
@@ -286,6 +287,7 @@ struct wild *wild_new(const struct wild_config *config)
     ck_assert_ptr_nonnull(wild);
     wild->config = *config;
     wild->config.alignment += wild->config.alignment == 0;
+    wild->config.short_unit = config->short_unit ? config->short_unit : wild->config.alignment;
     wild->random = config->seed * UINT64_C(0x9E3779B97F4A7C15) | 1;
     wild->bytes = calloc(1, config->file_size_max);
     ck_assert_ptr_nonnull(wild->bytes);

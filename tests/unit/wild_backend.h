@@ -31,7 +31,8 @@ struct wild_config {
     uint32_t alignment;
     uint64_t max_transfer;
     uint32_t capabilities;
-    uint32_t short_percent; /* of transfers longer than one alignment */
+    uint32_t short_percent; /* of transfers longer than one unit */
+    uint32_t short_unit;    /* what is moved is a multiple of this; the alignment if 0 */
     uint32_t again_percent; /* of submits refused, and of results that are EAGAIN or EINTR */
     uint32_t delay_us;      /* at most, before a thread completes */
     bool runs_without_kick;
@@ -58,6 +59,7 @@ struct wild {
     int64_t fail_with;
     bool fail_always;
     uint64_t counts[8]; /* requests carried out, by op */
+    uint64_t refusals;  /* submits that said EAGAIN */
     uint64_t largest;   /* transfer asked for */
 };
 
