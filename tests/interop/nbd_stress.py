@@ -354,10 +354,21 @@ def run(arguments, message, good=(0,)):
         raise Wrong(f"{message}: {result.stdout.strip()}")
 
 
+def can_bypass_the_page_cache(image):
+    """A tmpfs cannot."""
+    try:
+        os.close(os.open(image, os.O_RDONLY | os.O_DIRECT))
+    except OSError:
+        return False
+    return True
+
+
 def attack(options, work, image, model, chooser, number, dirty):
     """One round: serve, attack, end (by force or not), serve again and judge. Returns whether the image was left unclean."""
     delay = chooser.choice((0, 1, 20, 500))
     parameters = [f"delay={delay}", f"max-age={delay * 4}"] + (["recover=1"] if dirty else [])
+    if chooser.random() < 0.3 and can_bypass_the_page_cache(image):
+        parameters.append("direct=1")
     server = Server(options.build, work, image, parameters)
     stop = threading.Event()
     connections, depth, flushes = chooser.choice((1, 4, 4)), chooser.choice((1, 4, 12)), chooser.choice((0, 0.1, 2, 10))
@@ -409,7 +420,7 @@ def attack(options, work, image, model, chooser, number, dirty):
     finally:
         if server.process.poll() is None:
             server.kill()
-    print(f"round {number}: {count} requests, {connections} x {depth} at once, delay {delay} ms, {end}: right", flush=True)
+    print(f"round {number}: {count} requests, {connections} x {depth} at once, {' '.join(parameters)}, {end}: right", flush=True)
     return again
 
 
