@@ -159,7 +159,8 @@ int ploop_dev_retry_parked(ploop_dev *dev);
  * Hold new requests back, wait for those in flight, make everything durable. Requests submitted from now on are kept in
  * order until ploop_dev_resume().
  *
- * @return 0; -errno: something did not reach the disk; the device is suspended all the same; -EALREADY: it was; -EDEADLK
+ * @return 0; -errno: something did not reach the disk; the device is suspended all the same; -EALREADY: it was; -ECANCELED: it
+ *         was resumed meanwhile; -EDEADLK (from a callback)
  *
  * Any thread, blocks, not from a callback. @since 2.0
  */

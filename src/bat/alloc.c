@@ -137,6 +137,9 @@ int alloc_take(struct alloc *alloc, struct host_cluster *host, uint64_t *number)
         *host = take_bit(alloc, &alloc->zeroed, &alloc->zeroed_count, &alloc->zeroed_first);
         *number = alloc->zeroed_number;
     } else {
+        if (!alloc->wanted) {
+            alloc->zeroing_error = 0;
+        }
         alloc->wanted = true;
         return -EAGAIN;
     }
@@ -266,6 +269,7 @@ static void zeroing_failed(struct alloc *alloc, int error)
         alloc->eager = false;
     }
     alloc->work = SPACE_IDLE;
+    turn_again(alloc->channel->turn);
 }
 
 static uint64_t work_bytes(const struct alloc *alloc)
@@ -428,6 +432,7 @@ static void extension_ended(struct channel_io *io, int result)
 static void space_idle(struct alloc *alloc, int result)
 {
     alloc->work = SPACE_IDLE;
+    turn_again(alloc->channel->turn);
     if (alloc->wanted) {
         alloc->wanted = false;
         alloc->reclaimed = false;
@@ -439,7 +444,8 @@ static void space_idle(struct alloc *alloc, int result)
 void alloc_reclaimed(struct alloc *alloc)
 {
     alloc->reclaiming = false;
-    alloc->reclaimed = true;
+    alloc->reclaimed = alloc->wanted; /* by this shortage; the next one begins anew */
+    turn_again(alloc->channel->turn);
 }
 
 void alloc_synced(struct alloc *alloc)
@@ -474,7 +480,10 @@ void alloc_pump(struct alloc *alloc)
         zeroing_begin(alloc);
         return;
     }
-    alloc->eager = false;
+    if (alloc->eager) {
+        alloc->eager = false;
+        turn_again(alloc->channel->turn); /* who waits until all is settled */
+    }
     if (alloc->wanted) {
         if (!alloc->reclaiming && !extension_begin(alloc, extension_clusters(alloc), &error)) {
             out_of_space(alloc, error);

@@ -232,6 +232,9 @@ void page_written(struct bat *bat, uint32_t number, uint64_t gen)
     page->synced_number = sync_next(&bat->syncer);
     list_remove(&page->unsynced);
     list_append(&bat->unsynced, &page->unsynced);
+    if (page_is(page, PAGE_OVER_LIMIT)) {
+        sync_want(&bat->syncer, page->synced_number); /* allocations wait for it, perhaps nobody else does */
+    }
     alloc_page_written(&bat->alloc, gen, &page->pending);
     assert_page_state(bat, number);
 }

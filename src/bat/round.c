@@ -29,6 +29,7 @@ void bat_join_round(struct bat *bat, struct round_wait *wait, round_fn *then)
         count(&bat->stats.flushes_coalesced, 1);
     }
     list_append(&bat->round.next, &wait->link);
+    turn_again(bat->channel->turn);
 }
 
 static bool is_member(const struct bat *bat, const struct bat_page *page)

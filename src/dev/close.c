@@ -87,9 +87,9 @@ static void clear_mark(ploop_dev *dev)
 static int close_for_writing(ploop_dev *dev)
 {
     int error = block_round(dev);
-    block_control(dev, stop_space_work);
-    wait_for_rest(dev);
     if (!error) {
+        block_control(dev, stop_space_work);
+        wait_for_rest(dev);
         block_control(dev, trim);
         wait_for_rest(dev);
         block_control(dev, clear_mark);
@@ -99,6 +99,12 @@ static int close_for_writing(ploop_dev *dev)
         dev_log(dev, PLOOP_LOG_ERROR, 3, "not closed cleanly, the in-use mark stays (error %d)", -error);
     }
     return error;
+}
+
+/* A failed page would be tried again by the clock: nothing reaches the backend from here on. */
+static void end_work(ploop_dev *dev)
+{
+    channel_cut(&dev->channel);
 }
 
 int ploop_dev_close(ploop_dev *dev)
@@ -112,6 +118,7 @@ int ploop_dev_close(ploop_dev *dev)
     block_control(dev, begin_closing);
     block_until(dev, is_quiet, NULL);
     int error = dev->read_only ? 0 : close_for_writing(dev);
+    block_control(dev, end_work);
     wait_for_rest(dev);
     dev_free(dev);
     return error;

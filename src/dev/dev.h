@@ -35,16 +35,26 @@ enum pio_op { PIO_NONE, PIO_READ, PIO_WRITE, PIO_ZEROES, PIO_DISCARD, PIO_FLUSH,
 struct part;
 typedef void part_fn(struct part *part);
 
+/* A host cluster taken for an unmapped guest cluster, until every write that joined it has ended: write.c. */
+struct reservation {
+    struct list link;  /* in the device's hash */
+    struct list parts; /* those that joined, by part.link */
+    struct guest_cluster guest;
+    struct host_cluster host;
+    uint64_t number; /* see alloc_take() */
+    bool entered;    /* in the map */
+};
+
 /* One cluster's share of a request. */
 struct part {
     struct channel_io io; /* while at the backend; its work hands the part to the turn */
     struct work work;
     struct ploop_dev *dev;
     ploop_pio *pio;
-    struct list link; /* on one of the device's waiting lists */
+    struct list link; /* on one of the device's waiting lists, or with those that share a reservation */
     struct lock_waiter lock;
     struct durable_wait durable;
-    struct reservation *reservation;
+    struct reservation *reservation, own_reservation;
     struct guest_cluster cluster;
     uint64_t inside, length; /* bytes in the cluster */
     struct iov_cursor cursor;
@@ -78,16 +88,6 @@ struct ploop_pio {
     struct list link;
     struct round_wait round;
     struct part part;
-};
-
-/* A host cluster taken for an unmapped guest cluster, until every write that joined it has ended. */
-struct reservation {
-    struct list link;
-    struct guest_cluster guest;
-    struct host_cluster host;
-    uint64_t number; /* see alloc_take() */
-    uint32_t users;
-    bool entered; /* in the map */
 };
 
 /*
@@ -129,8 +129,7 @@ struct ploop_dev {
     struct cluster_lock *locks;
     struct part *parts;
     struct list parts_free, part_waiters; /* pios */
-    struct reservation *reservations;
-    struct list reservations_free, reservation_hash[RESERVATION_HASH];
+    struct list reservation_hash[RESERVATION_HASH];
 
     struct list space_waiters;   /* parts: for a host cluster */
     struct list reclaim_waiters; /* parts: for pending clusters to come back */
@@ -138,7 +137,7 @@ struct ploop_dev {
     struct list parked;          /* parts: ENOSPC_PARK */
     struct list held;            /* pios: suspended */
     bool suspended, closing, aborting;
-    atomic_bool suspend_asked; /* what the embedder asked for last; the turn follows */
+    atomic_bool suspend_asked;    /* what the embedder asked for last; the turn follows */
     bool at_rest;                 /* close.c */
     _Atomic uint64_t stuck_count; /* pios that are parked with all their parts: nobody waits for them */
     uint64_t park_retry_ns;
@@ -146,8 +145,8 @@ struct ploop_dev {
     struct round_wait reclaim_round;
     bool reclaiming;
 
-    struct work run_work, delay_work, retry_work, control_work;
-    atomic_bool run_posted, delay_posted, retry_posted;
+    struct work run_work, delay_work, retry_work, resume_work;
+    atomic_bool run_posted, delay_posted, retry_posted, resume_posted;
     uint64_t wanted_delay_ns, wanted_max_age_ns; /* under wait_mutex */
     _Atomic uint64_t flushes;
     _Atomic uint32_t done_by_run;

@@ -21,6 +21,10 @@ int load_header(ploop_dev *dev, struct header *header, struct ploop_file_info *i
     if (error) {
         return error;
     }
+    if (info->max_transfer && info->max_transfer < SECTOR_SIZE) {
+        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "max_transfer %" PRIu64 ": less than a sector", info->max_transfer);
+        return -ENOTSUP;
+    }
     dev->memory_alignment = info->request_alignment ? info->request_alignment : 1;
     if (dev->memory_alignment > SECTOR_SIZE) {
         dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "request_alignment %" PRIu32 ": this version takes up to 512",

@@ -74,14 +74,9 @@ static void *take_aligned(size_t size)
 
 static void init_lists(ploop_dev *dev)
 {
-    struct list *lists[] = {&dev->parts_free,
-                            &dev->part_waiters,
-                            &dev->reservations_free,
-                            &dev->space_waiters,
-                            &dev->reclaim_waiters,
-                            &dev->record_waiters,
-                            &dev->parked,
-                            &dev->held};
+    struct list *lists[] = {&dev->parts_free,    &dev->part_waiters,
+
+                            &dev->space_waiters, &dev->reclaim_waiters, &dev->record_waiters, &dev->parked, &dev->held};
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
         list_init(lists[i]);
     }
@@ -94,12 +89,11 @@ static void init_lists(ploop_dev *dev)
 static int take_memory(ploop_dev *dev)
 {
     uint32_t queues = dev->config.queue_count, pios = dev->config.pio_count;
-    size_t parts = PARTS_MAX, reservations = parts + (size_t)queues * pios + 1024;
+    size_t parts = PARTS_MAX;
     dev->locks = take_aligned(LOCK_COUNT * sizeof(*dev->locks));
     dev->queues = take_aligned(queues * sizeof(*dev->queues));
     dev->parts = calloc(parts, sizeof(*dev->parts));
-    dev->reservations = calloc(reservations, sizeof(*dev->reservations));
-    if (!dev->locks || !dev->queues || !dev->parts || !dev->reservations) {
+    if (!dev->locks || !dev->queues || !dev->parts) {
         return -ENOMEM;
     }
     for (uint32_t i = 0; i < queues; i++) {
@@ -112,9 +106,6 @@ static int take_memory(ploop_dev *dev)
     for (size_t i = 0; i < parts; i++) {
         part_init(&dev->parts[i], dev, 0);
         list_append(&dev->parts_free, &dev->parts[i].link);
-    }
-    for (size_t i = 0; i < reservations; i++) {
-        list_append(&dev->reservations_free, &dev->reservations[i].link);
     }
     int error = 0;
     for (uint32_t i = 0; i < queues && !error; i++) {
@@ -135,7 +126,6 @@ void dev_free(ploop_dev *dev)
     free(dev->queues);
     free(dev->locks);
     free(dev->parts);
-    free(dev->reservations);
     pthread_cond_destroy(&dev->wait_cond);
     pthread_mutex_destroy(&dev->wait_mutex);
     free(dev);

@@ -18,9 +18,10 @@
 
 #define PARK_RETRY_NS UINT64_C(100000000)
 
-static void parts_again(struct list *parts)
+static void parts_again(ploop_dev *dev, struct list *parts)
 {
     struct list *link;
+    turn_again(&dev->turn);
     while ((link = list_take_first(parts)) != NULL) {
         struct part *part = container_of(link, struct part, link);
         part->lock.locked(&part->lock);
@@ -50,7 +51,7 @@ void space_came(struct alloc *alloc, int result)
     struct list waiters;
     take_all(&waiters, &dev->space_waiters);
     if (!result) {
-        parts_again(&waiters);
+        parts_again(dev, &waiters);
         return;
     }
     struct list *link;
@@ -74,7 +75,7 @@ static void reclaim_over(struct round_wait *wait, int result)
     dev->reclaiming = false;
     struct list waiters;
     take_all(&waiters, &dev->record_waiters);
-    parts_again(&waiters);
+    parts_again(dev, &waiters);
 }
 
 static void reclaim(ploop_dev *dev)
@@ -173,7 +174,7 @@ void space_pump(ploop_dev *dev)
     if (!list_is_empty(&dev->reclaim_waiters) && !dev->reclaiming && alloc_is_settled(alloc)) {
         struct list waiters;
         take_all(&waiters, &dev->reclaim_waiters);
-        parts_again(&waiters);
+        parts_again(dev, &waiters);
     }
 }
 

@@ -18,16 +18,25 @@ bool dev_is_quiet(ploop_dev *dev)
     return in_flight == atomic_load(&dev->stuck_count);
 }
 
-static bool is_quiet(ploop_dev *dev, void *argument)
+/* Nobody waits any longer for a device that was resumed meanwhile. */
+static bool is_quiet_or_resumed(ploop_dev *dev, void *argument)
 {
     (void)argument;
-    return dev_is_quiet(dev);
+    return dev_is_quiet(dev) || !atomic_load(&dev->gate);
 }
 
-static void hold(ploop_dev *dev)
+/* In the turn: make it so. However often it was changed before, the last one counts. */
+static void follow(ploop_dev *dev)
 {
-    dev->suspended = true;
-    atomic_store(&dev->gate, true);
+    bool wanted = atomic_load(&dev->suspend_asked);
+    if (wanted && !dev->suspended) {
+        dev->suspended = true;
+        atomic_store(&dev->gate, true);
+    } else if (!wanted && dev->suspended) {
+        dev->suspended = false;
+        pio_restart_held(dev);
+        atomic_store(&dev->gate, false);
+    }
 }
 
 int ploop_dev_suspend(ploop_dev *dev)
@@ -38,17 +47,17 @@ int ploop_dev_suspend(ploop_dev *dev)
     if (atomic_exchange(&dev->suspend_asked, true)) {
         return -EALREADY;
     }
-    block_control(dev, hold);
-    block_until(dev, is_quiet, NULL);
-    return dev->read_only ? 0 : block_round(dev);
+    block_control(dev, follow);
+    block_until(dev, is_quiet_or_resumed, NULL);
+    int error = dev->read_only ? 0 : block_round(dev);
+    return atomic_load(&dev->suspend_asked) ? error : -ECANCELED;
 }
 
-static void let_go(struct work *work)
+static void resume(struct work *work)
 {
-    ploop_dev *dev = container_of(work, ploop_dev, control_work);
-    dev->suspended = false;
-    pio_restart_held(dev);
-    atomic_store(&dev->gate, false);
+    ploop_dev *dev = container_of(work, ploop_dev, resume_work);
+    atomic_store(&dev->resume_posted, false);
+    follow(dev);
 }
 
 int ploop_dev_resume(ploop_dev *dev)
@@ -56,7 +65,9 @@ int ploop_dev_resume(ploop_dev *dev)
     if (!atomic_exchange(&dev->suspend_asked, false)) {
         return -EINVAL;
     }
-    dev->control_work.run = let_go;
-    turn_post(&dev->turn, &dev->control_work);
+    if (!atomic_exchange(&dev->resume_posted, true)) {
+        dev->resume_work.run = resume;
+        turn_post(&dev->turn, &dev->resume_work);
+    }
     return 0;
 }

@@ -11,7 +11,8 @@
  *     whichever completes first enters the cluster, and what the others have not written yet is zeros.
  *  2. The entry enters the map when a write of its data has completed, never earlier: a page that falls due meanwhile cannot publish a
  *     write that then fails (R1).
- *  3. Writes hold the cluster's lock shared from before the reservation until after its end, so a discard meets none.
+ *  3. A reservation stands in one of the parts that joined it, so that there are always enough.
+ *  4. Writes hold the cluster's lock shared from before the reservation until after its end, so a discard meets none.
  */
 #include "dev/dev.h"
 
@@ -36,8 +37,10 @@ static struct reservation *reservation_find(ploop_dev *dev, struct guest_cluster
 }
 
 /* 0; -EAGAIN: no space now; the error for which allocations are refused. */
-static int reservation_make(ploop_dev *dev, struct guest_cluster guest, struct reservation **made)
+static int reservation_make(struct part *part)
 {
+    ploop_dev *dev = part->dev;
+    struct reservation *reservation = &part->own_reservation;
     struct host_cluster host;
     uint64_t number;
     if (dev->bat.over_limit) {
@@ -46,27 +49,48 @@ static int reservation_make(ploop_dev *dev, struct guest_cluster guest, struct r
     if (alloc_take(&dev->bat.alloc, &host, &number)) {
         return -EAGAIN;
     }
-    /* There are as many as there are parts. */
-    struct list *link = list_take_first(&dev->reservations_free);
-    assert(link);
-    struct reservation *reservation = container_of(link, struct reservation, link);
-    *reservation = (struct reservation){.guest = guest, .host = host, .number = number};
-    list_append(hash_of(dev, guest), &reservation->link);
-    *made = reservation;
+    *reservation = (struct reservation){.guest = part->cluster, .host = host, .number = number};
+    list_init(&reservation->parts);
+    list_append(hash_of(dev, part->cluster), &reservation->link);
     return 0;
 }
 
-static void reservation_leave(ploop_dev *dev, struct reservation *reservation)
+static void reservation_join(struct reservation *reservation, struct part *part)
 {
-    assert(reservation->users > 0);
-    if (--reservation->users > 0) {
+    list_append(&reservation->parts, &part->link);
+    part->reservation = reservation;
+}
+
+/* The part it stands in is going: it moves to another one that joined it. */
+static void reservation_move(ploop_dev *dev, struct reservation *from)
+{
+    struct reservation *to = &container_of(from->parts.next, struct part, link)->own_reservation;
+    *to = *from;
+    list_init(&to->parts);
+    list_move_all(&to->parts, &from->parts);
+    list_remove(&from->link);
+    list_append(hash_of(dev, to->guest), &to->link);
+    for (struct list *link = to->parts.next; link != &to->parts; link = link->next) {
+        container_of(link, struct part, link)->reservation = to;
+    }
+}
+
+static void reservation_leave(struct part *part)
+{
+    ploop_dev *dev = part->dev;
+    struct reservation *reservation = part->reservation;
+    part->reservation = NULL;
+    list_remove(&part->link);
+    if (!list_is_empty(&reservation->parts)) {
+        if (reservation == &part->own_reservation) {
+            reservation_move(dev, reservation);
+        }
         return;
     }
     if (!reservation->entered) {
         alloc_give_back(&dev->bat.alloc, reservation->host);
     }
     list_remove(&reservation->link);
-    list_append(&dev->reservations_free, &reservation->link);
 }
 
 /* Data that the backend made durable by itself needs no SYNC. */
@@ -99,8 +123,7 @@ static void reserved_written(struct channel_io *io, int result)
         reservation->entered = true;
         bat_map(&dev->bat, reservation->guest, reservation->host, reservation->number);
     }
-    part->reservation = NULL;
-    reservation_leave(dev, reservation);
+    reservation_leave(part);
     write_ended(part, result);
 }
 
@@ -114,16 +137,14 @@ void write_locked(struct part *part)
         return;
     }
     struct reservation *reservation = reservation_find(dev, part->cluster);
-    int error = reservation ? 0 : reservation_make(dev, part->cluster, &reservation);
+    int error = reservation ? 0 : reservation_make(part);
     if (error == -EAGAIN) {
         part_wait_for_space(part);
     } else if (error) {
         part_settle(part, error, 0);
     } else {
-        assert(reservation);
-        reservation->users++;
-        part->reservation = reservation;
-        uint64_t offset = geometry_host_offset(&dev->geometry, reservation->host) + part->inside;
+        reservation_join(reservation ? reservation : &part->own_reservation, part);
+        uint64_t offset = geometry_host_offset(&dev->geometry, part->reservation->host) + part->inside;
         channel_transfer(&part->io, PLOOP_IO_WRITE, data_flags(part), part->cursor, offset, part->length, reserved_written);
     }
 }

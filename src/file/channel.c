@@ -24,7 +24,9 @@ static void channel_io_done(struct file_io *file_io, int64_t result)
 
 void channel_init(struct channel *channel, ploop_file *file, struct turn *turn, uint64_t max_transfer)
 {
-    *channel = (struct channel){.file = file, .turn = turn, .max_transfer = max_transfer ? max_transfer : UINT64_MAX};
+    max_transfer = max_transfer ? max_transfer : UINT64_MAX;
+    *channel = (struct channel){.file = file, .turn = turn, .max_transfer = max_transfer - max_transfer % SECTOR_SIZE};
+    assert(channel->max_transfer > 0);
     list_init(&channel->retry);
 }
 
@@ -42,17 +44,35 @@ static bool is_transfer(const struct channel_io *io)
     return io->io.pub.op == PLOOP_IO_READ || io->io.pub.op == PLOOP_IO_WRITE;
 }
 
+/* The caller's memory comes in so small pieces that a window of them holds less than a sector. */
+static void bounce_sector(struct channel_io *io)
+{
+    io->bounced = true;
+    io->window[0] = (struct iovec){io->sector, SECTOR_SIZE};
+    io->io.pub.iov_count = 1;
+    if (io->io.pub.op == PLOOP_IO_WRITE) {
+        iov_copy_out(&io->cursor, io->sector, SECTOR_SIZE);
+    }
+}
+
 /* Point the request at as much of what is left as one backend request may carry. */
 static void take_window(struct channel_io *io)
 {
     struct ploop_io *pub = &io->io.pub;
     uint64_t length = io->left < io->channel->max_transfer ? io->left : io->channel->max_transfer;
+    io->bounced = false;
     if (io->cursor.skip == 0 && io->cursor.count <= IOV_COUNT_MAX && iov_length(io->cursor.iov, io->cursor.count) == length) {
         pub->iov = io->cursor.iov;
         pub->iov_count = io->cursor.count;
     } else {
+        iov_window(&io->cursor, length, io->window, CHANNEL_WINDOW, &length);
+        length -= length % SECTOR_SIZE;
         pub->iov_count = iov_window(&io->cursor, length, io->window, CHANNEL_WINDOW, &length);
         pub->iov = io->window;
+        if (length == 0) {
+            bounce_sector(io);
+            length = SECTOR_SIZE;
+        }
     }
     pub->length = length;
 }
@@ -86,7 +106,7 @@ static void channel_send(struct channel_io *io)
 void channel_transfer(struct channel_io *io, uint32_t op, uint32_t flags, struct iov_cursor cursor, uint64_t offset,
                       uint64_t length, channel_fn *then)
 {
-    assert(length > 0);
+    assert(length > 0 && length % SECTOR_SIZE == 0);
     io->io.pub.op = op;
     io->io.pub.flags = flags;
     io->io.pub.offset = offset;
@@ -126,6 +146,13 @@ static int judge(struct channel_io *io, int64_t result)
     }
     if (result == 0 || (uint64_t)result > io->io.pub.length) {
         return -EIO;
+    }
+    result -= result % SECTOR_SIZE;
+    if (result == 0) {
+        return -EAGAIN; /* a sliver of a sector: the whole of it, later */
+    }
+    if (io->bounced && io->io.pub.op == PLOOP_IO_READ) {
+        iov_copy_in(&io->cursor, io->sector, SECTOR_SIZE);
     }
     io->left -= (uint64_t)result;
     io->io.pub.offset += (uint64_t)result;

@@ -8,7 +8,8 @@
  *     channel_transfer() / channel_order()  ...  then(io, 0 or -errno)
  *
  *  1. `then` runs in a turn, later than the call that began the request, never inside it.
- *  2. Short transfers are continued; no progress at all is -EIO.
+ *  2. Short transfers are continued; no progress at all is -EIO. A sector is moved by one backend request, whole: requests are cut
+ *     and continued at sector borders only.
  *  3. -EAGAIN, from submit or as a result, and -EINTR put the request on the retry list. It is sent again when another request
  *     makes progress, or by channel_retry(), which a run calls; channel_wants_run() says that nothing else would.
  *  4. After channel_cut() nothing reaches the backend any more: what is begun ends with -ECANCELED.
@@ -19,6 +20,7 @@
 #define FILE_CHANNEL_H
 
 #include "file/file.h"
+#include "format/geometry.h"
 #include "util/iov.h"
 #include "util/list.h"
 #include "util/work.h"
@@ -47,7 +49,9 @@ struct channel_io {
     struct iov_cursor cursor;
     uint64_t left; /* bytes of a transfer still to be moved */
     int64_t result;
+    bool bounced; /* the backend has `sector` instead of the caller's memory */
     struct iovec window[CHANNEL_WINDOW];
+    uint8_t sector[SECTOR_SIZE];
 };
 
 void channel_init(struct channel *channel, ploop_file *file, struct turn *turn, uint64_t max_transfer);

@@ -46,7 +46,9 @@ uint32_t iov_window(const struct iov_cursor *cursor, uint64_t length, struct iov
     return used;
 }
 
-void iov_zero(const struct iov_cursor *cursor, uint64_t length)
+enum direction { OUT, IN, ZERO };
+
+static void walk(const struct iov_cursor *cursor, enum direction direction, uint8_t *buffer, uint64_t length)
 {
     uint64_t skip = cursor->skip;
     for (uint32_t i = 0; i < cursor->count && length > 0; i++) {
@@ -54,10 +56,29 @@ void iov_zero(const struct iov_cursor *cursor, uint64_t length)
         if (here > length) {
             here = length;
         }
-        if (here > 0) {
-            memset((char *)cursor->iov[i].iov_base + skip, 0, (size_t)here);
+        uint8_t *memory = (uint8_t *)cursor->iov[i].iov_base + skip;
+        if (here > 0 && direction == ZERO) {
+            memset(memory, 0, (size_t)here);
+        } else if (here > 0) {
+            memcpy(direction == OUT ? buffer : memory, direction == OUT ? memory : buffer, (size_t)here);
+            buffer += here;
         }
         length -= here;
         skip = 0;
     }
+}
+
+void iov_copy_out(const struct iov_cursor *cursor, uint8_t *buffer, uint64_t length)
+{
+    walk(cursor, OUT, buffer, length);
+}
+
+void iov_copy_in(const struct iov_cursor *cursor, const uint8_t *buffer, uint64_t length)
+{
+    walk(cursor, IN, (uint8_t *)(uintptr_t)buffer, length);
+}
+
+void iov_zero(const struct iov_cursor *cursor, uint64_t length)
+{
+    walk(cursor, ZERO, NULL, length);
 }

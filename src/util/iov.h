@@ -20,6 +20,10 @@ void iov_advance(struct iov_cursor *cursor, uint64_t bytes);
 /* Fill window[0..max) with up to `length` bytes from the cursor on. Returns the segments used; *bytes is what they hold. */
 uint32_t iov_window(const struct iov_cursor *cursor, uint64_t length, struct iovec *window, uint32_t max, uint64_t *bytes);
 
+/* Bytes between the cursor's memory and a buffer; the cursor does not move. */
+void iov_copy_out(const struct iov_cursor *cursor, uint8_t *buffer, uint64_t length);
+void iov_copy_in(const struct iov_cursor *cursor, const uint8_t *buffer, uint64_t length);
+
 /* Zeros over `length` bytes from the cursor on. */
 void iov_zero(const struct iov_cursor *cursor, uint64_t length);
 

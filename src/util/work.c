@@ -40,7 +40,10 @@ static void turn_work_off(struct turn *turn)
             work->run(work);
             work = next;
         }
-        turn->pump(turn);
+        do {
+            turn->again = false;
+            turn->pump(turn);
+        } while (turn->again);
     }
 }
 

@@ -7,8 +7,9 @@
  *
  *  1. work->run is called once for each post, by the owner of the turn, in the order of the posts of one thread.
  *  2. A work item is posted again only after its run has begun.
- *  3. `pump` runs after each batch of work and before the turn is given back, `leave` after it was given back: what must not
- *     happen under the turn (callbacks into the embedder) happens there.
+ *  3. `pump` runs after each batch of work and before the turn is given back, and once more for as long as somebody said turn_again()
+ *     meanwhile: whoever changes what an earlier step of the pump looked at says so. `leave` runs after the turn was given back: what
+ *     must not happen under it (callbacks into the embedder) happens there.
  */
 #ifndef UTIL_WORK_H
 #define UTIL_WORK_H
@@ -34,6 +35,7 @@ struct turn {
     struct inbox inbox;
     atomic_bool owned;
     _Atomic uint32_t visitors; /* threads inside turn_post(): the turn must outlive them */
+    bool again;                /* what the pump did calls for another pump: the owner's */
     void (*pump)(struct turn *turn);
     void (*leave)(struct turn *turn);
 };
@@ -54,6 +56,12 @@ void turn_post(struct turn *turn, struct work *work);
 
 /* Take a turn if it is free and there is work. */
 void turn_take(struct turn *turn);
+
+/* For the owner: pump once more. */
+static inline void turn_again(struct turn *turn)
+{
+    turn->again = true;
+}
 
 /* Enqueue only: for the owner, or where a turn_take() follows. */
 void turn_enqueue(struct turn *turn, struct work *work);
