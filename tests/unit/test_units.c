@@ -7,6 +7,7 @@
 
 #include "bat/deadline.h"
 #include "dev/lock.h"
+#include "image_fixture.h"
 #include "run_tests.h"
 #include "util/bitmap.h"
 #include "util/iov.h"
@@ -65,9 +66,11 @@ START_TEST(a_bitmaps_first_bits)
         ck_assert_uint_eq(bitmap_next_set(&bitmap, counts[i], 200), 200);
         bitmap_free(&bitmap);
     }
-    struct bitmap huge;
-    ck_assert_int_eq(bitmap_init(&huge, UINT64_MAX - 1), -ENOMEM);
-    ck_assert_ptr_null(huge.words);
+    if (!is_instrumented()) { /* a sanitizer ends the program over such a size */
+        struct bitmap huge;
+        ck_assert_int_eq(bitmap_init(&huge, UINT64_MAX - 1), -ENOMEM);
+        ck_assert_ptr_null(huge.words);
+    }
 }
 END_TEST
 
@@ -170,7 +173,7 @@ END_TEST
 
 START_TEST(the_earliest_deadline_is_first)
 {
-    enum { NUMBERS = 64, OUT = UINT32_MAX };
+    enum { NUMBERS = 64 };
     struct deadlines deadlines;
     uint64_t model[NUMBERS];
     ck_assert_int_eq(deadlines_init(&deadlines, NUMBERS), 0);
