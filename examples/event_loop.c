@@ -8,6 +8,7 @@
  * The program writes 64 pieces, waits until the timer has written the map that says where they are, flushes, and reads them back.
  */
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -141,8 +142,8 @@ static void advance(struct loop *loop)
         printf("wrote %d pieces, %d at a time\n", PIECES, IN_FLIGHT);
         loop->phase = SETTLING;
     } else if (loop->phase == SETTLING && ploop_dev_info(loop->dev, &info) == 0 && info.pages_dirty == 0) {
-        printf("the timer had the map written: %llu changes in %llu page writes\n",
-               (unsigned long long)(info.page_dirties + info.page_redirties), (unsigned long long)info.page_writes);
+        uint64_t changes = info.page_dirties + info.page_redirties;
+        printf("the timer had the map written: %" PRIu64 " changes in %" PRIu64 " page writes\n", changes, info.page_writes);
         loop->phase = FLUSHING;
         ploop_pio *pio = ploop_pio_get(loop->queue);
         ploop_pio_prep_flush(pio);

@@ -139,7 +139,7 @@ static struct {
 
 static void again(ploop_pio *pio, int result, void *user_data)
 {
-    uintptr_t here = (uintptr_t)&result; /* near enough */
+    uintptr_t here = (uintptr_t)__builtin_frame_address(0);
     (void)user_data;
     ck_assert_int_eq(result, 0);
     endless.lowest = here < endless.lowest ? here : endless.lowest;
