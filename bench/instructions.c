@@ -65,8 +65,7 @@ int main(int argc, char **argv)
     }
     bool overwrite = strcmp(argv[1], "overwrite") == 0;
     uint64_t count = strtoull(argv[2], NULL, 10);
-    struct ploop_image_options options = {
-        .size = sizeof(options), .disk_size = CLUSTERS * CLUSTER, .cluster_size = CLUSTER};
+    struct ploop_image_options options = {.size = sizeof(options), .disk_size = CLUSTERS * CLUSTER, .cluster_size = CLUSTER};
     ploop_file *file;
     ploop_dev *dev;
     ops = (struct ploop_io_ops){.size = sizeof(ops), .get_info = get_info, .submit = submit};

@@ -50,7 +50,7 @@ enum {
 /** A run of guest bytes of one state. */
 struct ploop_extent {
     size_t size;
-    uint64_t offset;      /**< guest bytes */
+    uint64_t offset; /**< guest bytes */
     uint64_t length;
     uint64_t host_offset; /**< where a mapped extent begins in its file; it is contiguous there */
     uint32_t state;       /**< PLOOP_EXTENT_ ... */

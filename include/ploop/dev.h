@@ -25,8 +25,8 @@ typedef struct ploop_dev ploop_dev;
 /** ploop_dev_config.flags */
 enum {
     PLOOP_DEV_READ_ONLY = 1,
-    PLOOP_DEV_RECOVER = 2,         /**< open an image that was not closed cleanly, after a check found no more than that and leaks */
-    PLOOP_DEV_NO_FAST_PATH = 4,    /**< send every request through the engine: for tests and comparison */
+    PLOOP_DEV_RECOVER = 2,      /**< open an image that was not closed cleanly, after a check found no more than that and leaks */
+    PLOOP_DEV_NO_FAST_PATH = 4, /**< send every request through the engine: for tests and comparison */
     PLOOP_DEV_COMPLETE_IN_RUN = 8, /**< callbacks run inside ploop_queue_run() only: what an event loop wants */
     PLOOP_DEV_RAW_BASE = 16,       /**< the first file is raw; never guessed. Not in this version: -ENOTSUP */
     PLOOP_DEV_INACTIVE = 32        /**< open without reading or locking. Not in this version: -ENOTSUP */
@@ -66,17 +66,17 @@ struct ploop_clock {
 /** How a device is opened. Fill with ploop_dev_config_init(), then change what should differ. */
 struct ploop_dev_config {
     size_t size;
-    uint32_t flags;              /**< PLOOP_DEV_ ... */
-    uint32_t runner_count;       /**< library threads; this version takes 0 only: -ENOTSUP */
-    uint32_t queue_count;        /**< 1 if 0 */
-    uint32_t pio_count;          /**< requests per queue; 128 if 0 */
-    uint32_t enospc_policy;      /**< PLOOP_ENOSPC_ ... */
-    uint32_t page_failure_limit; /**< writes of a BAT page that fail in a row before allocations are refused; 3 if 0 */
-    uint64_t writeback_delay_ns;   /**< from a page's last change to its write; 0: at once */
-    uint64_t writeback_max_age_ns; /**< from a page's first change to its write, at most */
-    uint64_t preallocate_bytes;    /**< how far the file is extended ahead of need, at most; 0: the library decides */
-    uint64_t bat_limit_bytes;      /**< memory for the BAT at most: -EFBIG beyond; 1 GiB if 0 */
-    uint64_t park_timeout_ns;      /**< PLOOP_ENOSPC_PARK: requests fail after this long; 0: never */
+    uint32_t flags;                  /**< PLOOP_DEV_ ... */
+    uint32_t runner_count;           /**< library threads; this version takes 0 only: -ENOTSUP */
+    uint32_t queue_count;            /**< 1 if 0 */
+    uint32_t pio_count;              /**< requests per queue; 128 if 0 */
+    uint32_t enospc_policy;          /**< PLOOP_ENOSPC_ ... */
+    uint32_t page_failure_limit;     /**< writes of a BAT page that fail in a row before allocations are refused; 3 if 0 */
+    uint64_t writeback_delay_ns;     /**< from a page's last change to its write; 0: at once */
+    uint64_t writeback_max_age_ns;   /**< from a page's first change to its write, at most */
+    uint64_t preallocate_bytes;      /**< how far the file is extended ahead of need, at most; 0: the library decides */
+    uint64_t bat_limit_bytes;        /**< memory for the BAT at most: -EFBIG beyond; 1 GiB if 0 */
+    uint64_t park_timeout_ns;        /**< PLOOP_ENOSPC_PARK: requests fail after this long; 0: never */
     const struct ploop_clock *clock; /**< NULL: CLOCK_MONOTONIC, no wake_at */
     /** Optional: a line for the operator. Any thread; must not call the library. */
     void (*log)(void *user_data, uint32_t level, uint32_t message_id, const char *text);
@@ -205,15 +205,15 @@ struct ploop_dev_info {
     uint64_t page_writes;          /**< pages sent to the backend */
     uint64_t page_write_calls;     /**< backend writes for them: neighbours share one */
     uint64_t page_write_failures;
-    uint64_t syncs;                /**< sent to the backend */
+    uint64_t syncs; /**< sent to the backend */
     uint64_t sync_failures;
-    uint64_t barriers;             /**< page writes that had to wait for a sync first */
-    uint64_t flushes;              /**< flush requests */
-    uint64_t flushes_coalesced;    /**< of these, those that shared another's round */
-    uint64_t extensions;           /**< of the file */
-    uint64_t punches;              /**< host clusters zeroed for reuse */
-    uint64_t double_completions;   /**< backend requests completed twice: a bug of the backend */
-    uint32_t memory_alignment;     /**< of a request's memory, each segment's address and length; 1 for none */
+    uint64_t barriers;           /**< page writes that had to wait for a sync first */
+    uint64_t flushes;            /**< flush requests */
+    uint64_t flushes_coalesced;  /**< of these, those that shared another's round */
+    uint64_t extensions;         /**< of the file */
+    uint64_t punches;            /**< host clusters zeroed for reuse */
+    uint64_t double_completions; /**< backend requests completed twice: a bug of the backend */
+    uint32_t memory_alignment;   /**< of a request's memory, each segment's address and length; 1 for none */
     uint32_t reserved1;
     uint64_t reserved[8];
 };

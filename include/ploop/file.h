@@ -47,9 +47,10 @@ enum {
 enum {
     PLOOP_FILE_READ_ONLY = 1,
     PLOOP_FILE_READ_WRITE = 2,
-    PLOOP_FILE_UNLOCKED = 4, /**< hold no lock: who opens it so keeps others away by other means, or locks it later through `reopen` */
-    PLOOP_FILE_DIRECT = 8,   /**< bypass the page cache (O_DIRECT) for requests that are aligned for it */
-    PLOOP_FILE_CREATE = 16   /**< create the file; with READ_WRITE. An existing one is -EEXIST and stays as it is */
+    PLOOP_FILE_UNLOCKED =
+        4, /**< hold no lock: who opens it so keeps others away by other means, or locks it later through `reopen` */
+    PLOOP_FILE_DIRECT = 8, /**< bypass the page cache (O_DIRECT) for requests that are aligned for it */
+    PLOOP_FILE_CREATE = 16 /**< create the file; with READ_WRITE. An existing one is -EEXIST and stays as it is */
 };
 
 /**

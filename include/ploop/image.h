@@ -20,16 +20,16 @@ extern "C" {
 /** Limits of the format as this library creates it. */
 enum {
     PLOOP_SECTOR_SIZE = 512,
-    PLOOP_CLUSTER_SIZE_MIN = 4096,         /**< of images created; down to one sector is read and written */
-    PLOOP_CLUSTER_SIZE_MAX = 67108864,     /**< 64 MiB */
-    PLOOP_CLUSTER_SIZE_DEFAULT = 1048576   /**< 1 MiB */
+    PLOOP_CLUSTER_SIZE_MIN = 4096,       /**< of images created; down to one sector is read and written */
+    PLOOP_CLUSTER_SIZE_MAX = 67108864,   /**< 64 MiB */
+    PLOOP_CLUSTER_SIZE_DEFAULT = 1048576 /**< 1 MiB */
 };
 
 /** What ploop_image_create() is to make. */
 struct ploop_image_options {
     size_t size;
-    uint32_t version; /**< of the format, 1 or 2; 0 is 2 */
-    uint32_t flags;   /**< none yet */
+    uint32_t version;      /**< of the format, 1 or 2; 0 is 2 */
+    uint32_t flags;        /**< none yet */
     uint64_t disk_size;    /**< in bytes, a multiple of 512, may be 0 */
     uint64_t cluster_size; /**< in bytes, a power of two from 4 KiB to 64 MiB; 0 is 1 MiB */
     uint64_t reserved[4];
@@ -50,10 +50,10 @@ int ploop_image_create(ploop_file *file, const struct ploop_image_options *optio
 
 /** ploop_image_info.flags */
 enum {
-    PLOOP_IMAGE_IN_USE = 1,     /**< the in-use mark is set: open for writing, or not closed cleanly */
-    PLOOP_IMAGE_EMPTY = 2,      /**< the header's Empty flag */
-    PLOOP_IMAGE_EXTENSION = 4,  /**< the header names a format extension that counts */
-    PLOOP_IMAGE_CONVERTING = 8  /**< a version conversion was cut off */
+    PLOOP_IMAGE_IN_USE = 1,    /**< the in-use mark is set: open for writing, or not closed cleanly */
+    PLOOP_IMAGE_EMPTY = 2,     /**< the header's Empty flag */
+    PLOOP_IMAGE_EXTENSION = 4, /**< the header names a format extension that counts */
+    PLOOP_IMAGE_CONVERTING = 8 /**< a version conversion was cut off */
 };
 
 /** What an image's header says. */
@@ -64,7 +64,7 @@ struct ploop_image_info {
     uint64_t disk_size;
     uint64_t cluster_size;
     uint64_t bat_entries;
-    uint64_t data_offset; /**< where the data area starts */
+    uint64_t data_offset;      /**< where the data area starts */
     uint64_t extension_offset; /**< 0 for none */
     uint64_t file_size;
     uint32_t in_use; /**< the header's field as it stands */
@@ -86,17 +86,17 @@ int ploop_image_probe(ploop_file *file, struct ploop_image_info *info);
 
 /** What a check found: ploop_check_record.kind. */
 enum {
-    PLOOP_CHECK_HEADER = 1,         /**< error: the header cannot be trusted; nothing else could be checked */
-    PLOOP_CHECK_UNCLEAN = 2,        /**< error: the in-use mark is set */
-    PLOOP_CHECK_IN_USE_VALUE = 3,   /**< error: the in-use field holds no known value */
-    PLOOP_CHECK_EMPTY_FLAG = 4,     /**< error: the Empty flag is set and clusters are mapped */
-    PLOOP_CHECK_ENTRY_RANGE = 5,    /**< error: an entry outside the data area or past the end of the file */
-    PLOOP_CHECK_ENTRY_GRID = 6,     /**< error: an entry off the cluster grid */
+    PLOOP_CHECK_HEADER = 1,          /**< error: the header cannot be trusted; nothing else could be checked */
+    PLOOP_CHECK_UNCLEAN = 2,         /**< error: the in-use mark is set */
+    PLOOP_CHECK_IN_USE_VALUE = 3,    /**< error: the in-use field holds no known value */
+    PLOOP_CHECK_EMPTY_FLAG = 4,      /**< error: the Empty flag is set and clusters are mapped */
+    PLOOP_CHECK_ENTRY_RANGE = 5,     /**< error: an entry outside the data area or past the end of the file */
+    PLOOP_CHECK_ENTRY_GRID = 6,      /**< error: an entry off the cluster grid */
     PLOOP_CHECK_ENTRY_DUPLICATE = 7, /**< error: an entry that names another guest cluster's host cluster */
-    PLOOP_CHECK_ENTRY_BEYOND = 8,   /**< leak: a mapped cluster beyond the disk's end */
-    PLOOP_CHECK_LEAK = 9,           /**< leak: `count` host clusters that nothing refers to */
-    PLOOP_CHECK_EXTENSION = 10,     /**< error: the format extension */
-    PLOOP_CHECK_READ = 11           /**< error: a part of the BAT could not be read */
+    PLOOP_CHECK_ENTRY_BEYOND = 8,    /**< leak: a mapped cluster beyond the disk's end */
+    PLOOP_CHECK_LEAK = 9,            /**< leak: `count` host clusters that nothing refers to */
+    PLOOP_CHECK_EXTENSION = 10,      /**< error: the format extension */
+    PLOOP_CHECK_READ = 11            /**< error: a part of the BAT could not be read */
 };
 
 /** One finding. */
@@ -135,9 +135,9 @@ struct ploop_check_options {
 struct ploop_check_result {
     size_t size;
     uint64_t errors;
-    uint64_t leaks;    /**< host clusters */
-    uint64_t repaired; /**< findings mended; the counts above are from before */
-    uint64_t mapped;   /**< entries that map a cluster rightly */
+    uint64_t leaks;       /**< host clusters */
+    uint64_t repaired;    /**< findings mended; the counts above are from before */
+    uint64_t mapped;      /**< entries that map a cluster rightly */
     uint32_t recoverable; /**< 1: nothing worse than an unclean close and leaks: PLOOP_DEV_RECOVER would open it */
     uint32_t reserved1;
     uint64_t reserved[4];

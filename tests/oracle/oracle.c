@@ -126,7 +126,8 @@ enum oracle_verdict oracle_open(struct oracle *oracle, oracle_read_fn *read, voi
     oracle->slots = (file_size - oracle->data_start + oracle->cluster - 1) / oracle->cluster;
     oracle->bat = malloc(4 * (size_t)oracle->bat_entries + 4);
     oracle->owner = calloc((size_t)oracle->slots + 1, sizeof(*oracle->owner));
-    if (!oracle->bat || !oracle->owner || (oracle->bat_entries && read(context, oracle->bat, 4 * (uint64_t)oracle->bat_entries, HEADER))) {
+    if (!oracle->bat || !oracle->owner ||
+        (oracle->bat_entries && read(context, oracle->bat, 4 * (uint64_t)oracle->bat_entries, HEADER))) {
         oracle_close(oracle);
         return corrupt(message, "the BAT could not be read");
     }
@@ -200,7 +201,7 @@ static uint64_t check_beyond(struct oracle *oracle, struct output *output)
 
 void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data, struct oracle_result *result)
 {
-    struct output output = { line, user_data, result };
+    struct output output = {line, user_data, result};
     char text[200], why[160];
     memset(result, 0, sizeof(*result));
     check_entries(oracle, &output);
@@ -232,7 +233,8 @@ void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data, 
             result->leaks++; /* there can be many: not worth the words */
             continue;
         }
-        snprintf(text, sizeof(text), "host cluster at byte %" PRIu64 " is referenced by nothing", oracle->data_start + slot * oracle->cluster);
+        snprintf(text, sizeof(text), "host cluster at byte %" PRIu64 " is referenced by nothing",
+                 oracle->data_start + slot * oracle->cluster);
         say(&output, true, text);
     }
     free(extension);

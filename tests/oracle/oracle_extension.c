@@ -24,7 +24,7 @@ static uint64_t le64(const uint8_t *bytes)
 
 static void md5_block(uint32_t state[4], const uint8_t *block)
 {
-    static const uint8_t shift[4][4] = { { 7, 12, 17, 22 }, { 5, 9, 14, 20 }, { 4, 11, 16, 23 }, { 6, 10, 15, 21 } };
+    static const uint8_t shift[4][4] = {{7, 12, 17, 22}, {5, 9, 14, 20}, {4, 11, 16, 23}, {6, 10, 15, 21}};
     static uint32_t sine[64];
     if (!sine[0])
         for (int i = 0; i < 64; i++)
@@ -63,8 +63,8 @@ static void md5_block(uint32_t state[4], const uint8_t *block)
 
 static void md5(const uint8_t *bytes, uint64_t length, uint8_t digest[16])
 {
-    uint32_t state[4] = { 0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476 };
-    uint8_t tail[128] = { 0 };
+    uint32_t state[4] = {0x67452301, 0xefcdab89, 0x98badcfe, 0x10325476};
+    uint8_t tail[128] = {0};
     uint64_t left = length % 64, bits = length * 8;
     for (uint64_t at = 0; at + 64 <= length; at += 64)
         md5_block(state, bytes + at);

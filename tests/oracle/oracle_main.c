@@ -40,7 +40,7 @@ static void print_line(void *user_data, bool leak, const char *line)
 
 static int check(struct oracle *oracle)
 {
-    struct lines lines = { NULL, 0 };
+    struct lines lines = {NULL, 0};
     struct oracle_result result;
     FILE *leaks = open_memstream(&lines.leaks, &lines.length);
     if (!leaks)
