@@ -32,7 +32,7 @@ judge() {
 # build_preset PRESET: configure and build it, in silence unless it fails.
 build_preset() {
     local log=build/log/build-$1.log
-    if ! { cmake --preset "$1" && cmake --build --preset "$1" -j "$jobs"; } >"$log" 2>&1; then
+    if ! { cmake --preset "$1" && cmake --build --preset "$1" -j "$jobs" -- -k 0; } >"$log" 2>&1; then
         grep -v '^\[[0-9/]*\] \(Building\|Linking\|Generating\)' "$log"
         echo "building $1 failed"
         return 1
