@@ -106,8 +106,8 @@ void ploop_dev_config_init(struct ploop_dev_config *config, size_t size);
  * @param[out] dev  to be closed with ploop_dev_close() or ploop_dev_abort(); NULL after a failure
  * @return 0; -EINVAL (a parameter, or no image: too short, another magic); -EUCLEAN (an image that cannot be trusted, or for
  *         writing one that was not closed cleanly: check it, or open with PLOOP_DEV_RECOVER; the log says which field);
- *         -EAGAIN (open elsewhere); -EROFS; -EFBIG (BAT larger than bat_limit_bytes); -ENOMEM; -ENOTSUP; -E2BIG (unknown bytes of the
- *         configuration set); or what the backend returns
+ *         -EAGAIN (open elsewhere); -EROFS; -EFBIG (BAT larger than bat_limit_bytes); -ENOMEM; -ENOTSUP; -E2BIG (unknown bytes of
+ *         the configuration set); or what the backend returns
  *
  * Any thread, blocks, not from a callback. @since 2.0
  */
@@ -117,7 +117,8 @@ int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop
  * Close a device: waits for the requests in flight, writes what is dirty, syncs, clears the in-use mark, frees.
  *
  * @return 0: everything is durable and the mark is cleared; -errno: something did not reach the disk, the mark stays, and the
- *         image needs PLOOP_DEV_RECOVER. The device is gone in either case. -EDEADLK (from a callback): nothing happened. NULL is 0.
+ *         image needs PLOOP_DEV_RECOVER. The device is gone in either case. -EDEADLK (from a callback): nothing happened. NULL
+ *         is 0.
  *
  * Any thread, blocks, not from a callback; nothing else may use the device any more. @since 2.0
  */
