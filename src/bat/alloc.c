@@ -50,6 +50,7 @@ int alloc_init(struct alloc *alloc, struct channel *channel, struct syncer *sync
 {
     *alloc = (struct alloc){.channel = channel, .syncer = syncer, .geometry = geometry, .file_size = config->file_size};
     channel_io_init(&alloc->io, channel, 0);
+    alloc->io.stop = &syncer->error;
     alloc->can_grow = config->capabilities & PLOOP_FILE_CAN_GROW;
     alloc->can_punch = config->capabilities & PLOOP_FILE_CAN_PUNCH;
     alloc->extend_bytes_max = config->extend_bytes_max;
@@ -403,6 +404,7 @@ static void out_of_space(struct alloc *alloc, int error)
     }
     if (alloc->pending_count > 0 && !alloc->reclaimed && !alloc->syncer->error) {
         alloc->reclaiming = true;
+        alloc->reclaim_stale = false;
         alloc->reclaim(alloc);
         return;
     }
@@ -436,6 +438,7 @@ static void space_idle(struct alloc *alloc, int result)
     if (alloc->wanted) {
         alloc->wanted = false;
         alloc->reclaimed = false;
+        alloc->reclaim_stale = true;
         alloc->zeroing_error = 0;
         alloc->space(alloc, result);
     }
@@ -444,7 +447,7 @@ static void space_idle(struct alloc *alloc, int result)
 void alloc_reclaimed(struct alloc *alloc)
 {
     alloc->reclaiming = false;
-    alloc->reclaimed = alloc->wanted; /* by this shortage; the next one begins anew */
+    alloc->reclaimed = alloc->wanted && !alloc->reclaim_stale; /* a later shortage begins anew */
     turn_again(alloc->channel->turn);
 }
 

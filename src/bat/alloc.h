@@ -85,6 +85,7 @@ struct alloc {
     bool wanted;                     /* someone waits for space */
     bool eager;                      /* clusters came back: zero them without being asked */
     bool reclaiming, reclaimed;      /* pending clusters are being made ripe because space ran out; that was done */
+    bool reclaim_stale;              /* the shortage that asked for the reclaim under way is over */
     uint8_t *zeros;
     struct iovec zero_iov[CHANNEL_WINDOW];
     void (*space)(struct alloc *alloc, int result); /* to who waits: space has come, or none will: 0 or -errno */

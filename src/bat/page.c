@@ -249,7 +249,7 @@ void page_write_failed(struct bat *bat, uint32_t number, int error)
     page->failures++;
     atomic_store_explicit(&page->error, error, memory_order_relaxed);
     set_state(bat, number, state_of(bat, number, PLOOP_BAT_PAGE_FAILED), PLOOP_BAT_PAGE_FAILED);
-    if (page->failures >= bat->failure_limit && !page_is(page, PAGE_OVER_LIMIT)) {
+    if (page->failures >= bat->failure_limit && !page_is(page, PAGE_OVER_LIMIT) && !bat_latch(bat)) {
         set_state(bat, number, 0, PAGE_OVER_LIMIT);
         bat->over_limit++;
         bat->allocation_error = error;

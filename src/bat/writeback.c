@@ -11,7 +11,7 @@
  *     to the next generation and to the next image's barrier.
  *  2. A page is in at most one image (R16), because only pages that are not under WRITEBACK are on the due list.
  *  3. An image covers its pages' part of the BAT area, in whole sectors, and not a byte more (R17).
- *  4. Once a SYNC has failed no image is taken any more, and those that wait for a barrier fail without being sent (R6).
+ *  4. Once a SYNC has failed no image is taken any more, and none is sent, nor sent on where a part of it went out before (R6).
  *  5. The memory is taken at open; when all images are busy the due list waits.
  */
 #include "bat/bat.h"
@@ -38,6 +38,7 @@ int writeback_init(struct bat *bat)
         image->bytes = bytes;
         image->bat = bat;
         channel_io_init(&image->io, bat->channel, 0);
+        image->io.stop = &bat->syncer.error;
         list_append(&bat->images_free, &image->link);
     }
     return 0;

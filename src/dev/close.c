@@ -2,7 +2,7 @@
 /*
  * Closing and leaving.
  *
- *     close: no request waits for space any more -> quiet -> flushed -> the file's free end cut off -> mark cleared, behind a SYNC of its
+ *     close: no request waits for space any more -> quiet -> shut: what comes now ends with -ECANCELED -> flushed -> the file's free end cut off -> mark cleared, behind a SYNC of its
  *            own and before another -> nothing at the backend, nobody inside -> freed
  *     abort: the gate closed, the channel cut, every wait ended with -ECANCELED -> nothing at the backend, nobody inside -> freed
  *
@@ -12,11 +12,24 @@
 
 #include <errno.h>
 
+/*
+ * Nothing in flight and nothing to deliver. A callback that is delivered here may submit again, to any queue, so it is only quiet where
+ * a look finds nothing that the look before it might have set going.
+ */
 static bool is_quiet(ploop_dev *dev, void *argument)
 {
     (void)argument;
+    int delivered = 0;
     for (uint32_t i = 0; i < dev->queue_count; i++) {
-        queue_deliver_all(&dev->queues[i]);
+        delivered += queue_deliver_all(&dev->queues[i]);
+    }
+    if (delivered || !dev_is_quiet(dev)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < dev->queue_count; i++) {
+        if (!inbox_is_empty(&dev->queues[i].done) || atomic_load(&dev->queues[i].delivering)) {
+            return false;
+        }
     }
     return dev_is_quiet(dev);
 }
@@ -62,6 +75,12 @@ static void begin_closing(ploop_dev *dev)
         pio_restart_held(dev);
     }
     space_fail_all(dev, -ENOSPC);
+}
+
+static void shut(ploop_dev *dev)
+{
+    dev->closed = true;
+    atomic_store(&dev->gate, true);
 }
 
 static void stop_space_work(ploop_dev *dev)
@@ -116,6 +135,8 @@ int ploop_dev_close(ploop_dev *dev)
         return -EDEADLK;
     }
     block_control(dev, begin_closing);
+    block_until(dev, is_quiet, NULL);
+    block_control(dev, shut);
     block_until(dev, is_quiet, NULL);
     int error = dev->read_only ? 0 : close_for_writing(dev);
     block_control(dev, end_work);

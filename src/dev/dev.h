@@ -20,6 +20,7 @@
 #ifndef DEV_DEV_H
 #define DEV_DEV_H
 
+#include <errno.h>
 #include <pthread.h>
 
 #include <ploop/ploop.h>
@@ -137,6 +138,7 @@ struct ploop_dev {
     struct list parked;          /* parts: ENOSPC_PARK */
     struct list held;            /* pios: suspended */
     bool suspended, closing, aborting;
+    bool closed;                  /* a close has begun to write: requests come too late */
     atomic_bool suspend_asked;    /* what the embedder asked for last; the turn follows */
     bool at_rest;                 /* close.c */
     _Atomic uint64_t stuck_count; /* pios that are parked with all their parts: nobody waits for them */
@@ -169,7 +171,7 @@ void part_init(struct part *part, ploop_dev *dev, uint32_t queue);
 int pio_validate(const ploop_pio *pio);
 void pio_begin(struct work *work);             /* the turn's entry */
 void pio_complete(ploop_pio *pio, int result); /* any thread; delivery is the caller's or the turn's */
-void pio_restart_held(ploop_dev *dev);
+void pio_restart_held(ploop_dev *dev);         /* and those that stood still while they waited for parts */
 void part_settle(struct part *part, int result,
                  uint64_t number); /* its effect is there, or failed; `number`: the SYNC that makes it durable, 0 if it is */
 void part_unlock(struct part *part);
@@ -215,6 +217,11 @@ bool dev_is_quiet(ploop_dev *dev);
 
 /* ---- open.c ---- */
 void dev_free(ploop_dev *dev);
+
+static inline bool is_no_space(int error)
+{
+    return error == -ENOSPC || error == -EDQUOT;
+}
 
 static inline uint64_t disk_size(const ploop_dev *dev)
 {

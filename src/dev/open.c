@@ -246,6 +246,7 @@ int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop
         ploop_dev_abort(dev);
         return error;
     }
+    engine_run(dev); /* what info shows is there from the beginning */
     *out = dev;
     return 0;
 }

@@ -170,8 +170,8 @@ int queue_deliver(ploop_queue *queue)
 
 int ploop_queue_run(ploop_queue *queue)
 {
+    engine_run(queue->dev);
     if (in_callback()) {
-        engine_run(queue->dev);
         return 0; /* what is to be delivered stays announced */
     }
     if (queue->event_fd >= 0) {
@@ -179,7 +179,6 @@ int ploop_queue_run(ploop_queue *queue)
         ssize_t got = read(queue->event_fd, &count, sizeof(count));
         (void)got;
     }
-    engine_run(queue->dev);
     return queue_deliver_all(queue);
 }
 

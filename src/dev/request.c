@@ -389,10 +389,12 @@ void pio_begin(struct work *work)
 {
     ploop_pio *pio = container_of(work, ploop_pio, work);
     ploop_dev *dev = pio->queue->dev;
-    if (pio->waits_for_part) {
+    if (pio->waits_for_part && pio->stuck && dev->suspended) {
+        list_append(&dev->part_waiters, &pio->link); /* stands still until resume: suspend has not waited for it */
+    } else if (pio->waits_for_part) {
         pio->waits_for_part = false;
         pio_advance(pio);
-    } else if (dev->aborting) {
+    } else if (dev->aborting || dev->closed) {
         pio_finish(pio, -ECANCELED);
     } else if (dev->suspended) {
         list_append(&dev->held, &pio->link);
@@ -405,6 +407,9 @@ void pio_begin(struct work *work)
 void pio_restart_held(ploop_dev *dev)
 {
     struct list *link;
+    while ((link = list_take_first(&dev->part_waiters)) != NULL) {
+        turn_enqueue(&dev->turn, &container_of(link, ploop_pio, link)->work);
+    }
     while ((link = list_take_first(&dev->held)) != NULL) {
         ploop_pio *pio = container_of(link, ploop_pio, link);
         atomic_fetch_add(&pio->queue->in_flight, 1);

@@ -58,7 +58,7 @@ void space_came(struct alloc *alloc, int result)
     while ((link = list_take_first(&waiters)) != NULL) {
         struct part *part = container_of(link, struct part, link);
         part->reclaimed = true; /* alloc.c has done that */
-        if (result == -ENOSPC) {
+        if (is_no_space(result)) {
             part_no_space(part, result);
         } else {
             part_settle(part, result, 0);

@@ -25,7 +25,7 @@ static void zeros_written(struct channel_io *io, int result)
     struct part *part = container_of(io, struct part, io);
     if (!result && part->zeroed < part->length) {
         zeros_write(part);
-    } else if (result == -ENOSPC) {
+    } else if (is_no_space(result)) {
         part_no_space(part, result);
     } else {
         part_settle(part, result, durable_number(part));
@@ -60,6 +60,8 @@ static void punched(struct channel_io *io, int result)
     if (result == -ENOTSUP) {
         part->dev->bat.alloc.can_punch = false;
         zeros_begin(part);
+    } else if (is_no_space(result)) {
+        part_no_space(part, result);
     } else {
         part_settle(part, result, durable_number(part));
     }

@@ -43,7 +43,7 @@ static int reservation_make(struct part *part)
     struct reservation *reservation = &part->own_reservation;
     struct host_cluster host;
     uint64_t number;
-    if (dev->bat.over_limit) {
+    if (dev->bat.over_limit && !bat_latch(&dev->bat)) {
         return dev->bat.allocation_error;
     }
     if (alloc_take(&dev->bat.alloc, &host, &number)) {
@@ -101,7 +101,7 @@ static uint32_t data_flags(const struct part *part)
 
 static void write_ended(struct part *part, int result)
 {
-    if (result == -ENOSPC) {
+    if (is_no_space(result)) {
         part_no_space(part, result);
         return;
     }

@@ -87,8 +87,8 @@ static void channel_send(struct channel_io *io)
 {
     struct channel *channel = io->channel;
     channel->in_flight++;
-    if (channel->cut) {
-        heard_soon(io, -ECANCELED);
+    if (channel->cut || (io->stop && *io->stop)) {
+        heard_soon(io, channel->cut ? -ECANCELED : *io->stop);
         return;
     }
     if (is_transfer(io)) {
