@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* The POSIX backend on real files: opening, each operation and each of its failures, and the two ways past and through the page cache. */
-#include <dirent.h>
-
 #include "posix_faults.h"
 
 /* ---- Opening ---- */
@@ -51,11 +49,9 @@ END_TEST
 static int open_descriptors(void)
 {
     int count = 0;
-    DIR *all = opendir("/proc/self/fd");
-    while (readdir(all)) {
-        count++;
+    for (int fd = 0; fd < 256; fd++) {
+        count += fcntl(fd, F_GETFD) >= 0;
     }
-    closedir(all);
     return count;
 }
 
