@@ -22,6 +22,7 @@ install(FILES ${PROJECT_BINARY_DIR}/ploopConfig.cmake ${PROJECT_BINARY_DIR}/ploo
 
 file(GLOB documents CONFIGURE_DEPENDS README.md CHANGELOG.md LICENSE docs/*.md)
 install(FILES ${documents} DESTINATION ${CMAKE_INSTALL_DOCDIR})
+install(DIRECTORY docs/images DESTINATION ${CMAKE_INSTALL_DOCDIR} OPTIONAL FILES_MATCHING PATTERN "*.svg")
 file(GLOB pages CONFIGURE_DEPENDS docs/man/*.[1-8])
 foreach(page ${pages})
     string(REGEX MATCH "[1-8]$" section ${page})
