@@ -170,6 +170,7 @@ void pio_init(ploop_pio *pio, ploop_queue *queue);
 void part_init(struct part *part, ploop_dev *dev, uint32_t queue);
 int pio_validate(const ploop_pio *pio);
 void pio_begin(struct work *work);             /* the turn's entry */
+void pio_enter(ploop_pio *pio);                /* from the fast path, its cluster's lock held: one part at work */
 void pio_complete(ploop_pio *pio, int result); /* any thread; delivery is the caller's or the turn's */
 void pio_restart_held(ploop_dev *dev);         /* and those that stood still while they waited for parts */
 void part_settle(struct part *part, int result,

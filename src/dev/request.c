@@ -108,6 +108,16 @@ static void pio_finish(ploop_pio *pio, int result)
 
 /* ---- parts ---- */
 
+static void part_take(struct part *part, ploop_pio *pio)
+{
+    part->busy = true;
+    part->pio = pio;
+    part->io.io.pub.queue = pio->queue->index;
+    part->reservation = NULL;
+    part->parked = part->reclaimed = false;
+    part->zeroed = part->parked_ns = 0;
+}
+
 static struct part *part_get(ploop_pio *pio)
 {
     ploop_dev *dev = pio->queue->dev;
@@ -120,12 +130,7 @@ static struct part *part_get(ploop_pio *pio)
         part = container_of(link, struct part, link);
         part->pooled = true;
     }
-    part->busy = true;
-    part->pio = pio;
-    part->io.io.pub.queue = pio->queue->index;
-    part->reservation = NULL;
-    part->parked = part->reclaimed = false;
-    part->zeroed = part->parked_ns = 0;
+    part_take(part, pio);
     return part;
 }
 
@@ -263,6 +268,18 @@ static bool can_skip(ploop_pio *pio)
     }
     struct guest_cluster cluster = cluster_of(dev, pio->next, &inside);
     return bat_entry(&dev->bat, cluster) == 0 && atomic_load(&lock_of(dev, cluster)->word) == 0;
+}
+
+void pio_enter(ploop_pio *pio)
+{
+    struct part *part = &pio->part;
+    pio->end = pio->next = pio->offset + pio->length;
+    pio->live = 1;
+    part_take(part, pio);
+    part_place(part, pio->offset, pio->end);
+    part->cursor = (struct iov_cursor){.iov = pio->iov, .count = pio->iov_count};
+    part->lock.exclusive = false;
+    part->lock.locked = part_locked;
 }
 
 static void pio_advance(ploop_pio *pio)

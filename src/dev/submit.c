@@ -23,6 +23,11 @@ static void unlock_fast(struct part *part)
 static void adopted_done(struct channel_io *io, int result)
 {
     struct part *part = container_of(io, struct part, io);
+    if (is_no_space(result) && part->pio->op == PIO_WRITE) {
+        pio_enter(part->pio);
+        part_no_space(part, result);
+        return;
+    }
     unlock_fast(part);
     pio_complete(part->pio, result);
 }
