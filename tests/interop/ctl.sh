@@ -410,6 +410,23 @@ test_read_only_file() {
     silent ploopctl bat a.hds
 }
 
+# A sparse file may claim a BAT of any size: memory for it has a limit.
+test_huge_bat() {
+    local command
+    python3 - <<'END'
+import struct
+entries = 1 << 29
+data_off = (64 + 4 * entries + 4095) // 4096 * 8
+with open("a.hds", "wb") as file:
+    file.write(struct.pack("<16sIIIIIQIIIQ", b"WithouFreSpacExt", 2, 16, 32, 8, entries, entries * 8, 0, data_off, 1, 0))
+    file.truncate(data_off * 512)
+END
+    for command in info check map bat; do
+        refused "ploopctl: a.hds: *BAT needs more memory*" ploopctl $command a.hds
+    done
+    refused "ploopctl: a.hds: *BAT needs more memory*" ploopctl convert --from ploop a.hds a.raw
+}
+
 # Output that cannot be written is a failure.
 test_full_output() {
     local call status

@@ -142,7 +142,10 @@ static int check_and_print(struct image *image, bool is_json, uint32_t repair)
     } else if (status != EXIT_FAILURE) {
         print_result(image->path, &result, status);
     }
-    return status == EXIT_FAILURE ? complain(image->path, "%s", reason(error)) : status;
+    if (status == EXIT_FAILURE) {
+        complain(image->path, "%s", error == -EFBIG ? "its BAT needs more memory than a check may take, 1 GiB" : reason(error));
+    }
+    return status;
 }
 
 static int check(const char *path, bool is_json, uint32_t repair)
