@@ -185,9 +185,13 @@ START_TEST(after_the_limit_allocations_are_refused)
     rig_expect(&rig, at(1), CLUSTER, 0xA1);
     rig_expect(&rig, at(2), CLUSTER, 0);
 
-    /* Written and synced: the device wants that SYNC by itself. */
+    /* Written is not enough: it has to be synced, and the device sees to that by itself. */
     script_fail(&rig.script, SCRIPT_META, 0, 0, 0);
+    rig.script.hold = SCRIPT_BIT(PLOOP_IO_SYNC);
     ck_assert_int_eq(ploop_bat_page_write(rig.dev, 0), 0);
+    ck_assert_uint_ne(rig_file_entry(&rig, 1), 0);
+    ck_assert_int_eq(rig_write(&rig, at(2), CLUSTER, 0xA2, 0), -EIO);
+    script_release_all(&rig.script);
     ck_assert_uint_eq(rig_info(&rig).state, 0);
     ck_assert_int_eq(rig_info(&rig).error, 0);
     ck_assert_int_eq(rig_write(&rig, at(2), CLUSTER, 0xA2, 0), 0);
