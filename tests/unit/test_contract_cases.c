@@ -168,7 +168,7 @@ START_TEST(submitting_from_callbacks_does_not_nest)
     ploop_pio *pio = ploop_pio_get(ploop_dev_queue(dev, 0));
     endless.queue = ploop_dev_queue(dev, 0);
     endless.iov = (struct iovec){.iov_base = bytes, .iov_len = SECTOR};
-    endless.left = 20000;
+    endless.left = 4000;
     endless.lowest = UINTPTR_MAX;
     ploop_pio_prep_readv(pio, 0, &endless.iov, 1);
     ploop_pio_set_callback(pio, again, NULL);
@@ -244,7 +244,7 @@ END_TEST
 /* Requests in flight, some on threads, are each completed once, and nothing of the device is touched afterwards. */
 START_TEST(an_abort_ends_everything_once)
 {
-    for (uint64_t seed = 1; seed < 40; seed++) {
+    for (uint64_t seed = 1; seed < 16; seed++) {
         struct wild *wild = wild_new(&(struct wild_config){.mode = seed % 2 ? WILD_THREADS : WILD_REAP,
                                                            .seed = seed,
                                                            .delay_us = 100,
