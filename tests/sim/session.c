@@ -259,12 +259,12 @@ static enum page_state classify(uint32_t state)
 {
     if (state & PLOOP_BAT_PAGE_FAILED)
         return STATE_FAILED;
+    if (state & PLOOP_BAT_PAGE_HIGH_PRIORITY)
+        return STATE_HIGH;
     if (state & PLOOP_BAT_PAGE_WRITEBACK)
         return state & PLOOP_BAT_PAGE_DIRTY ? STATE_WRITEBACK_DIRTY : STATE_WRITEBACK;
     if (state & PLOOP_BAT_PAGE_UNSYNCED)
         return state & PLOOP_BAT_PAGE_DIRTY ? STATE_UNSYNCED_DIRTY : STATE_UNSYNCED;
-    if (state & PLOOP_BAT_PAGE_HIGH_PRIORITY)
-        return STATE_HIGH;
     return state & PLOOP_BAT_PAGE_DIRTY ? STATE_DIRTY : STATE_CLEAN;
 }
 
@@ -319,7 +319,7 @@ uint32_t session_rules(const struct sim *sim)
         rules |= 1u << RULE_R5;
     if (sim->backend.latched)
         rules |= 1u << RULE_R6;
-    if (sim->states & 1u << STATE_WRITEBACK_DIRTY)
+    if (sim->states & (1u << STATE_WRITEBACK_DIRTY | 1u << STATE_WRITEBACK))
         rules |= 1u << RULE_R16;
     if (sim->image.data_off * DISK_SECTOR % 4096)
         rules |= 1u << RULE_R17;
