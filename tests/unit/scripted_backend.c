@@ -3,11 +3,12 @@
 
 #include <check.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
-enum { NAPS_MAX = 20000 };
+enum { NAPS_MAX = 20000, PAGE = 4096 };
+#define SPACE (UINT64_C(2) << 30)
 
 static uint32_t kind_of(const struct script *script, const struct ploop_io *io)
 {
@@ -35,15 +36,16 @@ static void check_request(const struct script *script, const struct ploop_io *io
     }
 }
 
+/* What lies beyond the file's end is zeros; large files are free, for what is never touched takes no memory. */
 static void resize(struct script *script, uint64_t size)
 {
-    if (size > script->capacity) {
-        script->capacity = size + (1 << 20);
-        script->bytes = realloc(script->bytes, script->capacity);
-        ck_assert_ptr_nonnull(script->bytes);
-    }
-    if (size > script->file_size) {
-        memset(script->bytes + script->file_size, 0, size - script->file_size);
+    ck_assert_uint_le(size, SPACE);
+    if (size < script->file_size) {
+        uint64_t page = (size + PAGE - 1) / PAGE * PAGE, end = (script->file_size + PAGE - 1) / PAGE * PAGE;
+        memset(script->bytes + size, 0, page - size);
+        if (page < end) {
+            ck_assert_int_eq(madvise(script->bytes + page, end - page, MADV_DONTNEED), 0);
+        }
     }
     script->file_size = size;
 }
@@ -253,6 +255,8 @@ void script_open(struct script *script, const void *bytes, uint64_t size, uint32
     script->alignment = 1;
     script->size_max = UINT64_C(1) << 40;
     script->random = 1;
+    script->bytes = mmap(NULL, SPACE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    ck_assert_ptr_ne(script->bytes, MAP_FAILED);
     resize(script, size);
     if (bytes && size) {
         memcpy(script->bytes, bytes, size);
@@ -285,7 +289,7 @@ void script_close(struct script *script)
     ck_assert_uint_eq(script->in_flight, 0);
     pthread_cond_destroy(&script->work);
     pthread_mutex_destroy(&script->mutex);
-    free(script->bytes);
+    munmap(script->bytes, SPACE);
 }
 
 void script_forget(struct script *script)

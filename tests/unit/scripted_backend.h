@@ -37,7 +37,7 @@ struct script_held {
 struct script {
     ploop_file *file;
     uint8_t *bytes;
-    uint64_t file_size, capacity;
+    uint64_t file_size;
     uint64_t size_max; /* -ENOSPC beyond */
     uint64_t meta_end;
     uint32_t capabilities;

@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: MIT */
+/* A backend that fails at data (F4), and what comes short or has to be tried again (F3). */
+#include "device_fixture.h"
+#include "run_tests.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "image_fixture.h"
+
+enum { CLUSTER = 4096 };
+
+static uint64_t at(uint64_t cluster)
+{
+    return cluster * CLUSTER;
+}
+
+/* Cluster 0 is mapped, page 0 is dirty. */
+static void with_a_dirty_page(struct rig *rig)
+{
+    rig_usual(rig);
+    ck_assert_int_eq(rig_write(rig, at(0), CLUSTER, 0xA0, 0), 0);
+    ck_assert_int_eq(rig_flush(rig), 0);
+    ck_assert_int_eq(rig_write(rig, at(1), CLUSTER, 0xA1, 0), 0);
+    script_forget(&rig->script);
+}
+
+/* ---- data ---- */
+
+START_TEST(a_failed_data_write_fails_its_request_only)
+{
+    struct rig rig;
+    with_a_dirty_page(&rig);
+    struct req bad, good;
+    rig.script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
+    req_write(&bad, &rig, at(10), 3 * CLUSTER, 1, 0);
+    req_write(&good, &rig, at(20), CLUSTER, 2, 0);
+    script_fail(&rig.script, PLOOP_IO_WRITE, 1, 1, -EIO);
+    script_release_all(&rig.script);
+    ck_assert_int_eq(req_end(&bad), -EIO);
+    ck_assert_int_eq(req_end(&good), 0);
+    rig_expect(&rig, at(10), CLUSTER, 1);
+    rig_expect(&rig, at(11), CLUSTER, 0);
+    rig_expect(&rig, at(12), CLUSTER, 1);
+    rig_expect(&rig, at(20), CLUSTER, 2);
+    /* What was taken for it is not lost: nothing leaks. */
+    ck_assert_int_eq(rig_write(&rig, at(11), 512, 3, 0), 0);
+    rig_expect(&rig, at(11), 512, 3);
+    rig_expect(&rig, at(11) + 512, CLUSTER - 512, 0);
+    rig_close_dev(&rig);
+    ck_assert_int_ne(oracle_status(rig.script.bytes, rig.script.file_size), 2);
+    rig_free(&rig);
+}
+END_TEST
+
+START_TEST(a_page_due_before_the_data_does_not_publish_it)
+{
+    struct rig rig;
+    struct req write, flush;
+    with_a_dirty_page(&rig);
+    rig.script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
+    req_write(&write, &rig, at(2), CLUSTER, 2, 0);
+    req_flush(&flush, &rig);
+    ck_assert_int_eq(req_wait(&flush), 0);
+    ck_assert_uint_ne(rig_file_entry(&rig, 1), 0);
+    ck_assert_uint_eq(rig_file_entry(&rig, 2), 0);
+    script_fail(&rig.script, PLOOP_IO_WRITE, 0, 1, -EIO);
+    script_release_all(&rig.script);
+    ck_assert_int_eq(req_end(&write), -EIO);
+    ck_assert_int_eq(rig_flush(&rig), 0);
+    ck_assert_uint_eq(rig_file_entry(&rig, 2), 0);
+    rig_expect(&rig, at(2), CLUSTER, 0);
+    rig_free(&rig);
+}
+END_TEST
+
+/* Writes to one unmapped cluster share a host cluster; it is published when any of them has succeeded. */
+START_TEST(of_writes_that_share_a_new_cluster_one_success_maps_it)
+{
+    for (int fails = 0; fails < 4; fails++) {
+        struct rig rig;
+        struct req first, second;
+        with_a_dirty_page(&rig);
+        uint64_t mapped = rig_info(&rig).clusters_mapped;
+        rig.script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
+        req_write(&first, &rig, at(2), 512, 1, 0);
+        req_write(&second, &rig, at(2) + 1024, 512, 2, 0);
+        ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_WRITE], 2);
+        ck_assert_uint_eq(rig.script.log[rig.script.log_count - 1].offset, rig.script.log[rig.script.log_count - 2].offset + 1024);
+        script_fail(&rig.script, PLOOP_IO_WRITE, 0, fails & 1, -EIO);
+        script_release(&rig.script, 0);
+        script_fail(&rig.script, PLOOP_IO_WRITE, 0, (uint64_t)fails >> 1, -EIO);
+        script_release(&rig.script, 0);
+        rig.script.hold = 0;
+        ck_assert_int_eq(req_end(&first), fails & 1 ? -EIO : 0);
+        ck_assert_int_eq(req_end(&second), fails >> 1 ? -EIO : 0);
+        ck_assert_uint_eq(rig_info(&rig).clusters_mapped, mapped + (fails != 3));
+        rig_expect(&rig, at(2), 512, fails & 1 ? 0 : 1);
+        rig_expect(&rig, at(2) + 512, 512, 0);
+        rig_expect(&rig, at(2) + 1024, 512, fails >> 1 ? 0 : 2);
+        rig_free(&rig);
+    }
+}
+END_TEST
+
+START_TEST(a_failed_read_fails)
+{
+    struct rig rig;
+    struct req read;
+    with_a_dirty_page(&rig);
+    for (uint64_t length = CLUSTER; length <= 2 * CLUSTER; length += CLUSTER) {
+        script_fail(&rig.script, PLOOP_IO_READ, 0, 1, -EIO);
+        req_read(&read, &rig, at(0), length);
+        ck_assert_int_eq(req_wait(&read), -EIO);
+    }
+    script_fail(&rig.script, PLOOP_IO_READ, 0, 1, -EIO);
+    char buffer[512];
+    ck_assert_int_eq(ploop_dev_pread(rig.dev, buffer, sizeof(buffer), at(0)), -EIO);
+    rig_expect(&rig, at(0), CLUSTER, 0xA0);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(an_extension_that_fails_fails_the_write)
+{
+    struct rig rig;
+    rig_usual(&rig);
+    script_fail(&rig.script, PLOOP_IO_TRUNCATE, 0, 1, -EIO);
+    ck_assert_int_eq(rig_write(&rig, at(1), CLUSTER, 1, 0), -EIO);
+    rig_expect(&rig, at(1), CLUSTER, 0);
+    ck_assert_int_eq(rig_write(&rig, at(1), CLUSTER, 1, 0), 0);
+    rig_expect(&rig, at(1), CLUSTER, 1);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(a_discard_fails_nobody_when_punching_fails)
+{
+    struct rig rig;
+    with_a_dirty_page(&rig);
+    script_fail(&rig.script, PLOOP_IO_PUNCH, 0, UINT64_MAX, -EIO);
+    ck_assert_int_eq(rig_discard(&rig, at(0), 2 * CLUSTER), 0);
+    ck_assert_int_eq(rig_flush(&rig), 0);
+    rig_expect(&rig, at(0), 2 * CLUSTER, 0);
+    ck_assert_int_eq(rig_write(&rig, at(1), 512, 1, 0), 0);
+    rig_expect(&rig, at(1) + 512, CLUSTER - 512, 0);
+    ck_assert_int_eq(rig_zeroes(&rig, at(1), 512, 0), -EIO);
+    script_fail(&rig.script, PLOOP_IO_PUNCH, 0, 0, 0);
+    ck_assert_int_eq(rig_zeroes(&rig, at(1), 512, 0), 0);
+    rig_expect(&rig, at(1), 512, 0);
+    rig_close_dev(&rig);
+    ck_assert_int_ne(oracle_status(rig.script.bytes, rig.script.file_size), 2);
+    rig_free(&rig);
+}
+END_TEST
+
+/* ---- F3 ---- */
+
+START_TEST(short_transfers_are_continued)
+{
+    struct rig rig;
+    rig_create(&rig, 2, 64 << 20, CLUSTER, 0);
+    rig.script.short_bytes = 700;
+    rig_open(&rig);
+    for (int mapped = 0; mapped < 2; mapped++) {
+        ck_assert_int_eq(rig_write(&rig, at(1) + 512, 3 * CLUSTER, (uint8_t)(5 + mapped), 0), 0);
+        rig_expect(&rig, at(1) + 512, 3 * CLUSTER, (uint8_t)(5 + mapped));
+        rig_expect(&rig, at(1), 512, 0);
+        rig_expect(&rig, at(4) + 512, CLUSTER - 512, 0);
+    }
+    ck_assert_int_eq(rig_write(&rig, at(1), CLUSTER, 9, 0), 0);
+    rig_expect(&rig, at(1), CLUSTER, 9);
+    ck_assert_int_eq(rig_flush(&rig), 0);
+    ck_assert_uint_gt(rig.script.submitted[SCRIPT_META], 4096 / 700);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(no_progress_is_an_error)
+{
+    struct rig rig;
+    struct req read;
+    with_a_dirty_page(&rig);
+    script_fail(&rig.script, PLOOP_IO_READ, 0, 1, 0);
+    req_read(&read, &rig, at(0), CLUSTER);
+    ck_assert_int_eq(req_wait(&read), -EIO);
+    script_fail(&rig.script, PLOOP_IO_WRITE, 0, 1, 0);
+    ck_assert_int_eq(rig_write(&rig, at(0), CLUSTER, 1, 0), -EIO);
+    script_fail(&rig.script, SCRIPT_META, 0, 1, 0);
+    ck_assert_int_eq(rig_flush(&rig), -EIO);
+    /* More than was asked for is no answer either. */
+    script_fail(&rig.script, PLOOP_IO_READ, 0, 1, 2 * CLUSTER);
+    req_read(&read, &rig, at(0), CLUSTER);
+    ck_assert_int_eq(req_wait(&read), -EIO);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(interrupted_requests_are_tried_again)
+{
+    static const uint32_t kinds[] = {PLOOP_IO_READ, PLOOP_IO_WRITE, PLOOP_IO_SYNC, SCRIPT_META, PLOOP_IO_TRUNCATE};
+    static const int errors[] = {-EINTR, -EAGAIN};
+    for (size_t kind = 0; kind < sizeof(kinds) / sizeof(kinds[0]); kind++) {
+        for (size_t error = 0; error < 2; error++) {
+            struct rig rig;
+            rig_usual(&rig);
+            script_fail(&rig.script, kinds[kind], 0, 3, errors[error]);
+            ck_assert_int_eq(rig_write(&rig, at(0), CLUSTER, 1, 0), 0);
+            ck_assert_int_eq(rig_write(&rig, at(0), 512, 2, 0), 0);
+            ck_assert_int_eq(rig_flush(&rig), 0);
+            rig_expect(&rig, at(0), 512, 2);
+            rig_expect(&rig, at(0) + 512, CLUSTER - 512, 1);
+            ck_assert_uint_eq(rig.script.fail[kinds[kind]].times, 0);
+            rig_end(&rig);
+        }
+    }
+}
+END_TEST
+
+START_TEST(a_backend_without_room_is_asked_again)
+{
+    struct rig rig;
+    struct req first, second;
+    with_a_dirty_page(&rig);
+    /* Nothing in flight: only a run can try again, and the clock is told so. */
+    rig.clock.wake_at_ns = 7;
+    rig.script.refuse = 1;
+    req_write(&first, &rig, at(0), 512, 1, 0);
+    ck_assert(!req_done(&first));
+    ck_assert_uint_eq(rig.clock.wake_at_ns, 0);
+    ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), 0);
+    rig.script.refuse = 1;
+    ck_assert_int_eq(ploop_dev_run(rig.dev), 1);
+    ck_assert(!req_done(&first));
+    ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), 0);
+    ploop_dev_run(rig.dev);
+    ck_assert_int_eq(req_end(&first), 0);
+    ck_assert_uint_ne(ploop_dev_next_deadline(rig.dev), 0);
+
+    /* Something in flight: its completion tries again. */
+    rig.script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
+    req_write(&first, &rig, at(0), 512, 2, 0);
+    ck_assert_int_eq(ploop_dev_run(rig.dev), 0);
+    rig.script.hold = 0;
+    rig.script.refuse = 1;
+    req_write(&second, &rig, at(3), CLUSTER, 3, 0);
+    ck_assert(!req_done(&second));
+    script_release_all(&rig.script);
+    ploop_dev_run(rig.dev);
+    ck_assert_int_eq(req_end(&first), 0);
+    ck_assert_int_eq(req_end(&second), 0);
+
+    /* Another error of submit is the request's. */
+    rig_expect(&rig, at(3), CLUSTER, 3);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(blocking_calls_get_on_without_room)
+{
+    struct rig rig;
+    char buffer[512];
+    with_a_dirty_page(&rig);
+    rig.script.refuse = 2;
+    ck_assert_int_eq(ploop_dev_pread(rig.dev, buffer, sizeof(buffer), at(0)), 512);
+    ck_assert_int_eq(buffer[0], (char)0xA0);
+    rig.script.refuse = 2;
+    memset(buffer, 7, sizeof(buffer));
+    ck_assert_int_eq(ploop_dev_pwrite(rig.dev, buffer, sizeof(buffer), at(0)), 512);
+    rig.script.refuse = 2;
+    ck_assert_int_eq(ploop_dev_flush(rig.dev), 0);
+    rig_expect(&rig, at(0), 512, 7);
+    rig.script.refuse = 2;
+    rig_end(&rig);
+}
+END_TEST
+
+int main(void)
+{
+    const TTest *const tests[] = {a_failed_data_write_fails_its_request_only,
+                                  a_page_due_before_the_data_does_not_publish_it,
+                                  of_writes_that_share_a_new_cluster_one_success_maps_it,
+                                  a_failed_read_fails,
+                                  an_extension_that_fails_fails_the_write,
+                                  a_discard_fails_nobody_when_punching_fails,
+                                  short_transfers_are_continued,
+                                  no_progress_is_an_error,
+                                  interrupted_requests_are_tried_again,
+                                  a_backend_without_room_is_asked_again,
+                                  blocking_calls_get_on_without_room};
+    return RUN_TESTS("data failures", tests);
+}

@@ -1,0 +1,393 @@
+/* SPDX-License-Identifier: MIT */
+/* Discards and writes of zeros: what they give back, and when it may be used again (R2, R7). */
+#include "device_fixture.h"
+#include "run_tests.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "image_fixture.h"
+
+enum { CLUSTER = 4096, ROOM = 8 };
+
+static uint64_t at(uint64_t cluster)
+{
+    return cluster * CLUSTER;
+}
+
+static void limit_to(struct rig *rig, uint64_t clusters)
+{
+    rig->script.size_max = rig->data_start + clusters * CLUSTER;
+}
+
+/* A disk of 256 clusters on a file that has room for ROOM of them. */
+static void small(struct rig *rig, uint32_t policy)
+{
+    rig_create(rig, 2, 1 << 20, CLUSTER, 0);
+    rig->config.enospc_policy = policy;
+    limit_to(rig, ROOM);
+}
+
+/* And all of them are in use, by guest clusters 0 ... ROOM - 1. */
+static void full(struct rig *rig, uint32_t policy)
+{
+    small(rig, policy);
+    rig_open(rig);
+    for (uint64_t i = 0; i < ROOM; i++) {
+        ck_assert_int_eq(rig_write(rig, at(i), CLUSTER, (uint8_t)(0xA0 + i), 0), 0);
+    }
+    ck_assert_int_eq(rig_flush(rig), 0);
+    script_forget(&rig->script);
+}
+
+/* Free clusters in the middle of the file are leaks to a checker, and no errors. */
+static void end(struct rig *rig)
+{
+    rig_close_dev(rig);
+    int status = oracle_status(rig->script.bytes, rig->script.file_size);
+    ck_assert(status == 0 || status == 3);
+    rig_free(rig);
+}
+
+/* ---- reuse ---- */
+
+static void reuse(struct rig *rig)
+{
+    ck_assert_int_eq(rig_discard(rig, at(2), 2 * CLUSTER), 0);
+    rig_expect(rig, at(2), 2 * CLUSTER, 0);
+    ck_assert_uint_eq(rig_info(rig).clusters_quarantined, 2);
+    ck_assert_int_eq(rig_write(rig, at(100) + 512, 512, 1, 0), 0);
+    rig_expect(rig, at(100), 512, 0);
+    rig_expect(rig, at(100) + 512, 512, 1);
+    rig_expect(rig, at(100) + 1024, CLUSTER - 1024, 0);
+    rig_expect(rig, at(2), 2 * CLUSTER, 0);
+    ck_assert_int_eq(rig_write(rig, at(101), 512, 2, 0), 0);
+    rig_expect(rig, at(101) + 512, CLUSTER - 512, 0);
+    ck_assert_int_eq(rig_write(rig, at(102), 512, 2, 0), -ENOSPC);
+    ck_assert_int_eq(rig_flush(rig), 0);
+    ck_assert_uint_eq(rig_info(rig).clusters_mapped, ROOM);
+    ck_assert_uint_eq(rig->script.file_size, rig->data_start + ROOM * CLUSTER);
+    for (uint64_t i = 0; i < ROOM; i++) {
+        rig_expect(rig, at(i), CLUSTER, i == 2 || i == 3 ? 0 : (uint8_t)(0xA0 + i));
+    }
+}
+
+START_TEST(pending_clusters_are_reclaimed_before_there_is_no_space)
+{
+    struct rig rig;
+    full(&rig, PLOOP_ENOSPC_FAIL);
+    reuse(&rig);
+    /* The removal, its SYNC, the punch, the new data, in that order. */
+    uint32_t removal = script_log_find(&rig.script, SCRIPT_META, 0), sync = script_log_find(&rig.script, PLOOP_IO_SYNC, 0);
+    uint32_t punch = script_log_find(&rig.script, PLOOP_IO_PUNCH, 0), data = script_log_find(&rig.script, PLOOP_IO_WRITE, 0);
+    ck_assert_uint_lt(removal, sync);
+    ck_assert_uint_lt(sync, punch);
+    ck_assert_uint_lt(punch, data);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(a_backend_that_cannot_punch_is_written_zeros)
+{
+    struct rig rig;
+    small(&rig, PLOOP_ENOSPC_FAIL);
+    rig.script.capabilities &= ~(uint32_t)PLOOP_FILE_CAN_PUNCH;
+    rig_open(&rig);
+    for (uint64_t i = 0; i < ROOM; i++) {
+        ck_assert_int_eq(rig_write(&rig, at(i), CLUSTER, (uint8_t)(0xA0 + i), 0), 0);
+    }
+    ck_assert_int_eq(rig_flush(&rig), 0);
+    reuse(&rig);
+    ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_PUNCH], 0);
+    rig_end(&rig);
+}
+END_TEST
+
+START_TEST(a_backend_that_refuses_to_punch_is_written_zeros)
+{
+    struct rig rig;
+    full(&rig, PLOOP_ENOSPC_FAIL);
+    script_fail(&rig.script, PLOOP_IO_PUNCH, 0, UINT64_MAX, -ENOTSUP);
+    reuse(&rig);
+    ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_PUNCH], 1);
+    rig_end(&rig);
+}
+END_TEST
+
+/* R2, R7 */
+START_TEST(nothing_is_reused_before_its_removal_is_durable)
+{
+    struct rig rig;
+    struct req write;
+    full(&rig, PLOOP_ENOSPC_FAIL);
+    ck_assert_int_eq(rig_discard(&rig, at(2), CLUSTER), 0);
+    rig.script.hold = SCRIPT_ALL & ~SCRIPT_BIT(PLOOP_IO_TRUNCATE);
+    req_write(&write, &rig, at(100), CLUSTER, 1, 0);
+    static const uint32_t order[] = {SCRIPT_META, PLOOP_IO_SYNC, PLOOP_IO_PUNCH, PLOOP_IO_WRITE};
+    for (size_t i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
+        ck_assert(!req_done(&write));
+        ck_assert_uint_eq(rig.script.held_count, 1);
+        ck_assert_uint_eq(rig.script.held[0].kind, order[i]);
+        script_release(&rig.script, 0);
+    }
+    ck_assert(req_done(&write));
+    ck_assert_int_eq(req_end(&write), 0);
+    /* Its entry waits until the punch is durable. */
+    struct req flush;
+    req_flush(&flush, &rig);
+    ck_assert_uint_eq(rig.script.held_count, 1);
+    ck_assert_uint_eq(rig.script.held[0].kind, PLOOP_IO_SYNC);
+    script_release_all(&rig.script);
+    ck_assert_int_eq(req_end(&flush), 0);
+    rig_expect(&rig, at(100), CLUSTER, 1);
+    rig_end(&rig);
+}
+END_TEST
+
+/* A reclaim that began before a write came says nothing of what was removed since. */
+START_TEST(each_lack_of_space_has_its_own_reclaim)
+{
+    struct rig rig;
+    struct req fua, first, second;
+    full(&rig, PLOOP_ENOSPC_FAIL);
+    ck_assert_int_eq(rig_discard(&rig, at(0), CLUSTER), 0);
+    ck_assert_int_eq(ploop_bat_page_write(rig.dev, 0), 0);
+    rig.script.hold = SCRIPT_BIT(PLOOP_IO_SYNC);
+    req_write(&fua, &rig, at(7), 512, 7, PLOOP_PIO_FUA);
+    /* Its reclaim begins, and needs the SYNC after the one in flight. */
+    req_write(&first, &rig, at(100), CLUSTER, 1, 0);
+    ck_assert(script_release_kind(&rig.script, PLOOP_IO_SYNC));
+    ck_assert_int_eq(req_end(&fua), 0);
+    ck_assert_int_eq(rig_discard(&rig, at(1), CLUSTER), 0);
+    req_write(&second, &rig, at(101), CLUSTER, 2, 0);
+    ck_assert(!req_done(&second));
+    script_release_all(&rig.script);
+    ck_assert_int_eq(req_wait(&first), 0);
+    ck_assert_int_eq(req_wait(&second), 0);
+    rig_expect(&rig, at(100), CLUSTER, 1);
+    rig_expect(&rig, at(101), CLUSTER, 2);
+    end(&rig);
+}
+END_TEST
+
+START_TEST(a_discarded_cluster_gets_a_new_place)
+{
+    struct rig rig;
+    full(&rig, PLOOP_ENOSPC_FAIL);
+    limit_to(&rig, 1000);
+    uint64_t old = rig_file_offset(&rig, 2);
+    ck_assert_int_eq(rig_discard(&rig, at(2), CLUSTER), 0);
+    ck_assert_int_eq(rig_write(&rig, at(2), 512, 1, 0), 0);
+    struct ploop_extent extent = {.size = sizeof(extent)};
+    ck_assert_int_eq(ploop_bat_lookup(rig.dev, at(2), 512, &extent), 0);
+    ck_assert_uint_ne(extent.host_offset, old);
+    /* The disk has the old one until the page is written. */
+    ck_assert_uint_eq(rig_file_offset(&rig, 2), old);
+    ck_assert_uint_eq(rig.script.bytes[old], 0xA2);
+    ck_assert_int_eq(rig_flush(&rig), 0);
+    ck_assert_uint_eq(rig_file_offset(&rig, 2), extent.host_offset);
+    rig_expect(&rig, at(2) + 512, CLUSTER - 512, 0);
+    end(&rig);
+}
+END_TEST
+
+START_TEST(what_is_free_is_punched_after_a_flush)
+{
+    struct rig rig;
+    full(&rig, PLOOP_ENOSPC_FAIL);
+    uint64_t old = rig_file_offset(&rig, 2);
+    ck_assert_int_eq(rig_discard(&rig, at(2), CLUSTER), 0);
+    ck_assert_int_eq(rig_flush(&rig), 0);
+    ploop_dev_run(rig.dev);
+    ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_PUNCH], 1);
+    ck_assert_uint_eq(rig.script.bytes[old], 0);
+    struct ploop_dev_info info = rig_info(&rig);
+    ck_assert_uint_eq(info.clusters_free, 1);
+    ck_assert_uint_eq(info.clusters_quarantined, 0);
+    ck_assert_uint_eq(info.punches, 1);
+    ck_assert_uint_eq(info.clusters_mapped, ROOM - 1);
+    end(&rig);
+}
+END_TEST
+
+/* ---- discard and zeros ---- */
+
+START_TEST(a_discard_takes_whole_clusters_only)
+{
+    struct rig rig;
+    rig_create(&rig, 2, 10 * CLUSTER + 1024, CLUSTER, 0);
+    rig_open(&rig);
+    ck_assert_int_eq(rig_write(&rig, 0, 10 * CLUSTER + 1024, 1, 0), 0);
+    ck_assert_int_eq(rig_discard(&rig, 512, 2 * CLUSTER), 0);
+    rig_expect(&rig, 0, CLUSTER, 1);
+    rig_expect(&rig, at(1), CLUSTER, 0);
+    rig_expect(&rig, at(2), 8 * CLUSTER + 1024, 1);
+    ck_assert_int_eq(rig_discard(&rig, at(3) + 512, 512), 0);
+    ck_assert_int_eq(rig_discard(&rig, at(3) + 512, CLUSTER), 0);
+    ck_assert_int_eq(rig_discard(&rig, at(3), 0), 0);
+    rig_expect(&rig, at(3), CLUSTER, 1);
+    /* The last one ends with the disk. */
+    ck_assert_int_eq(rig_discard(&rig, at(9) + 512, CLUSTER + 512), 0);
+    rig_expect(&rig, at(9), CLUSTER, 1);
+    rig_expect(&rig, at(10), 1024, 0);
+    ck_assert_uint_eq(rig_info(&rig).clusters_mapped, 9);
+    ck_assert_int_eq(rig_discard(&rig, 0, 10 * CLUSTER + 1024), 0);
+    ck_assert_uint_eq(rig_info(&rig).clusters_mapped, 0);
+    end(&rig);
+}
+END_TEST
+
+START_TEST(zeros_give_back_whole_clusters)
+{
+    struct rig rig;
+    full(&rig, PLOOP_ENOSPC_FAIL);
+    ck_assert_int_eq(rig_zeroes(&rig, at(1) + 512, 3 * CLUSTER, 0), 0);
+    rig_expect(&rig, at(1), 512, 0xA1);
+    rig_expect(&rig, at(1) + 512, 3 * CLUSTER, 0);
+    rig_expect(&rig, at(4) + 512, CLUSTER - 512, 0xA4);
+    ck_assert_uint_eq(rig_info(&rig).clusters_mapped, ROOM - 2);
+    ck_assert_int_eq(rig_zeroes(&rig, at(5), 2 * CLUSTER, PLOOP_PIO_NO_UNMAP), 0);
+    rig_expect(&rig, at(5), 2 * CLUSTER, 0);
+    rig_expect(&rig, at(7), CLUSTER, 0xA7);
+    ck_assert_uint_eq(rig_info(&rig).clusters_mapped, ROOM - 2);
+    /* What is unmapped stays so, and needs no space. */
+    ck_assert_int_eq(rig_zeroes(&rig, at(100), 3 * CLUSTER + 512, PLOOP_PIO_NO_UNMAP), 0);
+    ck_assert_int_eq(rig_zeroes(&rig, at(110) + 512, 1024, 0), 0);
+    ck_assert_uint_eq(rig_info(&rig).clusters_mapped, ROOM - 2);
+    end(&rig);
+}
+END_TEST
+
+START_TEST(fast_zeros_are_fast_or_refused)
+{
+    struct rig rig;
+    full(&rig, PLOOP_ENOSPC_FAIL);
+    ck_assert_int_eq(rig_zeroes(&rig, at(1), CLUSTER, PLOOP_PIO_FAST_ONLY), 0);
+    ck_assert_int_eq(rig_zeroes(&rig, at(2), 512, PLOOP_PIO_FAST_ONLY), 0);
+    ck_assert_int_eq(rig_zeroes(&rig, at(100), 512, PLOOP_PIO_FAST_ONLY), 0);
+    ck_assert_int_eq(rig_zeroes(&rig, at(3), CLUSTER, PLOOP_PIO_FAST_ONLY | PLOOP_PIO_NO_UNMAP), -ENOTSUP);
+    rig_expect(&rig, at(3), CLUSTER, 0xA3);
+    script_fail(&rig.script, PLOOP_IO_PUNCH, 0, UINT64_MAX, -ENOTSUP);
+    ck_assert_int_eq(rig_zeroes(&rig, at(4), 512, PLOOP_PIO_FAST_ONLY), -ENOTSUP);
+    rig_expect(&rig, at(4), CLUSTER, 0xA4);
+    ck_assert_int_eq(rig_zeroes(&rig, at(4), 512, 0), 0);
+    rig_expect(&rig, at(4), 512, 0);
+    end(&rig);
+}
+END_TEST
+
+START_TEST(discards_of_one_cluster_in_one_batch)
+{
+    struct rig rig;
+    struct req req[4];
+    ploop_pio *pios[4];
+    full(&rig, PLOOP_ENOSPC_FAIL);
+    for (int i = 0; i < 4; i++) {
+        /* Requests that have ended, to be prepared and submitted again. */
+        req_read(&req[i], &rig, at(200), 512);
+        ck_assert(req_done(&req[i]));
+        req[i].calls = 0;
+        pios[i] = req[i].pio;
+        ploop_pio_prep_discard(pios[i], at(2), CLUSTER);
+    }
+    ck_assert_int_eq(ploop_queue_submit(rig.queue, pios, 4), 4);
+    for (int i = 0; i < 4; i++) {
+        ck_assert_int_eq(req_wait(&req[i]), 0);
+    }
+    rig_expect(&rig, at(2), CLUSTER, 0);
+    end(&rig);
+}
+END_TEST
+
+/* More clusters than there are locks, and more removals than there are records. */
+START_TEST(large_discards)
+{
+    static const uint64_t counts[] = {1500, 9000};
+    for (size_t i = 0; i < 2; i++) {
+        struct rig rig;
+        uint64_t count = counts[i];
+        rig_usual(&rig);
+        ck_assert_int_eq(rig_write(&rig, at(3), count * CLUSTER, 1, 0), 0);
+        ck_assert_int_eq(rig_flush(&rig), 0);
+        ck_assert_uint_eq(rig_info(&rig).clusters_mapped, count);
+        ck_assert_int_eq(rig_discard(&rig, at(3), count * CLUSTER), 0);
+        ck_assert_uint_eq(rig_info(&rig).clusters_mapped, 0);
+        rig_expect(&rig, at(3), count * CLUSTER, 0);
+        ck_assert_int_eq(rig_flush(&rig), 0);
+        ck_assert_uint_eq(rig_info(&rig).clusters_quarantined, 0);
+        ck_assert_int_eq(rig_write(&rig, at(10), 512, 1, 0), 0);
+        rig_expect(&rig, at(10) + 512, CLUSTER - 512, 0);
+        end(&rig);
+    }
+}
+END_TEST
+
+START_TEST(a_discard_waits_for_writes_in_flight)
+{
+    struct rig rig;
+    struct req write, discard, read, after;
+    full(&rig, PLOOP_ENOSPC_FAIL);
+    limit_to(&rig, 1000);
+    for (uint64_t cluster = 2; cluster < 100; cluster += 90) {
+        rig.script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
+        req_write(&write, &rig, at(cluster), CLUSTER, 1, 0);
+        req_discard(&discard, &rig, at(cluster), CLUSTER);
+        /* Behind the discard, in line. */
+        req_read(&read, &rig, at(cluster), 512);
+        ck_assert(!req_done(&write) && !req_done(&discard) && !req_done(&read));
+        script_release_all(&rig.script);
+        ck_assert(req_done(&write) && req_done(&discard) && req_done(&read));
+        ck_assert_uint_eq(*(uint8_t *)read.iov.iov_base, 0);
+        ck_assert_int_eq(req_end(&read), 0);
+        ck_assert_int_eq(req_end(&write), 0);
+        ck_assert_int_eq(req_end(&discard), 0);
+        rig_expect(&rig, at(cluster), CLUSTER, 0);
+        req_write(&after, &rig, at(cluster), 512, 2, 0);
+        ck_assert_int_eq(req_wait(&after), 0);
+        rig_expect(&rig, at(cluster), 512, 2);
+        rig_expect(&rig, at(cluster) + 512, CLUSTER - 512, 0);
+    }
+    end(&rig);
+}
+END_TEST
+
+/* A file that ends inside a cluster: that cluster's bytes are nobody's zeros. */
+START_TEST(a_partial_tail_is_not_taken_for_zeros)
+{
+    struct rig rig;
+    uint64_t size;
+    uint8_t *image = image_build(&(struct image_plan){0}, &size);
+    rig_adopt(&rig, image, size - 1024, 0);
+    free(image);
+    rig_open(&rig);
+    for (uint64_t i = 0; i < 50; i++) {
+        ck_assert_int_eq(rig_write(&rig, at(100 + i), 512, 1, 0), 0);
+        rig_expect(&rig, at(100 + i) + 512, CLUSTER - 512, 0);
+    }
+    ck_assert_int_eq(rig_flush(&rig), 0);
+    for (uint64_t i = 0; i < 50; i++) {
+        rig_expect(&rig, at(100 + i) + 512, CLUSTER - 512, 0);
+    }
+    end(&rig);
+}
+END_TEST
+
+int main(void)
+{
+    const TTest *const tests[] = {pending_clusters_are_reclaimed_before_there_is_no_space,
+                                  a_backend_that_cannot_punch_is_written_zeros,
+                                  a_backend_that_refuses_to_punch_is_written_zeros,
+                                  nothing_is_reused_before_its_removal_is_durable,
+                                  each_lack_of_space_has_its_own_reclaim,
+                                  a_discarded_cluster_gets_a_new_place,
+                                  what_is_free_is_punched_after_a_flush,
+                                  a_discard_takes_whole_clusters_only,
+                                  zeros_give_back_whole_clusters,
+                                  fast_zeros_are_fast_or_refused,
+                                  discards_of_one_cluster_in_one_batch,
+                                  large_discards,
+                                  a_discard_waits_for_writes_in_flight,
+                                  a_partial_tail_is_not_taken_for_zeros};
+    return RUN_TESTS("reuse", tests);
+}
