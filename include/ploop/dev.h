@@ -214,7 +214,8 @@ struct ploop_dev_info {
     uint64_t extensions;         /**< of the file */
     uint64_t punches;            /**< host clusters zeroed for reuse */
     uint64_t double_completions; /**< backend requests completed twice: a bug of the backend */
-    uint32_t memory_alignment;   /**< of a request's memory, each segment's address and length; 1 for none */
+    uint32_t memory_alignment;   /**< of the address of a request's memory; where it is more than 1, each segment's
+                                        length is a multiple of 512 too */
     uint32_t reserved1;
     uint64_t reserved[8];
 };

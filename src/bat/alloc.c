@@ -50,7 +50,6 @@ int alloc_init(struct alloc *alloc, struct channel *channel, struct syncer *sync
 {
     *alloc = (struct alloc){.channel = channel, .syncer = syncer, .geometry = geometry, .file_size = config->file_size};
     channel_io_init(&alloc->io, channel, 0);
-    alloc->io.stop = &syncer->error;
     alloc->can_grow = config->capabilities & PLOOP_FILE_CAN_GROW;
     alloc->can_punch = config->capabilities & PLOOP_FILE_CAN_PUNCH;
     alloc->extend_bytes_max = config->extend_bytes_max;
@@ -281,6 +280,7 @@ static uint64_t work_bytes(const struct alloc *alloc)
 static void zeroing_send(struct alloc *alloc)
 {
     uint64_t offset = geometry_host_offset(alloc->geometry, host_of(alloc, alloc->work_first));
+    alloc->io.stop = &alloc->syncer->error;
     if (alloc->can_punch) {
         alloc->work_at = work_bytes(alloc);
         channel_order(&alloc->io, PLOOP_IO_PUNCH, offset, work_bytes(alloc), zeroing_ended);
@@ -354,6 +354,9 @@ static uint64_t extension_clusters(const struct alloc *alloc)
     if (alloc->extend_bytes_max && clusters > alloc->extend_bytes_max / cluster) {
         clusters = alloc->extend_bytes_max / cluster;
     }
+    /* No further than a full disk needs. */
+    uint64_t missing = alloc->geometry->bat_entries > alloc->fresh_end ? alloc->geometry->bat_entries - alloc->fresh_end : 0;
+    clusters = clusters < missing ? clusters : missing;
     return clusters ? clusters : 1;
 }
 
@@ -370,6 +373,7 @@ static bool extension_begin(struct alloc *alloc, uint64_t clusters, int *error)
         return false;
     }
     alloc->work = SPACE_EXTENDING;
+    alloc->io.stop = NULL;
     alloc->least = false;
     alloc->work_first = alloc->fresh_end;
     alloc->work_count = alloc->fresh_end + (clusters < room ? clusters : room);
@@ -541,10 +545,11 @@ bool alloc_trim(struct alloc *alloc)
     assert(alloc->work == SPACE_IDLE && !alloc->wanted);
     alloc->work = SPACE_CLOSING;
     uint64_t end = used_end(alloc);
-    if (!alloc->changed || end >= alloc->file_size) {
+    if (!(alloc->changed || alloc->recovered) || end >= alloc->file_size) {
         return false;
     }
     alloc->work = SPACE_TRIMMING;
+    alloc->io.stop = NULL;
     alloc->durable_end = 0;
     channel_order(&alloc->io, PLOOP_IO_TRUNCATE, end, 0, trimmed);
     return true;

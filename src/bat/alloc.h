@@ -68,6 +68,7 @@ struct alloc {
     bool can_grow, can_punch;
     bool partial_tail; /* the file ends inside cluster fresh_end: its bytes are unknown */
     bool changed;      /* something was handed out: the tail may be cut at close */
+    bool recovered;    /* it may be cut too: a dead session's extension */
 
     struct pending pending[PENDING_MAX];
     int32_t pending_free; /* a list through `next`; so are the ripening ones, oldest first */

@@ -45,11 +45,13 @@ void pio_init(ploop_pio *pio, ploop_queue *queue)
 
 static bool memory_is_aligned(const ploop_pio *pio, uint32_t alignment)
 {
-    uintptr_t all = 0;
+    uintptr_t bases = 0;
+    size_t lengths = 0;
     for (uint32_t i = 0; i < pio->iov_count; i++) {
-        all |= (uintptr_t)pio->iov[i].iov_base | pio->iov[i].iov_len;
+        bases |= (uintptr_t)pio->iov[i].iov_base;
+        lengths |= pio->iov[i].iov_len;
     }
-    return (all & (alignment - 1)) == 0;
+    return bases % alignment == 0 && lengths % SECTOR_SIZE == 0;
 }
 
 int pio_validate(const ploop_pio *pio)

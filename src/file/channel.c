@@ -11,7 +11,7 @@
 #include <assert.h>
 #include <errno.h>
 
-enum { IOV_COUNT_MAX = 1024 };
+enum { IOV_COUNT_MAX = 1024, SLIVERS_MAX = 8 };
 
 static void channel_heard(struct work *work);
 
@@ -113,6 +113,7 @@ void channel_transfer(struct channel_io *io, uint32_t op, uint32_t flags, struct
     io->cursor = cursor;
     io->left = length;
     io->then = then;
+    io->slivers = 0;
     assert(is_transfer(io));
     channel_send(io);
 }
@@ -132,11 +133,16 @@ void channel_order(struct channel_io *io, uint32_t op, uint64_t offset, uint64_t
     channel_send(io);
 }
 
+static int try_later(const struct channel_io *io)
+{
+    return io->channel->cut ? -ECANCELED : -EAGAIN;
+}
+
 /* What the backend said of a request: 1 to send again now, -EAGAIN to send again later, else how it ended. */
 static int judge(struct channel_io *io, int64_t result)
 {
     if (result == -EAGAIN || result == -EINTR) {
-        return io->channel->cut ? -ECANCELED : -EAGAIN;
+        return try_later(io);
     }
     if (result < 0) {
         return result < -4095 ? -EIO : (int)result;
@@ -149,8 +155,10 @@ static int judge(struct channel_io *io, int64_t result)
     }
     result -= result % SECTOR_SIZE;
     if (result == 0) {
-        return -EAGAIN; /* a sliver of a sector: the whole of it, later */
+        /* A sliver of a sector: the whole of it, later. */
+        return ++io->slivers > SLIVERS_MAX ? -EIO : try_later(io);
     }
+    io->slivers = 0;
     if (io->bounced && io->io.pub.op == PLOOP_IO_READ) {
         iov_copy_in(&io->cursor, io->sector, SECTOR_SIZE);
     }
@@ -184,6 +192,8 @@ void channel_adopt(struct channel_io *io, struct iov_cursor cursor, int64_t resu
     io->cursor = cursor;
     io->left = io->io.pub.length;
     io->then = then;
+    io->slivers = 0;
+    io->bounced = false;
     io->channel->in_flight++;
     heard_soon(io, result);
 }

@@ -50,7 +50,8 @@ struct channel_io {
     struct iov_cursor cursor;
     uint64_t left; /* bytes of a transfer still to be moved */
     int64_t result;
-    bool bounced; /* the backend has `sector` instead of the caller's memory */
+    uint32_t slivers; /* results in a row that moved less than a sector */
+    bool bounced;     /* the backend has `sector` instead of the caller's memory */
     struct iovec window[CHANNEL_WINDOW];
     uint8_t sector[SECTOR_SIZE];
 };

@@ -31,10 +31,13 @@ bool inbox_is_empty(const struct inbox *inbox)
     return atomic_load(&inbox->head) == NULL;
 }
 
+/* Some batches and not all there will ever be: others' work must not hold this thread for ever. */
+enum { TURN_BATCHES_MAX = 16 };
+
 static void turn_work_off(struct turn *turn)
 {
     struct work *work;
-    while ((work = inbox_take(&turn->inbox)) != NULL) {
+    for (int batch = 0; batch < TURN_BATCHES_MAX && (work = inbox_take(&turn->inbox)) != NULL; batch++) {
         while (work) {
             struct work *next = work->next;
             work->run(work);
@@ -49,7 +52,6 @@ static void turn_work_off(struct turn *turn)
 
 void turn_take(struct turn *turn)
 {
-    bool took = false;
     /* Looking again after giving the turn back: work may have come from one who saw it taken. */
     while (!inbox_is_empty(&turn->inbox)) {
         if (atomic_exchange(&turn->owned, true)) {
@@ -57,9 +59,6 @@ void turn_take(struct turn *turn)
         }
         turn_work_off(turn);
         atomic_store(&turn->owned, false);
-        took = true;
-    }
-    if (took) {
         turn->leave(turn);
     }
 }
