@@ -8,6 +8,8 @@
 
 #include "report.h"
 
+enum { STACK_MAX = 128 << 10 };
+
 static const char *op_name(uint32_t op)
 {
     static const char *const names[] = { "?", "read", "write", "sync", "allocate", "punch", "truncate" };
@@ -405,9 +407,18 @@ static int sim_get_info(void *context, struct ploop_file_info *info)
     return 0;
 }
 
+/* Callbacks submit again from inside, without bound on how often: that must not show in the stack. */
+static void check_stack(const struct backend *backend)
+{
+    char here;
+    if (backend->stack && backend->stack - &here > STACK_MAX)
+        violation("F8", "the stack is %td bytes deep", backend->stack - &here);
+}
+
 static int sim_submit(void *context, struct ploop_io *io)
 {
     struct backend *backend = context;
+    check_stack(backend);
     if (strikes(backend, FAULT_EAGAIN))
         return -EAGAIN;
     if (io->op != PLOOP_IO_SYNC && strikes(backend, FAULT_EIO_SUBMIT)) {

@@ -10,6 +10,7 @@
  *  - R17: a write that begins in the BAT area ends in it;
  *  - R7: no punch or truncation while a write to the same place is in flight, unless the guest itself zeroes something;
  *  - R11: no change but the header's before the mark is durable;
+ *  - F8: the stack does not grow with how often a callback submits again;
  *  - R6: after a failed SYNC no write to the BAT area, and the file is not cut.
  */
 #ifndef SIM_BACKEND_H
@@ -62,6 +63,7 @@ struct backend {
     bool writable;
     unsigned guest_zeroes; /* in flight */
     uint64_t idle_waits;
+    const char *stack; /* where a run's stack begins */
     struct rest rests[BACKEND_RESTS]; /* what is left of page writes that were cut short */
     unsigned rest_next;
     uint64_t errors;      /* injected in this session: a request may fail */

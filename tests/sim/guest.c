@@ -114,12 +114,18 @@ static void guest_done(ploop_pio *pio, int result, void *user_data)
     case GUEST_BAT_WRITE:
         break;
     }
+    enum guest_kind kind = op->kind;
+    uint64_t first = op->first, count = op->count;
+    uint32_t flags = op->flags;
     note_oldest_read(sim);
     ploop_pio_put(pio);
     sim_free(op->buffer);
     op->buffer = NULL;
     op->pio = NULL;
-    if (!sim->aborting && !sim->closing && sim->resubmit_permille && rng_permille(&sim->rng, sim->resubmit_permille))
+    if (sim->resubmissions && !sim->aborting && !sim->closing) {
+        sim->resubmissions--;
+        guest_do(sim, kind, first, count, flags);
+    } else if (!sim->aborting && !sim->closing && sim->resubmit_permille && rng_permille(&sim->rng, sim->resubmit_permille))
         guest_random(sim);
 }
 

@@ -202,6 +202,21 @@ static void zeroes(struct sim *sim)
     flush(sim);
 }
 
+/* The callbacks of two requests submit again, again and again, while everything completes inline. */
+static void inline_storm(struct sim *sim)
+{
+    unsigned cuts = sim->cut_permille;
+    sim->cut_permille = cuts / 1000;
+    sim->backend.inline_permille = 1000;
+    sim->resubmissions = 3000;
+    guest_do(sim, GUEST_WRITE, at(sim, 0, 0), 1, 0);
+    guest_do(sim, GUEST_WRITE, at(sim, 2, 1), 1, PLOOP_PIO_FUA);
+    session_drain(sim);
+    sim->resubmissions = 0;
+    sim->cut_permille = cuts;
+    flush(sim);
+}
+
 static const struct scenario {
     const char *name;
     void (*play)(struct sim *sim);
@@ -220,6 +235,7 @@ static const struct scenario {
     { "joined-first-write", joined_first_write },
     { "suspend-resume", suspend_resume },
     { "zeroes", zeroes },
+    { "inline-storm", inline_storm },
 };
 
 enum { SCENARIO_COUNT = sizeof(scenarios) / sizeof(scenarios[0]) };
@@ -239,12 +255,14 @@ struct playing {
 /* Play it to its end, close, open again, close. Returns how often what was to fail was called. */
 static uint64_t play(const struct playing *playing)
 {
+    char stack;
     struct sim *sim = sim_alloc(sizeof(*sim));
     sim_init(sim, playing->seed);
     image_fixed(&sim->image, playing->odd_v1, playing->mapped, playing->mapped ? 2 : 0);
     sim->cut_permille = playing->cut_permille;
     sim_start(sim);
     sim->config.pio_count = 8;
+    sim->backend.stack = &stack;
     sim->config.preallocate_bytes = 2 * (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
     sim->backend.capabilities |= playing->fua ? PLOOP_FILE_CAN_FUA : 0;
     sim->backend.inline_permille = playing->inline_permille;

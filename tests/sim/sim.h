@@ -56,6 +56,7 @@ struct sim {
     unsigned outstanding;
     uint64_t next_id;
     unsigned resubmit_permille; /* callbacks that submit again */
+    uint64_t resubmissions;     /* so often a callback submits its request again */
     bool suspended, aborting, opening, closing;
     bool expect_errors; /* a request may fail: something was injected */
     uint64_t discards;  /* in this session */

@@ -310,12 +310,14 @@ static void step(struct sim *sim)
 
 void workload_run(const struct workload *workload)
 {
+    char stack;
     struct sim *sim = sim_alloc(sizeof(*sim));
     struct rng seeds = { workload->seed };
     sim_init(sim, rng_next(&seeds));
     image_random(&sim->image, &sim->rng);
     sim_start(sim);
     sim->cut_permille = workload->cut_permille;
+    sim->backend.stack = &stack;
     choose_config(sim);
     sim->backend.quiet = true;
     session_reopen(sim);
