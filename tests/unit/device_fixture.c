@@ -305,10 +305,13 @@ void rig_expect(struct rig *rig, uint64_t offset, uint64_t length, uint8_t byte)
         ploop_queue_run(rig->queue);
     }
     ck_assert_int_eq(req.result, 0);
-    for (uint64_t i = 0; i < length; i++) {
-        if (((uint8_t *)req.iov.iov_base)[i] != byte) {
-            ck_abort_msg("byte %llu is %#x, not %#x", (unsigned long long)(offset + i), ((uint8_t *)req.iov.iov_base)[i], byte);
+    const uint8_t *bytes = req.iov.iov_base;
+    if (bytes[0] != byte || memcmp(bytes, bytes + 1, length - 1) != 0) {
+        uint64_t i = 0;
+        while (bytes[i] == byte) {
+            i++;
         }
+        ck_abort_msg("byte %llu is %#x, not %#x", (unsigned long long)(offset + i), bytes[i], byte);
     }
     req_end(&req);
 }
