@@ -182,10 +182,10 @@ int ploop_file_info(ploop_file *file, struct ploop_file_info *info);
 /**
  * Read from a file, waiting until done: for tools and tests; a device is not needed.
  *
- * @return the bytes read, fewer than `length` only at the end of the file; -EINVAL, -EDEADLK (from a callback, debug builds), or
+ * @return the bytes read, fewer than `length` only at the end of the file; -EINVAL, or
  *         what the backend returns
  *
- * Any thread, not from a callback. @since 2.0
+ * Any thread; blocks. @since 2.0
  */
 int64_t ploop_file_pread(ploop_file *file, void *buffer, uint64_t length, uint64_t offset);
 
@@ -194,21 +194,21 @@ int64_t ploop_file_pread(ploop_file *file, void *buffer, uint64_t length, uint64
  *
  * @return `length`, or -errno as ploop_file_pread(); how much was written is then unknown
  *
- * Any thread, not from a callback. Not for a file that a device has open. @since 2.0
+ * Any thread; blocks. Not for a file that a device has open. @since 2.0
  */
 int64_t ploop_file_pwrite(ploop_file *file, const void *buffer, uint64_t length, uint64_t offset);
 
 /**
  * Set a file's size, waiting until done.
  * @return 0 or -errno as ploop_file_pread()
- * Any thread, not from a callback. Not for a file that a device has open. @since 2.0
+ * Any thread; blocks. Not for a file that a device has open. @since 2.0
  */
 int ploop_file_truncate(ploop_file *file, uint64_t file_size);
 
 /**
  * Make everything written durable, waiting until done.
  * @return 0 or -errno as ploop_file_pread()
- * Any thread, not from a callback. @since 2.0
+ * Any thread; blocks. @since 2.0
  */
 int ploop_file_sync(ploop_file *file);
 

@@ -42,7 +42,7 @@ struct ploop_image_options {
  * where the backend can, so that a later BAT write does not run out of space.
  *
  * @return 0, -EINVAL (an option out of its range), -E2BIG (unknown bytes set), -EFBIG (the disk does not fit the version's
- *         limits: 2 TiB for version 1, 2^32 clusters), -EROFS, or what the backend returns
+ *         limits: a little under 2 TiB for version 1, 2^32 clusters), -EROFS, or what the backend returns
  *
  * Any thread, not from a callback. @since 2.0
  */
@@ -112,9 +112,10 @@ struct ploop_check_record {
 
 /** What ploop_image_check() may change: each only on request. */
 enum {
-    PLOOP_REPAIR_LEAKS = 1,   /**< cut the tail, make interior leaks free */
-    PLOOP_REPAIR_UNCLEAN = 2, /**< clear the in-use mark after a clean check */
-    PLOOP_REPAIR_ENTRIES = 4  /**< copy duplicates to a cluster of their own, clear entries that cannot be right */
+    PLOOP_REPAIR_LEAKS = 1,   /**< fill interior leaks with the last clusters and cut the tail; the tail only while errors stay */
+    PLOOP_REPAIR_UNCLEAN = 2, /**< clear the in-use mark after a clean check, and leave the header as a clean close does */
+    PLOOP_REPAIR_ENTRIES =
+        4 /**< copy duplicates to a cluster of their own, clear entries that cannot be right, drop a bad extension */
 };
 
 /** How to check. */

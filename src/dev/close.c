@@ -96,7 +96,7 @@ static void trim(ploop_dev *dev)
 static void clear_mark(ploop_dev *dev)
 {
     struct bat *bat = &dev->bat;
-    bat->header.in_use = 0;
+    bat->header.in_use = dev->keep_extension ? HEADER_CLOSED_EXT : 0;
     if (bat->stats.mapped == 0) {
         bat->header.flags |= HEADER_FLAG_EMPTY;
     }

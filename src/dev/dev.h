@@ -125,7 +125,8 @@ struct ploop_dev {
     struct ploop_clock clock;
     uint32_t memory_alignment; /* what the backend wants of requests' memory */
     bool read_only, fast_path;
-    atomic_bool gate; /* closed: every request goes to the engine */
+    bool keep_extension; /* the file's format extension stays as it is */
+    atomic_bool gate;    /* closed: every request goes to the engine */
 
     struct cluster_lock *locks;
     struct part *parts;
@@ -143,7 +144,7 @@ struct ploop_dev {
     bool at_rest;                 /* close.c */
     _Atomic uint64_t stuck_count; /* pios that are parked with all their parts: nobody waits for them */
     uint64_t park_retry_ns;
-    uint32_t parked_count;
+    uint32_t parked_count, parked_told; /* requests with parts that are parked; what the embedder knows of */
     struct round_wait reclaim_round;
     bool reclaiming;
 
@@ -202,7 +203,8 @@ bool in_callback(void);
 
 /* ---- engine.c ---- */
 void engine_init(ploop_dev *dev);
-int engine_run(ploop_dev *dev); /* reap, deadlines, turn; no delivery of COMPLETE_IN_RUN */
+void engine_post_run(ploop_dev *dev); /* what is due, without asking the backend */
+int engine_run(ploop_dev *dev);       /* reap, deadlines, turn; no delivery of COMPLETE_IN_RUN */
 uint64_t dev_now(const ploop_dev *dev);
 void dev_log(const ploop_dev *dev, uint32_t level, uint32_t message_id, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

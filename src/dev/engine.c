@@ -101,6 +101,17 @@ static void publish_state(ploop_dev *dev)
     atomic_store_explicit(&dev->file_size, bat->alloc.file_size, memory_order_relaxed);
 }
 
+/* What a retry changes and changes back within a turn is nobody's business. */
+static void tell_parked(ploop_dev *dev)
+{
+    if (dev->parked_count == dev->parked_told) {
+        return;
+    }
+    dev->parked_told = dev->parked_count;
+    atomic_store_explicit(&dev->requests_parked, dev->parked_count, memory_order_relaxed);
+    dev_event(dev, dev->parked_count ? PLOOP_EVENT_PARKED : PLOOP_EVENT_RESUMED, dev->parked_count);
+}
+
 static void engine_pump(struct turn *turn)
 {
     ploop_dev *dev = container_of(turn, ploop_dev, turn);
@@ -110,6 +121,7 @@ static void engine_pump(struct turn *turn)
     }
     channel_kick(&dev->channel);
     publish_state(dev);
+    tell_parked(dev);
     announce(dev);
 }
 
@@ -135,6 +147,13 @@ static void run_due(struct work *work)
     atomic_fetch_add(&dev->done_by_run, done);
 }
 
+void engine_post_run(ploop_dev *dev)
+{
+    if (!atomic_exchange(&dev->run_posted, true)) {
+        turn_post(&dev->turn, &dev->run_work);
+    }
+}
+
 int engine_run(ploop_dev *dev)
 {
     int done = 0;
@@ -142,9 +161,7 @@ int engine_run(ploop_dev *dev)
         int reaped = dev->file->ops.reap(dev->file->context, i);
         done += reaped > 0 ? reaped : 0;
     }
-    if (!atomic_exchange(&dev->run_posted, true)) {
-        turn_post(&dev->turn, &dev->run_work);
-    }
+    engine_post_run(dev);
     return done + (int)atomic_exchange(&dev->done_by_run, 0);
 }
 

@@ -176,7 +176,9 @@ static void mark_in_use(ploop_dev *dev)
     struct bat *bat = &dev->bat;
     bat->header.in_use = HEADER_IN_USE;
     bat->header.flags &= ~(uint32_t)HEADER_FLAG_EMPTY;
-    bat->header.extension_sector = 0;
+    if (!dev->keep_extension) {
+        bat->header.extension_sector = 0;
+    }
     bat_header_changed(bat, sync_next(&bat->syncer));
 }
 

@@ -163,7 +163,12 @@ static void pio_set_stuck(ploop_pio *pio)
 
 void pio_note_parked(ploop_pio *pio, bool parked)
 {
+    ploop_dev *dev = pio->queue->dev;
+    uint32_t before = pio->parked;
     pio->parked += parked ? 1u : UINT32_MAX;
+    if ((before == 0) != (pio->parked == 0)) {
+        dev->parked_count += parked ? 1u : UINT32_MAX;
+    }
     pio_set_stuck(pio);
 }
 

@@ -107,10 +107,7 @@ static void park(struct part *part)
         dev->park_retry_ns = now + PARK_RETRY_NS;
     }
     list_append(&dev->parked, &part->link);
-    dev->parked_count++;
     pio_note_parked(part->pio, true);
-    atomic_store_explicit(&dev->requests_parked, dev->parked_count, memory_order_relaxed);
-    dev_event(dev, PLOOP_EVENT_PARKED, dev->parked_count);
 }
 
 void part_no_space(struct part *part, int error)
@@ -137,14 +134,8 @@ void part_no_space(struct part *part, int error)
 
 static void unpark(struct part *part)
 {
-    ploop_dev *dev = part->dev;
     part->parked = false;
-    dev->parked_count--;
     pio_note_parked(part->pio, false);
-    atomic_store_explicit(&dev->requests_parked, dev->parked_count, memory_order_relaxed);
-    if (dev->parked_count == 0) {
-        dev_event(dev, PLOOP_EVENT_RESUMED, 0);
-    }
 }
 
 uint32_t space_retry_parked(ploop_dev *dev, bool all)

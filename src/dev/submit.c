@@ -56,6 +56,9 @@ static void fast_done(struct file_io *file_io, int64_t result)
     atomic_fetch_add(&queue->in_flight, 1);
     unlock_fast(part);
     pio_complete(pio, 0);
+    if (atomic_load_explicit(&queue->dev->channel.wants_retry, memory_order_relaxed)) {
+        engine_post_run(queue->dev); /* the backend has room again for what it refused */
+    }
     queue_deliver(queue);
     atomic_fetch_sub(&queue->in_flight, 1);
 }

@@ -11,7 +11,7 @@
 #include <assert.h>
 #include <errno.h>
 
-enum { IOV_COUNT_MAX = 1024, SLIVERS_MAX = 8 };
+enum { IOV_COUNT_MAX = 1024, SLIVERS_MAX = 100 };
 
 static void channel_heard(struct work *work);
 
@@ -177,6 +177,7 @@ static void channel_heard(struct work *work)
     int verdict = judge(io, io->result);
     if (verdict == -EAGAIN) {
         list_append(&channel->retry, &io->link);
+        atomic_store(&channel->wants_retry, true);
         return;
     }
     if (verdict > 0) {
@@ -206,6 +207,7 @@ uint32_t channel_retry(struct channel *channel)
     struct list again;
     list_init(&again);
     list_move_all(&again, &channel->retry);
+    atomic_store(&channel->wants_retry, false);
     struct list *link;
     uint32_t sent = 0;
     while ((link = list_take_first(&again)) != NULL) {

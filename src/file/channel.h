@@ -34,6 +34,7 @@ struct channel {
     uint64_t in_flight; /* begun here and at the backend */
     uint64_t unkicked;  /* a bit for each queue that was sent to */
     struct list retry;
+    atomic_bool wants_retry; /* for completions that do not come here: the retry list is not empty */
     bool cut;
 };
 
