@@ -44,7 +44,7 @@ enum {
     PLOOP_EVENT_FAILED = 2,       /**< a positive errno: a metadata write or a SYNC failed; see ploop_dev_info() */
     PLOOP_EVENT_PARKED = 3,       /**< how many requests wait for space now */
     PLOOP_EVENT_RESUMED = 4,      /**< 0: no request waits for space any more */
-    PLOOP_EVENT_POOL_HAS_ROOM = 5 /**< the queue's index: ploop_pio_get() failed there and would succeed now */
+    PLOOP_EVENT_POOL_HAS_ROOM = 5 /**< the queue's index: ploop_pio_get() failed there and is worth another try */
 };
 
 /** ploop_dev_config.log's level. */
@@ -57,8 +57,8 @@ struct ploop_clock {
     /** A monotonic time. Any thread, often; must not call the library. */
     uint64_t (*now_ns)(void *context);
     /**
-     * Optional: run the device (ploop_dev_run()) by then; 0 means as soon as can be. Replaces what was asked for before. May
-     * come from any thread and must not call the library: note it, wake your loop.
+     * Optional: run the device (ploop_dev_run()) by then; 0 means as soon as can be. Replaces what was asked for before. Every
+     * run asks again for what is due after it. May come from any thread and must not call the library: note it, wake your loop.
      */
     void (*wake_at)(void *context, uint64_t deadline_ns);
 };
@@ -120,7 +120,7 @@ int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop
  *         image needs PLOOP_DEV_RECOVER. The device is gone in either case. -EDEADLK (from a callback): nothing happened. NULL
  *         is 0.
  *
- * Any thread, blocks, not from a callback; nothing else may use the device any more. @since 2.0
+ * Any thread, blocks, not from a callback; nothing else may use the device any more: every call has returned. @since 2.0
  */
 int ploop_dev_close(ploop_dev *dev);
 

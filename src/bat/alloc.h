@@ -9,7 +9,7 @@
  *     unknown --zeroing--> zeroed --SYNC--> zero --+                                                  |
  *        ^                   +---------------------+  (zeroed: with a barrier)                        |
  *        |                                                                                            |
- *        +-------- the removal is on the disk, and a SYNC after it (alloc_ripen) ---------------------+
+ *        +-------- the removal is on the disk, and a SYNC after it (alloc.c: ripen) ------------------+
  *        +-------- taken, never mapped, and its data writes failed (alloc_give_back)
  *        +-------- below the end of the file at open, and nothing refers to it
  *

@@ -18,7 +18,7 @@
  *     WRITEBACK      set by page_frozen, cleared by page_written and page_write_failed
  *     UNSYNCED       set by page_written, cleared by pages_synced
  *     FAILED         set by page_write_failed, cleared by page_written
- *     DUE            set by page_make_due, cleared by page_frozen
+ *     DUE            set by page_make_due, and by page_change where there is no delay; cleared by page_frozen
  *     HIGH_PRIORITY  set by bat_page_hurry, cleared by page_frozen
  *
  * Invariants, which assert_page_state() executes:

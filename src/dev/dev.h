@@ -65,6 +65,7 @@ struct part {
     bool pooled;     /* not the pio's own */
     bool busy;
     bool parked, reclaimed;
+    bool wants_space; /* parked, or tried again after that */
 };
 
 struct ploop_pio {
@@ -84,7 +85,7 @@ struct ploop_pio {
     /* The turn's, while the engine has it: */
     uint64_t next, end; /* what is not yet cut into parts */
     struct iov_cursor cursor;
-    uint32_t live, parked; /* parts */
+    uint32_t live, parked, want_space; /* parts */
     bool advancing, waits_for_part, stuck;
     struct list link;
     struct round_wait round;
@@ -144,7 +145,7 @@ struct ploop_dev {
     bool at_rest;                 /* close.c */
     _Atomic uint64_t stuck_count; /* pios that are parked with all their parts: nobody waits for them */
     uint64_t park_retry_ns;
-    uint32_t parked_count, parked_told; /* requests with parts that are parked; what the embedder knows of */
+    uint32_t parked_count, parked_told; /* requests with parts that want space; what the embedder knows of */
     struct round_wait reclaim_round;
     bool reclaiming;
 
@@ -179,6 +180,7 @@ void part_settle(struct part *part, int result,
 void part_unlock(struct part *part);
 void part_fail_unlocked(struct part *part, int error);
 void pio_note_parked(ploop_pio *pio, bool parked);
+void part_wants_space(struct part *part, bool wants);
 struct guest_cluster cluster_of(const ploop_dev *dev, uint64_t offset, uint64_t *inside);
 
 /* ---- read.c, write.c, unmap.c: a part that has its lock ---- */

@@ -97,12 +97,9 @@ ploop_pio *ploop_pio_get(ploop_queue *queue)
 {
     ploop_pio *pio = pool_pop(queue);
     if (!pio) {
-        /* One may have been put before `starved` was there to be seen. */
+        /* One may have been put before `starved` was there to be seen. Then it stays set: it may be another thread's by now. */
         atomic_store(&queue->starved, true);
         pio = pool_pop(queue);
-        if (pio) {
-            atomic_store(&queue->starved, false);
-        }
     }
     if (pio) {
         pio->op = PIO_NONE;

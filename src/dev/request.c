@@ -163,18 +163,29 @@ static void pio_set_stuck(ploop_pio *pio)
 
 void pio_note_parked(ploop_pio *pio, bool parked)
 {
-    ploop_dev *dev = pio->queue->dev;
-    uint32_t before = pio->parked;
     pio->parked += parked ? 1u : UINT32_MAX;
-    if ((before == 0) != (pio->parked == 0)) {
-        dev->parked_count += parked ? 1u : UINT32_MAX;
-    }
     pio_set_stuck(pio);
+}
+
+/* A request waits for space from the moment a part of it is parked until no such part is left, however often that is tried again. */
+void part_wants_space(struct part *part, bool wants)
+{
+    ploop_pio *pio = part->pio;
+    if (part->wants_space == wants) {
+        return;
+    }
+    part->wants_space = wants;
+    uint32_t before = pio->want_space;
+    pio->want_space += wants ? 1u : UINT32_MAX;
+    if ((before == 0) != (pio->want_space == 0)) {
+        pio->queue->dev->parked_count += wants ? 1u : UINT32_MAX;
+    }
 }
 
 static void part_end(struct part *part, int result)
 {
     ploop_pio *pio = part->pio;
+    part_wants_space(part, false);
     if (result && !pio->result) {
         pio->result = result;
     }

@@ -102,6 +102,7 @@ static void park(struct part *part)
         part->parked_ns = now ? now : 1;
     }
     part->parked = true;
+    part_wants_space(part, true);
     part->reclaimed = false;
     if (list_is_empty(&dev->parked)) {
         dev->park_retry_ns = now + PARK_RETRY_NS;
