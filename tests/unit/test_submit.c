@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Submitting requests and hearing of their end: what is refused, batches, the pool, callbacks that submit again, queues. */
 #include "device_fixture.h"
+#include "image_fixture.h"
 #include "run_tests.h"
 
 #include <errno.h>
@@ -123,9 +124,11 @@ START_TEST(what_is_longer_than_a_request_may_be_is_refused)
     ploop_pio_set_callback(pio, add_one, &done);
     ploop_pio_prep_readv(pio, 0, iov, count);
     is_refused(&rig, pio);
-    ploop_pio_prep_readv(pio, 0, iov, count - 1);
-    ck_assert_int_eq(ploop_queue_submit(rig.queue, &pio, 1), 1);
-    ck_assert_int_eq(done, 1);
+    if (!is_instrumented()) { /* a gigabyte of zeros */
+        ploop_pio_prep_readv(pio, 0, iov, count - 1);
+        ck_assert_int_eq(ploop_queue_submit(rig.queue, &pio, 1), 1);
+        ck_assert_int_eq(done, 1);
+    }
     ploop_pio_put(pio);
     free(iov);
     rig_end(&rig);
@@ -397,17 +400,18 @@ static void again(ploop_pio *pio, int result, void *user_data)
 
 START_TEST(a_callback_may_submit_again_without_bound)
 {
-    enum { TIMES = 20000, STACK_MAX = 16 << 10 };
+    enum { STACK_MAX = 16 << 10 };
+    const int times = is_instrumented() ? 1000 : 20000;
     for (int variant = 0; variant < 8; variant++) {
         struct rig rig;
         ready(&rig, variant & 1 ? PLOOP_DEV_NO_FAST_PATH : 0);
-        struct again test = {.rig = &rig, .left = TIMES, .write = variant & 2, .put = variant & 4};
+        struct again test = {.rig = &rig, .left = times, .write = variant & 2, .put = variant & 4};
         test.iov = (struct iovec){test.bytes, sizeof(test.bytes)};
         ploop_pio *pio = ploop_pio_get(rig.queue);
         ploop_pio_set_callback(pio, again, &test);
         ploop_pio_prep_readv(pio, 0, &test.iov, 1);
         ck_assert_int_eq(ploop_queue_submit(rig.queue, &pio, 1), 1);
-        ck_assert_int_eq(test.done, TIMES + 1);
+        ck_assert_int_eq(test.done, times + 1);
         ck_assert_int_lt(test.highest - test.lowest, STACK_MAX);
         rig_end(&rig);
     }

@@ -22,6 +22,11 @@ static uint32_t draw(uint32_t below)
     return (uint32_t)(random_state >> 33) % below;
 }
 
+static int steps(int native)
+{
+    return is_instrumented() ? native / 10 : native;
+}
+
 /* ---- bitmaps ---- */
 
 START_TEST(a_bitmap_is_an_array_of_bits)
@@ -30,7 +35,7 @@ START_TEST(a_bitmap_is_an_array_of_bits)
     struct bitmap bitmap;
     bool model[BITS] = {false};
     ck_assert_int_eq(bitmap_init(&bitmap, BITS), 0);
-    for (int i = 0; i < 3000; i++) {
+    for (int i = 0; i < steps(3000); i++) {
         uint32_t bit = draw(BITS);
         if (draw(2)) {
             ck_assert_int_eq(bitmap_set(&bitmap, bit), !model[bit]);
@@ -116,7 +121,7 @@ START_TEST(a_window_shows_the_bytes_at_the_cursor)
 {
     uint8_t bytes[300], seen[300];
     struct iovec iov[40], window[5];
-    for (int round = 0; round < 300; round++) {
+    for (int round = 0; round < steps(300); round++) {
         uint32_t count = 0, total = 0;
         while (total < sizeof(bytes) && count < 40) {
             uint32_t piece = draw(20) % (uint32_t)(sizeof(bytes) - total + 1);
@@ -178,7 +183,7 @@ START_TEST(the_earliest_deadline_is_first)
     uint64_t model[NUMBERS];
     ck_assert_int_eq(deadlines_init(&deadlines, NUMBERS), 0);
     memset(model, 0xff, sizeof(model));
-    for (int step = 0; step < 5000; step++) {
+    for (int step = 0; step < steps(5000); step++) {
         uint32_t number = draw(NUMBERS);
         if (draw(3)) {
             model[number] = draw(1000);
@@ -258,7 +263,8 @@ static void hall_leave(struct turn *turn)
 static void *poster(void *argument)
 {
     struct item *items = argument;
-    for (uint32_t i = 0; i < POSTS; i++) {
+    int posts = steps(POSTS);
+    for (int i = 0; i < posts; i++) {
         turn_post(&hall.turn, &items[i].work);
     }
     return NULL;
@@ -281,7 +287,7 @@ START_TEST(a_turn_does_everything_once_in_order_and_alone)
         pthread_join(threads[thread], NULL);
     }
     /* Nobody's work was left lying. */
-    ck_assert_uint_eq(hall.done, THREADS * POSTS);
+    ck_assert_uint_eq(hall.done, THREADS * (unsigned)steps(POSTS));
     ck_assert(inbox_is_empty(&hall.turn.inbox));
     ck_assert_uint_eq(hall.turn.visitors, 0);
     ck_assert(!hall.out_of_order && !hall.together);
@@ -444,7 +450,7 @@ START_TEST(locks_exclude_whatever_the_order)
     begin_locks();
     bool used[WAITERS] = {false};
     uint32_t grants = 0;
-    for (int step = 0; step < 20000; step++) {
+    for (int step = 0; step < steps(20000); step++) {
         uint32_t i = draw(WAITERS);
         if (!used[i]) {
             used[i] = true;
@@ -461,7 +467,7 @@ START_TEST(locks_exclude_whatever_the_order)
         }
         ck_assert(waiting == 0 || shared + exclusive > 0);
     }
-    ck_assert_uint_gt(grants, 1000);
+    ck_assert_uint_gt(grants, 100);
     for (int left = 1; left;) {
         left = 0;
         for (uint32_t i = 0; i < WAITERS; i++) {
