@@ -399,11 +399,28 @@ static void extended(struct alloc *alloc)
     space_idle(alloc, 0);
 }
 
+/* While an extension was tried in vain, clusters may have ripened: the next pump zeroes them, or they are zeroed already. */
+static bool came_back(struct alloc *alloc)
+{
+    if (alloc->syncer->error) {
+        return false;
+    }
+    if (alloc->zero_count + alloc->zeroed_count > 0) {
+        space_idle(alloc, 0);
+        return true;
+    }
+    return alloc->unknown_count > 0 && !alloc->zeroing_error;
+}
+
 static void out_of_space(struct alloc *alloc, int error)
 {
     alloc->work = SPACE_IDLE;
     alloc->extension_failed = true;
     if (!alloc->wanted) {
+        return;
+    }
+    if (came_back(alloc)) {
+        turn_again(alloc->channel->turn);
         return;
     }
     if (alloc->pending_count > 0 && !alloc->reclaimed && !alloc->syncer->error) {

@@ -338,10 +338,14 @@ bool script_release_kind(struct script *script, uint32_t kind)
 
 void script_release_all(struct script *script)
 {
+    uint32_t kind;
+    pthread_mutex_lock(&script->mutex);
     script->hold = 0;
     while (script->held_count) {
-        script_release(script, 0);
+        struct ploop_io *io = take_held(script, 0, &kind);
+        finish(script, io, kind);
     }
+    pthread_mutex_unlock(&script->mutex);
 }
 
 uint32_t script_held_of(struct script *script, uint32_t kind)
