@@ -15,7 +15,17 @@
 #include "oracle/oracle.h"
 #include "run_tests.h"
 
-enum { WINDOWS = 3, WINDOW_CLUSTERS = 8, SLOTS = 10, ENTRIES = 1100, HOSTS = 12, LIVES = 3, STEPS = 500, STEPS_INSTRUMENTED = 150 };
+enum {
+    WINDOWS = 3,
+    WINDOW_CLUSTERS = 8,
+    SLOTS = 10,
+    ENTRIES = 1100,
+    HOSTS = 12,
+    LIVES = 3,
+    STEPS = 500,
+    STEPS_INSTRUMENTED = 150,
+    CASES_SKIPPED = 7
+};
 enum backend { INLINE, HELD, THREAD, BACKENDS };
 
 static const uint32_t cluster_sectors[] = {1, 63, 8};
@@ -76,6 +86,9 @@ static uint8_t *model_at(struct model *model, uint64_t offset)
 static void compare(struct model *model, const uint8_t *bytes, uint64_t offset, uint64_t length, const char *how)
 {
     const uint8_t *expected = model_at(model, offset);
+    if (memcmp(bytes, expected, length) == 0) {
+        return;
+    }
     for (uint64_t i = 0; i < length; i++) {
         if (bytes[i] != expected[i]) {
             ck_abort_msg("%s: byte %llu is %#x, not %#x, after %llu requests", how, (unsigned long long)(offset + i), bytes[i],
@@ -149,8 +162,8 @@ static void prepare_memory(struct model *model, struct slot *slot)
 {
     slot->bytes = malloc(slot->length);
     ck_assert_ptr_nonnull(slot->bytes);
-    for (uint64_t i = 0; i < slot->length; i++) {
-        slot->bytes[i] = (uint8_t)(slot->kind == READ ? 0xEE : model->requests * 31 + i / 512 + 1);
+    for (uint64_t i = 0; i < slot->length; i += 512) {
+        memset(slot->bytes + i, (int)(slot->kind == READ ? 0xEE : model->requests * 31 + i / 512 + 1), 512);
     }
     uint64_t at = 0;
     for (int i = 0; i < 4; i++) {
@@ -336,6 +349,9 @@ static void begin(struct model *model, uint32_t version, uint32_t sectors, enum 
 
 START_TEST(a_disk_is_an_array)
 {
+    if (is_instrumented() && _i % CASES_SKIPPED != 0) {
+        return; /* a sample: such a program is slow */
+    }
     struct model *model = calloc(1, sizeof(*model));
     uint32_t number = (uint32_t)_i;
     uint32_t version = 1 + number % 2, size = number / 2 % SIZES, backend = number / (2 * SIZES) % BACKENDS;
