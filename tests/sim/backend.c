@@ -30,7 +30,6 @@ void backend_init(struct backend *backend, struct disk *disk, struct rng *rng)
 void backend_new_session(struct backend *backend)
 {
     backend->latched = false;
-    memset(backend->rests, 0, sizeof(backend->rests));
     backend->session_marked = false;
     backend->errors = 0;
     backend->sync_errors = 0;
@@ -142,25 +141,6 @@ static void check_order(const struct backend *backend, const struct ploop_io *io
     }
 }
 
-/* The rest of a page write that began before the SYNC failed, and was cut short or interrupted, is no new one. */
-static bool is_rest(const struct backend *backend, const struct ploop_io *io)
-{
-    for (unsigned i = 0; i < BACKEND_RESTS; i++)
-        if (io->offset >= backend->rests[i].start && io->offset + io->length <= backend->rests[i].end)
-            return true;
-    return false;
-}
-
-static void note_rest(struct backend *backend, const struct ploop_io *io, int64_t result)
-{
-    if (!is_page(backend, io) || (result <= 0 && result != -EINTR && result != -EAGAIN) ||
-        (result == (int64_t)io->length && !backend->max_transfer))
-        return;
-    struct rest *rest = &backend->rests[backend->rest_next++ % BACKEND_RESTS];
-    rest->start = io->offset + (result > 0 ? (uint64_t)result : 0);
-    rest->end = backend->bat_end;
-}
-
 static void check_rules(struct backend *backend, const struct ploop_io *io)
 {
     if (io->op == PLOOP_IO_READ || io->op == PLOOP_IO_SYNC)
@@ -170,7 +150,7 @@ static void check_rules(struct backend *backend, const struct ploop_io *io)
     if (is_page(backend, io) && io->offset + io->length > backend->bat_end)
         violation("R17", "a page write of %" PRIu64 "+%" PRIu64 " passes the end of the BAT at %" PRIu64, io->offset, io->length,
                   backend->bat_end);
-    if (is_page(backend, io) && backend->latched && !is_rest(backend, io))
+    if (is_page(backend, io) && backend->latched)
         violation("R6", "a BAT page is written after a failed SYNC");
     if (backend->latched && io->op == PLOOP_IO_TRUNCATE && io->offset < backend->disk->current.size)
         violation("R6", "the file is cut after a failed SYNC");
@@ -343,7 +323,6 @@ static void complete(struct backend *backend, struct request *request)
         }
     }
     trace("  [%" PRIu64 "] %s %" PRIu64 "+%" PRIu64 " -> %" PRId64, backend->now, op_name(io->op), io->offset, io->length, result);
-    note_rest(backend, io, result);
     *request = backend->requests[--backend->in_flight];
     backend->idle_waits = 0;
     happened(backend);

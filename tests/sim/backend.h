@@ -11,7 +11,7 @@
  *  - R7: no punch or truncation while a write to the same place is in flight, unless the guest itself zeroes something;
  *  - R11: no change but the header's before the mark is durable;
  *  - F8: the stack does not grow with how often a callback submits again;
- *  - R6: after a failed SYNC no write to the BAT area, and the file is not cut.
+ *  - R6: after a failed SYNC no write to the BAT area, not even the rest of one that was cut short, and the file is not cut.
  */
 #ifndef SIM_BACKEND_H
 #define SIM_BACKEND_H
@@ -21,11 +21,7 @@
 #include "counters.h"
 #include "disk.h"
 
-enum { BACKEND_REQUESTS = 256, BACKEND_RESTS = 16 };
-
-struct rest {
-    uint64_t start, end;
-};
+enum { BACKEND_REQUESTS = 256 };
 
 struct request {
     struct ploop_io *io;
@@ -64,8 +60,6 @@ struct backend {
     unsigned guest_zeroes; /* in flight */
     uint64_t idle_waits;
     const char *stack; /* where a run's stack begins */
-    struct rest rests[BACKEND_RESTS]; /* what is left of page writes that were cut short */
-    unsigned rest_next;
     uint64_t errors;      /* injected in this session: a request may fail */
     uint64_t sync_errors;
     void (*event)(void *context); /* after each step */

@@ -257,11 +257,22 @@ static void random_range(struct sim *sim, uint64_t *first, uint64_t *count)
         *count = end - *first;
 }
 
+/* Over the whole disk: more clusters than the library has parts for. */
+static struct guest_op *prepare_wide(struct sim *sim)
+{
+    static const enum guest_kind kinds[] = { GUEST_READ, GUEST_ZEROES, GUEST_ZEROES, GUEST_DISCARD };
+    enum guest_kind kind = kinds[rng_below(&sim->rng, 4)];
+    uint32_t flags = kind == GUEST_ZEROES && rng_permille(&sim->rng, 700) ? PLOOP_PIO_FUA : 0;
+    return guest_prepare(sim, kind, 0, sim->image.disk_sectors, flags);
+}
+
 static struct guest_op *prepare_random(struct sim *sim)
 {
     struct rng *rng = &sim->rng;
     uint64_t first, count;
     uint32_t flags = 0;
+    if (rng_permille(rng, 10))
+        return prepare_wide(sim);
     random_range(sim, &first, &count);
     if (rng_permille(rng, 150))
         flags |= PLOOP_PIO_FUA;

@@ -240,7 +240,9 @@ static void step_end(struct sim *sim)
         counters_fault(FAULT_MEMORY, 1u << RULE_R11, 0);
         alloc_fail(rng_between(rng, 1, 40), rng_permille(rng, 500));
     }
+    sim->backend.quiet = rng_permille(rng, 600); /* else hardly a SYNC would ever live to fail in a running device */
     session_reopen(sim);
+    sim->backend.quiet = false;
     alloc_off();
 }
 
