@@ -220,6 +220,21 @@ START_TEST(a_close_that_cannot_write_leaves_the_mark)
 }
 END_TEST
 
+/* The close's flush fails; that the next write would succeed is no reason to clear the mark. */
+START_TEST(a_close_whose_flush_failed_leaves_the_mark)
+{
+    struct rig rig;
+    with_a_dirty_page(&rig);
+    script_fail(&rig.script, SCRIPT_META, 0, 1, -EIO);
+    ck_assert_int_eq(ploop_dev_close(rig.dev), -EIO);
+    rig.dev = NULL;
+    ck_assert(rig_file_marked(&rig));
+    open_again_with_recover(&rig);
+    rig_expect(&rig, at(0), CLUSTER, 0xA0);
+    rig_free(&rig);
+}
+END_TEST
+
 /* Everything was written before, and the mark's own write fails. */
 START_TEST(a_close_that_cannot_clear_the_mark_says_so)
 {
@@ -369,12 +384,20 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {a_flush_fails_once_and_the_next_tries_again,       everyone_who_depends_on_a_page_fails_once,
-                                  preflush_fails_and_its_data_is_not_written,        an_older_image_that_fails_is_tried_once_more,
-                                  a_failed_page_is_tried_again_at_growing_distances, the_embedder_may_ask_for_a_try_at_once,
-                                  after_the_limit_allocations_are_refused,           a_close_that_cannot_write_leaves_the_mark,
-                                  a_close_that_cannot_clear_the_mark_says_so,        a_close_tries_a_failed_page_once_more,
-                                  what_a_failed_page_removed_is_quarantined,         a_failed_sync_latches,
-                                  a_barrier_that_fails_keeps_its_page_from_the_disk, removals_pending_at_a_failed_sync_stay};
+    const TTest *const tests[] = {a_flush_fails_once_and_the_next_tries_again,
+                                  everyone_who_depends_on_a_page_fails_once,
+                                  preflush_fails_and_its_data_is_not_written,
+                                  an_older_image_that_fails_is_tried_once_more,
+                                  a_failed_page_is_tried_again_at_growing_distances,
+                                  the_embedder_may_ask_for_a_try_at_once,
+                                  after_the_limit_allocations_are_refused,
+                                  a_close_that_cannot_write_leaves_the_mark,
+                                  a_close_whose_flush_failed_leaves_the_mark,
+                                  a_close_that_cannot_clear_the_mark_says_so,
+                                  a_close_tries_a_failed_page_once_more,
+                                  what_a_failed_page_removed_is_quarantined,
+                                  a_failed_sync_latches,
+                                  a_barrier_that_fails_keeps_its_page_from_the_disk,
+                                  removals_pending_at_a_failed_sync_stay};
     return RUN_TESTS("failures", tests);
 }
