@@ -46,7 +46,7 @@ static void turn_work_off(struct turn *turn)
         do {
             turn->again = false;
             turn->pump(turn);
-        } while (turn->again);
+        } while (turn->again && inbox_is_empty(&turn->inbox)); /* else there is something to hear first */
     }
 }
 

@@ -7,9 +7,10 @@
  *
  *  1. work->run is called once for each post, by the owner of the turn, in the order of the posts of one thread.
  *  2. A work item is posted again only after its run has begun.
- *  3. A turn is some batches of work, not all there will ever be. `pump` runs after each of them and before the turn is given back, and once more for as long as somebody said turn_again()
- *     meanwhile: whoever changes what an earlier step of the pump looked at says so. `leave` runs after the turn was given back: what
- *     must not happen under it (callbacks into the embedder) happens there.
+ *  3. A turn is some batches of work, not all there will ever be. `pump` runs after each of them and before the turn is given
+ *     back, and once more for as long as somebody said turn_again() meanwhile and nothing new was posted: whoever changes what an
+ *     earlier step of the pump looked at says so. `leave` runs after the turn was given back: what must not happen under it
+ *     (callbacks into the embedder) happens there.
  */
 #ifndef UTIL_WORK_H
 #define UTIL_WORK_H
