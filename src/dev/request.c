@@ -70,7 +70,8 @@ int pio_validate(const ploop_pio *pio)
     }
     if (pio->op == PIO_BAT_WRITE) {
         uint32_t pages = dev->bat.page_count;
-        return pio->length == 0 || pio->offset >= pages || pio->length > pages - pio->offset ? -EINVAL : 0;
+        bool outside = pio->length == 0 || pio->offset >= pages || pio->length > pages - pio->offset;
+        return outside ? -EINVAL : dev->read_only ? -EROFS : 0;
     }
     uint64_t size = disk_size(dev);
     if ((pio->offset | pio->length) % SECTOR_SIZE || pio->offset > size || pio->length > size - pio->offset) {
