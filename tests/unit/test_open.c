@@ -268,9 +268,9 @@ START_TEST(a_device_for_reading_changes_nothing)
     ck_assert_int_eq(ploop_queue_submit(rig.queue, &pio, 1), -EROFS);
     ploop_pio_prep_write_zeroes(pio, 0, CLUSTER, 0);
     ck_assert_int_eq(ploop_queue_submit(rig.queue, &pio, 1), -EROFS);
-    ploop_pio_put(pio);
     ploop_pio_prep_bat_write(pio, 0, 1);
     ck_assert_int_eq(ploop_queue_submit(rig.queue, &pio, 1), -EROFS);
+    ploop_pio_put(pio);
     ck_assert_int_eq(ploop_bat_page_write(rig.dev, 0), -EROFS);
     ck_assert_int_eq(ploop_bat_set_delay(rig.dev, 0, 0), -EROFS);
     ck_assert_int_eq(ploop_dev_flush(rig.dev), 0);
