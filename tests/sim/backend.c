@@ -12,7 +12,7 @@ enum { STACK_MAX = 128 << 10 };
 
 static const char *op_name(uint32_t op)
 {
-    static const char *const names[] = { "?", "read", "write", "sync", "allocate", "punch", "truncate" };
+    static const char *const names[] = {"?", "read", "write", "sync", "allocate", "punch", "truncate"};
     return names[op <= PLOOP_IO_TRUNCATE ? op : 0];
 }
 
@@ -101,7 +101,8 @@ static void check_shape(const struct backend *backend, const struct ploop_io *io
     if (length != io->length || !length)
         violation("contract", "%s: the iov holds %" PRIu64 " bytes, length is %" PRIu64, op_name(io->op), length, io->length);
     if (backend->max_transfer && io->length > backend->max_transfer)
-        violation("contract", "%s of %" PRIu64 " bytes, max_transfer is %" PRIu64, op_name(io->op), io->length, backend->max_transfer);
+        violation("contract", "%s of %" PRIu64 " bytes, max_transfer is %" PRIu64, op_name(io->op), io->length,
+                  backend->max_transfer);
     if (io->offset % backend->alignment || io->length % backend->alignment)
         violation("contract", "%s at %" PRIu64 "+%" PRIu64 " not aligned to %" PRIu32, op_name(io->op), io->offset, io->length,
                   backend->alignment);
@@ -207,7 +208,8 @@ static int64_t execute_read(struct backend *backend, struct ploop_io *io, uint64
 static bool nth_fails(struct backend *backend)
 {
     backend->calls++;
-    return backend->fail_at && (backend->calls == backend->fail_at || (backend->fail_persistent && backend->calls > backend->fail_at));
+    return backend->fail_at &&
+           (backend->calls == backend->fail_at || (backend->fail_persistent && backend->calls > backend->fail_at));
 }
 
 static int injected_error(struct backend *backend, const struct request *request)
@@ -298,7 +300,8 @@ static void execute(struct backend *backend, struct request *request)
             execute_failing(backend, request);
     } else {
         execute_op(backend, request, nth);
-        if (request->result == -ENOSPC || (request->result == 0 && (request->io->op == PLOOP_IO_READ || request->io->op == PLOOP_IO_WRITE)))
+        if (request->result == -ENOSPC ||
+            (request->result == 0 && (request->io->op == PLOOP_IO_READ || request->io->op == PLOOP_IO_WRITE)))
             backend->errors++;
     }
     happened(backend);
@@ -358,8 +361,10 @@ bool backend_step(struct backend *backend)
 
 void backend_pending(struct backend *backend, backend_pending_fn *fn, void *context)
 {
-    static const enum disk_kind kinds[] = { [PLOOP_IO_WRITE] = DISK_WRITE, [PLOOP_IO_ALLOCATE] = DISK_ALLOCATE,
-                                            [PLOOP_IO_PUNCH] = DISK_PUNCH, [PLOOP_IO_TRUNCATE] = DISK_RESIZE };
+    static const enum disk_kind kinds[] = {[PLOOP_IO_WRITE] = DISK_WRITE,
+                                           [PLOOP_IO_ALLOCATE] = DISK_ALLOCATE,
+                                           [PLOOP_IO_PUNCH] = DISK_PUNCH,
+                                           [PLOOP_IO_TRUNCATE] = DISK_RESIZE};
     for (unsigned i = 0; i < backend->in_flight; i++) {
         struct request *request = &backend->requests[i];
         struct ploop_io *io = request->io;

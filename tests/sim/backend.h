@@ -25,10 +25,10 @@ enum { BACKEND_REQUESTS = 256 };
 
 struct request {
     struct ploop_io *io;
-    uint64_t order;      /* of submission */
-    uint64_t submitted;  /* when */
-    uint64_t sum;        /* of the memory to be written */
-    uint64_t seq;        /* of the disk's operation, 0 if none */
+    uint64_t order;     /* of submission */
+    uint64_t submitted; /* when */
+    uint64_t sum;       /* of the memory to be written */
+    uint64_t seq;       /* of the disk's operation, 0 if none */
     int64_t result;
     bool executed;
 };
@@ -36,7 +36,7 @@ struct request {
 struct backend {
     struct disk *disk;
     struct rng *rng;
-    uint64_t now; /* counts events */
+    uint64_t now;                              /* counts events */
     struct request requests[BACKEND_REQUESTS]; /* the first in_flight of them, in no order */
     unsigned in_flight;
     uint64_t bat_end;    /* bytes: the BAT area, up to a sector */
@@ -44,8 +44,8 @@ struct backend {
     uint32_t capabilities, alignment;
     uint64_t max_transfer;
     unsigned inline_permille;
-    bool fifo;  /* the oldest request first */
-    bool quick; /* executed and completed at once, at the next chance */
+    bool fifo;                    /* the oldest request first */
+    bool quick;                   /* executed and completed at once, at the next chance */
     unsigned chance[FAULT_COUNT]; /* permille */
     bool quiet;                   /* no new faults */
 
@@ -60,7 +60,7 @@ struct backend {
     unsigned guest_zeroes; /* in flight */
     uint64_t idle_waits;
     const char *stack; /* where a run's stack begins */
-    uint64_t errors;      /* injected in this session: a request may fail */
+    uint64_t errors;   /* injected in this session: a request may fail */
     uint64_t sync_errors;
     void (*event)(void *context); /* after each step */
     void (*fault)(void *context, enum fault fault);

@@ -44,4 +44,3 @@ void clock_disturb(struct sim_clock *clock, struct rng *rng)
     else
         clock->now_ns -= rng_below(rng, clock->now_ns / 2);
 }
-

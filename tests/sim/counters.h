@@ -36,7 +36,21 @@ enum fault {
     FAULT_COUNT
 };
 
-enum rule { RULE_R1, RULE_R2, RULE_R3, RULE_R4, RULE_R5, RULE_R6, RULE_R7, RULE_R11, RULE_R14, RULE_R15, RULE_R16, RULE_R17, RULE_COUNT };
+enum rule {
+    RULE_R1,
+    RULE_R2,
+    RULE_R3,
+    RULE_R4,
+    RULE_R5,
+    RULE_R6,
+    RULE_R7,
+    RULE_R11,
+    RULE_R14,
+    RULE_R15,
+    RULE_R16,
+    RULE_R17,
+    RULE_COUNT
+};
 
 enum page_state {
     STATE_CLEAN,

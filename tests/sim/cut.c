@@ -27,7 +27,7 @@ struct taking {
 static void append_in_flight(void *context, enum disk_kind kind, uint64_t offset, uint64_t length, const uint8_t *data)
 {
     struct taking *taking = context;
-    struct disk_op op = { .seq = taking->seq++, .kind = kind, .offset = offset, .length = length };
+    struct disk_op op = {.seq = taking->seq++, .kind = kind, .offset = offset, .length = length};
     append(taking->cut, &op);
     if (data) {
         struct disk_op *copy = &taking->cut->ops[taking->cut->op_count - 1];
@@ -46,7 +46,7 @@ struct cut *cut_take(struct backend *backend, const struct model *model, struct 
     disk_state_copy(&cut->durable, &disk->durable);
     for (uint64_t i = 0; i < disk->op_count; i++)
         append(cut, &disk->ops[i]);
-    struct taking taking = { cut, disk->next_seq };
+    struct taking taking = {cut, disk->next_seq};
     backend_pending(backend, append_in_flight, &taking);
     snapshot_take(&cut->snapshot, model);
     return cut;
@@ -126,7 +126,7 @@ static void random_fates(struct cut *cut, enum fate *fates)
 void cut_disks(struct cut *cut, cut_fn *fn, void *context)
 {
     enum fate *fates = sim_alloc((cut->op_count + 1) * sizeof(*fates));
-    struct seen seen = { .count = 0 };
+    struct seen seen = {.count = 0};
     char name[96];
     for (int all = 1; all >= 0; all--) {
         for (uint64_t i = 0; i < cut->op_count; i++)
@@ -142,9 +142,9 @@ void cut_disks(struct cut *cut, cut_fn *fn, void *context)
         for (uint64_t i = 0; i < cut->op_count; i++)
             fates[i] = (i == one) == keep ? KEPT : DROPPED;
         const struct disk_op *op = &cut->ops[one];
-        static const char *const kinds[] = { "?", "write", "punch", "resize", "allocate" };
-        snprintf(name, sizeof(name), "cut at event %" PRIu64 ", only the %s of %" PRIu64 "+%" PRIu64 " %s", cut->at, kinds[op->kind],
-                 op->offset, op->length, keep ? "kept" : "dropped");
+        static const char *const kinds[] = {"?", "write", "punch", "resize", "allocate"};
+        snprintf(name, sizeof(name), "cut at event %" PRIu64 ", only the %s of %" PRIu64 "+%" PRIu64 " %s", cut->at,
+                 kinds[op->kind], op->offset, op->length, keep ? "kept" : "dropped");
         hand_out(cut, fates, &seen, fn, context, name);
     }
     for (int k = 0; k < CUT_RANDOM && cut->op_count; k++) {

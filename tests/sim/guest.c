@@ -10,7 +10,7 @@
 
 static const char *kind_name(enum guest_kind kind)
 {
-    static const char *const names[] = { "?", "read", "write", "zeroes", "discard", "flush", "bat_write" };
+    static const char *const names[] = {"?", "read", "write", "zeroes", "discard", "flush", "bat_write"};
     return names[kind];
 }
 
@@ -59,8 +59,8 @@ static void check_result(const struct guest_op *op, int result)
         return;
     if (sim->backend.errors || sim->aborting || sim->expect_errors)
         return;
-    violation("R14", "%s of sectors %" PRIu64 "+%" PRIu64 " fails with %d although nothing went wrong", kind_name(op->kind), op->first,
-              op->count, result);
+    violation("R14", "%s of sectors %" PRIu64 "+%" PRIu64 " fails with %d although nothing went wrong", kind_name(op->kind),
+              op->first, op->count, result);
 }
 
 static void read_done(struct guest_op *op, uint64_t now)
@@ -91,8 +91,8 @@ static void guest_done(ploop_pio *pio, int result, void *user_data)
     if (!op->submitted || op->pio != pio)
         violation("R14", "a request completes that is not in flight, or twice");
     uint64_t now = ++sim->backend.now;
-    trace("  [%" PRIu64 "] request %" PRIu64 " (%s %" PRIu64 "+%" PRIu64 ") -> %d", now, op->id, kind_name(op->kind), op->first, op->count,
-          result);
+    trace("  [%" PRIu64 "] request %" PRIu64 " (%s %" PRIu64 "+%" PRIu64 ") -> %d", now, op->id, kind_name(op->kind), op->first,
+          op->count, result);
     check_result(op, result);
     op->submitted = false;
     sim->outstanding--;
@@ -212,8 +212,8 @@ void guest_submit(struct sim *sim, struct guest_op **ops, uint32_t count)
         sim->backend.guest_zeroes += op->kind == GUEST_ZEROES;
         counters->requests++;
         sim->discards += op->kind == GUEST_DISCARD;
-        trace("  [%" PRIu64 "] request %" PRIu64 ": %s %" PRIu64 "+%" PRIu64 " flags %" PRIu32, op->submit, op->id, kind_name(op->kind),
-              op->first, op->count, op->flags);
+        trace("  [%" PRIu64 "] request %" PRIu64 ": %s %" PRIu64 "+%" PRIu64 " flags %" PRIu32, op->submit, op->id,
+              kind_name(op->kind), op->first, op->count, op->flags);
     }
     note_oldest_read(sim);
     int taken = ploop_queue_submit(sim->queue, pios, count);
@@ -260,7 +260,7 @@ static void random_range(struct sim *sim, uint64_t *first, uint64_t *count)
 /* Over the whole disk: more clusters than the library has parts for. */
 static struct guest_op *prepare_wide(struct sim *sim)
 {
-    static const enum guest_kind kinds[] = { GUEST_READ, GUEST_ZEROES, GUEST_ZEROES, GUEST_DISCARD };
+    static const enum guest_kind kinds[] = {GUEST_READ, GUEST_ZEROES, GUEST_ZEROES, GUEST_DISCARD};
     enum guest_kind kind = kinds[rng_below(&sim->rng, 4)];
     uint32_t flags = kind == GUEST_ZEROES && rng_permille(&sim->rng, 700) ? PLOOP_PIO_FUA : 0;
     return guest_prepare(sim, kind, 0, sim->image.disk_sectors, flags);

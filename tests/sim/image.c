@@ -60,7 +60,7 @@ static void lay_out(struct image *image, uint64_t extra)
 
 void image_random(struct image *image, struct rng *rng)
 {
-    static const uint32_t clusters[] = { 1, 1, 2, 2, 4, 8, 8, 3 };
+    static const uint32_t clusters[] = {1, 1, 2, 2, 4, 8, 8, 3};
     memset(image, 0, sizeof(*image));
     image->v1 = rng_permille(rng, 500);
     image->cluster_sectors = clusters[rng_below(rng, sizeof(clusters) / sizeof(clusters[0]))];

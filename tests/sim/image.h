@@ -24,11 +24,11 @@ struct image {
     uint32_t cluster_sectors;
     uint32_t entries;
     uint64_t disk_sectors;
-    uint64_t data_off;  /* sectors */
-    uint64_t bat_end;   /* bytes, up to a sector */
+    uint64_t data_off;             /* sectors */
+    uint64_t bat_end;              /* bytes, up to a sector */
     uint32_t host_clusters, leaks; /* to begin with; leaks of them are nobody's and full of old bytes */
     uint32_t mapped;
-    uint64_t tail; /* bytes after the last whole cluster */
+    uint64_t tail;   /* bytes after the last whole cluster */
     bool closed_ext; /* in_use 0x312e3276 */
     struct run_of_clusters runs[IMAGE_RUNS_MAX];
     uint32_t run_count;

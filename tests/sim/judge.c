@@ -83,7 +83,7 @@ static void scene_read(struct scene *scene, uint8_t *content)
 
 static void judge_content(struct scene *scene, const struct snapshot *snapshot, bool settled)
 {
-    struct judgement judgement = { .snapshot = snapshot, .model = scene->model, .settled = settled, .disk = scene->name };
+    struct judgement judgement = {.snapshot = snapshot, .model = scene->model, .settled = settled, .disk = scene->name};
     judgement.found = sim_alloc(snapshot->sectors * sizeof(*judgement.found));
     for (uint32_t i = 0; i < scene->image->hot_count; i++) {
         for (uint32_t s = 0; s < scene->image->cluster_sectors; s++) {
@@ -108,10 +108,11 @@ static void compare(struct scene *scene, ploop_dev *dev, const char *when)
         uint8_t *bytes = sim_alloc(length);
         int64_t got = ploop_dev_pread(dev, bytes, length, offset);
         if (got != (int64_t)length)
-            violation("recovery", "%s: %s: reading guest bytes %" PRIu64 "+%" PRIu64 " gives %" PRId64, scene->name, when, offset, length, got);
+            violation("recovery", "%s: %s: reading guest bytes %" PRIu64 "+%" PRIu64 " gives %" PRId64, scene->name, when, offset,
+                      length, got);
         if (memcmp(bytes, scene->content + at, length))
-            violation("recovery", "%s: %s: the device reads guest bytes %" PRIu64 "+%" PRIu64 " otherwise than the oracle", scene->name, when,
-                      offset, length);
+            violation("recovery", "%s: %s: the device reads guest bytes %" PRIu64 "+%" PRIu64 " otherwise than the oracle",
+                      scene->name, when, offset, length);
         sim_free(bytes);
         at += stored;
     }
@@ -165,10 +166,10 @@ static void go_on(struct scene *scene, const struct disk_state *state, bool uncl
     memfile_close(&memfile);
 }
 
-void judge_disk(const struct image *image, const struct model *model, const struct snapshot *snapshot, const struct disk_state *state,
-                const char *name)
+void judge_disk(const struct image *image, const struct model *model, const struct snapshot *snapshot,
+                const struct disk_state *state, const char *name)
 {
-    struct scene scene = { .image = image, .model = model, .name = name };
+    struct scene scene = {.image = image, .model = model, .name = name};
     bool failing = alloc_pause();
     counters->disks++;
     scene_open(&scene, state);
@@ -197,7 +198,7 @@ static void judge_one(void *context, const struct disk_state *state, const char 
 void judge_cuts(struct sim *sim)
 {
     while (sim->cuts) {
-        struct judging judging = { sim, sim->cuts };
+        struct judging judging = {sim, sim->cuts};
         sim->cuts = judging.cut->next;
         counters->cuts++;
         cut_disks(judging.cut, judge_one, &judging);
@@ -207,7 +208,7 @@ void judge_cuts(struct sim *sim)
 
 void judge_closed(struct sim *sim)
 {
-    struct scene scene = { .image = &sim->image, .model = &sim->model, .name = "after a clean close" };
+    struct scene scene = {.image = &sim->image, .model = &sim->model, .name = "after a clean close"};
     bool failing = alloc_pause();
     scene_open(&scene, &sim->disk.durable);
     scene_check(&scene, true);

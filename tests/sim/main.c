@@ -34,7 +34,8 @@ static const char usage[] =
     "sim [--seed N] [--runs N] [--cuts N] [--seconds N] [--jobs N]   random runs, until the first of the three bounds\n"
     "    [--steps N] [--cut-permille N] [--skip LIST]                what a run is; a replay line names them\n"
     "    [--shrink]                                                 make the failing run of that seed shorter\n"
-    "    [--scenario NAME|all] [--exhaustive]                       the fixed scenarios, cut after every event; or with the Nth call failing\n"
+    "    [--scenario NAME|all] [--exhaustive]                       the fixed scenarios, cut after every event; or with the Nth "
+    "call failing\n"
     "    [--coverage]                                               fail if something reachable never happened\n"
     "    [-v]                                                       tell every event\n";
 
@@ -50,7 +51,7 @@ static void work(const struct options *options, uint32_t worker, uint64_t starte
 {
     char line[4096];
     for (uint64_t run = worker;; run += options->jobs) {
-        struct workload workload = { options->seed + run, options->steps, options->cut_permille, NULL };
+        struct workload workload = {options->seed + run, options->steps, options->cut_permille, NULL};
         if (options->runs && run >= options->runs)
             break;
         if (options->cuts && counters->cuts * options->jobs >= options->cuts)
@@ -69,7 +70,8 @@ static void work(const struct options *options, uint32_t worker, uint64_t starte
 
 static int run_jobs(const struct options *options)
 {
-    struct counters *shared = mmap(NULL, options->jobs * sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct counters *shared =
+        mmap(NULL, options->jobs * sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)
         give_up("no shared memory");
     uint64_t started = seconds_now();
@@ -98,7 +100,7 @@ static int run_jobs(const struct options *options)
             code = WEXITSTATUS(status);
         }
     }
-    struct counters all = { 0 };
+    struct counters all = {0};
     for (uint32_t i = 0; i < options->jobs; i++)
         counters_add(&all, &shared[i]);
     printf("seeds from %" PRIu64 ", %" PRIu64 " seconds\n", options->seed, seconds_now() - started);
@@ -116,7 +118,7 @@ static int run_jobs(const struct options *options)
 static int run_one(const struct options *options)
 {
     bool *skip = sim_alloc(options->steps * sizeof(bool));
-    struct workload workload = { options->seed, options->steps, options->cut_permille, skip };
+    struct workload workload = {options->seed, options->steps, options->cut_permille, skip};
     char line[4096];
     if (options->skip && parse_skip(options->skip, skip, options->steps))
         give_up("--skip wants a list such as 3-7,9");
@@ -133,29 +135,64 @@ static int run_one(const struct options *options)
 static void parse(int argc, char **argv, struct options *options)
 {
     static const struct option names[] = {
-        { "seed", required_argument, NULL, 's' },     { "runs", required_argument, NULL, 'r' },     { "cuts", required_argument, NULL, 'c' },
-        { "seconds", required_argument, NULL, 't' },  { "jobs", required_argument, NULL, 'j' },     { "steps", required_argument, NULL, 'n' },
-        { "skip", required_argument, NULL, 'k' },     { "scenario", required_argument, NULL, 'o' }, { "shrink", no_argument, NULL, 'h' },
-        { "exhaustive", no_argument, NULL, 'x' },     { "coverage", no_argument, NULL, 'g' },       { "cut-permille", required_argument, NULL, 'p' },
-        { NULL, 0, NULL, 0 },
+        {"seed", required_argument, NULL, 's'},
+        {"runs", required_argument, NULL, 'r'},
+        {"cuts", required_argument, NULL, 'c'},
+        {"seconds", required_argument, NULL, 't'},
+        {"jobs", required_argument, NULL, 'j'},
+        {"steps", required_argument, NULL, 'n'},
+        {"skip", required_argument, NULL, 'k'},
+        {"scenario", required_argument, NULL, 'o'},
+        {"shrink", no_argument, NULL, 'h'},
+        {"exhaustive", no_argument, NULL, 'x'},
+        {"coverage", no_argument, NULL, 'g'},
+        {"cut-permille", required_argument, NULL, 'p'},
+        {NULL, 0, NULL, 0},
     };
     for (int option; (option = getopt_long(argc, argv, "v", names, NULL)) != -1;) {
         uint64_t number = optarg ? strtoull(optarg, NULL, 0) : 0;
         switch (option) {
-        case 's': options->seed = number; break;
-        case 'r': options->runs = number; break;
-        case 'c': options->cuts = number; break;
-        case 't': options->seconds = number; break;
-        case 'j': options->jobs = (uint32_t)number; break;
-        case 'n': options->steps = (uint32_t)number; break;
-        case 'p': options->cut_permille = (uint32_t)number; break;
-        case 'k': options->skip = optarg; break;
-        case 'o': options->scenario = optarg; break;
-        case 'h': options->shrink = true; break;
-        case 'x': options->exhaustive = true; break;
-        case 'g': options->coverage = true; break;
-        case 'v': report_verbose++; break;
-        default: give_up("%s", usage);
+        case 's':
+            options->seed = number;
+            break;
+        case 'r':
+            options->runs = number;
+            break;
+        case 'c':
+            options->cuts = number;
+            break;
+        case 't':
+            options->seconds = number;
+            break;
+        case 'j':
+            options->jobs = (uint32_t)number;
+            break;
+        case 'n':
+            options->steps = (uint32_t)number;
+            break;
+        case 'p':
+            options->cut_permille = (uint32_t)number;
+            break;
+        case 'k':
+            options->skip = optarg;
+            break;
+        case 'o':
+            options->scenario = optarg;
+            break;
+        case 'h':
+            options->shrink = true;
+            break;
+        case 'x':
+            options->exhaustive = true;
+            break;
+        case 'g':
+            options->coverage = true;
+            break;
+        case 'v':
+            report_verbose++;
+            break;
+        default:
+            give_up("%s", usage);
         }
     }
     if (optind != argc || !options->jobs || options->jobs > JOBS_MAX)
@@ -164,7 +201,7 @@ static void parse(int argc, char **argv, struct options *options)
 
 int main(int argc, char **argv)
 {
-    struct options options = { .seed = 1, .jobs = 1, .steps = STEPS_DEFAULT, .cut_permille = CUT_PERMILLE_DEFAULT };
+    struct options options = {.seed = 1, .jobs = 1, .steps = STEPS_DEFAULT, .cut_permille = CUT_PERMILLE_DEFAULT};
     parse(argc, argv, &options);
     report_crashes();
     mallopt(M_MMAP_THRESHOLD, 1 << 30); /* devices are opened and closed by the hundred thousand: keep their memory */

@@ -25,7 +25,8 @@ static int64_t transfer(struct memfile *memfile, struct ploop_io *io)
         uint64_t length = io->iov[i].iov_len;
         if (io->op == PLOOP_IO_WRITE) {
             if (at + length > state->size)
-                violation("contract", "a write past the end of the file: %llu+%llu", (unsigned long long)at, (unsigned long long)length);
+                violation("contract", "a write past the end of the file: %llu+%llu", (unsigned long long)at,
+                          (unsigned long long)length);
             memcpy(state->bytes + at, io->iov[i].iov_base, length);
         } else {
             length = at >= state->size ? 0 : length < state->size - at ? length : state->size - at;
@@ -41,7 +42,7 @@ static int submit(void *context, struct ploop_io *io)
 {
     struct memfile *memfile = context;
     int64_t result = 0;
-    struct disk_op op = { .seq = memfile->next_seq++, .offset = io->offset, .length = io->length };
+    struct disk_op op = {.seq = memfile->next_seq++, .offset = io->offset, .length = io->length};
     switch (io->op) {
     case PLOOP_IO_READ:
     case PLOOP_IO_WRITE:
@@ -67,7 +68,7 @@ static int wait_for(void *context, uint32_t queue, uint64_t timeout_ns)
 
 void memfile_open(struct memfile *memfile, const struct disk_state *state)
 {
-    struct ploop_io_ops ops = { .size = sizeof(ops), .get_info = get_info, .submit = submit, .wait = wait_for };
+    struct ploop_io_ops ops = {.size = sizeof(ops), .get_info = get_info, .submit = submit, .wait = wait_for};
     disk_state_copy(&memfile->state, state);
     memfile->next_seq = UINT64_MAX / 2;
     if (ploop_file_create(&ops, memfile, &memfile->file))

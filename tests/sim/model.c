@@ -20,7 +20,7 @@ void content_fill(uint8_t *bytes, uint64_t sector, uint64_t version)
         return;
     }
     for (uint64_t record = 0; record < RECORDS; record++) {
-        uint64_t words[RECORD_WORDS] = { CONTENT_MAGIC, sector, version, record };
+        uint64_t words[RECORD_WORDS] = {CONTENT_MAGIC, sector, version, record};
         memcpy(bytes + record * sizeof(words), words, sizeof(words));
     }
 }
@@ -137,7 +137,8 @@ static struct version *add(struct sector *sector)
     return version;
 }
 
-void model_submit(struct model *model, uint64_t first, uint64_t count, uint64_t id, uint64_t content, uint64_t now, uint64_t preflush)
+void model_submit(struct model *model, uint64_t first, uint64_t count, uint64_t id, uint64_t content, uint64_t now,
+                  uint64_t preflush)
 {
     for (uint64_t at = first; at < first + count; at++) {
         struct sector *sector = model_sector(model, at);
@@ -172,7 +173,8 @@ void model_refused(struct model *model, uint64_t first, uint64_t count, uint64_t
     }
 }
 
-void model_done(struct model *model, uint64_t first, uint64_t count, uint64_t id, uint64_t now, int result, bool durable, bool maybe)
+void model_done(struct model *model, uint64_t first, uint64_t count, uint64_t id, uint64_t now, int result, bool durable,
+                bool maybe)
 {
     for (uint64_t at = first; at < first + count; at++) {
         struct sector *sector = model_sector(model, at);
@@ -202,9 +204,9 @@ static void print_versions(const struct version *versions, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
         const struct version *version = &versions[i];
-        printf("    version %" PRIu64 " (request %" PRIu64 ") submitted %" PRIu64 "%s %" PRIu64 "%s%s%s\n", version->content, version->id,
-               version->submit, version->done ? ", completed" : ", in flight", version->complete, version->failed ? ", failed" : "",
-               version->durable ? ", durable" : "", version->limbo ? ", in limbo" : "");
+        printf("    version %" PRIu64 " (request %" PRIu64 ") submitted %" PRIu64 "%s %" PRIu64 "%s%s%s\n", version->content,
+               version->id, version->submit, version->done ? ", completed" : ", in flight", version->complete,
+               version->failed ? ", failed" : "", version->durable ? ", durable" : "", version->limbo ? ", in limbo" : "");
     }
 }
 
@@ -214,8 +216,8 @@ static uint64_t named_content(const uint8_t *bytes, uint64_t guest_sector, const
     uint64_t content, other;
     switch (content_read(bytes, guest_sector, &content, &other)) {
     case CONTENT_FOREIGN:
-        violation("F1", "%s: guest sector %" PRIu64 " shows another's bytes: sector %" PRIu64 " version %" PRIu64, who, guest_sector, other,
-                  content);
+        violation("F1", "%s: guest sector %" PRIu64 " shows another's bytes: sector %" PRIu64 " version %" PRIu64, who,
+                  guest_sector, other, content);
     case CONTENT_MIXED:
         violation("F1", "%s: guest sector %" PRIu64 " shows a mix inside the sector, version %" PRIu64, who, guest_sector, content);
     case CONTENT_GARBAGE:
@@ -244,13 +246,15 @@ void model_read(struct model *model, uint64_t guest_sector, const uint8_t *bytes
     if (!shown) {
         printf("guest sector %" PRIu64 " at %" PRIu64 ", read submitted at %" PRIu64 ":\n", guest_sector, now, submitted);
         print_versions(sector->versions, sector->count);
-        violation("read", "%s: guest sector %" PRIu64 " shows version %" PRIu64 ", which is not current", who, guest_sector, content);
+        violation("read", "%s: guest sector %" PRIu64 " shows version %" PRIu64 ", which is not current", who, guest_sector,
+                  content);
     }
     if (same > 1 || !shown->done || shown->complete >= submitted)
         return;
     for (uint32_t i = 0; i < sector->count; i++) {
         struct version *version = &sector->versions[i];
-        if (version != shown && version->done && version->complete < submitted && !before(version, shown) && !before(shown, version))
+        if (version != shown && version->done && version->complete < submitted && !before(version, shown) &&
+            !before(shown, version))
             version->settled_by = shown->id;
     }
 }
@@ -362,11 +366,13 @@ void judge_order(struct judgement *judgement)
             fine = version->content == judgement->found[at];
             for (uint32_t k = snapshot->first[at]; k < snapshot->first[at + 1] && fine; k++) {
                 const struct version *later = &snapshot->versions[k];
-                fine = !(later->done && !later->failed && !later->limbo && later->complete < judgement->preflush && before(version, later));
+                fine = !(later->done && !later->failed && !later->limbo && later->complete < judgement->preflush &&
+                         before(version, later));
             }
         }
         if (!fine)
-            violation("R4", "%s: a PREFLUSH write of %" PRIu64 " is there, and sector %" PRIu64 " of the model, completed before, is not",
+            violation("R4",
+                      "%s: a PREFLUSH write of %" PRIu64 " is there, and sector %" PRIu64 " of the model, completed before, is not",
                       judgement->disk, judgement->preflush, at);
     }
 }

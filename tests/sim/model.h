@@ -19,8 +19,8 @@
 #include <stdint.h>
 
 struct version {
-    uint64_t id;       /* of the request */
-    uint64_t content;  /* what the sector says: 0 for zeros */
+    uint64_t id;      /* of the request */
+    uint64_t content; /* what the sector says: 0 for zeros */
     uint64_t submit, complete;
     uint64_t settled_by; /* the version that a read showed after this one */
     uint64_t preflush;   /* when a PREFLUSH write was submitted; else 0 */
@@ -66,14 +66,17 @@ int content_read(const uint8_t *bytes, uint64_t sector, uint64_t *version, uint6
 struct sector *model_sector(const struct model *model, uint64_t guest_sector);
 
 /* A request changes [first, first + count): `content` 0 for zeros. */
-void model_submit(struct model *model, uint64_t first, uint64_t count, uint64_t id, uint64_t content, uint64_t now, uint64_t preflush);
+void model_submit(struct model *model, uint64_t first, uint64_t count, uint64_t id, uint64_t content, uint64_t now,
+                  uint64_t preflush);
 void model_refused(struct model *model, uint64_t first, uint64_t count, uint64_t id);
 /* `maybe`: it succeeded, but may have done nothing to these. */
-void model_done(struct model *model, uint64_t first, uint64_t count, uint64_t id, uint64_t now, int result, bool durable, bool maybe);
+void model_done(struct model *model, uint64_t first, uint64_t count, uint64_t id, uint64_t now, int result, bool durable,
+                bool maybe);
 void model_flushed(struct model *model, uint64_t submitted);
 
 /* A read of one sector, submitted and completed then; ends the run if what it shows is wrong. */
-void model_read(struct model *model, uint64_t guest_sector, const uint8_t *bytes, uint64_t submitted, uint64_t now, const char *who);
+void model_read(struct model *model, uint64_t guest_sector, const uint8_t *bytes, uint64_t submitted, uint64_t now,
+                const char *who);
 
 /* The device is open again and reads show these bytes: after a cut, `durable`; after a crash with operations lost, not. */
 void model_restart(struct model *model, uint64_t guest_sector, const uint8_t *bytes, uint64_t now, bool durable, bool limbo);

@@ -32,7 +32,7 @@ static void on_signal(int number)
 
 void report_crashes(void)
 {
-    static const int numbers[] = { SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGALRM };
+    static const int numbers[] = {SIGABRT, SIGSEGV, SIGBUS, SIGFPE, SIGALRM};
     for (unsigned i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         signal(numbers[i], on_signal);
 }

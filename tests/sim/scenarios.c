@@ -221,21 +221,21 @@ static const struct scenario {
     const char *name;
     void (*play)(struct sim *sim);
 } scenarios[] = {
-    { "allocate-flush", allocate_flush },
-    { "overwrite-fua", overwrite_fua },
-    { "fua-over-dirty-entry", fua_over_dirty_entry },
-    { "fua-over-absent-entry", fua_over_absent_entry },
-    { "discard-rewrite", discard_rewrite },
-    { "reuse-when-full", reuse_when_full },
-    { "pages-by-deadline", pages_by_deadline },
-    { "dirty-under-writeback", dirty_under_writeback },
-    { "header-close", header_close },
-    { "recover", recover },
-    { "preflush", preflush },
-    { "joined-first-write", joined_first_write },
-    { "suspend-resume", suspend_resume },
-    { "zeroes", zeroes },
-    { "inline-storm", inline_storm },
+    {"allocate-flush", allocate_flush},
+    {"overwrite-fua", overwrite_fua},
+    {"fua-over-dirty-entry", fua_over_dirty_entry},
+    {"fua-over-absent-entry", fua_over_absent_entry},
+    {"discard-rewrite", discard_rewrite},
+    {"reuse-when-full", reuse_when_full},
+    {"pages-by-deadline", pages_by_deadline},
+    {"dirty-under-writeback", dirty_under_writeback},
+    {"header-close", header_close},
+    {"recover", recover},
+    {"preflush", preflush},
+    {"joined-first-write", joined_first_write},
+    {"suspend-resume", suspend_resume},
+    {"zeroes", zeroes},
+    {"inline-storm", inline_storm},
 };
 
 enum { SCENARIO_COUNT = sizeof(scenarios) / sizeof(scenarios[0]) };
@@ -306,8 +306,13 @@ static void play_cuts(const struct scenario *scenario)
 {
     char line[160];
     for (unsigned variant = 0; variant < 32; variant++) {
-        struct playing playing = { .scenario = scenario, .odd_v1 = variant & 1, .fua = variant & 2, .mapped = variant & 4 ? 5 : 0,
-                                   .inline_permille = variant & 8 ? 1000 : 0, .seed = variant & 16 ? variant : 0, .cut_permille = 1000 };
+        struct playing playing = {.scenario = scenario,
+                                  .odd_v1 = variant & 1,
+                                  .fua = variant & 2,
+                                  .mapped = variant & 4 ? 5 : 0,
+                                  .inline_permille = variant & 8 ? 1000 : 0,
+                                  .seed = variant & 16 ? variant : 0,
+                                  .cut_permille = 1000};
         snprintf(line, sizeof(line), "sim --scenario %s (variant %u)", scenario->name, variant);
         report_set_replay(line);
         trace("%s", line);
@@ -323,10 +328,16 @@ static uint64_t play_failing(const struct scenario *scenario, int error, bool pe
     for (unsigned variant = 0; variant < 4; variant++) {
         bool untouched = false;
         for (uint64_t n = 1; !untouched; n++) {
-            struct playing playing = { .scenario = scenario, .odd_v1 = variant & 1, .mapped = variant & 2 ? 5 : 0, .fail_at = n,
-                                       .persistent = persistent, .memory = memory, .error = error };
-            snprintf(line, sizeof(line), "sim --scenario %s --exhaustive (variant %u, %s %" PRIu64 "%s: %s)", scenario->name, variant,
-                     memory ? "allocation" : "call", n, persistent ? " and later" : "", error ? strerror(-error) : "short transfer");
+            struct playing playing = {.scenario = scenario,
+                                      .odd_v1 = variant & 1,
+                                      .mapped = variant & 2 ? 5 : 0,
+                                      .fail_at = n,
+                                      .persistent = persistent,
+                                      .memory = memory,
+                                      .error = error};
+            snprintf(line, sizeof(line), "sim --scenario %s --exhaustive (variant %u, %s %" PRIu64 "%s: %s)", scenario->name,
+                     variant, memory ? "allocation" : "call", n, persistent ? " and later" : "",
+                     error ? strerror(-error) : "short transfer");
             report_set_replay(line);
             trace("%s", line);
             alarm(60);
@@ -339,7 +350,7 @@ static uint64_t play_failing(const struct scenario *scenario, int error, bool pe
 
 int scenarios_run(const char *name, bool exhaustive)
 {
-    static const int errors[] = { -EIO, -ENOSPC, 0 };
+    static const int errors[] = {-EIO, -ENOSPC, 0};
     bool any = false;
     for (unsigned i = 0; i < SCENARIO_COUNT; i++) {
         const struct scenario *scenario = &scenarios[i];
@@ -357,8 +368,8 @@ int scenarios_run(const char *name, bool exhaustive)
             play_cuts(scenario);
             runs = 32;
         }
-        printf("%-24s %6" PRIu64 " runs, %6" PRIu64 " cuts, %7" PRIu64 " disks judged\n", scenario->name, runs, counters->cuts - cuts,
-               counters->disks - disks);
+        printf("%-24s %6" PRIu64 " runs, %6" PRIu64 " cuts, %7" PRIu64 " disks judged\n", scenario->name, runs,
+               counters->cuts - cuts, counters->disks - disks);
     }
     if (!any) {
         printf("no scenario %s; there are:", name);

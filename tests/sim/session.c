@@ -112,7 +112,7 @@ static void adopt(struct sim *sim, bool durable, bool limbo)
 {
     bool failing = alloc_pause();
     struct oracle oracle;
-    struct oracle_memory memory = { sim->disk.current.bytes, sim->disk.current.size };
+    struct oracle_memory memory = {sim->disk.current.bytes, sim->disk.current.size};
     char message[160];
     uint64_t bytes = (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
     uint8_t *cluster = sim_alloc(bytes);
@@ -205,7 +205,7 @@ void session_run(struct sim *sim)
 
 static unsigned parked(struct sim *sim)
 {
-    struct ploop_dev_info info = { .size = sizeof(info) };
+    struct ploop_dev_info info = {.size = sizeof(info)};
     if (ploop_dev_info(sim->dev, &info))
         violation("contract", "ploop_dev_info fails");
     return (unsigned)info.requests_parked;
@@ -227,8 +227,10 @@ void session_drain(struct sim *sim)
     if (sim->outstanding && !sim->suspended && sim->outstanding > parked(sim)) {
         for (unsigned i = 0; i < GUEST_OPS; i++)
             if (sim->ops[i].submitted)
-                printf("  request %" PRIu64 ": kind %d, flags %" PRIu32 ", sectors %" PRIu64 "+%" PRIu64 ", submitted at %" PRIu64 "\n",
-                       sim->ops[i].id, sim->ops[i].kind, sim->ops[i].flags, sim->ops[i].first, sim->ops[i].count, sim->ops[i].submit);
+                printf("  request %" PRIu64 ": kind %d, flags %" PRIu32 ", sectors %" PRIu64 "+%" PRIu64 ", submitted at %" PRIu64
+                       "\n",
+                       sim->ops[i].id, sim->ops[i].kind, sim->ops[i].flags, sim->ops[i].first, sim->ops[i].count,
+                       sim->ops[i].submit);
         violation("R14", "%u requests stay although nothing is in flight and the clock stands still (%u parked)", sim->outstanding,
                   parked(sim));
     }
@@ -237,7 +239,7 @@ void session_drain(struct sim *sim)
 void session_heal(struct sim *sim)
 {
     bool was_quiet = sim->backend.quiet;
-    struct ploop_dev_info info = { .size = sizeof(info) };
+    struct ploop_dev_info info = {.size = sizeof(info)};
     sim->backend.quiet = true;
     session_drain(sim);
     int result = ploop_dev_flush(sim->dev);
@@ -248,7 +250,8 @@ void session_heal(struct sim *sim)
     if (!result) {
         model_flushed(&sim->model, ++sim->backend.now);
         if (info.pages_failed || (info.state & PLOOP_STATE_ALLOCATION_REFUSED))
-            violation("R5", "after a flush that succeeded, %" PRIu64 " pages failed, state %" PRIu32, info.pages_failed, info.state);
+            violation("R5", "after a flush that succeeded, %" PRIu64 " pages failed, state %" PRIu32, info.pages_failed,
+                      info.state);
     } else if (!(info.state & PLOOP_STATE_SYNC_FAILED)) {
         violation("R6", "a SYNC failed and the state does not say so");
     }
@@ -270,7 +273,7 @@ static enum page_state classify(uint32_t state)
 
 void session_look(struct sim *sim)
 {
-    struct ploop_bat_page_info info = { .size = sizeof(info) };
+    struct ploop_bat_page_info info = {.size = sizeof(info)};
     sim->states = 0;
     if (!sim->dev)
         return;
@@ -283,7 +286,7 @@ void session_look(struct sim *sim)
 
 void session_check_age(struct sim *sim)
 {
-    struct ploop_bat_page_info info = { .size = sizeof(info) };
+    struct ploop_bat_page_info info = {.size = sizeof(info)};
     for (uint32_t page = 0; page < ploop_bat_page_count(sim->dev); page++) {
         ploop_bat_page_info(sim->dev, page, &info);
         if (!(info.state & PLOOP_BAT_PAGE_DIRTY) || (info.state & (PLOOP_BAT_PAGE_FAILED | PLOOP_BAT_PAGE_WRITEBACK)) || info.error)

@@ -63,8 +63,8 @@ struct sim {
 
     unsigned cut_permille; /* per event */
     bool no_cuts;
-    struct cut *cuts; /* taken and not yet judged */
-    uint32_t states;  /* of the pages, as last looked at: a mask of enum page_state */
+    struct cut *cuts;           /* taken and not yet judged */
+    uint32_t states;            /* of the pages, as last looked at: a mask of enum page_state */
     uint64_t library_errors[2]; /* events told: FAILED, PARKED */
 };
 
@@ -87,15 +87,16 @@ uint32_t session_rules(const struct sim *sim);
 void session_run(struct sim *sim);
 
 /* guest.c */
-struct guest_op *guest_prepare(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count, uint32_t flags); /* NULL: no room */
+struct guest_op *guest_prepare(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count,
+                               uint32_t flags); /* NULL: no room */
 void guest_submit(struct sim *sim, struct guest_op **ops, uint32_t count);
 bool guest_do(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count, uint32_t flags);
 bool guest_random(struct sim *sim); /* any request */
 
 /* judge.c */
 void judge_cuts(struct sim *sim);
-void judge_disk(const struct image *image, const struct model *model, const struct snapshot *snapshot, const struct disk_state *state,
-                const char *name);
+void judge_disk(const struct image *image, const struct model *model, const struct snapshot *snapshot,
+                const struct disk_state *state, const char *name);
 void judge_closed(struct sim *sim); /* after a clean close: the file has no error */
 
 #endif

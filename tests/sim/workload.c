@@ -49,7 +49,7 @@ static void learn(struct sim *sim, const uint8_t *bytes, uint64_t size)
 {
     const struct image *image = &sim->image;
     uint64_t cluster = image->cluster_sectors, unit = image->v1 ? DISK_SECTOR : cluster * DISK_SECTOR;
-    uint8_t zeros[DISK_SECTOR] = { 0 };
+    uint8_t zeros[DISK_SECTOR] = {0};
     for (uint32_t i = 0; i < image->hot_count; i++) {
         uint32_t entry;
         memcpy(&entry, bytes + 64 + 4 * (uint64_t)image->hot[i], sizeof(entry));
@@ -97,7 +97,7 @@ void sim_free_all(struct sim *sim)
 static void choose_config(struct sim *sim)
 {
     struct rng *rng = &sim->rng;
-    static const uint64_t delays[] = { 0, 1000000, 50000000, 500000000 };
+    static const uint64_t delays[] = {0, 1000000, 50000000, 500000000};
     struct ploop_dev_config *config = &sim->config;
     uint64_t cluster = (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
     config->writeback_delay_ns = delays[rng_below(rng, 4)];
@@ -110,7 +110,8 @@ static void choose_config(struct sim *sim)
         config->preallocate_bytes = 0;
         sim->cut_permille /= 20;
     }
-    config->flags = (rng_permille(rng, 300) ? PLOOP_DEV_COMPLETE_IN_RUN : 0) | (rng_permille(rng, 300) ? PLOOP_DEV_NO_FAST_PATH : 0);
+    config->flags =
+        (rng_permille(rng, 300) ? PLOOP_DEV_COMPLETE_IN_RUN : 0) | (rng_permille(rng, 300) ? PLOOP_DEV_NO_FAST_PATH : 0);
     struct backend *backend = &sim->backend;
     backend->capabilities = PLOOP_FILE_CAN_GROW;
     backend->capabilities |= rng_permille(rng, 700) ? PLOOP_FILE_CAN_PUNCH : 0;
@@ -119,7 +120,7 @@ static void choose_config(struct sim *sim)
     backend->alignment = rng_permille(rng, 150) ? DISK_SECTOR : 1;
     if (rng_permille(rng, 150))
         backend->max_transfer = rng_between(rng, 1, 8) * DISK_SECTOR;
-    static const unsigned inlines[] = { 0, 0, 100, 500, 1000 };
+    static const unsigned inlines[] = {0, 0, 100, 500, 1000};
     backend->inline_permille = inlines[rng_below(rng, 5)];
     backend->fifo = rng_permille(rng, 150);
     sim->resubmit_permille = rng_permille(rng, 400) ? (unsigned)rng_below(rng, 400) : 0;
@@ -139,9 +140,9 @@ static void choose_faults(struct sim *sim)
     }
     if (!rng_permille(rng, 500))
         return;
-    static const enum fault hard[] = { FAULT_NO_PROGRESS, FAULT_EIO_READ,  FAULT_EIO_DATA,   FAULT_EIO_PAGE,     FAULT_EIO_PAGE,
-                                       FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE, FAULT_EIO_SUBMIT, FAULT_ENOSPC_WRITE,
-                                       FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE };
+    static const enum fault hard[] = {FAULT_NO_PROGRESS, FAULT_EIO_READ,  FAULT_EIO_DATA,   FAULT_EIO_PAGE,   FAULT_EIO_PAGE,
+                                      FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE, FAULT_EIO_SUBMIT, FAULT_ENOSPC_WRITE,
+                                      FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE};
     unsigned kinds = (unsigned)rng_between(rng, 1, 3);
     while (kinds--) {
         enum fault fault = hard[rng_below(rng, sizeof(hard) / sizeof(hard[0]))];
@@ -314,7 +315,7 @@ void workload_run(const struct workload *workload)
 {
     char stack;
     struct sim *sim = sim_alloc(sizeof(*sim));
-    struct rng seeds = { workload->seed };
+    struct rng seeds = {workload->seed};
     sim_init(sim, rng_next(&seeds));
     image_random(&sim->image, &sim->rng);
     sim_start(sim);
