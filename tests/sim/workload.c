@@ -181,6 +181,22 @@ static void step_time(struct sim *sim)
     }
 }
 
+/* One page changes more often than its delay, for longer than its maximum age. */
+static void step_hot(struct sim *sim)
+{
+    uint64_t cluster = sim->image.cluster_sectors, first = sim->image.runs[0].first * cluster,
+             delay = sim->config.writeback_delay_ns;
+    for (uint64_t age = 0; delay && age < sim->config.writeback_max_age_ns + 2 * delay; age += delay / 2) {
+        guest_do(sim, GUEST_DISCARD, first, cluster, 0);
+        guest_do(sim, GUEST_WRITE, first, 1, 0);
+        session_drain(sim);
+        clock_advance(&sim->clock, delay / 2 + 1);
+        session_run(sim);
+        session_drain(sim);
+        session_check_age(sim);
+    }
+}
+
 static void step_suspend(struct sim *sim)
 {
     if (sim->suspended) {
@@ -295,10 +311,14 @@ static void step(struct sim *sim)
         step_memory(sim);
         break;
     case 9:
+        if (!sim->suspended && rng_permille(&sim->rng, 100))
+            step_hot(sim);
+        break;
     case 10:
     case 11:
     case 12:
     case 13:
+    case 14:
         step_time(sim);
         break;
     default:
