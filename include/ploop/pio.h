@@ -103,7 +103,7 @@ void ploop_pio_prep_writev(ploop_pio *pio, uint64_t offset, const struct iovec *
  */
 void ploop_pio_prep_write_zeroes(ploop_pio *pio, uint64_t offset, uint64_t length, uint32_t flags);
 
-/** Prepare a discard: the clusters that lie wholly within the range are given back and read as zeros; the rest is ignored. @since 2.0 */
+/** Prepare a discard: clusters wholly within the range are given back and read as zeros; the rest is ignored. @since 2.0 */
 void ploop_pio_prep_discard(ploop_pio *pio, uint64_t offset, uint64_t length);
 
 /** Prepare a flush: completes when every request completed before it was submitted is durable. @since 2.0 */

@@ -15,8 +15,8 @@
  *
  *  1. A cluster is in one state. `zero`, `zeroed` and `unknown` are bits; fresh is [fresh_next, fresh_end); the rest below
  *     fresh_end is taken or pending.
- *  2. Nobody ever wrote to a fresh cluster, and it lay beyond the file's end at open: it reads as zeros after any cut, once the file
- *     is durably long enough. A `zero` cluster is durably zero.
+ *  2. Nobody ever wrote to a fresh cluster, and it lay beyond the file's end at open: it reads as zeros after any cut, once the
+ *     file is durably long enough. A `zero` cluster is durably zero.
  *  3. alloc_take() gives with each cluster the number of the SYNC that must have succeeded before an entry for it may go to the
  *     disk: 0 where none is needed.
  *  4. A pending cluster is neither zeroed nor handed out. It is held by a record that names the page whose entry went away and the

@@ -148,8 +148,8 @@ void bat_map(struct bat *bat, struct guest_cluster guest, struct host_cluster ho
 bool bat_can_keep_track(const struct bat *bat);
 
 /*
- * Remove a mapping, with nothing in flight to the cluster. Where its host cluster cannot be kept track of it is lost to this device:
- * a leak, to be found at the next open.
+ * Remove a mapping, with nothing in flight to the cluster. Where its host cluster cannot be kept track of it is lost to this
+ * device: a leak, to be found at the next open.
  */
 void bat_unmap(struct bat *bat, struct guest_cluster guest);
 

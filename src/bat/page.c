@@ -67,15 +67,15 @@ void assert_page_state(const struct bat *bat, uint32_t number)
 static void set_state(struct bat *bat, uint32_t number, uint32_t clear, uint32_t set)
 {
     struct bat_page *page = &bat->pages[number];
-    uint32_t old = load_state(page), new = (old & ~clear) | set;
+    uint32_t old = load_state(page), next = (old & ~clear) | set;
     assert((old & clear) == clear && !(old & ~clear & set));
     assert(!(set & PLOOP_BAT_PAGE_WRITEBACK) || (clear & PLOOP_BAT_PAGE_DIRTY));
-    atomic_store_explicit(&page->state, new, memory_order_relaxed);
-    if ((old ^ new) & PLOOP_BAT_PAGE_DIRTY) {
-        count(&bat->stats.pages_dirty, new &PLOOP_BAT_PAGE_DIRTY ? 1 : UINT64_MAX);
+    atomic_store_explicit(&page->state, next, memory_order_relaxed);
+    if ((old ^ next) & PLOOP_BAT_PAGE_DIRTY) {
+        count(&bat->stats.pages_dirty, next & PLOOP_BAT_PAGE_DIRTY ? 1 : UINT64_MAX);
     }
-    if ((old ^ new) & PLOOP_BAT_PAGE_FAILED) {
-        count(&bat->stats.pages_failed, new &PLOOP_BAT_PAGE_FAILED ? 1 : UINT64_MAX);
+    if ((old ^ next) & PLOOP_BAT_PAGE_FAILED) {
+        count(&bat->stats.pages_failed, next & PLOOP_BAT_PAGE_FAILED ? 1 : UINT64_MAX);
     }
 }
 

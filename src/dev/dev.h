@@ -3,8 +3,8 @@
  * A device and its requests.
  *
  * A request (pio) takes one of two ways. A read or plain overwrite that lies in one cluster goes from submit.c straight to the
- * backend and back, under a shared cluster lock and nothing else. Everything else goes to the engine: request.c cuts it into parts of
- * one cluster each, and the parts take their steps in the turn (util/work.h), so that no state here needs a lock.
+ * backend and back, under a shared cluster lock and nothing else. Everything else goes to the engine: request.c cuts it into
+ * parts of one cluster each, and the parts take their steps in the turn (util/work.h), so that no state here needs a lock.
  *
  *     submit.c   validation, the fast path         request.c  requests into parts, completion, flush and page writes
  *     write.c    writes, reservations               read.c     reads
@@ -94,8 +94,8 @@ struct ploop_pio {
 
 /*
  * in_flight counts the requests that were accepted and are neither completed nor held, and the threads that are inside a fast
- * completion. A request is completed when its callback has returned; with COMPLETE_IN_RUN, when it waits to be delivered. A device is
- * freed when all queues' in_flight and the turn's visitors are 0 and nothing is left to deliver.
+ * completion. A request is completed when its callback has returned; with COMPLETE_IN_RUN, when it waits to be delivered. A
+ * device is freed when all queues' in_flight and the turn's visitors are 0 and nothing is left to deliver.
  */
 struct ploop_queue {
     alignas(64) ploop_dev *dev;

@@ -200,8 +200,8 @@ static uint32_t entry_of(const void *context, uint32_t guest)
 }
 
 /*
- * It holds features that software which does not know them keeps as they are. Where it holds nothing else it stays in its place; what is
- * to be dropped from beside them would need a new one.
+ * It holds features that software which does not know them keeps as they are. Where it holds nothing else it stays in its place;
+ * what is to be dropped from beside them would need a new one.
  */
 static int keep_extension(ploop_dev *dev, const struct extension *extension)
 {

@@ -9,8 +9,8 @@
  *     queued   lock_take() in the turn: at once, or later through the part's `locked` step, in order of arrival
  *
  *  1. EXCLUSIVE is set and cleared in the turn only, so that there the choice between waiting and going on is not a race.
- *  2. While EXCLUSIVE is set nobody gets in but by a grant. Whoever makes the count 0 posts the lock's work, and so does whoever gives
- *     up the lock's exclusive hold: exactly once before each grant.
+ *  2. While EXCLUSIVE is set nobody gets in but by a grant. Whoever makes the count 0 posts the lock's work, and so does whoever
+ *     gives up the lock's exclusive hold: exactly once before each grant.
  *  3. Waiters are granted in order; a run of shared ones together.
  */
 #ifndef DEV_LOCK_H

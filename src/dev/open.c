@@ -4,10 +4,10 @@
  *
  *     parameters judged -> memory taken -> image read and judged (load.c) -> for writing: SYNC, mark, SYNC -> open
  *
- * A failure on the way leaves the file as it was, up to the mark. The mark (R11) goes to the disk by the same writer as every page: the
- * header is a field of page 0, dirtied with a barrier, and a round does the rest. Nothing that was found in the file counts as
- * durable before that first SYNC. RECOVER then dirties every page, because what was read, even the mark itself, may be only a dead
- * process's page cache.
+ * A failure on the way leaves the file as it was, up to the mark. The mark (R11) goes to the disk by the same writer as every
+ * page: the header is a field of page 0, dirtied with a barrier, and a round does the rest. Nothing that was found in the file
+ * counts as durable before that first SYNC. RECOVER then dirties every page, because what was read, even the mark itself, may be
+ * only a dead process's page cache.
  */
 #include "dev/load.h"
 #include "util/sized.h"

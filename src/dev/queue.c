@@ -2,9 +2,9 @@
 /*
  * Queues: the pool of requests, and the delivery of completions.
  *
- * The pool is a stack of indices whose head carries a tag, so that taking and giving back need no lock on any thread. Completions are
- * pushed by whoever completes and delivered by whoever finds nobody at it: the callbacks of a queue never run at the same time,
- * and one that submits and completes again from inside does not nest.
+ * The pool is a stack of indices whose head carries a tag, so that taking and giving back need no lock on any thread.
+ * Completions are pushed by whoever completes and delivered by whoever finds nobody at it: the callbacks of a queue never run at
+ * the same time, and one that submits and completes again from inside does not nest.
  */
 #include "dev/dev.h"
 

@@ -168,7 +168,7 @@ void pio_note_parked(ploop_pio *pio, bool parked)
     pio_set_stuck(pio);
 }
 
-/* A request waits for space from the moment a part of it is parked until no such part is left, however often that is tried again. */
+/* A request waits for space from when a part of it is parked until no such part is left, however often that is tried again. */
 void part_wants_space(struct part *part, bool wants)
 {
     ploop_pio *pio = part->pio;

@@ -2,9 +2,10 @@
 /*
  * Submitting, and the fast path.
  *
- * A read or a plain write that lies in one cluster goes to the backend from here, under the cluster's shared lock: no turn, no other
- * lock, no memory. A read of an unmapped cluster ends here. Everything else is posted to the engine. The fast completion gives
- * the lock back and delivers; a result that is not simply all of the bytes goes to the engine's channel, which knows what to do.
+ * A read or a plain write that lies in one cluster goes to the backend from here, under the cluster's shared lock: no turn, no
+ * other lock, no memory. A read of an unmapped cluster ends here. Everything else is posted to the engine. The fast completion
+ * gives the lock back and delivers; a result that is not simply all of the bytes goes to the engine's channel, which knows what
+ * to do.
  *
  *  1. The gate is looked at after in_flight was counted up, and closed before in_flight is looked at: a suspend or abort sees every
  *     request that did not see it.

@@ -3,8 +3,8 @@
  * Who may use an image file at the same time: advisory locks on single bytes, the scheme that QEMU has for its image files, so
  * that each refuses what the other has open.
  *
- * There are four things one can do to a file (LOCK_...). Whoever does one holds a shared lock on byte 100 + its number; whoever does
- * not want others to do it holds one on byte 200 + its number. Locks are taken first, then it is looked whether somebody else
+ * There are four things one can do to a file (LOCK_...). Whoever does one holds a shared lock on byte 100 + its number; whoever
+ * does not want others to do it holds one on byte 200 + its number. Locks are taken first, then it is looked whether somebody else
  * holds the opposite byte: two that come at once may both be refused, never both let in.
  *
  * The locks belong to the open file description (F_OFD_SETLK): other descriptors of the process do not matter, closing them

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The format extension's cluster: see the header for its layout. A cluster has at least one sector, so that its head always fits. */
+/* The format extension's cluster: see the header for its layout. A cluster has a sector at least, so that its head always fits. */
 #include "format/extension.h"
 
 #include <assert.h>

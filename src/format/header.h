@@ -31,8 +31,8 @@ enum { HEADER_MESSAGE_SIZE = 160 };
 /*
  * Read a header. `size` bytes are there (a short file has fewer than 64). `file_size` is what the header's claims are held
  * against.
- * 0; -EINVAL: no image (too short, another magic); -EUCLEAN: an image whose header cannot be trusted. `message` (HEADER_MESSAGE_SIZE
- * bytes) then names the field and the value; it is "" after 0.
+ * 0; -EINVAL: no image (too short, another magic); -EUCLEAN: an image whose header cannot be trusted. `message`
+ * (HEADER_MESSAGE_SIZE bytes) then names the field and the value; it is "" after 0.
  */
 int header_decode(const uint8_t *bytes, size_t size, uint64_t file_size, struct header *header, char *message);
 
