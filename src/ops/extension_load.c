@@ -169,7 +169,9 @@ static uint64_t next_unjudged(struct claims *claims, uint64_t at)
     return at;
 }
 
-/* The guest's cluster at `offset`, and who claims a part of it. Its own claim is on the grid, as the guest's need not be. */
+/*
+ * The guest's cluster at `offset`, and who claims a part of it. The extension's own claims lie on the grid, the guest's need not.
+ */
 static void judge_guest_cluster(struct extension *extension, struct claims *claims, uint64_t cluster_size, uint64_t offset)
 {
     uint64_t i = claims_from(claims, offset >= cluster_size ? offset - cluster_size + 1 : 0);
