@@ -280,7 +280,7 @@ static uint64_t work_bytes(const struct alloc *alloc)
 static void zeroing_send(struct alloc *alloc)
 {
     uint64_t offset = geometry_host_offset(alloc->geometry, host_of(alloc, alloc->work_first));
-    alloc->io.stop = &alloc->syncer->error;
+    alloc->io.stop = &alloc->syncer->tripped;
     if (alloc->can_punch) {
         alloc->work_at = work_bytes(alloc);
         channel_order(&alloc->io, PLOOP_IO_PUNCH, offset, work_bytes(alloc), zeroing_ended);

@@ -9,6 +9,7 @@ static void sync_heard(struct channel_io *io, int result);
 void sync_init(struct syncer *syncer, struct channel *channel)
 {
     channel_io_init(&syncer->io, channel, 0);
+    syncer->io.trip = &syncer->tripped;
     list_init(&syncer->waiters);
 }
 
@@ -85,6 +86,7 @@ static void sync_heard(struct channel_io *io, int result)
     }
     if (result) {
         syncer->error = result;
+        atomic_store(&syncer->tripped, result);
         atomic_fetch_add_explicit(&syncer->failures, 1, memory_order_relaxed);
     } else {
         syncer->succeeded = syncer->submitted;
@@ -103,5 +105,6 @@ void sync_give_up(struct syncer *syncer, int error)
 {
     if (!syncer->error) {
         syncer->error = error;
+        atomic_store(&syncer->tripped, error);
     }
 }

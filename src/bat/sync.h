@@ -23,7 +23,8 @@ struct syncer {
     uint64_t submitted, succeeded;
     uint64_t wanted;
     bool in_flight;
-    int error; /* the latch */
+    int error;           /* the latch */
+    _Atomic int tripped; /* the same, from the moment the backend says it: nothing is sent that must not be after it */
     struct list waiters;
     void (*heard)(struct syncer *syncer, int result); /* after each SYNC, before its waiters */
     _Atomic uint64_t count, failures;                 /* for the statistics */

@@ -38,7 +38,7 @@ int writeback_init(struct bat *bat)
         image->bytes = bytes;
         image->bat = bat;
         channel_io_init(&image->io, bat->channel, 0);
-        image->io.stop = &bat->syncer.error;
+        image->io.stop = &bat->syncer.tripped;
         list_append(&bat->images_free, &image->link);
     }
     return 0;

@@ -19,6 +19,9 @@ static void channel_io_done(struct file_io *file_io, int64_t result)
 {
     struct channel_io *io = container_of(file_io, struct channel_io, io);
     io->result = result;
+    if (io->trip && result < 0 && result != -EAGAIN && result != -EINTR) {
+        atomic_store(io->trip, (int)result);
+    }
     turn_post(io->channel->turn, &io->work);
 }
 
@@ -87,8 +90,9 @@ static void channel_send(struct channel_io *io)
 {
     struct channel *channel = io->channel;
     channel->in_flight++;
-    if (channel->cut || (io->stop && *io->stop)) {
-        heard_soon(io, channel->cut ? -ECANCELED : *io->stop);
+    int stopped = channel->cut ? -ECANCELED : io->stop ? atomic_load(io->stop) : 0;
+    if (stopped) {
+        heard_soon(io, stopped);
         return;
     }
     if (is_transfer(io)) {

@@ -47,7 +47,8 @@ struct channel_io {
     struct list link;
     struct channel *channel;
     channel_fn *then;
-    const int *stop; /* or NULL: once this is an error the request is sent no more, and ends with it */
+    const _Atomic int *stop; /* or NULL: once this is an error the request is sent no more, and ends with it */
+    _Atomic int *trip;       /* or NULL: becomes this request's error, as soon as the backend says it */
     struct iov_cursor cursor;
     uint64_t left; /* bytes of a transfer still to be moved */
     int64_t result;
