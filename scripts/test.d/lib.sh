@@ -61,6 +61,8 @@ run_ctest() {
     local directory=build/$2 name status
     rm -f "$directory"/*.tap "$directory/Testing/Temporary/LastTestsFailed.log"
     ctest --test-dir "$directory" -L "^$3\$" -j "$jobs" --output-on-failure
+    # What the tests printed: the listing below starts that log anew.
+    cp "$directory/Testing/Temporary/LastTest.log" "build/log/$1.tests"
     for name in $(ctest --test-dir "$directory" -N -L "^$3\$" | sed -n 's/^ *Test *#[0-9]*: //p'); do
         grep -q ":$name\$" "$directory/Testing/Temporary/LastTestsFailed.log" 2>/dev/null
         status=$((! $?))
