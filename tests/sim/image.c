@@ -2,6 +2,7 @@
 /* See image.h. */
 #include "image.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -127,6 +128,7 @@ uint8_t *image_build(const struct image *image, struct rng *rng, uint64_t *size)
     shuffle(hosts, image->host_clusters, rng);
     for (uint64_t at = start; at < *size; at += DISK_SECTOR) /* somebody's old bytes, wherever nothing else will be */
         content_fill(bytes + at, UINT32_MAX, at);
+    assert(image->mapped <= image->host_clusters);
     for (uint32_t i = 0; i < image->mapped; i++) {
         uint64_t offset = start + hosts[i] * cluster;
         put32(bytes + HEADER + 4 * (uint64_t)guests[i], image->v1 ? offset / DISK_SECTOR : offset / cluster);

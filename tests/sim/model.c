@@ -113,7 +113,7 @@ static bool survives(const struct sector *sector, const struct version *version)
 static void prune(const struct model *model, struct sector *sector)
 {
     uint32_t kept = 0;
-    bool keep[64];
+    bool keep[64] = {0};
     if (sector->count < 6 || sector->count > 64)
         return;
     for (uint32_t i = 0; i < sector->count; i++) {

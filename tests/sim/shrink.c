@@ -44,7 +44,7 @@ bool shrink(struct workload *workload)
 {
     uint32_t count = workload->step_count, tries = 0;
     int failing = run_apart(workload, true);
-    if (!failing)
+    if (!failing || count == 0)
         return false;
     for (uint32_t chunk = count / 2; chunk > 0; chunk = chunk > 1 ? (chunk + 1) / 2 : 0) {
         bool again = true;

@@ -183,7 +183,7 @@ START_TEST(a_batch_is_taken_up_to_the_first_fault)
 {
     struct rig rig;
     ploop_pio *pios[5];
-    uint8_t bytes[5][512];
+    uint8_t bytes[5][512] = {{0}};
     struct iovec iov[5];
     int done[5] = {0};
     ready(&rig, 0);
@@ -213,7 +213,7 @@ START_TEST(a_batch_is_kicked_once)
     for (uint32_t flags = 0; flags <= PLOOP_DEV_NO_FAST_PATH; flags += PLOOP_DEV_NO_FAST_PATH) {
         struct rig rig;
         ploop_pio *pios[8];
-        uint8_t bytes[8][512];
+        uint8_t bytes[8][512] = {{0}};
         struct iovec iov[8];
         int done = 0;
         ready(&rig, flags);
@@ -555,7 +555,7 @@ START_TEST(a_run_from_another_queues_callback_loses_nothing)
     int done = 0;
     struct other other = {.queue = ploop_dev_queue(rig.dev, 1)};
     other.fd = ploop_queue_poll_fd(other.queue);
-    uint8_t bytes[2][512];
+    uint8_t bytes[2][512] = {{0}};
     struct iovec iov[2] = {{bytes[0], 512}, {bytes[1], 512}};
     ploop_pio *first = ploop_pio_get(rig.queue), *second = ploop_pio_get(other.queue);
     ploop_pio_set_callback(first, run_the_other_queue, &other);

@@ -259,7 +259,7 @@ START_TEST(a_close_delivers_without_a_lock)
     ready(&rig, PLOOP_DEV_COMPLETE_IN_RUN, SCRIPT_NO_WAIT);
     ck_assert_int_eq(ploop_queue_run(rig.queue), 0);
     struct chain chain = {.rig = &rig};
-    uint8_t bytes[3][512];
+    uint8_t bytes[3][512] = {{0}};
     struct iovec iov[3];
     rig.script.hold = SCRIPT_BIT(PLOOP_IO_READ);
     for (unsigned i = 0; i < 3; i++) {
