@@ -231,6 +231,21 @@ void part_settle(struct part *part, int result, uint64_t number)
     part_end(part, result);
 }
 
+static bool wants_unmap(const struct part *part)
+{
+    const ploop_pio *pio = part->pio;
+    return part->whole && (pio->op == PIO_DISCARD || (pio->op == PIO_ZEROES && !(pio->flags & PLOOP_PIO_NO_UNMAP)));
+}
+
+/*
+ * Zeros over an unmapped cluster are there already, but not in the place that a write has reserved for it: what one that failed
+ * left there would show when another enters the place in the map. So they wait until no write is left.
+ */
+static bool wants_no_reservation(const struct part *part)
+{
+    return part->pio->op == PIO_ZEROES && bat_entry(&part->dev->bat, part->cluster) == 0;
+}
+
 static void part_locked(struct lock_waiter *waiter)
 {
     struct part *part = container_of(waiter, struct part, lock);
@@ -242,7 +257,7 @@ static void part_locked(struct lock_waiter *waiter)
         write_locked(part);
         break;
     default:
-        if (waiter->exclusive) {
+        if (wants_unmap(part)) {
             unmap_locked(part);
         } else {
             zero_locked(part);
@@ -250,16 +265,11 @@ static void part_locked(struct lock_waiter *waiter)
     }
 }
 
-static bool wants_unmap(const struct part *part)
-{
-    const ploop_pio *pio = part->pio;
-    return part->whole && (pio->op == PIO_DISCARD || (pio->op == PIO_ZEROES && !(pio->flags & PLOOP_PIO_NO_UNMAP)));
-}
-
 void part_begin(struct part *part)
 {
     ploop_dev *dev = part->dev;
-    if (lock_take(lock_of(dev, part->cluster), &part->lock, wants_unmap(part), part_locked)) {
+    bool alone = wants_unmap(part) || wants_no_reservation(part);
+    if (lock_take(lock_of(dev, part->cluster), &part->lock, alone, part_locked)) {
         part_locked(&part->lock);
     }
 }

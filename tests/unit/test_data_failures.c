@@ -103,6 +103,33 @@ START_TEST(of_writes_that_share_a_new_cluster_one_success_maps_it)
 }
 END_TEST
 
+/* A write that failed may have left its bytes in the place that others then enter in the map: zeros written later count. */
+START_TEST(zeros_count_over_what_a_failed_write_left)
+{
+    static const uint32_t flags[] = {0, PLOOP_PIO_NO_UNMAP, PLOOP_PIO_FUA};
+    for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
+        struct rig rig;
+        struct req failed, good, zeroes;
+        with_a_dirty_page(&rig);
+        rig.script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
+        req_write(&failed, &rig, at(2), 512, 1, 0);
+        req_write(&good, &rig, at(2) + 1024, 512, 2, 0);
+        uint64_t place = rig.script.log[rig.script.log_count - 2].offset;
+        script_fail(&rig.script, PLOOP_IO_WRITE, 0, 1, -EIO);
+        script_release(&rig.script, 0);
+        memset(rig.script.bytes + place, 1, 512);
+        ck_assert_int_eq(req_end(&failed), -EIO);
+        req_zeroes(&zeroes, &rig, at(2), 1024, flags[i]);
+        script_release_all(&rig.script);
+        ck_assert_int_eq(req_end(&good), 0);
+        ck_assert_int_eq(req_wait(&zeroes), 0);
+        rig_expect(&rig, at(2), 1024, 0);
+        rig_expect(&rig, at(2) + 1024, 512, 2);
+        rig_free(&rig);
+    }
+}
+END_TEST
+
 START_TEST(a_failed_read_fails)
 {
     struct rig rig;
@@ -280,6 +307,7 @@ int main(void)
     const TTest *const tests[] = {a_failed_data_write_fails_its_request_only,
                                   a_page_due_before_the_data_does_not_publish_it,
                                   of_writes_that_share_a_new_cluster_one_success_maps_it,
+                                  zeros_count_over_what_a_failed_write_left,
                                   a_failed_read_fails,
                                   an_extension_that_fails_fails_the_write,
                                   a_discard_fails_nobody_when_punching_fails,
