@@ -97,14 +97,14 @@ static void trim(ploop_dev *dev)
 static void clear_mark(ploop_dev *dev)
 {
     struct bat *bat = &dev->bat;
-    bat->header.in_use = dev->keep_extension ? HEADER_CLOSED_EXT : 0;
+    bat->header.in_use = bat->header.extension_sector ? HEADER_CLOSED_EXT : 0;
     if (bat->stats.mapped == 0) {
         bat->header.flags |= HEADER_FLAG_EMPTY;
     }
     bat_header_changed(bat, sync_next(&bat->syncer));
 }
 
-static int close_for_writing(ploop_dev *dev)
+int close_for_writing(ploop_dev *dev)
 {
     int error = block_round(dev);
     if (!error) {

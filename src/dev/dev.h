@@ -10,7 +10,7 @@
  *     write.c    writes, reservations               read.c     reads
  *     unmap.c    discard and zeros                  space.c    parts that wait for space
  *     queue.c    the pool, delivery of callbacks    lock.c     cluster locks
- *     open.c close.c block.c suspend.c              bat_api.c info.c
+ *     open.c close.c block.c suspend.c              bat_api.c info.c  extension_keep.c
  *
  * The life of a part:
  *
@@ -26,6 +26,7 @@
 #include <ploop/ploop.h>
 
 #include "bat/bat.h"
+#include "dev/extension_keep.h"
 #include "dev/lock.h"
 
 enum { PIO_COUNT_DEFAULT = 128, PIO_COUNT_MAX = 65536, PARTS_MAX = 1024, RESERVATION_HASH = 256 };
@@ -126,8 +127,8 @@ struct ploop_dev {
     struct ploop_clock clock;
     uint32_t memory_alignment; /* what the backend wants of requests' memory */
     bool read_only, fast_path;
-    bool keep_extension; /* the file's format extension stays as it is */
-    atomic_bool gate;    /* closed: every request goes to the engine */
+    struct extension_keep extension;
+    atomic_bool gate; /* closed: every request goes to the engine */
 
     struct cluster_lock *locks;
     struct part *parts;
@@ -219,6 +220,9 @@ void block_wake(ploop_dev *dev);
 void block_control(ploop_dev *dev, void (*control)(ploop_dev *dev)); /* run a function in the turn, and wait for it */
 int block_round(ploop_dev *dev);
 bool dev_is_quiet(ploop_dev *dev);
+
+/* ---- close.c ---- */
+int close_for_writing(ploop_dev *dev); /* nothing is in flight: all of it durable, then the mark cleared. 0, or the mark stays */
 
 /* ---- open.c ---- */
 void dev_free(ploop_dev *dev);

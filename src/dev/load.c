@@ -199,26 +199,6 @@ static uint32_t entry_of(const void *context, uint32_t guest)
     return bat_entry(context, (struct guest_cluster){guest});
 }
 
-/*
- * It holds features that software which does not know them keeps as they are. Where it holds nothing else it stays in its place;
- * what is to be dropped from beside them would need a new one.
- */
-static int keep_extension(ploop_dev *dev, const struct extension *extension)
-{
-    if (extension->bitmap_count || extension->unknown_plain) {
-        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID,
-                "ext_off %" PRIu64 ": features to be kept beside others to be dropped, which this version cannot",
-                dev->bat.header.extension_sector);
-        return -ENOTSUP;
-    }
-    dev->keep_extension = true;
-    for (uint64_t i = 0; i < extension->owned_count; i++) {
-        uint64_t host = (extension->owned[i] - dev->geometry.data_start) / dev->geometry.cluster_size;
-        alloc_claim(&dev->bat.alloc, (struct host_cluster){(uint32_t)host});
-    }
-    return 0;
-}
-
 int load_extension(ploop_dev *dev, uint64_t file_size)
 {
     char message[HEADER_MESSAGE_SIZE];
@@ -230,8 +210,8 @@ int load_extension(ploop_dev *dev, uint64_t file_size)
     error = extension_writable(&extension, message);
     if (error) {
         dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "%s", message);
-    } else if (extension.state == EXTENSION_VALID && extension.unknown_transit) {
-        error = keep_extension(dev, &extension);
+    } else {
+        error = extension_keep_plan(dev, &extension);
     }
     extension_free(&extension);
     return error;

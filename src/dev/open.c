@@ -2,7 +2,8 @@
 /*
  * Opening a device.
  *
- *     parameters judged -> memory taken -> image read and judged (load.c) -> for writing: SYNC, mark, SYNC -> open
+ *     parameters judged -> memory taken -> image read and judged (load.c) -> for writing: SYNC, mark, SYNC, what is kept of
+ *     the format extension (extension_keep.c) -> open
  *
  * A failure on the way leaves the file as it was, up to the mark. The mark (R11) goes to the disk by the same writer as every
  * page: the header is a field of page 0, dirtied with a barrier, and a round does the rest. Nothing that was found in the file
@@ -122,6 +123,7 @@ void dev_free(ploop_dev *dev)
     for (uint32_t i = 0; i < dev->queue_count; i++) {
         queue_free(&dev->queues[i]);
     }
+    extension_keep_free(&dev->extension);
     bat_free(&dev->bat);
     free(dev->queues);
     free(dev->locks);
@@ -176,7 +178,7 @@ static void mark_in_use(ploop_dev *dev)
     struct bat *bat = &dev->bat;
     bat->header.in_use = HEADER_IN_USE;
     bat->header.flags &= ~(uint32_t)HEADER_FLAG_EMPTY;
-    if (!dev->keep_extension) {
+    if (!dev->extension.in_place) {
         bat->header.extension_sector = 0;
     }
     bat_header_changed(bat, sync_next(&bat->syncer));
@@ -197,7 +199,11 @@ static int open_for_writing(ploop_dev *dev)
         block_control(dev, rewrite);
         error = block_round(dev);
     }
-    return error;
+    if (error) {
+        dev_log(dev, PLOOP_LOG_ERROR, 2, "the in-use mark cannot be written (error %d)", -error);
+        return error;
+    }
+    return extension_keep_write(dev);
 }
 
 int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop_dev_config *config, ploop_dev **out)
@@ -244,7 +250,6 @@ int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop
         error = open_for_writing(dev);
     }
     if (error) {
-        dev_log(dev, PLOOP_LOG_ERROR, 2, "the in-use mark cannot be written (error %d)", -error);
         ploop_dev_abort(dev);
         return error;
     }

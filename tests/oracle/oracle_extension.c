@@ -191,3 +191,24 @@ int oracle_extension_check(struct oracle *oracle, uint8_t *clusters, char *why)
     free(area);
     return result;
 }
+
+int oracle_extension_features(struct oracle *oracle, oracle_feature_fn *feature, void *user_data, char *why)
+{
+    int count = -1;
+    if (!oracle->ext_off)
+        return 0;
+    uint8_t *clusters = calloc((size_t)oracle->slots + 1, 1), *area = malloc(oracle->cluster);
+    if (!clusters || !area)
+        snprintf(why, 160, "no memory");
+    else if (!oracle_extension_check(oracle, clusters, why))
+        count = oracle->read(oracle->context, area, oracle->cluster, oracle->ext_off * SECTOR) ? -1 : 0;
+    for (uint64_t at = 24; count >= 0 && le64(area + at);) {
+        uint32_t size = le32(area + at + 16);
+        feature(user_data, le64(area + at), le64(area + at + 8), area + at + 24, size);
+        at += 24 + (size + 7) / 8 * 8;
+        count++;
+    }
+    free(area);
+    free(clusters);
+    return count;
+}

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The format extension of an image that is opened for writing.
+ *
+ * A feature that this library does not know is to be dropped, or (TRANSIT) to be kept as it is; a dirty bitmap is dropped, because
+ * nobody keeps it current. What the header on the disk says of it, as in_use and ext_off (C: closed by software that knows the
+ * extension, M: the in-use mark, E: the extension that was found, N: a new one that holds only what is kept):
+ *
+ *     the extension holds             found     marked    open      closed
+ *     nothing, or is void             0|C|M,*   M,0       M,0       0,0
+ *     only what is to be dropped      C,E       M,0       M,0       0,0
+ *     only what is to be kept         C,E       M,E       M,E       C,E
+ *     both                            C,E       M,0       M,N       C,N
+ *
+ * In the last case, after M,0 is durable and before open returns:
+ *
+ *     a cluster taken -> N written there, whole -> SYNC -> page 0 says M,N -> SYNC -> E's clusters are free -> open
+ *     any of it fails -> page 0 says C,E again, by the steps of a close -> open fails, and nothing is lost
+ *
+ *  1. E is whole, its bitmaps too, for as long as page 0 on the disk leads to it or may yet be made to: its clusters are claimed
+ *     when the image is read and given back when M,N is durable. E is never written to.
+ *  2. N's bytes are durable before page 0 leads to N, and N's cluster is taken for as long as the device lives.
+ *  3. No guest writes before M,N is durable, so that C,E says the truth where a failed open goes back to it.
+ *
+ * So a power cut shows E, or a mark. With the mark the extension is void for this library, whatever ext_off says, and RECOVER drops
+ * it; for software that does not look at the mark (QEMU, reading) ext_off leads nowhere, or to an extension that is whole and has
+ * no bitmap: a bitmap that is stale is never seen.
+ */
+#include "dev/dev.h"
+
+#include <stdlib.h>
+
+enum { KEEP_MESSAGE_ID = 4 };
+
+/* ---- the plan ---- */
+
+/* Host clusters past what an entry can name are nobody else's, whatever happens. */
+static void claim_clusters(ploop_dev *dev, const struct extension *extension, struct extension_keep *keep)
+{
+    const struct geometry *geometry = &dev->geometry;
+    for (uint64_t i = 0; i < extension->owned_count; i++) {
+        uint64_t n = (extension->owned[i] - geometry->data_start) / geometry->cluster_size;
+        struct host_cluster host = {(uint32_t)n};
+        if (n < dev->bat.alloc.file_clusters && alloc_claim(&dev->bat.alloc, host) && keep->old) {
+            keep->old[keep->old_count++] = host;
+        }
+    }
+}
+
+int extension_keep_plan(ploop_dev *dev, const struct extension *extension)
+{
+    struct extension_keep *keep = &dev->extension;
+    uint64_t size = dev->geometry.cluster_size;
+    if (extension->state != EXTENSION_VALID || !extension->unknown_transit) {
+        return 0;
+    }
+    keep->found_sector = dev->bat.header.extension_sector;
+    keep->in_place = extension->bitmap_count == 0 && !extension->unknown_plain;
+    if (!keep->in_place) {
+        keep->bytes = aligned_alloc(SECTOR_SIZE, size);
+        keep->old = calloc(extension->owned_count, sizeof(*keep->old));
+        if (!keep->bytes || !keep->old) {
+            return -ENOMEM;
+        }
+        extension_kept(extension, false, keep->bytes, size);
+    }
+    claim_clusters(dev, extension, keep);
+    return 0;
+}
+
+void extension_keep_free(struct extension_keep *keep)
+{
+    free(keep->bytes);
+    free(keep->old);
+    *keep = (struct extension_keep){0};
+}
+
+/* ---- the new one ---- */
+
+struct extension_write {
+    ploop_dev *dev;
+    struct channel_io io;
+    struct iovec iov;
+    struct host_cluster host;
+    bool taken;
+    struct round_wait round;
+    atomic_bool over;
+    int result;
+};
+
+static void write_over(struct extension_write *write, int result)
+{
+    ploop_dev *dev = write->dev;
+    dev->bat.alloc.space = space_came;
+    write->result = result;
+    atomic_store(&write->over, true);
+    block_wake(dev);
+}
+
+/* The header leads to the new one, durably; or not. */
+static void header_changed(struct round_wait *round, int result)
+{
+    struct extension_write *write = container_of(round, struct extension_write, round);
+    struct extension_keep *keep = &write->dev->extension;
+    for (uint64_t i = 0; i < keep->old_count && !result; i++) {
+        alloc_give_back(&write->dev->bat.alloc, keep->old[i]);
+    }
+    write_over(write, result);
+}
+
+static void cluster_written(struct channel_io *io, int result)
+{
+    struct extension_write *write = container_of(io, struct extension_write, io);
+    struct bat *bat = &write->dev->bat;
+    if (result) {
+        write_over(write, result);
+        return;
+    }
+    bat->header.extension_sector = geometry_host_offset(&bat->geometry, write->host) / SECTOR_SIZE;
+    bat_header_changed(bat, sync_next(&bat->syncer));
+    bat_join_round(bat, &write->round, header_changed);
+}
+
+/* Its content is wholly overwritten, and the header's barrier is later than the cluster's own. */
+static void take_cluster(struct extension_write *write)
+{
+    ploop_dev *dev = write->dev;
+    uint64_t size = dev->geometry.cluster_size, number;
+    if (alloc_take(&dev->bat.alloc, &write->host, &number)) {
+        return; /* space_for_extension() hears of it */
+    }
+    write->taken = true;
+    write->iov = (struct iovec){dev->extension.bytes, size};
+    channel_io_init(&write->io, &dev->channel, 0);
+    channel_transfer(&write->io, PLOOP_IO_WRITE, 0, (struct iov_cursor){.iov = &write->iov, .count = 1},
+                     geometry_host_offset(&dev->geometry, write->host), size, cluster_written);
+}
+
+static void space_for_extension(struct alloc *alloc, int result)
+{
+    ploop_dev *dev = container_of(alloc, ploop_dev, bat.alloc);
+    if (result) {
+        write_over(dev->extension.write, result);
+    } else {
+        take_cluster(dev->extension.write);
+    }
+}
+
+static void begin(ploop_dev *dev)
+{
+    dev->bat.alloc.space = space_for_extension;
+    take_cluster(dev->extension.write);
+}
+
+static bool is_over(ploop_dev *dev, void *argument)
+{
+    (void)dev;
+    struct extension_write *write = argument;
+    return atomic_load(&write->over);
+}
+
+static void go_back(ploop_dev *dev)
+{
+    struct bat *bat = &dev->bat;
+    if (dev->extension.write->taken) {
+        alloc_give_back(&bat->alloc, dev->extension.write->host);
+    }
+    bat->header.extension_sector = dev->extension.found_sector;
+    bat_header_changed(bat, sync_next(&bat->syncer));
+}
+
+int extension_keep_write(ploop_dev *dev)
+{
+    if (!dev->extension.bytes) {
+        return 0;
+    }
+    struct extension_write write = {.dev = dev};
+    dev->extension.write = &write;
+    block_control(dev, begin);
+    block_until(dev, is_over, &write);
+    if (write.result) {
+        dev_log(dev, PLOOP_LOG_ERROR, KEEP_MESSAGE_ID, "the format extension cannot be written anew (error %d)", -write.result);
+        block_control(dev, go_back);
+        close_for_writing(dev);
+    }
+    extension_keep_free(&dev->extension);
+    return write.result;
+}
