@@ -54,7 +54,7 @@ struct ploop_extent {
     uint64_t length;
     uint64_t host_offset; /**< where a mapped extent begins in its file; it is contiguous there */
     uint32_t state;       /**< PLOOP_EXTENT_ ... */
-    uint32_t level;       /**< the delta that holds it, 0 is the base */
+    uint32_t level;       /**< the delta that holds a mapped extent, 0 is the base; 0 for zeros */
     uint64_t reserved[2];
 };
 

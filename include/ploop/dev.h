@@ -28,7 +28,7 @@ enum {
     PLOOP_DEV_RECOVER = 2,      /**< open an image that was not closed cleanly, after a check found no more than that and leaks */
     PLOOP_DEV_NO_FAST_PATH = 4, /**< send every request through the engine: for tests and comparison */
     PLOOP_DEV_COMPLETE_IN_RUN = 8, /**< callbacks run inside ploop_queue_run() only: what an event loop wants */
-    PLOOP_DEV_RAW_BASE = 16,       /**< the first file is raw; never guessed. Not in this version: -ENOTSUP */
+    PLOOP_DEV_RAW_BASE = 16,       /**< the first file of several is raw; never guessed from its bytes */
     PLOOP_DEV_INACTIVE = 32        /**< open without reading or locking. Not in this version: -ENOTSUP */
 };
 
@@ -100,16 +100,20 @@ void ploop_dev_config_init(struct ploop_dev_config *config, size_t size);
  *
  * For writing, the in-use mark is set and durable when this returns.
  *
- * @param deltas  base first; one in this version (-ENOTSUP for more). They stay the caller's; a failed open leaves them as they
- *                were.
+ * Writes go to the last file, the top; the others are only read, with the exception of PLOOP_DEV_RECOVER: each that was not closed
+ * cleanly is made clean, for which it must be open for writing, and stays so if a later step fails.
+ *
+ * @param deltas  base first, up to 255, each once. They stay the caller's; a failed open leaves them as they were.
+ * @param count   how many. All images but the top have the top's format version and cluster size and are no larger than the next
+ *                one above; a raw base may have any size: it is seen as far as the image above it goes
  * @param config  NULL for the defaults
  * @param[out] dev  to be closed with ploop_dev_close() or ploop_dev_abort(); NULL after a failure
  * @return 0; -EINVAL (a parameter, or no image: too short, another magic); -EUCLEAN (an image that cannot be trusted, or for
  *         writing one that was not closed cleanly: check it, or open with PLOOP_DEV_RECOVER; the log says which field);
- *         -EAGAIN (open elsewhere); -EROFS; -EFBIG (BAT larger than bat_limit_bytes); -ENOMEM; -ENOTSUP (what this version has
- *         not; for writing, a necessary feature of the format extension that it does not know); -ENOSPC (no room to keep
- *         features of the extension); -E2BIG (unknown bytes of the configuration set); -EDEADLK (from a callback); or what the
- *         backend returns
+ *         in a stack also: deltas that do not fit together; -EAGAIN (open elsewhere); -EROFS; -EFBIG (BAT larger than
+ *         bat_limit_bytes); -ENOMEM; -ENOTSUP (what this version has not; for writing, a necessary feature of the format extension
+ *         that it does not know); -ENOSPC (no room to keep features of the extension); -E2BIG (unknown bytes of the configuration
+ *         set); -EDEADLK (from a callback); or what the backend returns
  *
  * Any thread, blocks, not from a callback. @since 2.0
  */
@@ -189,13 +193,13 @@ struct ploop_dev_info {
     size_t size;
     uint64_t disk_size;
     uint64_t cluster_size;
-    uint32_t request_alignment;   /**< of a request's offset and length: 512 */
-    uint32_t discard_granularity; /**< what a discard gives back: the cluster */
-    uint64_t max_request_bytes;   /**< the longest request */
-    uint32_t state;               /**< PLOOP_STATE_ ... */
-    int32_t error;                /**< why, for the last two: -errno */
-    uint64_t file_size;           /**< of the top delta, as the engine knows it */
-    uint64_t clusters_mapped;
+    uint32_t request_alignment;    /**< of a request's offset and length: 512 */
+    uint32_t discard_granularity;  /**< what a discard gives back: the cluster */
+    uint64_t max_request_bytes;    /**< the longest request */
+    uint32_t state;                /**< PLOOP_STATE_ ... */
+    int32_t error;                 /**< why, for the last two: -errno */
+    uint64_t file_size;            /**< of the top delta, as the engine knows it */
+    uint64_t clusters_mapped;      /**< by the top delta */
     uint64_t clusters_free;        /**< below the end of the file, to be had without extending it */
     uint64_t clusters_quarantined; /**< removed from the map, and not to be reused before that is durable */
     uint64_t pages_dirty;          /**< now */
@@ -218,8 +222,9 @@ struct ploop_dev_info {
     uint64_t double_completions; /**< backend requests completed twice: a bug of the backend */
     uint32_t memory_alignment;   /**< of the address of a request's memory; where it is more than 1, each segment's
                                         length is a multiple of 512 too */
-    uint32_t reserved1;
-    uint64_t reserved[8];
+    uint32_t delta_count;        /**< image files in the stack, the top one included */
+    uint64_t clusters_copied;    /**< from lower deltas, because a part of them was written */
+    uint64_t reserved[7];
 };
 
 /**

@@ -118,33 +118,62 @@ int ploop_bat_set_delay(ploop_dev *dev, uint64_t delay_ns, uint64_t max_age_ns)
     return 0;
 }
 
+/* A guest cluster from `inside` to where something changes, at its end at the latest. 0 or -EIO. */
+static int describe(const ploop_dev *dev, struct guest_cluster cluster, uint64_t inside, struct ploop_extent *extent)
+{
+    const struct stack *stack = &dev->stack;
+    const struct lower *lower = NULL;
+    uint64_t cluster_size = dev->geometry.cluster_size, from = cluster.n * cluster_size + inside;
+    uint32_t entry = bat_entry(&dev->bat, cluster);
+    bool mapped = entry != 0;
+    *extent = (struct ploop_extent){.offset = from, .length = cluster_size - inside, .state = PLOOP_EXTENT_ZERO};
+    if (!mapped && stack_maps(stack, cluster)) {
+        lower = stack_lower(stack, cluster);
+        entry = stack_entry(stack, cluster);
+        mapped = from < lower->end;
+        if (mapped && lower->end - from < extent->length) {
+            extent->length = lower->end - from;
+        }
+    }
+    if (entry == BAT_ENTRY_BAD) {
+        return -EIO;
+    }
+    if (mapped) {
+        extent->state = PLOOP_EXTENT_MAPPED;
+        extent->level = lower ? (uint32_t)(lower - stack->lowers) : stack->count;
+        extent->host_offset = geometry_entry_offset(lower ? &lower->geometry : &dev->geometry, entry) + inside;
+    }
+    return 0;
+}
+
+static bool goes_on(const struct ploop_extent *extent, const struct ploop_extent *next)
+{
+    return next->state == extent->state && next->level == extent->level &&
+           (extent->state == PLOOP_EXTENT_ZERO || next->host_offset == extent->host_offset + extent->length);
+}
+
 int ploop_bat_lookup(ploop_dev *dev, uint64_t offset, uint64_t length, struct ploop_extent *out)
 {
     int error = sized_out_check(out, offsetof(struct ploop_extent, reserved));
-    uint64_t size = disk_size(dev), cluster_size = dev->geometry.cluster_size, inside;
+    uint64_t size = disk_size(dev), inside;
     if (error || offset >= size || length == 0) {
         return -EINVAL;
     }
     length = length < size - offset ? length : size - offset;
     struct guest_cluster cluster = cluster_of(dev, offset, &inside);
-    uint32_t entry = bat_entry(&dev->bat, cluster);
-    if (entry == BAT_ENTRY_BAD) {
-        return -EIO;
+    struct ploop_extent extent, next;
+    error = describe(dev, cluster, inside, &extent);
+    if (error) {
+        return error;
     }
-    struct ploop_extent extent = {.offset = offset, .state = entry ? PLOOP_EXTENT_MAPPED : PLOOP_EXTENT_ZERO};
-    uint64_t step = geometry_entry_offset(&dev->geometry, entry);
-    extent.host_offset = entry ? step + inside : 0;
-    uint64_t end = cluster_size - inside;
-    while (end < length) {
-        uint32_t next = bat_entry(&dev->bat, (struct guest_cluster){++cluster.n});
-        step += cluster_size;
-        if (next == BAT_ENTRY_BAD || (entry == 0) != (next == 0) ||
-            (entry && geometry_entry_offset(&dev->geometry, next) != step)) {
+    while (extent.length < length) {
+        cluster = cluster_of(dev, offset + extent.length, &inside);
+        if (describe(dev, cluster, inside, &next) || !goes_on(&extent, &next)) {
             break;
         }
-        end += cluster_size;
+        extent.length += next.length;
     }
-    extent.length = end < length ? end : length;
+    extent.length = extent.length < length ? extent.length : length;
     sized_out(out, &extent, sizeof(extent));
     return 0;
 }

@@ -41,7 +41,8 @@ void block_until(ploop_dev *dev, block_fn *done, void *argument)
             break;
         }
         if (ops->wait) {
-            ops->wait(dev->file->context, queue, (uint64_t)NAP_NS);
+            /* A lower delta may be the one that has something: then look often. */
+            ops->wait(dev->file->context, queue, (uint64_t)(dev->stack.count ? NAP_NS / 20 : NAP_NS));
         } else {
             nap(dev, rings);
         }

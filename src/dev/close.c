@@ -38,7 +38,11 @@ static bool is_quiet(ploop_dev *dev, void *argument)
 /* The owner of the turn is the only one who may look; it leaves what it saw. */
 static void look_for_rest(ploop_dev *dev)
 {
-    dev->at_rest = dev->channel.in_flight == 0 && list_is_empty(&dev->channel.retry) && bat_is_idle(&dev->bat);
+    dev->at_rest = bat_is_idle(&dev->bat);
+    for (uint32_t level = 0; level <= dev->stack.count; level++) {
+        const struct channel *channel = delta_channel(dev, level);
+        dev->at_rest &= channel->in_flight == 0 && list_is_empty(&channel->retry);
+    }
 }
 
 static bool nobody_inside(ploop_dev *dev, void *argument)
@@ -124,7 +128,9 @@ int close_for_writing(ploop_dev *dev)
 /* A failed page would be tried again by the clock: nothing reaches the backend from here on. */
 static void end_work(ploop_dev *dev)
 {
-    channel_cut(&dev->channel);
+    for (uint32_t level = 0; level <= dev->stack.count; level++) {
+        channel_cut(delta_channel(dev, level));
+    }
 }
 
 int ploop_dev_close(ploop_dev *dev)
@@ -152,7 +158,7 @@ static void begin_aborting(ploop_dev *dev)
     dev->aborting = dev->closing = true;
     atomic_store(&dev->gate, true);
     sync_give_up(&bat->syncer, -ECANCELED);
-    channel_cut(&dev->channel);
+    end_work(dev);
     dev->suspended = false;
     pio_restart_held(dev);
     space_fail_all(dev, -ECANCELED);
@@ -165,8 +171,11 @@ void ploop_dev_abort(ploop_dev *dev)
         return;
     }
     block_control(dev, begin_aborting);
-    if (dev->file->ops.cancel) {
-        dev->file->ops.cancel(dev->file->context);
+    for (uint32_t level = 0; level <= dev->stack.count; level++) {
+        const struct ploop_file *file = delta_file(dev, level);
+        if (file->ops.cancel) {
+            file->ops.cancel(file->context);
+        }
     }
     block_until(dev, is_quiet, NULL);
     wait_for_rest(dev);

@@ -8,7 +8,8 @@
  *
  *     submit.c   validation, the fast path         request.c  requests into parts, completion, flush and page writes
  *     write.c    writes, reservations               read.c     reads
- *     unmap.c    discard and zeros                  space.c    parts that wait for space
+ *     unmap.c    discard and zeros                  cow.c      the same over lower deltas
+ *     space.c    parts that wait for space          stack.c    the deltas below the top
  *     queue.c    the pool, delivery of callbacks    lock.c     cluster locks
  *     open.c close.c block.c suspend.c              bat_api.c info.c  extension_keep.c
  *
@@ -28,6 +29,7 @@
 #include "bat/bat.h"
 #include "dev/extension_keep.h"
 #include "dev/lock.h"
+#include "dev/stack.h"
 
 enum { PIO_COUNT_DEFAULT = 128, PIO_COUNT_MAX = 65536, PARTS_MAX = 1024, RESERVATION_HASH = 256 };
 #define MAX_REQUEST_BYTES (UINT64_C(1) << 30)
@@ -47,7 +49,23 @@ struct reservation {
     bool entered;    /* in the map */
 };
 
-/* One cluster's share of a request. */
+/* What copies a cluster from a lower delta: cow.c. */
+struct cow_buffer {
+    struct list link; /* in the device's cow_buffers, while nobody has it */
+    uint8_t *bytes;
+};
+
+struct cow {
+    struct host_cluster host; /* taken for it */
+    struct cow_buffer *buffer;
+    uint64_t at, length; /* of the cluster: what is being copied */
+    struct iovec iov;
+};
+
+/*
+ * One cluster's share of a request. Its io is aimed at the top delta when it is begun; who sends it to a lower one aims it, and
+ * whoever goes on with the part after that aims it back.
+ */
 struct part {
     struct channel_io io; /* while at the backend; its work hands the part to the turn */
     struct work work;
@@ -57,6 +75,7 @@ struct part {
     struct lock_waiter lock;
     struct durable_wait durable;
     struct reservation *reservation, own_reservation;
+    struct cow cow;
     struct guest_cluster cluster;
     uint64_t inside, length; /* bytes in the cluster */
     struct iov_cursor cursor;
@@ -117,7 +136,8 @@ struct ploop_queue {
 struct ploop_dev {
     struct turn turn;
     struct channel channel;
-    ploop_file *file;
+    ploop_file *file; /* the top delta's, as channel and bat are */
+    struct stack stack;
     struct bat bat;
     struct geometry geometry;
     uint32_t cluster_shift; /* 0: the cluster is no power of two */
@@ -134,6 +154,12 @@ struct ploop_dev {
     struct part *parts;
     struct list parts_free, part_waiters; /* pios */
     struct list reservation_hash[RESERVATION_HASH];
+
+    uint8_t *cow_memory;
+    uint64_t cow_bytes; /* of a buffer */
+    struct cow_buffer *cow_all;
+    struct list cow_buffers, cow_waiters; /* free ones; parts, for one */
+    _Atomic uint64_t clusters_copied;
 
     struct list space_waiters;   /* parts: for a host cluster */
     struct list reclaim_waiters; /* parts: for pending clusters to come back */
@@ -184,8 +210,34 @@ void pio_note_parked(ploop_pio *pio, bool parked);
 void part_wants_space(struct part *part, bool wants);
 struct guest_cluster cluster_of(const ploop_dev *dev, uint64_t offset, uint64_t *inside);
 
-/* ---- read.c, write.c, unmap.c: a part that has its lock ---- */
+/* ---- read.c, write.c, unmap.c, cow.c: a part that has its lock ---- */
 part_fn read_locked, write_locked, unmap_locked, zero_locked;
+part_fn cow_locked, cover_locked; /* has it alone */
+
+/* ---- write.c ---- */
+/* A host cluster, as alloc_take(). 0; -EAGAIN: no space now; the error for which allocations are refused. */
+int part_take_host(struct part *part, struct host_cluster *host, uint64_t *number);
+
+/* ---- cow.c ---- */
+int cow_init(ploop_dev *dev); /* 0 or -ENOMEM; cow_free() in either case */
+void cow_free(ploop_dev *dev);
+
+/* A lower delta has this cluster, and the top has not: it is to be copied before a part of it is changed. In the turn. */
+static inline bool wants_copy(const ploop_dev *dev, struct guest_cluster cluster)
+{
+    return stack_maps(&dev->stack, cluster) && bat_entry(&dev->bat, cluster) == 0;
+}
+
+/* ---- every delta, by level: [0, stack.count], the top last ---- */
+static inline ploop_file *delta_file(const ploop_dev *dev, uint32_t level)
+{
+    return level < dev->stack.count ? dev->stack.lowers[level].file : dev->file;
+}
+
+static inline struct channel *delta_channel(ploop_dev *dev, uint32_t level)
+{
+    return level < dev->stack.count ? &dev->stack.lowers[level].channel : &dev->channel;
+}
 
 /* ---- space.c ---- */
 void space_came(struct alloc *alloc, int result);

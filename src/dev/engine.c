@@ -56,10 +56,12 @@ static void metadata_failed(void *owner, int error)
 
 /* ---- the clock ---- */
 
-static uint64_t earliest(const ploop_dev *dev)
+static uint64_t earliest(ploop_dev *dev)
 {
-    if (channel_wants_run(&dev->channel)) {
-        return 0;
+    for (uint32_t level = 0; level <= dev->stack.count; level++) {
+        if (channel_wants_run(delta_channel(dev, level))) {
+            return 0;
+        }
     }
     uint64_t next = bat_latch(&dev->bat) ? UINT64_MAX : deadlines_next(&dev->bat.deadlines);
     if (!list_is_empty(&dev->parked) && !dev->suspended && dev->park_retry_ns < next) {
@@ -119,7 +121,9 @@ static void engine_pump(struct turn *turn)
         space_pump(dev);
         bat_pump(&dev->bat);
     }
-    channel_kick(&dev->channel);
+    for (uint32_t level = 0; level <= dev->stack.count; level++) {
+        channel_kick(delta_channel(dev, level));
+    }
     publish_state(dev);
     tell_parked(dev);
     announce(dev);
@@ -139,7 +143,10 @@ static void run_due(struct work *work)
     atomic_store(&dev->run_posted, false);
     dev->announced_ns = UINT64_MAX;
     uint64_t now = dev_now(dev);
-    uint32_t done = channel_retry(&dev->channel);
+    uint32_t done = 0;
+    for (uint32_t level = 0; level <= dev->stack.count; level++) {
+        done += channel_retry(delta_channel(dev, level));
+    }
     if (!dev->read_only && !bat_latch(&dev->bat)) {
         done += bat_run_deadlines(&dev->bat, now);
     }
@@ -154,12 +161,21 @@ void engine_post_run(ploop_dev *dev)
     }
 }
 
+static int reap(const struct ploop_file *file, uint32_t queue_count)
+{
+    int done = 0;
+    for (uint32_t i = 0; file->ops.reap && i < queue_count; i++) {
+        int reaped = file->ops.reap(file->context, i);
+        done += reaped > 0 ? reaped : 0;
+    }
+    return done;
+}
+
 int engine_run(ploop_dev *dev)
 {
     int done = 0;
-    for (uint32_t i = 0; dev->file->ops.reap && i < dev->queue_count; i++) {
-        int reaped = dev->file->ops.reap(dev->file->context, i);
-        done += reaped > 0 ? reaped : 0;
+    for (uint32_t level = 0; level <= dev->stack.count; level++) {
+        done += reap(delta_file(dev, level), dev->queue_count);
     }
     engine_post_run(dev);
     return done + (int)atomic_exchange(&dev->done_by_run, 0);

@@ -50,8 +50,12 @@ int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *out)
         .extensions = load(&dev->bat.alloc.extensions),
         .punches = load(&dev->bat.alloc.punches),
         .memory_alignment = dev->memory_alignment,
-        .double_completions = load(&dev->file->double_completions),
+        .delta_count = dev->stack.count + 1,
+        .clusters_copied = load(&dev->clusters_copied),
     };
+    for (uint32_t level = 0; level <= dev->stack.count; level++) {
+        info.double_completions += load(&delta_file(dev, level)->double_completions);
+    }
     for (uint32_t i = 0; i < dev->queue_count; i++) {
         info.requests += load(&dev->queues[i].requests);
         info.requests_fast += load(&dev->queues[i].requests_fast);

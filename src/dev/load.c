@@ -7,55 +7,81 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
-enum { LOAD_MESSAGE_ID = 1, LOAD_CHUNK_PAGES = 64 };
+enum { LOAD_CHUNK_PAGES = 64 };
 #define BAT_LIMIT_DEFAULT (UINT64_C(1) << 30)
 
-int load_header(ploop_dev *dev, struct header *header, struct ploop_file_info *info)
+void load_log(const struct load *load, uint32_t level, const char *format, ...)
 {
-    uint8_t bytes[HEADER_SIZE];
-    char message[HEADER_MESSAGE_SIZE];
+    char text[200];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    if (load->dev->stack.count) {
+        dev_log(load->dev, level, LOAD_MESSAGE_ID, "delta %" PRIu32 ": %s", load->level, text);
+    } else {
+        dev_log(load->dev, level, LOAD_MESSAGE_ID, "%s", text);
+    }
+}
+
+int load_info(struct load *load)
+{
+    ploop_dev *dev = load->dev;
+    struct ploop_file_info *info = &load->info;
     *info = (struct ploop_file_info){.size = sizeof(*info)};
-    int error = ploop_file_info(dev->file, info);
+    int error = ploop_file_info(load->file, info);
     if (error) {
         return error;
     }
     if (info->max_transfer && info->max_transfer < SECTOR_SIZE) {
-        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "max_transfer %" PRIu64 ": less than a sector", info->max_transfer);
+        load_log(load, PLOOP_LOG_ERROR, "max_transfer %" PRIu64 ": less than a sector", info->max_transfer);
         return -ENOTSUP;
     }
-    dev->memory_alignment = info->request_alignment ? info->request_alignment : 1;
-    if (dev->memory_alignment > SECTOR_SIZE) {
-        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "request_alignment %" PRIu32 ": this version takes up to 512",
-                info->request_alignment);
+    if (info->request_alignment > SECTOR_SIZE) {
+        load_log(load, PLOOP_LOG_ERROR, "request_alignment %" PRIu32 ": this version takes up to 512", info->request_alignment);
         return -ENOTSUP;
     }
-    int64_t got = ploop_file_pread(dev->file, bytes, sizeof(bytes), 0);
+    if (info->request_alignment > dev->memory_alignment) {
+        dev->memory_alignment = info->request_alignment;
+    }
+    return 0;
+}
+
+int load_header(struct load *load)
+{
+    ploop_dev *dev = load->dev;
+    struct header *header = &load->header;
+    uint8_t bytes[HEADER_SIZE];
+    char message[HEADER_MESSAGE_SIZE];
+    int64_t got = ploop_file_pread(load->file, bytes, sizeof(bytes), 0);
     if (got < 0) {
         return (int)got;
     }
-    error = header_decode(bytes, (size_t)got, info->file_size, header, message);
+    int error = header_decode(bytes, (size_t)got, load->info.file_size, header, message);
     if (error) {
-        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "%s", message);
+        load_log(load, PLOOP_LOG_ERROR, "%s", message);
         return error;
     }
     uint64_t limit = dev->config.bat_limit_bytes ? dev->config.bat_limit_bytes : BAT_LIMIT_DEFAULT;
     if ((uint64_t)header->geometry.bat_entries * 4 > limit) {
-        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "bat_entries %" PRIu32 ": the BAT needs more memory than %" PRIu64 " bytes",
-                header->geometry.bat_entries, limit);
+        load_log(load, PLOOP_LOG_ERROR, "bat_entries %" PRIu32 ": the BAT needs more memory than %" PRIu64 " bytes",
+                 header->geometry.bat_entries, limit);
         return -EFBIG;
     }
     if (dev->read_only || header->in_use == 0 || header->in_use == HEADER_CLOSED_EXT) {
         return 0;
     }
     if (header->in_use != HEADER_IN_USE) {
-        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "in_use 0x%08" PRIx32 ": no known value", header->in_use);
+        load_log(load, PLOOP_LOG_ERROR, "in_use 0x%08" PRIx32 ": no known value", header->in_use);
         return -EUCLEAN;
     }
     if (!(dev->config.flags & PLOOP_DEV_RECOVER)) {
-        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID,
-                "in_use 0x%08" PRIx32 ": open elsewhere or not closed cleanly; needs recovery", header->in_use);
+        load_log(load, PLOOP_LOG_ERROR, "in_use 0x%08" PRIx32 ": open elsewhere or not closed cleanly; needs recovery",
+                 header->in_use);
         return -EUCLEAN;
     }
     return 0;
@@ -67,71 +93,91 @@ static const char *const VERDICTS[] = {
     [ENTRY_PAST_END] = "past the end of the file",
 };
 
+static void set_entry(const struct load *load, struct guest_cluster guest, uint32_t entry)
+{
+    if (load->entries) {
+        load->entries[guest.n] = entry;
+    } else {
+        bat_set_loaded(&load->dev->bat, guest, entry);
+    }
+}
+
+static uint32_t get_entry(const struct load *load, struct guest_cluster guest)
+{
+    return load->entries ? load->entries[guest.n] : bat_entry(&load->dev->bat, guest);
+}
+
+static bool claim(const struct load *load, uint32_t entry)
+{
+    return load->entries || alloc_claim(&load->dev->bat.alloc, geometry_host(&load->header.geometry, entry));
+}
+
 /* One entry of the file. 0, or -EUCLEAN where the image cannot be written. */
-static int load_entry(ploop_dev *dev, struct guest_cluster guest, uint32_t entry, uint64_t file_size)
+static int load_entry(const struct load *load, struct guest_cluster guest, uint32_t entry)
 {
     if (entry == 0) {
         return 0;
     }
     const char *fault = NULL;
-    enum entry_verdict verdict = geometry_judge_entry(&dev->geometry, file_size, entry);
+    enum entry_verdict verdict = geometry_judge_entry(&load->header.geometry, load->info.file_size, entry);
     if (verdict != ENTRY_GOOD) {
         fault = VERDICTS[verdict];
-    } else if (!alloc_claim(&dev->bat.alloc, geometry_host(&dev->geometry, entry))) {
+    } else if (!claim(load, entry)) {
         fault = "another guest cluster's";
     }
-    if (fault && !dev->read_only) {
-        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "BAT[%" PRIu32 "]=%" PRIu32 ": %s", guest.n, entry, fault);
+    if (fault && !load->dev->read_only) {
+        load_log(load, PLOOP_LOG_ERROR, "BAT[%" PRIu32 "]=%" PRIu32 ": %s", guest.n, entry, fault);
         return -EUCLEAN;
     }
-    bat_set_loaded(&dev->bat, guest, fault ? BAT_ENTRY_BAD : entry);
+    set_entry(load, guest, fault ? BAT_ENTRY_BAD : entry);
     return 0;
 }
 
-static int load_page(ploop_dev *dev, uint32_t page, const uint8_t *bytes, uint64_t file_size)
+static int load_page(const struct load *load, uint32_t page, const uint8_t *bytes)
 {
-    uint32_t first = geometry_page_first(page), entries = geometry_page_entries(&dev->geometry, page);
+    uint32_t first = geometry_page_first(page), entries = geometry_page_entries(&load->header.geometry, page);
     int error = 0;
     bytes += page == 0 ? HEADER_SIZE : 0;
     for (uint32_t i = 0; i < entries && !error; i++) {
-        error = load_entry(dev, (struct guest_cluster){first + i}, load_le32(bytes + (size_t)i * 4), file_size);
+        error = load_entry(load, (struct guest_cluster){first + i}, load_le32(bytes + (size_t)i * 4));
     }
     return error;
 }
 
-static void mark_page_bad(ploop_dev *dev, uint32_t page)
+static void mark_page_bad(const struct load *load, uint32_t page)
 {
-    uint32_t first = geometry_page_first(page), entries = geometry_page_entries(&dev->geometry, page);
+    uint32_t first = geometry_page_first(page), entries = geometry_page_entries(&load->header.geometry, page);
     for (uint32_t i = 0; i < entries; i++) {
-        bat_set_loaded(&dev->bat, (struct guest_cluster){first + i}, BAT_ENTRY_BAD);
+        set_entry(load, (struct guest_cluster){first + i}, BAT_ENTRY_BAD);
     }
 }
 
 /* Pages [first, first + count), in one read; page by page after an error, for what can be rescued. */
-static int load_pages(ploop_dev *dev, uint32_t first, uint32_t count, uint8_t *bytes, uint64_t file_size)
+static int load_pages(const struct load *load, uint32_t first, uint32_t count, uint8_t *bytes)
 {
     /* The last page need not be whole in a file that ends behind the BAT. */
     uint64_t offset = (uint64_t)first * BAT_PAGE_SIZE, length = (uint64_t)count * BAT_PAGE_SIZE;
-    uint64_t needed = HEADER_SIZE + (uint64_t)dev->geometry.bat_entries * 4;
-    int64_t got = ploop_file_pread(dev->file, bytes, length, offset);
+    uint64_t needed = HEADER_SIZE + (uint64_t)load->header.geometry.bat_entries * 4;
+    bool read_only = load->dev->read_only;
+    int64_t got = ploop_file_pread(load->file, bytes, length, offset);
     if (got >= 0 && (uint64_t)got < length && offset + (uint64_t)got < needed) {
         got = -EIO;
     }
-    if (got < 0 && dev->read_only && count > 1) {
+    if (got < 0 && read_only && count > 1) {
         int error = 0;
         for (uint32_t i = 0; i < count && !error; i++) {
-            error = load_pages(dev, first + i, 1, bytes, file_size);
+            error = load_pages(load, first + i, 1, bytes);
         }
         return error;
     }
-    if (got < 0 && dev->read_only) {
-        dev_log(dev, PLOOP_LOG_WARNING, LOAD_MESSAGE_ID, "BAT page %" PRIu32 ": cannot be read (error %d)", first, (int)-got);
-        mark_page_bad(dev, first);
+    if (got < 0 && read_only) {
+        load_log(load, PLOOP_LOG_WARNING, "BAT page %" PRIu32 ": cannot be read (error %d)", first, (int)-got);
+        mark_page_bad(load, first);
         return 0;
     }
     int error = got < 0 ? (int)got : 0;
     for (uint32_t i = 0; i < count && !error; i++) {
-        error = load_page(dev, first + i, bytes + (size_t)i * BAT_PAGE_SIZE, file_size);
+        error = load_page(load, first + i, bytes + (size_t)i * BAT_PAGE_SIZE);
     }
     return error;
 }
@@ -143,19 +189,19 @@ static int compare_numbers(const void *a, const void *b)
 }
 
 /*
- * Duplicates where the file is so large that not every host cluster has a bit (alloc.c): sort the entries, each with its
- * guest cluster behind it, so that the first of equals is the owner.
+ * Duplicates where not every host cluster has a bit, because the delta is a lower one or its file so large (alloc.c): sort the
+ * entries, each with its guest cluster behind it, so that the first of equals is the owner.
  */
-static int sort_out_duplicates(ploop_dev *dev)
+static int sort_out_duplicates(const struct load *load)
 {
-    uint32_t entries = dev->geometry.bat_entries;
+    uint32_t entries = load->header.geometry.bat_entries;
     size_t count = 0;
     uint64_t *sorted = malloc(((size_t)entries + 1) * sizeof(*sorted));
     if (!sorted) {
         return -ENOMEM;
     }
     for (uint32_t n = 0; n < entries; n++) {
-        uint32_t entry = bat_entry(&dev->bat, (struct guest_cluster){n});
+        uint32_t entry = get_entry(load, (struct guest_cluster){n});
         if (entry && entry != BAT_ENTRY_BAD) {
             sorted[count++] = (uint64_t)entry << 32 | n;
         }
@@ -167,11 +213,11 @@ static int sort_out_duplicates(ploop_dev *dev)
             continue;
         }
         uint32_t n = (uint32_t)sorted[i];
-        if (dev->read_only) {
-            bat_set_loaded(&dev->bat, (struct guest_cluster){n}, BAT_ENTRY_BAD);
+        if (load->dev->read_only) {
+            set_entry(load, (struct guest_cluster){n}, BAT_ENTRY_BAD);
         } else {
-            dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "BAT[%" PRIu32 "]=%" PRIu32 ": another guest cluster's", n,
-                    (uint32_t)(sorted[i] >> 32));
+            load_log(load, PLOOP_LOG_ERROR, "BAT[%" PRIu32 "]=%" PRIu32 ": another guest cluster's", n,
+                     (uint32_t)(sorted[i] >> 32));
             error = -EUCLEAN;
         }
     }
@@ -179,17 +225,19 @@ static int sort_out_duplicates(ploop_dev *dev)
     return error;
 }
 
-int load_bat(ploop_dev *dev, uint64_t file_size)
+int load_bat(const struct load *load)
 {
+    const struct alloc *alloc = &load->dev->bat.alloc;
+    uint32_t pages = geometry_page_count(&load->header.geometry);
     uint8_t *bytes = malloc((size_t)LOAD_CHUNK_PAGES * BAT_PAGE_SIZE);
     int error = bytes ? 0 : -ENOMEM;
-    for (uint32_t page = 0; page < dev->bat.page_count && !error; page += LOAD_CHUNK_PAGES) {
-        uint32_t left = dev->bat.page_count - page;
-        error = load_pages(dev, page, left < LOAD_CHUNK_PAGES ? left : LOAD_CHUNK_PAGES, bytes, file_size);
+    for (uint32_t page = 0; page < pages && !error; page += LOAD_CHUNK_PAGES) {
+        uint32_t left = pages - page;
+        error = load_pages(load, page, left < LOAD_CHUNK_PAGES ? left : LOAD_CHUNK_PAGES, bytes);
     }
     free(bytes);
-    if (!error && dev->bat.alloc.window < dev->bat.alloc.file_clusters) {
-        error = sort_out_duplicates(dev);
+    if (!error && (load->entries || alloc->window < alloc->file_clusters)) {
+        error = sort_out_duplicates(load);
     }
     return error;
 }

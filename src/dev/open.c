@@ -2,8 +2,8 @@
 /*
  * Opening a device.
  *
- *     parameters judged -> memory taken -> image read and judged (load.c) -> for writing: SYNC, mark, SYNC, what is kept of
- *     the format extension (extension_keep.c) -> open
+ *     parameters judged -> memory taken -> top delta read and judged (load.c), then the others (load_stack.c) ->
+ *     for writing: SYNC, mark, SYNC, what is kept of the format extension (extension_keep.c) -> open
  *
  * A failure on the way leaves the file as it was, up to the mark. The mark (R11) goes to the disk by the same writer as every
  * page: the header is a field of page 0, dirtied with a barrier, and a round does the rest. Nothing that was found in the file
@@ -54,7 +54,7 @@ static int take_config(ploop_dev *dev, const struct ploop_dev_config *given)
         config->enospc_policy > PLOOP_ENOSPC_PARK || config->writeback_max_age_ns < config->writeback_delay_ns) {
         return -EINVAL;
     }
-    if (config->runner_count || config->flags & (PLOOP_DEV_RAW_BASE | PLOOP_DEV_INACTIVE)) {
+    if (config->runner_count || config->flags & PLOOP_DEV_INACTIVE) {
         return -ENOTSUP;
     }
     if (config->clock) {
@@ -77,7 +77,8 @@ static void init_lists(ploop_dev *dev)
 {
     struct list *lists[] = {&dev->parts_free,    &dev->part_waiters,
 
-                            &dev->space_waiters, &dev->reclaim_waiters, &dev->record_waiters, &dev->parked, &dev->held};
+                            &dev->space_waiters, &dev->reclaim_waiters, &dev->record_waiters, &dev->parked,
+                            &dev->held,          &dev->cow_buffers,     &dev->cow_waiters};
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
         list_init(lists[i]);
     }
@@ -108,7 +109,7 @@ static int take_memory(ploop_dev *dev)
         part_init(&dev->parts[i], dev, 0);
         list_append(&dev->parts_free, &dev->parts[i].link);
     }
-    int error = 0;
+    int error = cow_init(dev);
     for (uint32_t i = 0; i < queues && !error; i++) {
         error = queue_init(&dev->queues[i], dev, i, pios);
     }
@@ -125,6 +126,8 @@ void dev_free(ploop_dev *dev)
     }
     extension_keep_free(&dev->extension);
     bat_free(&dev->bat);
+    cow_free(dev);
+    stack_free(&dev->stack);
     free(dev->queues);
     free(dev->locks);
     free(dev->parts);
@@ -143,34 +146,35 @@ static void set_geometry(ploop_dev *dev, const struct header *header)
 
 static int read_image(ploop_dev *dev)
 {
-    struct header header;
-    struct ploop_file_info info;
-    int error = load_header(dev, &header, &info);
+    struct load top = {.dev = dev, .file = dev->file, .level = dev->stack.count};
+    const struct ploop_file_info *info = &top.info;
+    int error = load_info(&top);
+    error = error ? error : load_header(&top);
     if (error) {
         return error;
     }
-    set_geometry(dev, &header);
-    channel_init(&dev->channel, dev->file, &dev->turn, info.max_transfer);
+    set_geometry(dev, &top.header);
+    channel_init(&dev->channel, dev->file, &dev->turn, info->max_transfer);
     error = take_memory(dev);
     if (error) {
         return error;
     }
     struct alloc_config space = {
-        .file_size = info.file_size, .capabilities = info.capabilities, .extend_bytes_max = dev->config.preallocate_bytes};
-    error = bat_init(&dev->bat, &header, &dev->channel, &space);
+        .file_size = info->file_size, .capabilities = info->capabilities, .extend_bytes_max = dev->config.preallocate_bytes};
+    error = bat_init(&dev->bat, &top.header, &dev->channel, &space);
     if (error) {
         return error;
     }
-    dev->bat.native_fua = info.capabilities & PLOOP_FILE_CAN_FUA;
+    dev->bat.native_fua = info->capabilities & PLOOP_FILE_CAN_FUA;
     dev->bat.delay_ns = dev->config.writeback_delay_ns;
     dev->bat.max_age_ns = dev->config.writeback_max_age_ns;
     dev->bat.failure_limit = dev->config.page_failure_limit;
     engine_init(dev);
-    error = load_bat(dev, info.file_size);
+    error = load_bat(&top);
     if (!error && !dev->read_only) {
-        error = load_extension(dev, info.file_size);
+        error = load_extension(dev, info->file_size);
     }
-    return error;
+    return error ? error : load_stack(dev);
 }
 
 static void mark_in_use(ploop_dev *dev)
@@ -206,13 +210,42 @@ static int open_for_writing(ploop_dev *dev)
     return extension_keep_write(dev);
 }
 
+/* Each file once: a delta that is above or below itself would be written under our feet. */
+static bool are_deltas(ploop_file *const *deltas, uint32_t count)
+{
+    if (!deltas || count == 0 || count > STACK_DELTAS_MAX) {
+        return false;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        for (uint32_t j = 0; j < i; j++) {
+            if (deltas[j] == deltas[i]) {
+                return false;
+            }
+        }
+        if (!deltas[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static int attach(const ploop_dev *dev)
+{
+    int error = 0;
+    for (uint32_t level = 0; level <= dev->stack.count && !error; level++) {
+        const struct ploop_file *file = delta_file(dev, level);
+        error = file->ops.attach ? file->ops.attach(file->context, dev->config.queue_count) : 0;
+    }
+    return error;
+}
+
 int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop_dev_config *config, ploop_dev **out)
 {
     if (!out) {
         return -EINVAL;
     }
     *out = NULL;
-    if (!deltas || count == 0 || !deltas[0]) {
+    if (!are_deltas(deltas, count)) {
         return -EINVAL;
     }
     if (in_callback()) {
@@ -222,7 +255,8 @@ int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop
     if (!dev) {
         return -ENOMEM;
     }
-    dev->file = deltas[0];
+    dev->file = deltas[count - 1];
+    dev->memory_alignment = 1;
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -232,13 +266,12 @@ int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop
     init_lists(dev);
 
     int error = take_config(dev, config);
-    if (!error && count > 1) {
-        error = -ENOTSUP;
+    if (!error && dev->config.flags & PLOOP_DEV_RAW_BASE && count == 1) {
+        error = -EINVAL;
     }
     dev->read_only = dev->config.flags & PLOOP_DEV_READ_ONLY;
-    if (!error && dev->file->ops.attach) {
-        error = dev->file->ops.attach(dev->file->context, dev->config.queue_count);
-    }
+    error = error ? error : stack_init(&dev->stack, deltas, count - 1);
+    error = error ? error : attach(dev);
     if (!error) {
         error = read_image(dev);
     }

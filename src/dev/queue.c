@@ -25,21 +25,25 @@ bool in_callback(void)
 static int watch(int poll_fd, int fd)
 {
     struct epoll_event event = {.events = EPOLLIN};
-    return epoll_ctl(poll_fd, EPOLL_CTL_ADD, fd, &event) ? -errno : 0;
+    bool watched = epoll_ctl(poll_fd, EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST; /* deltas may share a descriptor */
+    return watched ? 0 : -errno;
 }
 
 /* One descriptor for two reasons to run: a completion to deliver, and something to reap. */
 static int open_descriptors(ploop_queue *queue)
 {
-    const struct ploop_file *file = queue->dev->file;
-    int backend_fd = file->ops.poll_fd ? file->ops.poll_fd(file->context, queue->index) : -1;
     queue->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     queue->poll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (queue->event_fd < 0 || queue->poll_fd < 0) {
         return -errno;
     }
     int error = watch(queue->poll_fd, queue->event_fd);
-    return error || backend_fd < 0 ? error : watch(queue->poll_fd, backend_fd);
+    for (uint32_t level = 0; level <= queue->dev->stack.count && !error; level++) {
+        const struct ploop_file *file = delta_file(queue->dev, level);
+        int backend_fd = file->ops.poll_fd ? file->ops.poll_fd(file->context, queue->index) : -1;
+        error = backend_fd < 0 ? 0 : watch(queue->poll_fd, backend_fd);
+    }
+    return error;
 }
 
 int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_count)

@@ -116,6 +116,7 @@ static void part_take(struct part *part, ploop_pio *pio)
     part->busy = true;
     part->pio = pio;
     part->io.io.pub.queue = pio->queue->index;
+    channel_io_aim(&part->io, &part->dev->channel);
     part->reservation = NULL;
     part->parked = part->reclaimed = false;
     part->zeroed = part->parked_ns = 0;
@@ -237,6 +238,13 @@ static bool wants_unmap(const struct part *part)
     return part->whole && (pio->op == PIO_DISCARD || (pio->op == PIO_ZEROES && !(pio->flags & PLOOP_PIO_NO_UNMAP)));
 }
 
+/* An entry never goes where a lower delta has the cluster, so what is decided here before the lock is had holds afterwards. */
+static bool wants_cow(const struct part *part)
+{
+    uint32_t op = part->pio->op;
+    return (op == PIO_WRITE || op == PIO_ZEROES) && wants_copy(part->dev, part->cluster);
+}
+
 /*
  * Zeros over an unmapped cluster are there already, but not in the place that a write has reserved for it: what one that failed
  * left there would show when another enters the place in the map. So they wait until no write is left.
@@ -246,30 +254,33 @@ static bool wants_no_reservation(const struct part *part)
     return part->pio->op == PIO_ZEROES && bat_entry(&part->dev->bat, part->cluster) == 0;
 }
 
+static bool wants_alone(const struct part *part)
+{
+    return wants_unmap(part) || wants_cow(part) || wants_no_reservation(part);
+}
+
 static void part_locked(struct lock_waiter *waiter)
 {
     struct part *part = container_of(waiter, struct part, lock);
-    switch (part->pio->op) {
-    case PIO_READ:
+    bool over_lower = stack_maps(&part->dev->stack, part->cluster);
+    if (part->pio->op == PIO_READ) {
         read_locked(part);
-        break;
-    case PIO_WRITE:
+    } else if (wants_unmap(part)) {
+        over_lower ? cover_locked(part) : unmap_locked(part);
+    } else if (wants_cow(part)) {
+        assert(waiter->exclusive);
+        cow_locked(part);
+    } else if (part->pio->op == PIO_WRITE) {
         write_locked(part);
-        break;
-    default:
-        if (wants_unmap(part)) {
-            unmap_locked(part);
-        } else {
-            zero_locked(part);
-        }
+    } else {
+        zero_locked(part);
     }
 }
 
 void part_begin(struct part *part)
 {
     ploop_dev *dev = part->dev;
-    bool alone = wants_unmap(part) || wants_no_reservation(part);
-    if (lock_take(lock_of(dev, part->cluster), &part->lock, alone, part_locked)) {
+    if (lock_take(lock_of(dev, part->cluster), &part->lock, wants_alone(part), part_locked)) {
         part_locked(&part->lock);
     }
 }

@@ -54,20 +54,22 @@ static void fast_done(struct file_io *file_io, int64_t result)
         turn_post(&part->dev->turn, &part->work);
         return;
     }
+    struct channel *channel = io->channel;
     atomic_fetch_add(&queue->in_flight, 1);
     unlock_fast(part);
     pio_complete(pio, 0);
-    if (atomic_load_explicit(&queue->dev->channel.wants_retry, memory_order_relaxed)) {
+    if (atomic_load_explicit(&channel->wants_retry, memory_order_relaxed)) {
         engine_post_run(queue->dev); /* the backend has room again for what it refused */
     }
     queue_deliver(queue);
     atomic_fetch_sub(&queue->in_flight, 1);
 }
 
-static void fast_send(ploop_queue *queue, ploop_pio *pio, uint64_t offset)
+static void fast_send(ploop_queue *queue, ploop_pio *pio, struct channel *channel, uint64_t offset)
 {
     struct part *part = &pio->part;
     struct ploop_io *io = &part->io.io.pub;
+    channel_io_aim(&part->io, channel);
     io->op = pio->op == PIO_READ ? PLOOP_IO_READ : PLOOP_IO_WRITE;
     io->flags = 0;
     io->offset = offset;
@@ -82,6 +84,25 @@ static void fast_send(ploop_queue *queue, ploop_pio *pio, uint64_t offset)
         part->work.run = adopt;
         turn_enqueue(&queue->dev->turn, &part->work);
     }
+}
+
+/* Only what one request to the delta's file can do: the lock is given back otherwise. */
+static bool read_lower_fast(ploop_queue *queue, ploop_pio *pio, struct guest_cluster cluster, uint64_t inside)
+{
+    struct stack *stack = &queue->dev->stack;
+    struct lower *lower = stack_lower(stack, cluster);
+    struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
+    uint64_t offset;
+    if (pio->length > lower->channel.max_transfer || stack_entry(stack, cluster) == BAT_ENTRY_BAD ||
+        stack_fill(stack, cluster, inside, pio->length, &cursor, &offset) < pio->length) {
+        unlock_fast(&pio->part);
+        return false;
+    }
+    fast_send(queue, pio, &lower->channel, offset);
+    if (lower->file->ops.kick) {
+        lower->file->ops.kick(lower->file->context, queue->index);
+    }
+    return true;
 }
 
 /* True: the request is under way or done. False: it is the engine's. */
@@ -104,8 +125,11 @@ static bool submit_fast(ploop_queue *queue, ploop_pio *pio)
     }
     uint32_t entry = bat_entry(&dev->bat, cluster);
     if (entry != 0 && entry != BAT_ENTRY_BAD) {
-        fast_send(queue, pio, geometry_entry_offset(&dev->geometry, entry) + inside);
+        fast_send(queue, pio, &dev->channel, geometry_entry_offset(&dev->geometry, entry) + inside);
         return true;
+    }
+    if (entry == 0 && pio->op == PIO_READ && stack_maps(&dev->stack, cluster)) {
+        return read_lower_fast(queue, pio, cluster, inside);
     }
     bool zeros = entry == 0 && pio->op == PIO_READ;
     if (zeros) {

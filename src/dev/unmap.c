@@ -59,7 +59,11 @@ static void punched(struct channel_io *io, int result)
     struct part *part = container_of(io, struct part, io);
     if (result == -ENOTSUP) {
         part->dev->bat.alloc.can_punch = false;
-        zeros_begin(part);
+        if (part->pio->op == PIO_DISCARD) {
+            part_settle(part, 0, 0);
+        } else {
+            zeros_begin(part);
+        }
     } else if (is_no_space(result)) {
         part_no_space(part, result);
     } else {

@@ -2,7 +2,8 @@
 /*
  * Writes of one cluster, under its shared lock.
  *
- * A mapped cluster is overwritten in place. The first write to an unmapped one takes a host cluster and makes a reservation:
+ * A mapped cluster is overwritten in place. The first write to one that no delta has takes a host cluster and makes a reservation
+ * (what a lower delta has is copied: cow.c):
  *
  *     none --first write--> reserved --a write of it completes--> entered in the map --last write ends--> none
  *                                    \--------- all of them failed: the host cluster is given back -----/
@@ -36,18 +37,25 @@ static struct reservation *reservation_find(ploop_dev *dev, struct guest_cluster
     return NULL;
 }
 
-/* 0; -EAGAIN: no space now; the error for which allocations are refused. */
+int part_take_host(struct part *part, struct host_cluster *host, uint64_t *number)
+{
+    struct bat *bat = &part->dev->bat;
+    if (bat->over_limit && !bat_latch(bat)) {
+        return bat->allocation_error;
+    }
+    return alloc_take(&bat->alloc, host, number);
+}
+
+/* As part_take_host(). */
 static int reservation_make(struct part *part)
 {
     ploop_dev *dev = part->dev;
     struct reservation *reservation = &part->own_reservation;
     struct host_cluster host;
     uint64_t number;
-    if (dev->bat.over_limit && !bat_latch(&dev->bat)) {
-        return dev->bat.allocation_error;
-    }
-    if (alloc_take(&dev->bat.alloc, &host, &number)) {
-        return -EAGAIN;
+    int error = part_take_host(part, &host, &number);
+    if (error) {
+        return error;
     }
     *reservation = (struct reservation){.guest = part->cluster, .host = host, .number = number};
     list_init(&reservation->parts);

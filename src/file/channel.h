@@ -14,7 +14,7 @@
  *     makes progress, or by channel_retry(), which a run calls; channel_wants_run() says that nothing else would.
  *  4. After channel_cut() nothing reaches the backend any more: what is begun ends with -ECANCELED.
  *
- * All functions but channel_io_init() belong to the owner of the turn.
+ * All functions but channel_io_init() and channel_io_aim() belong to the owner of the turn.
  */
 #ifndef FILE_CHANNEL_H
 #define FILE_CHANNEL_H
@@ -60,6 +60,13 @@ struct channel_io {
 
 void channel_init(struct channel *channel, ploop_file *file, struct turn *turn, uint64_t max_transfer);
 void channel_io_init(struct channel_io *io, struct channel *channel, uint32_t queue);
+
+/* What an idle io is begun with next goes there. Any thread that owns the io. */
+static inline void channel_io_aim(struct channel_io *io, struct channel *channel)
+{
+    io->channel = channel;
+    io->io.file = channel->file;
+}
 
 /* READ or WRITE. The iovec array behind the cursor stays valid until `then`. */
 void channel_transfer(struct channel_io *io, uint32_t op, uint32_t flags, struct iov_cursor cursor, uint64_t offset,

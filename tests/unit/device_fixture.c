@@ -93,7 +93,10 @@ void rig_adopt(struct rig *rig, const uint8_t *image, uint64_t size, uint32_t op
 
 int rig_try_open(struct rig *rig)
 {
-    int error = ploop_dev_open(&rig->script.file, 1, &rig->config, &rig->dev);
+    ploop_file *deltas[RIG_LOWERS_MAX + 1];
+    memcpy(deltas, rig->lowers, sizeof(rig->lowers));
+    deltas[rig->lower_count] = rig->script.file;
+    int error = ploop_dev_open(deltas, rig->lower_count + 1, &rig->config, &rig->dev);
     rig->queue = error ? NULL : ploop_dev_queue(rig->dev, 0);
     ck_assert_int_eq(rig->dev != NULL, error == 0);
     return error;

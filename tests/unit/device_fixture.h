@@ -14,7 +14,7 @@
 #define MS UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
 
-enum { RIG_EVENTS = 8, RIG_START_SECONDS = 1000 };
+enum { RIG_EVENTS = 8, RIG_START_SECONDS = 1000, RIG_LOWERS_MAX = 4 };
 
 struct hand_clock {
     _Atomic uint64_t now_ns;
@@ -23,6 +23,8 @@ struct hand_clock {
 
 struct rig {
     struct script script;
+    ploop_file *lowers[RIG_LOWERS_MAX]; /* deltas below it, the base first: the test's */
+    uint32_t lower_count;
     struct hand_clock clock;
     struct ploop_clock clock_ops;
     struct ploop_dev_config config;

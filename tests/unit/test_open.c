@@ -63,7 +63,14 @@ START_TEST(wrong_parameters_are_refused)
     ck_assert_int_eq(ploop_dev_open(&none, 1, NULL, &dev), -EINVAL);
     ck_assert_int_eq(ploop_dev_open(&rig.script.file, 0, NULL, &dev), -EINVAL);
     ck_assert_int_eq(ploop_dev_open(&rig.script.file, 1, NULL, NULL), -EINVAL);
-    ck_assert_int_eq(ploop_dev_open(two, 2, NULL, &dev), -ENOTSUP);
+    ck_assert_int_eq(ploop_dev_open(two, 2, NULL, &dev), -EINVAL);
+    two[1] = NULL;
+    ck_assert_int_eq(ploop_dev_open(two, 2, NULL, &dev), -EINVAL);
+    ploop_file *many[256];
+    for (uint32_t i = 0; i < 256; i++) {
+        many[i] = (ploop_file *)(uintptr_t)(0x1000 * (i + 1));
+    }
+    ck_assert_int_eq(ploop_dev_open(many, 256, NULL, &dev), -EINVAL);
     ck_assert_ptr_null(dev);
 
     struct ploop_dev_config good = rig.config;
@@ -103,8 +110,6 @@ START_TEST(what_is_not_in_this_version_says_so)
     rig.config.runner_count = 1;
     refused(&rig, -ENOTSUP);
     rig.config.runner_count = 0;
-    rig.config.flags = PLOOP_DEV_RAW_BASE;
-    refused(&rig, -ENOTSUP);
     rig.config.flags = PLOOP_DEV_INACTIVE;
     refused(&rig, -ENOTSUP);
     rig.config.flags = 0;

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Changes to a guest cluster that a lower delta has (R8, R9). The part holds the cluster's lock alone, from the first look to its
+ * end: the others wait in line.
+ *
+ *     locked -> host cluster taken -+-> the request covers the whole cluster: its bytes written -------------------+
+ *                                   +-> a buffer had -> [lower content read, merged with the new, written] ... ----+
+ *                                   +-> zeros over all of it: nothing to write, a host cluster reads as zeros ---+ |
+ *                                                                                                                v v
+ *                                                                              entered in the map, with a barrier -> settled
+ *     failed on the way: buffer and host cluster given back, the map as it was
+ *
+ *  1. The barrier is the SYNC after the last write completed (for zeros the one that alloc_take() named): the entry is never on the
+ *     disk before the whole cluster is.
+ *  2. A host cluster taken reads as zeros, so where the lower delta ends inside the cluster, or the disk, nothing is left over.
+ *  3. A part that has a buffer waits for nothing but I/O, so every part that waits for a buffer gets one.
+ *  4. Buffers are taken at open: a running device needs no memory.
+ *
+ * Where the top has the cluster it is changed in place, and never removed from the map: that would bring the lower content back. A
+ * discard then punches it, or does nothing where that cannot be done.
+ */
+#include "dev/dev.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { COW_BUFFERS = 4, COW_ALIGNMENT = 4096 };
+#define COW_BYTES_MAX (UINT64_C(1) << 20)
+
+static void copy_next(struct part *part);
+
+int cow_init(ploop_dev *dev)
+{
+    if (dev->stack.count == 0 || dev->read_only) {
+        return 0;
+    }
+    uint64_t cluster = dev->geometry.cluster_size;
+    dev->cow_bytes = cluster < COW_BYTES_MAX ? cluster : COW_BYTES_MAX;
+    uint64_t step = (dev->cow_bytes + COW_ALIGNMENT - 1) / COW_ALIGNMENT * COW_ALIGNMENT;
+    void *memory = NULL;
+    dev->cow_all = calloc(COW_BUFFERS, sizeof(*dev->cow_all));
+    if (!dev->cow_all || posix_memalign(&memory, COW_ALIGNMENT, COW_BUFFERS * step)) {
+        return -ENOMEM;
+    }
+    dev->cow_memory = memory;
+    for (uint32_t i = 0; i < COW_BUFFERS; i++) {
+        dev->cow_all[i].bytes = dev->cow_memory + i * step;
+        list_append(&dev->cow_buffers, &dev->cow_all[i].link);
+    }
+    return 0;
+}
+
+void cow_free(ploop_dev *dev)
+{
+    free(dev->cow_all);
+    free(dev->cow_memory);
+}
+
+/* ---- the end ---- */
+
+static void give_buffer_back(struct part *part)
+{
+    ploop_dev *dev = part->dev;
+    struct cow_buffer *buffer = part->cow.buffer;
+    part->cow.buffer = NULL;
+    if (!buffer) {
+        return;
+    }
+    struct list *link = list_take_first(&dev->cow_waiters);
+    if (link) {
+        struct part *next = container_of(link, struct part, link);
+        next->cow.buffer = buffer;
+        copy_next(next);
+    } else {
+        list_append(&dev->cow_buffers, &buffer->link);
+    }
+}
+
+static void cow_ended(struct part *part, int result)
+{
+    ploop_dev *dev = part->dev;
+    uint64_t number = sync_next(&dev->bat.syncer);
+    channel_io_aim(&part->io, &dev->channel);
+    if (!result) {
+        bat_map(&dev->bat, part->cluster, part->cow.host, number);
+    } else {
+        alloc_give_back(&dev->bat.alloc, part->cow.host);
+    }
+    give_buffer_back(part);
+    if (is_no_space(result)) {
+        part_no_space(part, result);
+    } else {
+        part_settle(part, result, number);
+    }
+}
+
+/* ---- the whole cluster ---- */
+
+static void whole_written(struct channel_io *io, int result)
+{
+    cow_ended(container_of(io, struct part, io), result);
+}
+
+/* ---- a part of it ---- */
+
+/* What the request has of the chunk goes over what the lower delta had. */
+static void merge(const struct part *part)
+{
+    const struct cow *cow = &part->cow;
+    uint64_t from = part->inside > cow->at ? part->inside : cow->at;
+    uint64_t end = part->inside + part->length, chunk_end = cow->at + cow->length;
+    end = end < chunk_end ? end : chunk_end;
+    if (from >= end) {
+        return;
+    }
+    uint8_t *bytes = cow->buffer->bytes + (from - cow->at);
+    if (part->pio->op == PIO_WRITE) {
+        struct iov_cursor cursor = part->cursor;
+        iov_advance(&cursor, from - part->inside);
+        iov_copy_out(&cursor, bytes, end - from);
+    } else {
+        memset(bytes, 0, end - from);
+    }
+}
+
+static void chunk_written(struct channel_io *io, int result)
+{
+    struct part *part = container_of(io, struct part, io);
+    struct cow *cow = &part->cow;
+    cow->at += cow->length;
+    if (!result && cow->at < part->dev->geometry.cluster_size) {
+        copy_next(part);
+        return;
+    }
+    if (!result) {
+        count(&part->dev->clusters_copied, 1);
+    }
+    cow_ended(part, result);
+}
+
+static void chunk_write(struct part *part)
+{
+    ploop_dev *dev = part->dev;
+    struct cow *cow = &part->cow;
+    merge(part);
+    channel_io_aim(&part->io, &dev->channel);
+    channel_transfer(&part->io, PLOOP_IO_WRITE, 0, (struct iov_cursor){.iov = &cow->iov, .count = 1},
+                     geometry_host_offset(&dev->geometry, cow->host) + cow->at, cow->length, chunk_written);
+}
+
+static void chunk_read(struct channel_io *io, int result)
+{
+    struct part *part = container_of(io, struct part, io);
+    if (result) {
+        cow_ended(part, result);
+    } else {
+        chunk_write(part);
+    }
+}
+
+static void copy_next(struct part *part)
+{
+    ploop_dev *dev = part->dev;
+    struct cow *cow = &part->cow;
+    uint64_t left = dev->geometry.cluster_size - cow->at, offset;
+    cow->length = left < dev->cow_bytes ? left : dev->cow_bytes;
+    cow->iov = (struct iovec){cow->buffer->bytes, (size_t)cow->length};
+    struct iov_cursor cursor = {.iov = &cow->iov, .count = 1};
+    uint64_t in_file = stack_fill(&dev->stack, part->cluster, cow->at, cow->length, &cursor, &offset);
+    bool covered = part->inside <= cow->at && part->inside + part->length >= cow->at + cow->length;
+    if (in_file == 0 || covered) {
+        chunk_write(part);
+        return;
+    }
+    channel_io_aim(&part->io, &stack_lower(&dev->stack, part->cluster)->channel);
+    channel_transfer(&part->io, PLOOP_IO_READ, 0, cursor, offset, in_file, chunk_read);
+}
+
+static void copy_begin(struct part *part)
+{
+    ploop_dev *dev = part->dev;
+    struct list *link = list_take_first(&dev->cow_buffers);
+    part->cow.at = 0;
+    if (link) {
+        part->cow.buffer = container_of(link, struct cow_buffer, link);
+        copy_next(part);
+    } else {
+        list_append(&dev->cow_waiters, &part->link);
+    }
+}
+
+/* ---- the beginning ---- */
+
+static void zeros_map(struct part *part, uint64_t number)
+{
+    bat_map(&part->dev->bat, part->cluster, part->cow.host, number);
+    part_settle(part, 0, number);
+}
+
+void cow_locked(struct part *part)
+{
+    ploop_dev *dev = part->dev;
+    const ploop_pio *pio = part->pio;
+    bool zeros = pio->op != PIO_WRITE;
+    uint64_t number;
+    assert(stack_entry(&dev->stack, part->cluster) != BAT_ENTRY_BAD); /* else it would not be open for writing */
+    if (zeros && !part->whole && pio->flags & PLOOP_PIO_FAST_ONLY) {
+        part_settle(part, -ENOTSUP, 0);
+        return;
+    }
+    part->cow.buffer = NULL;
+    int error = part_take_host(part, &part->cow.host, &number);
+    if (error == -EAGAIN) {
+        part_wait_for_space(part);
+    } else if (error) {
+        part_settle(part, error, 0);
+    } else if (part->whole && zeros) {
+        zeros_map(part, number);
+    } else if (part->whole) {
+        uint64_t offset = geometry_host_offset(&dev->geometry, part->cow.host);
+        channel_transfer(&part->io, PLOOP_IO_WRITE, 0, part->cursor, offset, part->length, whole_written);
+    } else {
+        copy_begin(part);
+    }
+}
+
+void cover_locked(struct part *part)
+{
+    const struct bat *bat = &part->dev->bat;
+    bool discard = part->pio->op == PIO_DISCARD;
+    if (bat_entry(bat, part->cluster) == 0 && !discard) {
+        cow_locked(part);
+    } else if (discard && (bat_entry(bat, part->cluster) == 0 || !bat->alloc.can_punch || bat_latch(bat))) {
+        part_settle(part, 0, 0);
+    } else {
+        zero_locked(part);
+    }
+}

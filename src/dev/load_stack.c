@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Reading the deltas below the top: each is judged alone, as the top is, then against the one above it, and its map goes into the
+ * stack's, base first, so that upper ones cover lower ones.
+ *
+ * With RECOVER, a lower delta that was not closed cleanly is opened for writing by itself and closed again: that does to it all
+ * that R11 asks for. It comes after everything was judged and before the top is marked, and is done once: whatever fails later, the
+ * delta is clean.
+ */
+#include "dev/load.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+static bool is_raw(const struct load *load)
+{
+    return load->level == 0 && load->dev->config.flags & PLOOP_DEV_RAW_BASE;
+}
+
+/* What the delta above it has of the disk. */
+static uint64_t end_above(const ploop_dev *dev, uint32_t level)
+{
+    return level + 1 < dev->stack.count ? dev->stack.lowers[level + 1].end : disk_size(dev);
+}
+
+static int load_raw(const struct load *load)
+{
+    ploop_dev *dev = load->dev;
+    struct lower *lower = &dev->stack.lowers[load->level];
+    uint64_t cluster = dev->geometry.cluster_size, size = load->info.file_size, above = end_above(dev, load->level);
+    uint64_t odd = size % SECTOR_SIZE;
+    lower->geometry = (struct geometry){.cluster_size = cluster, .disk_size = size, .entry_unit = cluster};
+    lower->tail_at = size - odd;
+    lower->end = odd ? lower->tail_at + SECTOR_SIZE : size;
+    if (lower->end > above) {
+        lower->end = above;
+    }
+    if (lower->tail_at >= lower->end) {
+        lower->tail_at = lower->end;
+    } else {
+        int64_t got = ploop_file_pread(load->file, lower->tail, odd, lower->tail_at);
+        if (got < 0 || (uint64_t)got < odd) {
+            return got < 0 ? (int)got : -EIO;
+        }
+    }
+    for (uint64_t n = 0; n * cluster < lower->end; n++) {
+        dev->stack.levels[n] = (uint8_t)(load->level + 1);
+        dev->stack.entries[n] = (uint32_t)n;
+    }
+    return 0;
+}
+
+static int reject(const struct load *load, const char *field, uint64_t value, const char *why, uint64_t other)
+{
+    load_log(load, PLOOP_LOG_ERROR, "%s %" PRIu64 ": %s, %" PRIu64, field, value, why, other);
+    return -EUCLEAN;
+}
+
+static int judge_in_stack(const struct load *load)
+{
+    const ploop_dev *dev = load->dev;
+    const struct header *header = &load->header, *top = &dev->bat.header;
+    const struct geometry *geometry = &header->geometry;
+    if (header->version != top->version) {
+        return reject(load, "version", header->version, "not the top delta's", top->version);
+    }
+    if (geometry->cluster_size != dev->geometry.cluster_size) {
+        return reject(load, "cluster size", geometry->cluster_size, "not the top delta's", dev->geometry.cluster_size);
+    }
+    uint64_t above = end_above(dev, load->level);
+    if (geometry->disk_size > above) {
+        return reject(load, "disk size", geometry->disk_size, "larger than that of the delta above it", above);
+    }
+    return 0;
+}
+
+/* The header of an image and its place in the stack; of a raw file all there is to know. */
+static int load_lower_header(struct load *load)
+{
+    ploop_dev *dev = load->dev;
+    struct lower *lower = &dev->stack.lowers[load->level];
+    int error = load_info(load);
+    if (!error) {
+        channel_init(&lower->channel, lower->file, &dev->turn, load->info.max_transfer);
+    }
+    if (error || is_raw(load)) {
+        return error ? error : load_raw(load);
+    }
+    error = load_header(load);
+    error = error ? error : judge_in_stack(load);
+    lower->geometry = load->header.geometry;
+    lower->end = lower->tail_at = lower->geometry.disk_size;
+    return error;
+}
+
+/* Its map, over those of the deltas below it. */
+static int load_lower_bat(struct load *load)
+{
+    struct stack *stack = &load->dev->stack;
+    load->entries = calloc((size_t)load->header.geometry.bat_entries + 1, sizeof(*load->entries));
+    int error = load->entries ? load_bat(load) : -ENOMEM;
+    uint32_t clusters = geometry_guest_clusters(&load->header.geometry);
+    for (uint32_t n = 0; n < clusters && !error; n++) {
+        if (load->entries[n]) {
+            stack->levels[n] = (uint8_t)(load->level + 1);
+            stack->entries[n] = load->entries[n];
+        }
+    }
+    free(load->entries);
+    load->entries = NULL;
+    return error;
+}
+
+static int recover(const struct load *load)
+{
+    struct ploop_dev_config config = load->dev->config;
+    ploop_dev *dev;
+    config.flags = PLOOP_DEV_RECOVER;
+    int error = ploop_dev_open(&load->file, 1, &config, &dev);
+    error = error ? error : ploop_dev_close(dev);
+    if (error) {
+        load_log(load, PLOOP_LOG_ERROR, "not closed cleanly, and cannot be recovered (error %d)", -error);
+    }
+    return error;
+}
+
+int load_stack(ploop_dev *dev)
+{
+    uint32_t count = dev->stack.count;
+    if (count == 0) {
+        return 0;
+    }
+    struct load *loads = calloc(count, sizeof(*loads));
+    int error = loads ? stack_make_map(&dev->stack, dev->geometry.bat_entries) : -ENOMEM;
+    for (uint32_t level = count; level-- > 0 && !error;) {
+        loads[level] = (struct load){.dev = dev, .file = dev->stack.lowers[level].file, .level = level};
+        error = load_lower_header(&loads[level]);
+    }
+    for (uint32_t level = 0; level < count && !error; level++) {
+        error = is_raw(&loads[level]) ? 0 : load_lower_bat(&loads[level]);
+    }
+    for (uint32_t level = 0; level < count && !error && !dev->read_only; level++) {
+        error = loads[level].header.in_use == HEADER_IN_USE ? recover(&loads[level]) : 0;
+    }
+    free(loads);
+    return error;
+}
