@@ -71,10 +71,11 @@ void bat_free(struct bat *bat)
 
 void bat_set_loaded(struct bat *bat, struct guest_cluster guest, uint32_t entry)
 {
-    atomic_store_explicit(&bat->entries[guest.n], entry, memory_order_relaxed);
-    if (entry && entry != BAT_ENTRY_BAD) {
-        atomic_fetch_add_explicit(&bat->pages[geometry_page_of(guest)].mapped, 1, memory_order_relaxed);
-        count(&bat->stats.mapped, 1);
+    uint32_t old = atomic_exchange_explicit(&bat->entries[guest.n], entry, memory_order_relaxed);
+    bool was_mapped = old && old != BAT_ENTRY_BAD, is_mapped = entry && entry != BAT_ENTRY_BAD;
+    if (was_mapped != is_mapped) {
+        atomic_fetch_add_explicit(&bat->pages[geometry_page_of(guest)].mapped, is_mapped ? 1 : UINT32_MAX, memory_order_relaxed);
+        count(&bat->stats.mapped, is_mapped ? 1 : UINT64_MAX);
     }
 }
 

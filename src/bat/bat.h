@@ -132,7 +132,7 @@ struct bat {
 int bat_init(struct bat *bat, const struct header *header, struct channel *channel, const struct alloc_config *space);
 void bat_free(struct bat *bat);
 
-/* At open: an entry that the file has. */
+/* At open: an entry that the file has; then BAT_ENTRY_BAD, if it proves to be another's. */
 void bat_set_loaded(struct bat *bat, struct guest_cluster guest, uint32_t entry);
 
 /* 0: unmapped; BAT_ENTRY_BAD; or where it is. Any thread. */

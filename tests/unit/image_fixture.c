@@ -52,7 +52,7 @@ static void remember(struct fixture *fixture, const struct ploop_io *io)
 {
     struct fixture_op *op = &fixture->log[fixture->log_size++];
 
-    ck_assert_uint_le(fixture->log_size, FIXTURE_OPS_MAX);
+    must(fixture->log_size <= FIXTURE_OPS_MAX);
     *op = (struct fixture_op){.op = io->op, .offset = io->offset, .length = io->length};
     if (io->op == PLOOP_IO_WRITE) {
         uint64_t at = 0;
@@ -71,7 +71,7 @@ static int64_t read_bytes(const struct fixture *fixture, const struct ploop_io *
     uint64_t length = io->offset >= limit ? 0 : limit - io->offset < io->length ? limit - io->offset : io->length;
     uint64_t real = io->offset >= fixture->size ? 0 : fixture->size - io->offset < length ? fixture->size - io->offset : length;
 
-    ck_assert_uint_eq(io->iov_count, 1);
+    must(io->iov_count == 1);
     memset(io->iov[0].iov_base, 0, length);
     if (real) {
         memcpy(io->iov[0].iov_base, fixture->bytes + io->offset, real);
@@ -94,7 +94,7 @@ static int64_t execute(struct fixture *fixture, struct ploop_io *io)
         if (io->offset + io->length > fixture->size) {
             resize(fixture, io->offset + io->length);
         }
-        memcpy(fixture->bytes + io->offset, io->iov[0].iov_base, io->length);
+        memcpy(fixture->bytes + io->offset, fixture->log[fixture->log_size - 1].data, io->length);
         return (int64_t)io->length;
     case PLOOP_IO_TRUNCATE:
         resize(fixture, io->offset);
@@ -294,9 +294,8 @@ static void note_record(void *user_data, const struct ploop_check_record *record
 {
     struct check_outcome *outcome = user_data;
 
-    ck_assert_uint_ge(record->kind, PLOOP_CHECK_HEADER);
-    ck_assert_uint_le(record->kind, PLOOP_CHECK_READ);
-    ck_assert_ptr_null(strchr(text, '\n'));
+    must(record->kind >= PLOOP_CHECK_HEADER && record->kind <= PLOOP_CHECK_READ);
+    must_msg(!strchr(text, '\n'), "more than a line: %s", text);
     outcome->kinds[record->kind]++;
     outcome->last = *record;
     strncpy(outcome->last_text, text, sizeof(outcome->last_text) - 1);

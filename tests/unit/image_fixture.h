@@ -6,11 +6,21 @@
 #ifndef IMAGE_FIXTURE_H
 #define IMAGE_FIXTURE_H
 
+#include <check.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include <ploop/file.h>
 #include <ploop/image.h>
+
+/* For what is asserted a million times: libcheck's own macros write to a file each time they pass. */
+#define must(condition) must_msg(condition, "failed: %s", #condition)
+#define must_msg(condition, ...)                                                                                                   \
+    do {                                                                                                                           \
+        if (!(condition)) {                                                                                                        \
+            ck_abort_msg(__VA_ARGS__);                                                                                             \
+        }                                                                                                                          \
+    } while (0)
 
 enum { FIXTURE_OPS_MAX = 4096, FIXTURE_OP_KINDS = PLOOP_IO_TRUNCATE + 1 };
 
