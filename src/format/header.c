@@ -80,8 +80,9 @@ static int locate_data(struct header *header, uint32_t tracks, uint64_t bat_end,
                     header->data_off, tracks);
     }
     if (data_start < bat_end) {
-        return fail(-EUCLEAN, message, "data_off %" PRIu32 " lies inside the BAT, which ends at byte %" PRIu64, header->data_off,
-                    bat_end);
+        return fail(-EUCLEAN, message,
+                    "data_off %" PRIu32 " lies inside the BAT, whose bat_entries %" PRIu32 " end at byte %" PRIu64,
+                    header->data_off, header->geometry.bat_entries, bat_end);
     }
     if (data_start > file_size) {
         return fail(-EUCLEAN, message, "data_off %" PRIu32 " lies past the end of the file of %" PRIu64 " bytes", header->data_off,

@@ -156,15 +156,16 @@ static void check_extension(struct check *check)
     uint64_t offset = sector > UINT64_MAX / SECTOR_SIZE ? UINT64_MAX : sector * SECTOR_SIZE;
 
     if (extension->state == EXTENSION_UNUSABLE) {
-        check_report(check, PLOOP_CHECK_EXTENSION, UINT64_MAX, offset, 1, "format extension: %s %" PRIu64, extension->fault.what,
-                     extension->fault.value);
+        check_report(check, PLOOP_CHECK_EXTENSION, UINT64_MAX, offset, 1, "ext_off %" PRIu64 ": format extension: %s %" PRIu64,
+                     sector, extension->fault.what, extension->fault.value);
     }
     for (uint32_t i = 0; i < extension->bitmap_count && extension->state == EXTENSION_VALID; i++) {
         const struct extension_fault *fault = &extension->bitmaps[i].fault;
 
         if (fault->what) {
             check_report(check, PLOOP_CHECK_EXTENSION, UINT64_MAX, offset, 1,
-                         "dirty bitmap %" PRIu32 " of the format extension: %s %" PRIu64, i, fault->what, fault->value);
+                         "ext_off %" PRIu64 ": dirty bitmap %" PRIu32 " of the format extension: %s %" PRIu64, sector, i,
+                         fault->what, fault->value);
         }
     }
 }

@@ -184,7 +184,7 @@ static void judge_guest_cluster(struct extension *extension, struct claims *clai
         }
         if (claim->owner != OWNER_EXTENSION) {
             extension->bitmaps[claim->owner - 1].fault = fault_at("a table entry in a guest's cluster, byte", claim->offset);
-            extension->in_guest_cluster = true;
+            extension->in_guest_cluster = claim->offset;
             claim->next = i + 1;
         } else if (claim->offset == offset) {
             extension->fault = fault_at("in a guest's cluster, byte", offset);
@@ -281,7 +281,7 @@ int extension_load(struct extension *extension, ploop_file *file, const struct h
     uint64_t start = header->extension_sector * SECTOR_SIZE;
     int err;
 
-    *extension = (struct extension){.state = EXTENSION_NONE};
+    *extension = (struct extension){.state = EXTENSION_NONE, .sector = header->extension_sector};
     if (header->extension_sector == 0) {
         return 0;
     }
@@ -291,7 +291,7 @@ int extension_load(struct extension *extension, ploop_file *file, const struct h
     }
     if (header->extension_sector > UINT64_MAX / SECTOR_SIZE || !on_grid(geometry, file_size, start)) {
         extension->state = EXTENSION_UNUSABLE;
-        extension->fault = fault_at("outside the cluster grid, ext_off", header->extension_sector);
+        extension->fault = fault_at("outside the cluster grid, sector", header->extension_sector);
         return 0;
     }
     err = read_cluster(extension, file, start, geometry->cluster_size);
@@ -320,17 +320,20 @@ int extension_writable(const struct extension *extension, char *message)
 {
     message[0] = '\0';
     if (extension->state == EXTENSION_UNUSABLE) {
-        snprintf(message, HEADER_MESSAGE_SIZE, "format extension: %s %" PRIu64, extension->fault.what, extension->fault.value);
+        snprintf(message, HEADER_MESSAGE_SIZE, "ext_off %" PRIu64 ": format extension: %s %" PRIu64, extension->sector,
+                 extension->fault.what, extension->fault.value);
         return -EUCLEAN;
     }
     if (extension->in_guest_cluster) {
-        snprintf(message, HEADER_MESSAGE_SIZE, "a dirty bitmap of the format extension lies in a guest's cluster");
+        snprintf(message, HEADER_MESSAGE_SIZE,
+                 "ext_off %" PRIu64 ": a dirty bitmap of the format extension lies in a guest's cluster, byte %" PRIu64,
+                 extension->sector, extension->in_guest_cluster);
         return -EUCLEAN;
     }
     if (extension->unknown_necessary) {
         snprintf(message, HEADER_MESSAGE_SIZE,
-                 "the format extension has a feature 0x%016" PRIx64 " that is not known here and necessary",
-                 extension->unknown_necessary);
+                 "ext_off %" PRIu64 ": the format extension has a feature 0x%016" PRIx64 " that is not known here and necessary",
+                 extension->sector, extension->unknown_necessary);
         return -ENOTSUP;
     }
     return 0;

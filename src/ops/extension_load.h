@@ -33,6 +33,7 @@ struct loaded_bitmap {
 
 struct extension {
     enum extension_state state;
+    uint64_t sector; /* ext_off */
     struct extension_fault fault;
     uint8_t *bytes; /* the cluster, where state is VALID */
     struct loaded_bitmap *bitmaps;
@@ -40,8 +41,8 @@ struct extension {
     uint64_t unknown_necessary; /* the magic of an unknown feature with that flag, 0: none. The image is not to be written */
     bool unknown_transit;       /* there is one that must be kept as it is */
     bool unknown_plain;         /* there is one to be dropped at the first write */
-    bool in_guest_cluster;      /* a bitmap overlaps a guest's cluster. The image is not to be written */
-    uint64_t *owned;            /* host offsets in bytes, ascending */
+    uint64_t in_guest_cluster; /* where a bitmap overlaps a guest's cluster, in bytes; 0: nowhere. The image is not to be written */
+    uint64_t *owned;           /* host offsets in bytes, ascending */
     uint64_t owned_count;
 };
 
