@@ -10,5 +10,5 @@ oracle=$(find "$build" -type f -name oracle -perm -u+x | head -n 1)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 "$here/oracle/malformed.py" "$work/malformed"
-python3 "$here/oracle/random_images.py" "$work/random" 100 1
+python3 "$here/oracle/random_images.py" "$work/random" 200 1
 exec python3 "$here/oracle/compare.py" "$oracle" "$work"/malformed/*.hds "$work"/random/*.hds

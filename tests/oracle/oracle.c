@@ -73,6 +73,8 @@ uint64_t oracle_host_offset(const struct oracle *oracle, uint64_t index)
 static const char *entry_error(const struct oracle *oracle, uint32_t index)
 {
     uint64_t offset = oracle_host_offset(oracle, index);
+    if (oracle->bat[index] == UINT32_MAX)
+        return "never an entry";
     if (offset < oracle->data_start)
         return "before the data area";
     if ((offset - oracle->data_start) % oracle->cluster)
@@ -238,6 +240,22 @@ void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data, 
         say(&output, true, text);
     }
     free(extension);
+}
+
+enum oracle_writing oracle_writing(struct oracle *oracle)
+{
+    for (uint32_t index = 0; index < oracle->bat_entries; index++) {
+        if (!oracle->bat[index])
+            continue;
+        if (entry_error(oracle, index) ||
+            oracle->owner[(oracle_host_offset(oracle, index) - oracle->data_start) / oracle->cluster] != index + 1)
+            return ORACLE_REFUSE;
+    }
+    if (oracle->in_use != 0 && oracle->in_use != ORACLE_IN_USE && oracle->in_use != ORACLE_CLOSED)
+        return ORACLE_REFUSE;
+    if (oracle->ext_off && oracle->in_use == ORACLE_CLOSED && oracle_extension_forbids(oracle))
+        return ORACLE_REFUSE;
+    return oracle->in_use == ORACLE_IN_USE ? ORACLE_RECOVER : ORACLE_WRITE;
 }
 
 int oracle_read_cluster(struct oracle *oracle, uint64_t index, uint8_t *buffer)

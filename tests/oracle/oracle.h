@@ -51,6 +51,10 @@ void oracle_close(struct oracle *oracle);
 /* `line` may be NULL. */
 void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data, struct oracle_result *result);
 
+/* Whether it can be opened for writing; ORACLE_RECOVER: where it is to be recovered. */
+enum oracle_writing { ORACLE_WRITE, ORACLE_RECOVER, ORACLE_REFUSE };
+enum oracle_writing oracle_writing(struct oracle *oracle);
+
 /* One guest cluster: 1 and its bytes; 0: this delta does not hold it; -1: its entry is bad. */
 int oracle_read_cluster(struct oracle *oracle, uint64_t index, uint8_t *buffer);
 

@@ -10,7 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SECTOR = 512 };
+enum { SECTOR = 512, FEATURE_NECESSARY = 1 };
+#define BITMAP 0x20385FAE252CB34Au
 
 static uint32_t le32(const uint8_t *bytes)
 {
@@ -95,7 +96,7 @@ static bool guest_has(const struct oracle *oracle, uint64_t offset)
     return false;
 }
 
-static int bitmap_check(struct oracle *oracle, const uint8_t *data, uint64_t length, uint8_t *clusters, char *why)
+static int bitmap_fields_check(const struct oracle *oracle, const uint8_t *data, uint64_t length, char *why)
 {
     if (length < 32) {
         snprintf(why, 160, "bitmap: shorter than its fields");
@@ -116,6 +117,14 @@ static int bitmap_check(struct oracle *oracle, const uint8_t *data, uint64_t len
         snprintf(why, 160, "bitmap: table of %" PRIu32 " entries", l1_size);
         return -1;
     }
+    return 0;
+}
+
+static int bitmap_check(struct oracle *oracle, const uint8_t *data, uint64_t length, uint8_t *clusters, char *why)
+{
+    if (bitmap_fields_check(oracle, data, length, why))
+        return -1;
+    uint32_t l1_size = le32(data + 28);
     for (uint32_t i = 0; i < l1_size; i++) {
         uint64_t entry = le64(data + 32 + 8 * (uint64_t)i);
         if (entry <= 1)
@@ -159,35 +168,45 @@ static int features_check(struct oracle *oracle, const uint8_t *area, uint8_t *c
             snprintf(why, 160, "feature longer than its cluster");
             return -1;
         }
-        if (feature == 0x20385FAE252CB34A && bitmap_check(oracle, area + at, size, clusters, why))
+        if (feature == BITMAP && bitmap_check(oracle, area + at, size, clusters, why))
             return -1;
         at += (size + 7) / 8 * 8;
     }
 }
 
-int oracle_extension_check(struct oracle *oracle, uint8_t *clusters, char *why)
+/* The extension's cluster, to be freed; NULL: it is not there, and `why`. */
+static uint8_t *read_area(struct oracle *oracle, char *why)
 {
     uint64_t start = oracle->ext_off * SECTOR;
     if (oracle->ext_off > UINT64_MAX / SECTOR || start < oracle->data_start || start > oracle->file_size ||
         oracle->file_size - start < oracle->cluster) {
         snprintf(why, 160, "outside the data area");
-        return -1;
+        return NULL;
     }
     if (!on_grid(oracle, start)) {
         snprintf(why, 160, "off the cluster grid");
-        return -1;
+        return NULL;
     }
     if (guest_has(oracle, start)) {
         snprintf(why, 160, "in a guest's cluster");
-        return -1;
+        return NULL;
     }
-    clusters[(start - oracle->data_start) / oracle->cluster] = 1;
     uint8_t *area = malloc(oracle->cluster);
-    int result = -1;
-    if (area && !oracle->read(oracle->context, area, oracle->cluster, start))
-        result = features_check(oracle, area, clusters, why);
-    else
+    if (!area || oracle->read(oracle->context, area, oracle->cluster, start)) {
         snprintf(why, 160, "could not be read");
+        free(area);
+        return NULL;
+    }
+    return area;
+}
+
+int oracle_extension_check(struct oracle *oracle, uint8_t *clusters, char *why)
+{
+    uint8_t *area = read_area(oracle, why);
+    if (!area)
+        return -1;
+    clusters[(oracle->ext_off * SECTOR - oracle->data_start) / oracle->cluster] = 1;
+    int result = features_check(oracle, area, clusters, why);
     free(area);
     return result;
 }
@@ -211,4 +230,46 @@ int oracle_extension_features(struct oracle *oracle, oracle_feature_fn *feature,
     free(area);
     free(clusters);
     return count;
+}
+
+static bool bitmap_forbids(const struct oracle *oracle, const uint8_t *data, uint64_t length)
+{
+    char why[160];
+    if (bitmap_fields_check(oracle, data, length, why))
+        return false;
+    for (uint32_t i = 0; i < le32(data + 28); i++) {
+        uint64_t entry = le64(data + 32 + 8 * (uint64_t)i);
+        if (entry > 1 && entry <= UINT64_MAX / SECTOR && guest_has(oracle, entry * SECTOR))
+            return true;
+    }
+    return false;
+}
+
+static bool features_forbid(const struct oracle *oracle, const uint8_t *area)
+{
+    for (uint64_t at = 24;;) {
+        if (at + 24 > oracle->cluster)
+            return true;
+        uint64_t feature = le64(area + at), flags = le64(area + at + 8), size = le32(area + at + 16);
+        at += 24;
+        if (feature == 0)
+            return false;
+        if (at + size > oracle->cluster || (feature != BITMAP && flags & FEATURE_NECESSARY) ||
+            (feature == BITMAP && bitmap_forbids(oracle, area + at, size)))
+            return true;
+        at += (size + 7) / 8 * 8;
+    }
+}
+
+bool oracle_extension_forbids(struct oracle *oracle)
+{
+    uint8_t digest[16];
+    char why[160];
+    uint8_t *area = read_area(oracle, why);
+    if (!area)
+        return true;
+    md5(area + 24, oracle->cluster - 24, digest);
+    bool forbids = le64(area) != 0xAB234CEF23DCEA87 || memcmp(digest, area + 8, 16) || features_forbid(oracle, area);
+    free(area);
+    return forbids;
 }

@@ -16,4 +16,10 @@ typedef void oracle_feature_fn(void *user_data, uint64_t magic, uint64_t flags, 
  */
 int oracle_extension_features(struct oracle *oracle, oracle_feature_fn *feature, void *user_data, char *why);
 
+/*
+ * Whether it forbids to open the image for writing: it cannot be told apart, has an unknown feature that is necessary, or reaches
+ * into a guest's cluster. A bitmap that is wrong in itself is only dropped.
+ */
+bool oracle_extension_forbids(struct oracle *oracle);
+
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The command line of the oracle in C: check, map and dump (the guest's bytes of one delta), with the output of ploop_oracle.py,
- * so that a script can hold the two against each other.
+ * The command line of the oracle in C: check, open, map and dump (the guest's bytes of one delta), with the output of
+ * ploop_oracle.py, so that a script can hold the two against each other.
  *
- *   oracle check|map|dump IMAGE
+ *   oracle check|open|map|dump IMAGE
  */
 #include <fcntl.h>
 #include <inttypes.h>
@@ -77,11 +77,12 @@ static int dump(struct oracle *oracle)
 
 int main(int argc, char **argv)
 {
+    static const char *const writing[] = {[ORACLE_WRITE] = "ok", [ORACLE_RECOVER] = "recover", [ORACLE_REFUSE] = "refuse"};
     struct oracle oracle;
     struct stat status;
     char message[160];
     if (argc != 3) {
-        fprintf(stderr, "oracle check|map|dump IMAGE\n");
+        fprintf(stderr, "oracle check|open|map|dump IMAGE\n");
         return 1;
     }
     int descriptor = open(argv[2], O_RDONLY | O_CLOEXEC), code = 1;
@@ -101,6 +102,9 @@ int main(int argc, char **argv)
     }
     if (!strcmp(argv[1], "check")) {
         code = check(&oracle);
+    } else if (!strcmp(argv[1], "open")) {
+        puts(writing[oracle_writing(&oracle)]);
+        code = 0;
     } else if (!strcmp(argv[1], "map")) {
         for (uint32_t index = 0; index < oracle.bat_entries; index++)
             if (oracle.bat[index])

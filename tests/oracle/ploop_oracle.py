@@ -8,6 +8,7 @@ the stack of deltas one cluster at a time.
 
   ploop_oracle.py info   IMAGE
   ploop_oracle.py check  IMAGE            exit 0 clean, 1 not an image, 2 corrupt, 3 leaks only
+  ploop_oracle.py open   IMAGE            for writing: "ok", "recover" (RECOVER would do) or "refuse"
   ploop_oracle.py map    IMAGE            "guest_cluster host_byte_offset" a line
   ploop_oracle.py sha256 TOP [LOWER ...]  hash of what the guest would read
   ploop_oracle.py read   OFFSET LENGTH TOP [LOWER ...]   raw bytes on stdout
@@ -27,6 +28,7 @@ MAGIC_V1 = b"WithoutFreeSpace"                  # BAT entries count sectors
 MAGIC_V2 = b"WithouFreSpacExt"                  # BAT entries count clusters
 IN_USE, CLOSED = 0x746F6E59, 0x312E3276
 FLAG_EMPTY, FLAG_CONVERTING = 1, 2
+FEATURE_NECESSARY, BITMAP = 1, 0x20385FAE252CB34A
 MAX_CLUSTER_SECTORS = 131072                    # 64 MiB
 
 
@@ -91,6 +93,8 @@ class Image:
     def entry_error(self, entry):
         """Why a non-zero BAT entry is unusable, or None."""
         offset = self.host_offset(entry)
+        if entry == 0xFFFFFFFF:
+            return "never an entry"
         if offset < self.data_start:
             return "before the data area"
         if (offset - self.data_start) % self.cluster:
@@ -135,6 +139,42 @@ class Image:
                 leaks.append("host cluster at byte %d is referenced by nothing" % offset)
         return errors, leaks
 
+    def writing(self):
+        """Whether it can be opened for writing: "ok", "recover" or "refuse"."""
+        entries = [entry for entry in self.bat if entry]
+        if len(set(entries)) < len(entries) or any(map(self.entry_error, entries)):
+            return "refuse"
+        if self.in_use not in (0, IN_USE, CLOSED):
+            return "refuse"
+        if self.ext_off and self.in_use == CLOSED and self._extension_forbids():
+            return "refuse"
+        return "recover" if self.in_use == IN_USE else "ok"
+
+    def _extension_forbids(self):
+        """An extension that cannot be told apart, has an unknown feature that is necessary, or reaches into a guest's cluster. A
+        bitmap that is wrong in itself is only dropped."""
+        why = self._extension_clusters()[1]
+        if why and not why.startswith("bitmap: "):
+            return True
+        self.file.seek(self.ext_off * SECTOR)
+        area, at, guest = self.file.read(self.cluster), 24, {self.host_offset(entry) for entry in self.bat if entry}
+        while True:
+            if at + 24 > len(area):
+                return True
+            feature, flags, size, _ = struct.unpack_from("<QQII", area, at)
+            at += 24
+            if feature == 0:
+                return False
+            if at + size > len(area):
+                return True
+            data = area[at:at + size]
+            if feature != BITMAP and flags & FEATURE_NECESSARY:
+                return True
+            if feature == BITMAP and not self._bitmap_field_error(data) and any(
+                    entry > 1 and entry * SECTOR in guest for entry in self._bitmap_table(data)):
+                return True
+            at += size + (-size % 8)
+
     def _extension_clusters(self):
         start = self.ext_off * SECTOR
         if start + self.cluster > self.file_size or start < self.data_start:
@@ -160,14 +200,13 @@ class Image:
                 return clusters, None
             if at + size > len(area):
                 return clusters, "feature longer than its cluster"
-            if feature == 0x20385FAE252CB34A:
+            if feature == BITMAP:
                 why = self._bitmap_error(area[at:at + size], clusters)
                 if why:
                     return clusters, "bitmap: " + why
             at += size + (-size % 8)
 
-    def _bitmap_error(self, data, clusters):
-        """Why a dirty bitmap is unusable, or None; adds the clusters it holds to `clusters`."""
+    def _bitmap_field_error(self, data):
         if len(data) < 32:
             return "shorter than its fields"
         size, _id, granularity, l1_size = struct.unpack_from("<Q16sII", data)
@@ -178,8 +217,19 @@ class Image:
         bits = -(-size // granularity)
         if l1_size != -(-bits // (8 * self.cluster)) or 32 + 8 * l1_size > len(data):
             return "table of %d entries" % l1_size
+        return None
+
+    @staticmethod
+    def _bitmap_table(data):
+        return struct.unpack_from("<%dQ" % struct.unpack_from("<I", data, 28)[0], data, 32)
+
+    def _bitmap_error(self, data, clusters):
+        """Why a dirty bitmap is unusable, or None; adds the clusters it holds to `clusters`."""
+        why = self._bitmap_field_error(data)
+        if why:
+            return why
         guest = {self.host_offset(entry) for entry in self.bat if entry}
-        for entry in struct.unpack_from("<%dQ" % l1_size, data, 32):
+        for entry in self._bitmap_table(data):
             if entry <= 1:
                 continue
             offset = entry * SECTOR
@@ -284,6 +334,8 @@ def main(argv):
                 print("leak: " + line)
             print("%d errors, %d leaks" % (len(errors), len(leaks)))
             return 2 if errors else 3 if leaks else 0
+        elif verb == "open":
+            print(Image(argv[2]).writing())
         elif verb == "map":
             image = Image(argv[2])
             for index, entry in enumerate(image.bat):

@@ -22,9 +22,28 @@ def valid(rng):
     guests = rng.sample(range(entries), min(entries, rng.randrange(0, host_clusters + 1)))
     hosts = rng.sample(range(1, host_clusters + 1), len(guests))
     mapped = dict(zip(guests, hosts))
-    return bytearray(malformed.image(
-        magic=magic, cluster=cluster, entries=entries, real_entries=entries, mapped=mapped, host_clusters=host_clusters,
-        sectors=entries * cluster - rng.choice([0, 0, 1, cluster // 2]), in_use=rng.choice([0, malformed.CLOSED, malformed.IN_USE]))), entries
+    unit = 1 if magic == malformed.MAGIC_V1 else cluster
+    data_off = -(-(64 + 4 * entries) // (512 * unit)) * unit
+    sectors = entries * cluster - rng.choice([0, 0, 1, cluster // 2])
+    kw = dict(magic=magic, cluster=cluster, entries=entries, real_entries=entries, mapped=mapped, host_clusters=host_clusters,
+              sectors=sectors, in_use=rng.choice([0, malformed.CLOSED, malformed.IN_USE]))
+    if rng.randrange(3) == 0:
+        kw.update(in_use=malformed.CLOSED, ext_off=data_off + host_clusters * cluster,
+                  ext=extension(rng, sectors, cluster, lambda: data_off + rng.randrange(host_clusters + 2) * cluster))
+    return bytearray(malformed.image(**kw)), entries
+
+
+def extension(rng, sectors, cluster, place):
+    """An extension of some features; its bitmaps' clusters are anywhere."""
+    features = []
+    for _ in range(rng.randrange(4)):
+        if rng.randrange(2):
+            features.append((rng.choice([5, 6]), rng.randrange(3), b"abcd"))
+            continue
+        l1 = [rng.choice([0, 1, place(), place(), rng.choice([2, place() + 1, 1 << 55, (1 << 64) - 1])])]
+        features.append((malformed.BITMAP_MAGIC, 0, malformed.bitmap(
+            size=rng.choice([sectors, sectors, sectors, 7]), granularity=rng.choice([128, 1024, 1024, 1024, 0, 3]), l1=l1)))
+    return malformed.extension(features, step=cluster * 512)
 
 
 def spoil(rng, data, entries):

@@ -98,34 +98,6 @@ START_TEST(parameters_and_backend_errors)
 }
 END_TEST
 
-/* Cut at every byte: never more than an error. */
-START_TEST(truncated_at_every_offset)
-{
-    uint64_t size;
-    uint8_t *image = image_build(&(struct image_plan){.entries = 100, .host_clusters = 1, .map = MAP_NONE}, &size);
-
-    for (uint64_t cut = 0; cut <= size; cut += cut < 600 ? 1 : 37) {
-        struct check_outcome outcome;
-        uint8_t *part = malloc(cut + 1);
-
-        memcpy(part, image, cut);
-        fixture_open(&fixture, part, cut);
-        free(part);
-        info.size = sizeof(info);
-
-        int err = ploop_image_probe(fixture.file, &info);
-        int status = oracle_status(fixture.bytes, cut);
-
-        ck_assert_int_eq(err, status == 1 ? -EINVAL : status == 2 ? -EUCLEAN : 0);
-        run_check(&fixture, 0, &outcome);
-        ck_assert_int_eq(outcome.err, err);
-        ck_assert_uint_eq(fixture.log_size, 0);
-        fixture_close(&fixture);
-    }
-    free(image);
-}
-END_TEST
-
 int main(void)
 {
     Suite *suite = suite_create("probe");
@@ -135,7 +107,6 @@ int main(void)
     tcase_add_test(tests, flags);
     tcase_add_test(tests, headers_that_cannot_be_trusted);
     tcase_add_test(tests, parameters_and_backend_errors);
-    tcase_add_test(tests, truncated_at_every_offset);
     tcase_set_timeout(tests, 120);
     suite_add_tcase(suite, tests);
 

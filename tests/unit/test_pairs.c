@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Two faults at once: every fault of header_faults.h together with every other, in each base image, by every way in. What one fault
+ * hides another must not let through, and the oracle has no order in which it looks.
+ */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "header_faults.h"
+#include "hostile.h"
+
+enum { PAIR_BASES = 12 /* clusters of 1, 8 and 63 sectors */, STEP_IF_SLOW = 29 };
+
+static void pair(struct fixture *fixture, const struct fault *one, const struct fault *other, const uint8_t *found, uint64_t size,
+                 const char *base)
+{
+    char first[64], second[64], what[200];
+
+    fault_apply(fixture, one);
+    fault_apply(fixture, other);
+    fault_print(one, first, sizeof(first));
+    fault_print(other, second, sizeof(second));
+    snprintf(what, sizeof(what), "%s: %s, %s", base, first, second);
+    hostile_judge(fixture, what);
+    memcpy(fixture->bytes, found, size);
+    fixture->size = size;
+}
+
+START_TEST(every_pair_of_faults)
+{
+    struct fault_base base = fault_base((uint32_t)_i);
+    struct fault faults[FAULTS_MAX];
+    struct fixture fixture;
+    char name[80];
+
+    fault_base_open(&fixture, &base);
+
+    uint32_t count = fault_list(&fixture, faults), step = is_instrumented() ? STEP_IF_SLOW : 1;
+    uint64_t size = fixture.size;
+    uint8_t *found = malloc(size);
+
+    memcpy(found, fixture.bytes, size);
+    snprintf(name, sizeof(name), "version %u, %u sectors, %s", base.version, base.cluster_sectors,
+             base.extended ? "extension" : "plain");
+    for (uint32_t one = 0; one < count; one++) {
+        for (uint32_t other = one + 1 + one % step; other < count; other += step) {
+            if (strcmp(faults[one].field, faults[other].field) != 0) {
+                pair(&fixture, &faults[one], &faults[other], found, size, name);
+            }
+        }
+    }
+    hostile_print("pairs of faults");
+    free(found);
+    fixture_close(&fixture);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("pairs");
+    TCase *tests = tcase_create("pairs");
+
+    tcase_add_loop_test(tests, every_pair_of_faults, 0, PAIR_BASES);
+    tcase_set_timeout(tests, 250);
+    suite_add_tcase(suite, tests);
+
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+/* Images that end at any byte: header, BAT, data and extension cut off at every offset, by every way in. */
+#include <check.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "header_faults.h"
+#include "hostile.h"
+
+enum { EVERY_BYTE_BASES = 4 /* clusters of one sector */, BASES = 12, STEP = 41, STEP_IF_SLOW = 499 };
+
+START_TEST(cut_at_every_offset)
+{
+    struct fault_base base = fault_base((uint32_t)_i);
+    struct fixture fixture;
+    uint64_t step = is_instrumented() ? STEP_IF_SLOW : _i < EVERY_BYTE_BASES ? 1 : STEP;
+
+    fault_base_open(&fixture, &base);
+
+    uint64_t size = fixture.size;
+    uint8_t *whole = malloc(size);
+
+    memcpy(whole, fixture.bytes, size);
+    for (uint64_t cut = 0; cut <= size; cut += cut < 100 ? 1 : step) {
+        char what[100];
+
+        memcpy(fixture.bytes, whole, size);
+        fixture.size = cut;
+        snprintf(what, sizeof(what), "version %u, %u sectors, cut to %" PRIu64 " bytes of %" PRIu64, base.version,
+                 base.cluster_sectors, cut, size);
+        hostile_judge(&fixture, what);
+    }
+    hostile_print("truncations");
+    free(whole);
+    fixture_close(&fixture);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("truncation");
+    TCase *tests = tcase_create("truncation");
+
+    tcase_add_loop_test(tests, cut_at_every_offset, 0, BASES);
+    tcase_set_timeout(tests, 250);
+    suite_add_tcase(suite, tests);
+
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_ENV);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed != 0;
+}
