@@ -101,6 +101,9 @@ static void trim(ploop_dev *dev)
 static void clear_mark(ploop_dev *dev)
 {
     struct bat *bat = &dev->bat;
+    if (dev->extension.bytes) { /* an open that failed: the image goes back to the one it had */
+        bat->header.extension_sector = dev->extension.found_sector;
+    }
     bat->header.in_use = bat->header.extension_sector ? HEADER_CLOSED_EXT : 0;
     if (bat->stats.mapped == 0) {
         bat->header.flags |= HEADER_FLAG_EMPTY;

@@ -15,7 +15,7 @@
  * In the last case, after M,0 is durable and before open returns:
  *
  *     a cluster taken -> N written there, whole -> SYNC -> page 0 says M,N -> SYNC -> E's clusters are free -> open
- *     any of it fails -> page 0 says C,E again, by the steps of a close -> open fails, and nothing is lost
+ *     any of it fails -> page 0 says M,0 again -> closed by the steps of a close, whose last says C,E -> open fails, nothing is lost
  *
  *  1. E is whole, its bitmaps too, for as long as page 0 on the disk leads to it or may yet be made to: its clusters are claimed
  *     when the image is read and given back when M,N is durable. E is never written to.
@@ -159,13 +159,14 @@ static bool is_over(ploop_dev *dev, void *argument)
     return atomic_load(&write->over);
 }
 
+/* The new one is not to be: close.c clears the mark and leads to the old one in one write. */
 static void go_back(ploop_dev *dev)
 {
     struct bat *bat = &dev->bat;
     if (dev->extension.write->taken) {
         alloc_give_back(&bat->alloc, dev->extension.write->host);
     }
-    bat->header.extension_sector = dev->extension.found_sector;
+    bat->header.extension_sector = 0;
     bat_header_changed(bat, sync_next(&bat->syncer));
 }
 

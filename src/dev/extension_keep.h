@@ -11,7 +11,7 @@ struct extension_write;
 
 struct extension_keep {
     bool in_place;            /* it holds nothing but what is to be kept, and stays where it is */
-    uint8_t *bytes;           /* the new one's cluster, until it is written; NULL: none is to be written */
+    uint8_t *bytes;           /* the new one's cluster, until the header leads there; NULL: none is to be written */
     uint64_t found_sector;    /* ext_off of the one that was found */
     struct host_cluster *old; /* its clusters, claimed until the header leads to the new one */
     uint64_t old_count;

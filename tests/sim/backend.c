@@ -31,6 +31,7 @@ void backend_new_session(struct backend *backend)
 {
     backend->latched = false;
     backend->session_marked = false;
+    backend->session_synced = false;
     backend->errors = 0;
     backend->sync_errors = 0;
     backend->idle_waits = 0;
@@ -155,6 +156,9 @@ static void check_rules(struct backend *backend, const struct ploop_io *io)
         violation("R6", "a BAT page is written after a failed SYNC");
     if (backend->latched && io->op == PLOOP_IO_TRUNCATE && io->offset < backend->disk->current.size)
         violation("R6", "the file is cut after a failed SYNC");
+    if (!backend->session_synced)
+        violation("R11", "%s at %" PRIu64 " before a SYNC: what was found at open may be only in a cache", op_name(io->op),
+                  io->offset);
     uint32_t mark;
     memcpy(&mark, backend->disk->durable.bytes + 44, sizeof(mark));
     if (mark == 0x746F6E59)
@@ -320,6 +324,7 @@ static void complete(struct backend *backend, struct request *request)
     }
     if (io->op == PLOOP_IO_SYNC && !again(result)) {
         disk_sync(backend->disk, request->submitted, result == 0, backend->rng);
+        backend->session_synced |= result == 0;
         if (result) {
             backend->sync_errors++;
             backend->latched = true;

@@ -56,6 +56,7 @@ struct backend {
 
     bool latched;        /* a SYNC failed in this session, and the library was told */
     bool session_marked; /* the mark was found durable in this session */
+    bool session_synced; /* a SYNC of this session has succeeded */
     bool writable;
     unsigned guest_zeroes; /* in flight */
     uint64_t idle_waits;

@@ -7,18 +7,19 @@
 #include <string.h>
 
 #include "disk.h"
+#include "extension.h"
 #include "model.h"
 #include "report.h"
 
 enum { HEADER = 64, PAGE = 4096, FIRST_PAGE = (PAGE - HEADER) / 4, PER_PAGE = PAGE / 4 };
 
-static void put32(uint8_t *bytes, uint64_t value)
+void put32(uint8_t *bytes, uint64_t value)
 {
     for (int i = 0; i < 4; i++)
         bytes[i] = (uint8_t)(value >> 8 * i);
 }
 
-static void put64(uint8_t *bytes, uint64_t value)
+void put64(uint8_t *bytes, uint64_t value)
 {
     put32(bytes, value);
     put32(bytes + 4, value >> 32);
@@ -75,6 +76,20 @@ void image_random(struct image *image, struct rng *rng)
     if (rng_permille(rng, 200))
         image->tail = rng_between(rng, 1, (uint64_t)image->cluster_sectors * DISK_SECTOR - 1);
     image->closed_ext = rng_permille(rng, 100);
+    static const char *const features[] = {"b", "t", "bt", "tp", "pTbt", "bt"};
+    struct rng apart = {rng->state ^ 0x657874656e73696f}; /* the other images stay what they are */
+    if (rng_permille(&apart, 250)) {
+        uint64_t which = rng_below(&apart, 6);
+        image_extend(image, features[which], which == 5);
+    }
+}
+
+void image_extend(struct image *image, const char *features, bool is_void)
+{
+    snprintf(image->features, sizeof(image->features), "%s", features);
+    image->void_extension = is_void;
+    image->closed_ext = !is_void;
+    image->host_clusters += strchr(features, 'b') ? 2 : 1;
 }
 
 void image_fixed(struct image *image, bool odd_v1, uint32_t mapped, uint32_t leaks)
@@ -137,6 +152,12 @@ uint8_t *image_build(const struct image *image, struct rng *rng, uint64_t *size)
             if (sector < image->disk_sectors)
                 content_fill(bytes + offset + s * DISK_SECTOR, sector, 1);
         }
+    }
+    if (image->features[0]) { /* the extension and the bitmap's bits follow the guest's, in a file where all are shuffled */
+        uint64_t offset = start + hosts[image->mapped] * cluster;
+        put64(bytes + 56, offset / DISK_SECTOR);
+        uint64_t bits = strchr(image->features, 'b') ? start + hosts[image->mapped + 1] * cluster : 0;
+        extension_fill(image, bytes + offset, bits / DISK_SECTOR);
     }
     return bytes;
 }

@@ -2,7 +2,7 @@
 /*
  * The images of the simulation, written by hand rather than by the library: small clusters, at least three BAT pages, either
  * version, a data area that may begin inside the last BAT page, guest clusters mapped from the start, host clusters full of
- * somebody's old bytes that belong to nobody, a file of odd size.
+ * somebody's old bytes that belong to nobody, a file of odd size, a format extension.
  */
 #ifndef SIM_IMAGE_H
 #define SIM_IMAGE_H
@@ -28,8 +28,10 @@ struct image {
     uint64_t bat_end;              /* bytes, up to a sector */
     uint32_t host_clusters, leaks; /* to begin with; leaks of them are nobody's and full of old bytes */
     uint32_t mapped;
-    uint64_t tail;   /* bytes after the last whole cluster */
-    bool closed_ext; /* in_use 0x312e3276 */
+    uint64_t tail;       /* bytes after the last whole cluster */
+    bool closed_ext;     /* in_use 0x312e3276 */
+    char features[8];    /* of its format extension, see extension.h; "": none */
+    bool void_extension; /* it has one, and in_use is 0 */
     struct run_of_clusters runs[IMAGE_RUNS_MAX];
     uint32_t run_count;
     uint32_t hot[IMAGE_HOT_MAX];
@@ -41,9 +43,16 @@ void image_random(struct image *image, struct rng *rng);
 /* A fixed one for the scenarios: version 2 with 4 KiB clusters, or version 1 with odd data_off; three pages. */
 void image_fixed(struct image *image, bool odd_v1, uint32_t mapped, uint32_t leaks);
 
+/* Give it a format extension, void or not. */
+void image_extend(struct image *image, const char *features, bool is_void);
+
 /* Its bytes; *size of them, to be freed with sim_free(). Mapped guest sectors carry version 1. */
 uint8_t *image_build(const struct image *image, struct rng *rng, uint64_t *size);
 
 /* Which of the hot clusters are mapped in a fresh image: the first `mapped` of a shuffle by the rng handed to image_build(). */
+
+/* Numbers as the format has them. */
+void put32(uint8_t *bytes, uint64_t value);
+void put64(uint8_t *bytes, uint64_t value);
 
 #endif

@@ -138,6 +138,7 @@ static void write_a_little(struct scene *scene, ploop_dev *dev)
 
 static void go_on(struct scene *scene, const struct disk_state *state, bool unclean)
 {
+    bool kept = extension_is_kept(scene->image, state->bytes);
     struct memfile memfile;
     struct ploop_dev_config config;
     ploop_dev *dev;
@@ -157,6 +158,8 @@ static void go_on(struct scene *scene, const struct disk_state *state, bool uncl
         violation("recovery", "%s: closing gives %d", scene->name, result);
     scene_open(scene, &memfile.state);
     scene_check(scene, true);
+    extension_judge(scene->image, &scene->oracle, true, scene->name);
+    extension_judge_closed(memfile.state.bytes, kept, scene->name);
     uint8_t *content = sim_alloc(scene->image->hot_count * cluster_bytes(scene));
     scene_read(scene, content);
     if (memcmp(content, scene->content, scene->image->hot_count * cluster_bytes(scene)))
@@ -174,6 +177,7 @@ void judge_disk(const struct image *image, const struct model *model, const stru
     counters->disks++;
     scene_open(&scene, state);
     bool unclean = scene_check(&scene, false);
+    extension_judge(image, &scene.oracle, snapshot->used, name);
     scene.content = sim_alloc(image->hot_count * cluster_bytes(&scene));
     scene_read(&scene, scene.content);
     judge_content(&scene, snapshot, !unclean);
@@ -212,6 +216,8 @@ void judge_closed(struct sim *sim)
     bool failing = alloc_pause();
     scene_open(&scene, &sim->disk.durable);
     scene_check(&scene, true);
+    extension_judge(&sim->image, &scene.oracle, true, scene.name);
+    extension_judge_closed(sim->disk.durable.bytes, sim->kept, scene.name);
     oracle_close(&scene.oracle);
     alloc_resume(failing);
 }

@@ -301,6 +301,7 @@ void snapshot_take(struct snapshot *snapshot, const struct model *model)
     for (uint64_t i = 0; i < sectors; i++)
         total += model->sectors[i].count;
     snapshot->sectors = sectors;
+    snapshot->used = model->used;
     snapshot->first = sim_alloc((sectors + 1) * sizeof(*snapshot->first));
     snapshot->versions = sim_alloc(total * sizeof(*snapshot->versions));
     snapshot->current = sim_alloc(total * sizeof(*snapshot->current));

@@ -42,6 +42,7 @@ struct model {
     uint64_t clusters;
     struct sector *sectors; /* hot_count * cluster_sectors */
     uint64_t oldest_read;   /* submission of the oldest read in flight; UINT64_MAX: none */
+    bool used;              /* a device has been open, so that a guest may have written */
 };
 
 /* What a sector may show, frozen at one moment. */
@@ -50,6 +51,7 @@ struct snapshot {
     struct version *versions;
     bool *current; /* per version: also what a read may show */
     uint64_t sectors;
+    bool used;
 };
 
 enum { CONTENT_FOREIGN = 1, CONTENT_MIXED, CONTENT_GARBAGE };

@@ -202,6 +202,18 @@ static void zeroes(struct sim *sim)
     flush(sim);
 }
 
+/* What is kept of a format extension is there after every close, in a new place after the first. */
+static void extension(struct sim *sim)
+{
+    done(sim, GUEST_WRITE, at(sim, 0, 0), whole(sim), 0);
+    session_close(sim);
+    judge_cuts(sim);
+    session_reopen(sim);
+    for (uint32_t run = 0; run < 3; run++)
+        done(sim, GUEST_WRITE, at(sim, run, 1), whole(sim), 0);
+    flush(sim);
+}
+
 /* The callbacks of two requests submit again, again and again, while everything completes inline. */
 static void inline_storm(struct sim *sim)
 {
@@ -220,23 +232,27 @@ static void inline_storm(struct sim *sim)
 static const struct scenario {
     const char *name;
     void (*play)(struct sim *sim);
-    bool many_calls; /* too many to fail each of them in turn */
+    bool many_calls;      /* too many to fail each of them in turn */
+    const char *features; /* of the image's format extension, or NULL */
 } scenarios[] = {
-    {"allocate-flush", allocate_flush, false},
-    {"overwrite-fua", overwrite_fua, false},
-    {"fua-over-dirty-entry", fua_over_dirty_entry, false},
-    {"fua-over-absent-entry", fua_over_absent_entry, false},
-    {"discard-rewrite", discard_rewrite, false},
-    {"reuse-when-full", reuse_when_full, false},
-    {"pages-by-deadline", pages_by_deadline, false},
-    {"dirty-under-writeback", dirty_under_writeback, false},
-    {"header-close", header_close, false},
-    {"recover", recover, false},
-    {"preflush", preflush, false},
-    {"joined-first-write", joined_first_write, false},
-    {"suspend-resume", suspend_resume, false},
-    {"zeroes", zeroes, false},
-    {"inline-storm", inline_storm, true},
+    {"allocate-flush", allocate_flush, false, NULL},
+    {"overwrite-fua", overwrite_fua, false, NULL},
+    {"fua-over-dirty-entry", fua_over_dirty_entry, false, NULL},
+    {"fua-over-absent-entry", fua_over_absent_entry, false, NULL},
+    {"discard-rewrite", discard_rewrite, false, NULL},
+    {"reuse-when-full", reuse_when_full, false, NULL},
+    {"pages-by-deadline", pages_by_deadline, false, NULL},
+    {"dirty-under-writeback", dirty_under_writeback, false, NULL},
+    {"header-close", header_close, false, NULL},
+    {"recover", recover, false, NULL},
+    {"preflush", preflush, false, NULL},
+    {"joined-first-write", joined_first_write, false, NULL},
+    {"suspend-resume", suspend_resume, false, NULL},
+    {"zeroes", zeroes, false, NULL},
+    {"extension", extension, false, "pbtT"},
+    {"extension-in-place", extension, false, "t"},
+    {"extension-dropped", extension, false, "b"},
+    {"inline-storm", inline_storm, true, NULL},
 };
 
 enum { SCENARIO_COUNT = sizeof(scenarios) / sizeof(scenarios[0]) };
@@ -260,6 +276,8 @@ static uint64_t play(const struct playing *playing)
     struct sim *sim = sim_alloc(sizeof(*sim));
     sim_init(sim, playing->seed);
     image_fixed(&sim->image, playing->odd_v1, playing->mapped, playing->mapped ? 2 : 0);
+    if (playing->scenario->features)
+        image_extend(&sim->image, playing->scenario->features, false);
     sim->cut_permille = playing->cut_permille;
     sim_start(sim);
     sim->config.pio_count = 8;

@@ -49,6 +49,7 @@ int session_open(struct sim *sim, bool recover)
     sim->aborting = false;
     sim->suspended = false;
     sim->discards = 0;
+    sim->kept = extension_is_kept(&sim->image, sim->disk.current.bytes);
     int result = ploop_dev_open(&sim->file, 1, &sim->config, &sim->dev);
     sim->opening = false;
     trace("open%s: %d", recover ? " with RECOVER" : "", result);
@@ -59,6 +60,7 @@ int session_open(struct sim *sim, bool recover)
         return result;
     }
     counters->sessions++;
+    sim->model.used = true;
     if (mark_of(&sim->disk.durable) != IN_USE_MARK)
         violation("R11", "the device is open and the in-use mark is not durable");
     sim->queue = ploop_dev_queue(sim->dev, 0);

@@ -16,6 +16,7 @@
 #include "counters.h"
 #include "cut.h"
 #include "disk.h"
+#include "extension.h"
 #include "image.h"
 #include "model.h"
 #include "rng.h"
@@ -60,6 +61,7 @@ struct sim {
     bool suspended, aborting, opening, closing;
     bool expect_errors; /* a request may fail: something was injected */
     uint64_t discards;  /* in this session */
+    bool kept;          /* this session is to keep features of the format extension */
 
     unsigned cut_permille; /* per event */
     bool no_cuts;

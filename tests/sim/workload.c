@@ -343,6 +343,8 @@ void workload_run(const struct workload *workload)
     sim->backend.stack = &stack;
     choose_config(sim);
     sim->backend.quiet = true;
+    if (sim->image.features[0]) /* the one open that has to write an extension anew */
+        choose_faults(sim);
     session_reopen(sim);
     choose_faults(sim);
     if (rng_permille(&sim->rng, 250))

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The format extension of some of the simulation's images, and what a disk may show of it.
+ *
+ * Its features are letters: b a dirty bitmap, p a plain one, t and T such that are to be kept. The judgement looks at a disk as two
+ * readers do, one that knows what in_use means and one that follows ext_off whatever it says.
+ */
+#ifndef SIM_EXTENSION_H
+#define SIM_EXTENSION_H
+
+#include "../oracle/oracle.h"
+#include "image.h"
+
+/* The extension's cluster; the bitmap's bits lie at that sector of the file. */
+void extension_fill(const struct image *image, uint8_t *cluster, uint64_t bits_sector);
+
+/* Whether the image, as it lies there, has features that a session must keep. */
+bool extension_is_kept(const struct image *image, const uint8_t *bytes);
+
+/* `used`: a device has been open on it, so that the bitmap is stale. */
+void extension_judge(const struct image *image, struct oracle *oracle, bool used, const char *name);
+
+/* After a clean close: what was to be kept is there. extension_judge() has found it whole. */
+void extension_judge_closed(const uint8_t *bytes, bool kept, const char *name);
+
+#endif
