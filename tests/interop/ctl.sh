@@ -257,7 +257,7 @@ test_info() {
     silent ploopctl info --json a.hds
     python3 -m json.tool <out >/dev/null || fail "not JSON: $(cat out)"
     same "$(json 'sorted(j)')" \
-        "['bat_entries', 'cluster_size', 'data_offset', 'disk_size', 'empty', 'extension_offset', 'file_size', 'image', 'in_use', 'in_use_value', 'mapped', 'version']" keys
+        "['bases', 'bat_entries', 'cluster_size', 'data_offset', 'delta_count', 'disk_size', 'empty', 'extension_offset', 'file_size', 'image', 'in_use', 'in_use_value', 'mapped', 'raw_base', 'version']" keys
     same "$(json 'j["image"], j["version"], j["cluster_size"], j["disk_size"], j["bat_entries"], j["mapped"]')" "a.hds 2 65536 10485760 160 3" info
     silent ploopctl info a.hds
     grep -q "^mapped  *3 clusters, 192 KiB (196608 bytes)$" out || fail "$(cat out)"
@@ -425,6 +425,151 @@ END
         refused "ploopctl: a.hds: *BAT needs more memory*" ploopctl $command a.hds
     done
     refused "ploopctl: a.hds: *BAT needs more memory*" ploopctl convert --from ploop a.hds a.raw
+}
+
+# base.hds of 10M has clusters 0, 1 and 5, middle.hds of 12M has 1, a.hds of 16M has 2; base.raw is odd.
+three_deltas() {
+    three_clusters "$@"
+    mv a.hds base.hds
+    silent ploopctl create --size 12M --cluster 64K "$@" middle.hds
+    silent ploopctl create --size 16M --cluster 64K "$@" a.hds
+    expect 0 qemu-io -f parallels -c "write -P 7 64k 64k" middle.hds
+    expect 0 qemu-io -f parallels -c "write -P 9 128k 64k" a.hds
+    expect 0 ploopctl check --repair unclean middle.hds # the Empty flag
+    expect 0 ploopctl check --repair unclean a.hds
+    head -c 100001 /dev/urandom >base.raw
+}
+
+test_stack() {
+    local version stack=(--base base.hds --base middle.hds a.hds)
+    for version in "" --v1; do
+        rm -f -- *.hds *.raw
+        three_deltas $version
+        sha256sum -- *.hds base.raw >before
+        silent ploopctl map --json "${stack[@]}"
+        same "$(json '[(e["offset"] >> 16, e["length"] >> 16, e["level"]) for e in j]')" \
+            "[(0, 1, 0), (1, 1, 1), (2, 1, 2), (3, 2, None), (5, 1, 0), (6, 250, None)]" "map $version"
+        silent ploopctl map --base base.hds --base middle.hds a.hds
+        same "$(awk '$3 == "mapped" { print $5 }' out | xargs)" "0 1 2 0" "levels"
+        silent ploopctl info --json "${stack[@]}"
+        same "$(json 'j["delta_count"], j["bases"], j["raw_base"], j["mapped"]')" "3 ['base.hds', 'middle.hds'] False 1" info
+        silent ploopctl info "${stack[@]}"
+        like "$(cat out)" "*stack         3 deltas, which fit together*delta 0     base.hds*delta 1     middle.hds*" info
+        silent ploopctl check "${stack[@]}"
+        same "$(cat out)" "$(printf '%s: clean\n' base.hds middle.hds a.hds)" check
+        silent ploopctl check --json "${stack[@]}"
+        same "$(json 'j["image"], j["records"], j["mapped"], j["recoverable"], j["result"]')" "a.hds [] 5 True clean" "check --json"
+        silent ploopctl convert --from ploop "${stack[@]}" flat.raw
+        same "$(sha256sum <flat.raw | cut -d' ' -f1)" "$(oracle sha256 a.hds middle.hds base.hds)" "flattened $version"
+        silent ploopctl bat --json "${stack[@]}"
+        same "$(json 'j["mapped"]')" 1 "the BAT is the top's"
+
+        # The raw base is the lowest, wherever it is named.
+        silent ploopctl convert --from ploop --base middle.hds --raw-base base.raw a.hds raw.raw
+        same "$(sha256sum <raw.raw | cut -d' ' -f1)" "$(oracle sha256 a.hds middle.hds raw:base.raw)" "over a raw base"
+        silent ploopctl map --json --raw-base base.raw a.hds
+        same "$(json '[(e["offset"], e["length"], e["level"], e["host_offset"]) for e in j][:2]')" "[(0, 100352, 0, 0), (100352, 30720, None, None)]" raw
+        silent ploopctl check --raw-base base.raw a.hds
+        silent ploopctl info --raw-base base.raw a.hds
+        grep -q "delta 0     base.raw, raw" out || fail "info: $(cat out)"
+        sha256sum -c --quiet before || fail "a file was changed"
+    done
+}
+
+# What does not fit is said with the file's name, and a check counts it.
+test_stack_that_does_not_fit() {
+    local command why="disk size 12582912: larger than that of the delta above it, 10485760"
+    three_deltas
+    sha256sum -- *.hds >before
+    for command in info map bat "convert --from ploop"; do
+        # shellcheck disable=SC2086
+        refused "ploopctl: middle.hds: $why" ploopctl $command --base middle.hds --base base.hds a.hds ${command:+$([[ $command != c* ]] || echo flat.raw)}
+    done
+    [[ ! -e flat.raw ]] || fail "a failed convert left its target"
+    expect 2 ploopctl check --base middle.hds --base base.hds a.hds
+    [[ ! -s err ]] || fail "check: $(cat err)"
+    same "$(cat out)" "$(printf '%s: clean\n' middle.hds base.hds a.hds; echo "error: $why"; echo "middle.hds: does not fit")" check
+    expect 2 ploopctl check --json --base middle.hds --base base.hds a.hds
+    same "$(json '[(r["kind"], r["image"], r["text"]) for r in j["records"]]')" "[('misfit', 'middle.hds', '$why')]" "check --json"
+    same "$(json 'j["errors"], j["recoverable"], j["result"]')" "1 False corrupt" "check --json"
+
+    silent ploopctl create --v1 --size 10M --cluster 64K old.hds
+    silent ploopctl create --size 10M --cluster 32K small.hds
+    refused "ploopctl: old.hds: version 1: not the top delta's, 2" ploopctl map --base old.hds a.hds
+    refused "ploopctl: small.hds: cluster size 32768: not the top delta's, 65536" ploopctl map --base base.hds --base small.hds a.hds
+
+    # Each is checked alone too.
+    truncate -s +128K base.hds
+    expect 3 ploopctl check --json --base base.hds --base middle.hds a.hds
+    same "$(json '[(r["kind"], r["image"]) for r in j["records"]], j["result"]')" "[('leak', 'base.hds')] leaks" "a leak below"
+    printf '\xff\xff\x00\x00' | dd of=middle.hds bs=1 seek=$((64 + 4)) conv=notrunc status=none
+    expect 2 ploopctl check --base base.hds --base middle.hds a.hds
+    like "$(cat out)" "*base.hds: 0 errors, 2 leaked clusters*middle.hds: 1 error*a.hds: clean" "a bad entry in the middle"
+    expect 1 ploopctl map --json --base base.hds --base middle.hds a.hds
+    same "$(json '[(e["offset"], e["length"]) for e in j if e["state"] == "bad"]')" "[(65536, 65536)]" "a bad entry in the middle"
+    printf '\x00' | dd of=base.hds bs=1 seek=16 conv=notrunc status=none
+    expect 2 ploopctl check --json --base base.hds a.hds
+    same "$(json '[(r["kind"], r["image"]) for r in j["records"]], j["result"]')" "[('header', 'base.hds')] corrupt" "a bad header below"
+}
+
+test_stack_wrong_calls() {
+    local command many=() i
+    three_deltas
+    for command in info check map bat; do
+        refused "ploopctl: none.hds: No such file or directory" ploopctl $command --base none.hds a.hds
+        refused "ploopctl: base.raw: *magic*" ploopctl $command --base base.raw a.hds
+        refused "ploopctl: $command: --raw-base x: there can be only one, and base.raw was given before" ploopctl $command --raw-base base.raw --raw-base x a.hds
+    done
+    refused "ploopctl: check: --repair is for one image*" ploopctl check --repair all --base base.hds a.hds
+    refused "ploopctl: base.raw: *magic*" ploopctl check --json --base base.raw a.hds
+    refused "ploopctl: convert: --base and --raw-base are for images, and the source is raw" ploopctl convert --to ploop --base base.hds three.raw b.hds
+    [[ ! -e b.hds ]] || fail "a wrong call left a file"
+    for ((i = 0; i < 255; i++)); do many+=(--base base.hds); done
+    refused "ploopctl: map: --base base.hds: more than 254 files below an image" ploopctl map "${many[@]}" a.hds
+
+    printf '\x59\x6e\x6f\x74' | dd of=base.hds bs=1 seek=44 conv=notrunc status=none
+    expect 0 ploopctl convert --from ploop --base base.hds a.hds flat.raw
+    like "$(cat err)" "ploopctl: base.hds: warning: *not closed cleanly*" "an unclean base"
+    expect 2 ploopctl check --json --base base.hds a.hds
+    same "$(json '[(r["kind"], r["image"]) for r in j["records"]], j["recoverable"]')" "[('unclean', 'base.hds')] True" "an unclean base"
+}
+
+# As many as there can be: 255, each with a cluster of its own.
+test_stack_of_255() {
+    local i bases=() all=()
+    ploopctl create --size 1M --cluster 4K 0.hds || fail create
+    for ((i = 1; i < 255; i++)); do cp 0.hds $i.hds; done
+    python3 - <<'END'
+import struct
+for i in range(255):
+    with open("%d.hds" % i, "r+b") as file:
+        head = bytearray(file.read())
+        start, = struct.unpack_from("<I", head, 48)
+        struct.pack_into("<I", head, 64 + 4 * i, start // 8)
+        struct.pack_into("<I", head, 52, 0)
+        file.seek(0)
+        file.write(head.ljust(start * 512, b"\0") + bytes([i + 1 & 255]) * 4096)
+END
+    for ((i = 0; i < 254; i++)); do bases+=(--base "$i.hds") all=("$i.hds" "${all[@]}"); done
+    silent ploopctl check "${bases[@]}" 254.hds
+    silent ploopctl map --json "${bases[@]}" 254.hds
+    same "$(json 'all(e["level"] == i for i, e in enumerate(j[:255])), len(j)')" "True 256" levels
+    silent ploopctl convert --from ploop "${bases[@]}" 254.hds flat.raw
+    same "$(sha256sum <flat.raw | cut -d' ' -f1)" "$(oracle sha256 254.hds "${all[@]}")" "flattened"
+}
+
+test_stack_base_open_elsewhere() {
+    local holder
+    three_deltas
+    mkfifo hold
+    qemu-io -f parallels base.hds <hold >qemu 2>&1 &
+    holder=$!
+    exec 9>hold
+    echo "read 0 1" >&9
+    for _ in $(seq 100); do grep -q "read 1/1" qemu && break; sleep 0.1; done
+    refused "ploopctl: base.hds: another process has it open for writing" ploopctl map --base base.hds --base middle.hds a.hds
+    exec 9>&-
+    wait $holder
 }
 
 # Output that cannot be written is a failure.

@@ -161,17 +161,16 @@ static int run(int argc, char **argv)
 {
     struct image image = {0};
     struct ploop_dev_info dev_info = {.size = sizeof(dev_info)};
-    const char *path;
     bool json;
 
-    if (parse_json_and_image(&bat_command, argc, argv, &json, &path) || image_open(&image, path)) {
+    if (parse_json_and_image(&bat_command, argc, argv, &json, &image) || image_open(&image)) {
         return EXIT_FAILURE;
     }
     int status = EXIT_FAILURE;
     if (!image_open_device(&image, NULL)) {
         ploop_dev_info(image.dev, &dev_info);
         int error = (json ? print_bat_json : print_bat)(&image, dev_info.clusters_mapped);
-        status = error ? complain(path, "%s", reason(error)) : EXIT_SUCCESS;
+        status = error ? complain(image.path, "%s", reason(error)) : EXIT_SUCCESS;
     }
     image_close(&image);
     return status;
@@ -179,8 +178,8 @@ static int run(int argc, char **argv)
 
 const struct command bat_command = {
     .name = "bat",
-    .synopsis = "[--json] IMAGE",
+    .synopsis = "[--json] " BASE_SYNOPSIS " IMAGE",
     .summary = "Print the pages of the BAT: how many entries are mapped, and a picture of where",
-    .details = "      --json             for programs\n",
+    .details = "      --json             for programs\n" BASE_DETAILS,
     .run = run,
 };

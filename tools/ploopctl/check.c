@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* ploopctl check: is an image sound, and what would make it so. */
+/*
+ * ploopctl check: is an image sound, and what would make it so. With files below it each is checked alone, the lowest first, and then
+ * whether they fit together; what is found is counted together.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,17 +12,22 @@
 #include "json.h"
 
 enum { EXIT_CORRUPT = 2, EXIT_LEAKS = 3 };
+enum { KIND_MISFIT = 0 }; /* of a stack; the library's kinds are those of one image */
 
-/* What the record callback needs. */
+/* What was found so far, and how it is printed. */
 struct report {
     struct json json;
     bool is_json;
-    uint64_t records;
+    const char *path;                 /* of the delta being checked */
+    struct ploop_check_result result; /* of all */
+    bool fits;                        /* the headers are right so far */
+    int status;                       /* the worst */
 };
 
 static const char *kind_name(uint32_t kind)
 {
     static const char *const names[] = {
+        [KIND_MISFIT] = "misfit",
         [PLOOP_CHECK_HEADER] = "header",
         [PLOOP_CHECK_UNCLEAN] = "unclean",
         [PLOOP_CHECK_IN_USE_VALUE] = "in_use_value",
@@ -59,12 +67,12 @@ static void print_record(void *user_data, const struct ploop_check_record *recor
     struct report *report = user_data;
     struct json *json = &report->json;
 
-    report->records++;
     if (!report->is_json) {
         printf("%s: %s\n", is_leak(record->kind) ? "leak" : "error", text);
         return;
     }
     json_begin_object(json, NULL);
+    json_string(json, "image", report->path);
     json_string(json, "kind", kind_name(record->kind));
     json_number_or_null(json, "guest_cluster", record->guest_cluster);
     json_number_or_null(json, "host_offset", record->host_offset);
@@ -104,61 +112,144 @@ static void print_result(const char *path, const struct ploop_check_result *resu
     printf("\n");
 }
 
-static void print_result_json(struct json *json, const struct ploop_check_result *result, int status)
+static void print_result_json(struct json *json, const struct report *report)
 {
+    const struct ploop_check_result *result = &report->result;
+
     json_end_array(json);
     json_number(json, "errors", result->errors);
     json_number(json, "leaks", result->leaks);
     json_number(json, "repaired", result->repaired);
     json_number(json, "mapped", result->mapped);
     json_bool(json, "recoverable", result->recoverable);
-    json_string(json, "result", status_name(status));
+    json_string(json, "result", status_name(report->status));
     json_end_object(json);
+}
+
+/* Where the check itself failed there is no worse. */
+static void add_status(struct report *report, int status)
+{
+    static const int severity[] = {[EXIT_SUCCESS] = 0, [EXIT_LEAKS] = 1, [EXIT_CORRUPT] = 2, [EXIT_FAILURE] = 3};
+
+    if (severity[status] > severity[report->status]) {
+        report->status = status;
+    }
+}
+
+static void add_result(struct report *report, const struct ploop_check_result *result)
+{
+    struct ploop_check_result *sum = &report->result;
+
+    sum->errors += result->errors;
+    sum->leaks += result->leaks;
+    sum->repaired += result->repaired;
+    sum->mapped += result->mapped;
+    sum->recoverable &= result->recoverable;
 }
 
 /* The check, and after a repair another one that only counts: what that finds decides, the repair's success is not taken on trust.
  */
-static int check_and_print(struct image *image, bool is_json, uint32_t repair)
+static void check_delta(struct report *report, const char *path, ploop_file *file, uint32_t repair)
 {
-    struct report report = {.is_json = is_json};
     struct ploop_check_options options = {.size = sizeof(options), .repair = repair};
     struct ploop_check_result result = {.size = sizeof(result)};
 
     options.record = print_record;
-    options.user_data = &report;
-    if (is_json) {
-        json_begin_object(&report.json, NULL);
-        json_string(&report.json, "image", image->path);
-        json_begin_array(&report.json, "records");
-    }
-    int error = ploop_image_check(image->file, &options, &result);
+    options.user_data = report;
+    report->path = path;
+    int error = ploop_image_check(file, &options, &result);
     struct ploop_check_result now = result;
     if (!error && result.repaired) {
-        error = ploop_image_check(image->file, NULL, &now);
+        error = ploop_image_check(file, NULL, &now);
     }
     int status = error && error != -EUCLEAN ? EXIT_FAILURE : status_of(&now);
-    if (is_json) {
-        print_result_json(&report.json, &result, status);
-    } else if (status != EXIT_FAILURE) {
-        print_result(image->path, &result, status);
-    }
     if (status == EXIT_FAILURE) {
-        complain(image->path, "%s", error == -EFBIG ? "its BAT needs more memory than a check may take, 1 GiB" : reason(error));
+        complain(path, "%s", error == -EFBIG ? "its BAT needs more memory than a check may take, 1 GiB" : reason(error));
+    } else if (!report->is_json) {
+        print_result(path, &result, status);
     }
-    return status;
+    add_result(report, &result);
+    add_status(report, status);
 }
 
-static int check(const char *path, bool is_json, uint32_t repair)
+/* A file that is no image at all is a failure, one whose header cannot be right is for the check to tell of. */
+static bool has_header(struct report *report, const char *path, ploop_file *file)
 {
-    struct image image = {.path = path};
+    struct ploop_image_info info = {0};
+    int error = probe(file, &info);
 
-    if (open_file(path, repair ? PLOOP_FILE_READ_WRITE : PLOOP_FILE_READ_ONLY, &image.file)) {
+    report->fits &= !error;
+    if (error && error != -EUCLEAN) {
+        add_status(report, complain_of_header(path, &info, error));
+    }
+    return !error || error == -EUCLEAN;
+}
+
+static bool have_headers(struct report *report, const struct image *image)
+{
+    bool have = true;
+
+    for (uint32_t i = image->has_raw_base; i < image->base_count && have; i++) {
+        have = has_header(report, image->bases[i].path, image->bases[i].file);
+    }
+    return have && has_header(report, image->path, image->file);
+}
+
+/* Headers can be right each and not fit together: a disk larger than the one above it, say. */
+static void check_fit(struct report *report, struct image *image)
+{
+    struct ploop_check_record record = {.size = sizeof(record), .guest_cluster = UINT64_MAX, .host_offset = UINT64_MAX, .count = 1};
+    struct ploop_check_result result = {.size = sizeof(result), .errors = 1};
+    int error = image_try_device(image, NULL);
+
+    if (!error) {
+        return;
+    }
+    const char *text = image_blame(image, error, &report->path);
+    if (error != -EUCLEAN) {
+        add_status(report, complain(report->path, "%s", text));
+        return;
+    }
+    record.kind = KIND_MISFIT;
+    print_record(report, &record, text);
+    add_result(report, &result);
+    add_status(report, EXIT_CORRUPT);
+    if (!report->is_json) {
+        printf("%s: does not fit\n", report->path);
+    }
+}
+
+static void check_stack(struct report *report, struct image *image, uint32_t repair)
+{
+    if (report->is_json) {
+        json_begin_object(&report->json, NULL);
+        json_string(&report->json, "image", image->path);
+        json_begin_array(&report->json, "records");
+    }
+    for (uint32_t i = image->has_raw_base; i < image->base_count; i++) {
+        check_delta(report, image->bases[i].path, image->bases[i].file, 0);
+    }
+    check_delta(report, image->path, image->file, repair);
+    if (image->base_count && report->fits && report->status != EXIT_FAILURE) {
+        check_fit(report, image);
+    }
+    if (report->is_json) {
+        print_result_json(&report->json, report);
+    }
+}
+
+static int check(struct image *image, bool is_json, uint32_t repair)
+{
+    struct report report = {.is_json = is_json, .result = {.recoverable = 1}, .fits = true};
+
+    if (image_open_files(image, repair ? PLOOP_FILE_READ_WRITE : PLOOP_FILE_READ_ONLY)) {
         return EXIT_FAILURE;
     }
-    int error = image_probe(&image);
-    int status = error && error != -EUCLEAN ? complain_of_header(&image, error) : check_and_print(&image, is_json, repair);
-    image_close(&image);
-    return status;
+    if (have_headers(&report, image)) {
+        check_stack(&report, image, repair);
+    }
+    image_close(image);
+    return report.status;
 }
 
 /* The PLOOP_REPAIR_ flags of a --repair word; 0 where there is no such word. */
@@ -184,32 +275,47 @@ static uint32_t parse_repair(const char *word)
 static int run(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"json", no_argument, 0, 'j'}, {"repair", required_argument, 0, 'r'}, OPTION_HELP_ENTRY, {0}};
+        {"json", no_argument, 0, 'j'}, {"repair", required_argument, 0, 'r'}, OPTION_BASE_ENTRIES, OPTION_HELP_ENTRY, {0}};
+    struct image image = {0};
     uint32_t repair = 0;
-    bool json = false;
+    bool json = false, right = true;
     int option;
 
-    while ((option = next_option(&check_command, argc, argv, options)) != OPTION_END) {
-        if (option == 'j') {
+    while (right && (option = next_option(&check_command, argc, argv, options)) != OPTION_END) {
+        switch (option) {
+        case 'j':
             json = true;
-        } else if (option != 'r' || (repair = parse_repair(optarg)) == 0) {
-            return EXIT_FAILURE;
+            break;
+        case 'r':
+            repair = parse_repair(optarg);
+            right = repair != 0;
+            break;
+        case OPTION_BASE:
+        case OPTION_RAW_BASE:
+            right = image_take_base(&check_command, &image, option, optarg);
+            break;
+        default:
+            right = false;
         }
     }
-    if (!has_arguments(&check_command, argc, 1)) {
+    if (!right || !has_arguments(&check_command, argc, 1)) {
         return EXIT_FAILURE;
     }
-    return check(argv[optind], json, repair);
+    if (repair && image.base_count) {
+        return complain_usage(&check_command, "--repair is for one image: repair each alone, then check them together");
+    }
+    image.path = argv[optind];
+    return check(&image, json, repair);
 }
 
 const struct command check_command = {
     .name = "check",
-    .synopsis = "[--json] [--repair leaks|unclean|all] IMAGE",
+    .synopsis = "[--json] [--repair leaks|unclean|all] " BASE_SYNOPSIS " IMAGE",
     .summary = "Check an image; the exit status is 0 clean, 1 not checked, 2 corrupt, 3 leaks only",
     .details = "      --json             for programs; sizes and offsets in bytes\n"
                "      --repair WHAT      leaks: give back clusters that nothing refers to\n"
                "                         unclean: clear the mark of an image that was not closed cleanly\n"
-               "                         all: these, and entries that cannot be right\n"
-               "Without --repair nothing is changed.\n",
+               "                         all: these, and entries that cannot be right\n" BASE_DETAILS
+               "Without --repair nothing is changed. Files below are checked too, and whether all fit together.\n",
     .run = run,
 };

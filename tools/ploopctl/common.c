@@ -37,22 +37,23 @@ bool has_arguments(const struct command *command, int argc, int count)
     return false;
 }
 
-int parse_json_and_image(const struct command *command, int argc, char **argv, bool *json, const char **path)
+int parse_json_and_image(const struct command *command, int argc, char **argv, bool *json, struct image *image)
 {
-    static const struct option options[] = {{"json", no_argument, 0, 'j'}, OPTION_HELP_ENTRY, {0}};
+    static const struct option options[] = {{"json", no_argument, 0, 'j'}, OPTION_BASE_ENTRIES, OPTION_HELP_ENTRY, {0}};
     int option;
 
     *json = false;
     while ((option = next_option(command, argc, argv, options)) != OPTION_END) {
-        if (option == OPTION_WRONG) {
+        if (option == 'j') {
+            *json = true;
+        } else if (option == OPTION_WRONG || !image_take_base(command, image, option, optarg)) {
             return EXIT_FAILURE;
         }
-        *json = true;
     }
     if (!has_arguments(command, argc, 1)) {
         return EXIT_FAILURE;
     }
-    *path = argv[optind];
+    image->path = argv[optind];
     return 0;
 }
 

@@ -31,7 +31,7 @@ extern const struct command convert_command;
 extern const struct command bat_command;
 
 /* next_option() beside the values of the options themselves. */
-enum { OPTION_END = -1, OPTION_WRONG = '?', OPTION_HELP = 'h' };
+enum { OPTION_END = -1, OPTION_WRONG = '?', OPTION_HELP = 'h', OPTION_BASE = 'b', OPTION_RAW_BASE = 'B' };
 
 #define OPTION_HELP_ENTRY                                                                                                          \
     {                                                                                                                              \
@@ -44,8 +44,16 @@ int next_option(const struct command *command, int argc, char **argv, const stru
 /* Whether exactly `count` arguments are left after the options; complains if not. */
 bool has_arguments(const struct command *command, int argc, int count);
 
-/* For subcommands that take --json and one image. 0, or the exit status. */
-int parse_json_and_image(const struct command *command, int argc, char **argv, bool *json, const char **path);
+/* The entries of --base and --raw-base, for every subcommand that reads an image; image_take_base() takes what they bring. */
+#define OPTION_BASE_ENTRIES                                                                                                        \
+    {"base", required_argument, 0, OPTION_BASE},                                                                                   \
+    {                                                                                                                              \
+        "raw-base", required_argument, 0, OPTION_RAW_BASE                                                                          \
+    }
+#define BASE_SYNOPSIS "[--raw-base FILE] [--base FILE]..."
+#define BASE_DETAILS                                                                                                               \
+    "      --base FILE        an image below; once for each, the lowest first\n"                                                   \
+    "      --raw-base FILE    a raw disk below all of them\n"
 
 /* Print one line to stderr. Returns EXIT_FAILURE. */
 __attribute__((format(printf, 2, 3))) int complain(const char *subject, const char *format, ...);
@@ -65,26 +73,50 @@ enum { SIZE_TEXT = 64 };
 /* "1.5 GiB (1610612736 bytes)" for people. Returns text. */
 char *format_size(uint64_t bytes, char text[SIZE_TEXT]);
 
-/* An image open for reading. Zeroed before image_open(). */
+enum { BASES_MAX = 254 };
+
+/* A file below the image. */
+struct base {
+    const char *path;
+    ploop_file *file;
+    uint32_t flags; /* PLOOP_IMAGE_ ... of its header; a raw file has none */
+};
+
+/* An image open for reading, and the files below it, the lowest first. Zeroed, then image_take_base(), then image_open(). */
 struct image {
     const char *path;
     ploop_file *file;
     ploop_dev *dev;
-    struct ploop_image_info info;
+    struct ploop_image_info info; /* of the image itself, the top */
+    struct base bases[BASES_MAX];
+    uint32_t base_count;
+    bool has_raw_base; /* bases[0] */
 };
+
+/* Takes the argument of --base or --raw-base; complains. */
+bool image_take_base(const struct command *command, struct image *image, int option, const char *path);
+
+/* For subcommands that take --json, bases and one image: image->path and its bases are set. 0, or the exit status. */
+int parse_json_and_image(const struct command *command, int argc, char **argv, bool *json, struct image *image);
 
 /* Open a file; complains. 0 or -errno. */
 int open_file(const char *path, uint32_t flags, ploop_file **file);
 
-/* Read the header of an image whose file is open. 0, or what ploop_image_probe() returns. */
-int image_probe(struct image *image);
-/* What image_probe() found wrong. Returns EXIT_FAILURE. */
-int complain_of_header(const struct image *image, int error);
+/* Read an image's header. 0, or what ploop_image_probe() returns. */
+int probe(ploop_file *file, struct ploop_image_info *info);
+/* What probe() found wrong. Returns EXIT_FAILURE. */
+int complain_of_header(const char *path, const struct ploop_image_info *info, int error);
 
-/* Open an image's file for reading and probe it; complains. 0, or -errno with nothing open. */
-int image_open(struct image *image, const char *path);
+/* Open the image's file with these flags and its bases for reading; complains. 0, or -errno with nothing open. */
+int image_open_files(struct image *image, uint32_t flags);
+/* Open all for reading, and read the headers; complains. 0, or -errno with nothing open. */
+int image_open(struct image *image);
 
-/* Then open it as a read-only device. config may be NULL. 0 or -errno; image_close() in either case. */
+/* Then open them as a read-only device. config may be NULL. 0 or -errno; image_close() in either case. */
+int image_try_device(struct image *image, const struct ploop_dev_config *config);
+/* Why image_try_device() failed, and which of the files is to blame. */
+const char *image_blame(const struct image *image, int error, const char **path);
+/* The two together: complains. */
 int image_open_device(struct image *image, const struct ploop_dev_config *config);
 void image_close(struct image *image);
 

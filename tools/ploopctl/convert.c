@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ploopctl convert: a raw file to an image and back.
+ * ploopctl convert: a raw file to an image, and an image, with those below it, to a raw file.
  *
  * The target is a file made here, and removed again where anything fails; a source is only read, under the lock that keeps
  * writers away. The source's format is what the user says, never a guess: a guest can write anything to the start of its disk.
@@ -20,6 +20,7 @@ enum format { FORMAT_UNSAID, FORMAT_RAW, FORMAT_PLOOP };
 struct request {
     const char *source;
     const char *target;
+    struct image image;         /* the source, where it is one */
     struct new_image new_image; /* for a target that is an image */
     enum format from, to;
 };
@@ -69,20 +70,29 @@ static int fill_raw(const struct request *request, struct image *source, ploop_f
     return error ? complain(request->target, "sync: %s", reason(error)) : EXIT_SUCCESS;
 }
 
-static int convert_to_raw(const struct request *request, ploop_file *target)
+static void warn_of_mark(const char *path, uint32_t flags)
+{
+    if (flags & PLOOP_IMAGE_IN_USE) {
+        warn(path, "it was not closed cleanly: what was not flushed then may be missing");
+    }
+}
+
+static int convert_to_raw(struct request *request, ploop_file *target)
 {
     struct ploop_dev_config config;
-    struct image source = {0};
+    struct image *source = &request->image;
 
-    if (image_open(&source, request->source)) {
+    source->path = request->source;
+    if (image_open(source)) {
         return EXIT_FAILURE;
     }
-    if (source.info.flags & PLOOP_IMAGE_IN_USE) {
-        warn(request->source, "it was not closed cleanly: what was not flushed then may be missing");
+    for (uint32_t i = 0; i < source->base_count; i++) {
+        warn_of_mark(source->bases[i].path, source->bases[i].flags);
     }
+    warn_of_mark(source->path, source->info.flags);
     init_copy_config(&config, PLOOP_DEV_READ_ONLY);
-    int status = image_open_device(&source, &config) ? EXIT_FAILURE : fill_raw(request, &source, target);
-    image_close(&source);
+    int status = image_open_device(source, &config) ? EXIT_FAILURE : fill_raw(request, source, target);
+    image_close(source);
     return status;
 }
 
@@ -211,6 +221,10 @@ static bool settle_formats(struct request *request)
         complain_usage(command, "--from and --to are the same format");
         return false;
     }
+    if (request->from == FORMAT_RAW && request->image.base_count) {
+        complain_usage(command, "--base and --raw-base are for images, and the source is raw");
+        return false;
+    }
     if (request->to == FORMAT_RAW && (request->new_image.has_cluster || request->new_image.options.version == 1)) {
         complain_usage(command, "--cluster and --v1 are for images, and the target is raw");
         return false;
@@ -225,6 +239,7 @@ static int run(int argc, char **argv)
         {"to", required_argument, 0, 't'},
         {"cluster", required_argument, 0, 'c'},
         {"v1", no_argument, 0, '1'},
+        OPTION_BASE_ENTRIES,
         OPTION_HELP_ENTRY,
         {0},
     };
@@ -247,6 +262,10 @@ static int run(int argc, char **argv)
         case '1':
             request.new_image.options.version = 1;
             break;
+        case OPTION_BASE:
+        case OPTION_RAW_BASE:
+            right = image_take_base(command, &request.image, option, optarg);
+            break;
         default:
             right = false;
         }
@@ -261,12 +280,13 @@ static int run(int argc, char **argv)
 
 const struct command convert_command = {
     .name = "convert",
-    .synopsis = "[--from raw|ploop] [--to raw|ploop] [--cluster SIZE] [--v1] SOURCE TARGET",
+    .synopsis = "[--from raw|ploop] [--to raw|ploop] [--cluster SIZE] [--v1] " BASE_SYNOPSIS " SOURCE TARGET",
     .summary = "Copy a raw disk to a new image, or an image to a raw file",
     .details = "      --from FORMAT      of the source, raw or ploop\n"
                "      --to FORMAT        of the target; one of the two is enough\n"
                "      --cluster SIZE     of a new image: a power of two from 4K to 64M; 1M if not given\n"
-               "      --v1               write format version 1 (at most 2 TiB) instead of 2\n"
+               "      --v1               write format version 1 (at most 2 TiB) instead of 2\n" BASE_DETAILS
+               "An image is copied with the files below it, as one disk.\n"
                "The target must not exist. Zeros and holes take no space in it. An error removes it.\n",
     .run = run,
 };

@@ -57,44 +57,121 @@ int open_file(const char *path, uint32_t flags, ploop_file **file)
     return error;
 }
 
-int image_probe(struct image *image)
+bool image_take_base(const struct command *command, struct image *image, int option, const char *path)
 {
-    image->info.size = sizeof(image->info);
-    return ploop_image_probe(image->file, &image->info);
-}
+    uint32_t at = option == OPTION_RAW_BASE ? 0 : image->base_count;
 
-int complain_of_header(const struct image *image, int error)
-{
-    return complain(image->path, "%s", image->info.message[0] ? image->info.message : reason(error));
-}
-
-int image_open(struct image *image, const char *path)
-{
-    image->path = path;
-    int error = open_file(path, PLOOP_FILE_READ_ONLY, &image->file);
-    if (error) {
-        return error;
+    if (option == OPTION_RAW_BASE && image->has_raw_base) {
+        complain_usage(command, "--raw-base %s: there can be only one, and %s was given before", path, image->bases[0].path);
+        return false;
     }
-    error = image_probe(image);
+    if (image->base_count == BASES_MAX) {
+        complain_usage(command, "--base %s: more than %d files below an image", path, BASES_MAX);
+        return false;
+    }
+    memmove(&image->bases[at + 1], &image->bases[at], (image->base_count - at) * sizeof(image->bases[0]));
+    image->bases[at] = (struct base){.path = path};
+    image->base_count++;
+    image->has_raw_base |= option == OPTION_RAW_BASE;
+    return true;
+}
+
+int probe(ploop_file *file, struct ploop_image_info *info)
+{
+    info->size = sizeof(*info);
+    return ploop_image_probe(file, info);
+}
+
+int complain_of_header(const char *path, const struct ploop_image_info *info, int error)
+{
+    return complain(path, "%s", info->message[0] ? info->message : reason(error));
+}
+
+int image_open_files(struct image *image, uint32_t flags)
+{
+    int error = open_file(image->path, flags, &image->file);
+
+    for (uint32_t i = 0; i < image->base_count && !error; i++) {
+        error = open_file(image->bases[i].path, PLOOP_FILE_READ_ONLY, &image->bases[i].file);
+    }
     if (error) {
-        complain_of_header(image, error);
         image_close(image);
     }
     return error;
 }
 
+static int probe_base(struct image *image, uint32_t number)
+{
+    struct base *base = &image->bases[number];
+    struct ploop_image_info info = {0};
+    int error = number == 0 && image->has_raw_base ? 0 : probe(base->file, &info);
+
+    if (error) {
+        complain_of_header(base->path, &info, error);
+    }
+    base->flags = info.flags;
+    return error;
+}
+
+int image_open(struct image *image)
+{
+    int error = image_open_files(image, PLOOP_FILE_READ_ONLY);
+    if (error) {
+        return error;
+    }
+    error = probe(image->file, &image->info);
+    if (error) {
+        complain_of_header(image->path, &image->info, error);
+    }
+    for (uint32_t i = 0; i < image->base_count && !error; i++) {
+        error = probe_base(image, i);
+    }
+    if (error) {
+        image_close(image);
+    }
+    return error;
+}
+
+int image_try_device(struct image *image, const struct ploop_dev_config *config)
+{
+    ploop_file *deltas[BASES_MAX + 1];
+    struct ploop_dev_config own;
+
+    init_config(&own);
+    if (config) {
+        own = *config;
+    }
+    own.flags |= PLOOP_DEV_READ_ONLY | (image->has_raw_base ? PLOOP_DEV_RAW_BASE : 0u);
+    for (uint32_t i = 0; i < image->base_count; i++) {
+        deltas[i] = image->bases[i].file;
+    }
+    deltas[image->base_count] = image->file;
+    return ploop_dev_open(deltas, image->base_count + 1, &own, &image->dev);
+}
+
+/* In a stack the library's line begins with the delta's number, the lowest being 0. */
+const char *image_blame(const struct image *image, int error, const char **path)
+{
+    const char *text = last_logged(error);
+    unsigned level;
+    int length = 0;
+
+    *path = image->path;
+    if (sscanf(text, "delta %u: %n", &level, &length) == 1 && length && level <= image->base_count) {
+        *path = level < image->base_count ? image->bases[level].path : image->path;
+        text += length;
+    }
+    return text;
+}
+
 int image_open_device(struct image *image, const struct ploop_dev_config *config)
 {
-    struct ploop_dev_config defaults;
+    int error = image_try_device(image, config);
+    const char *path;
 
-    if (!config) {
-        init_config(&defaults);
-        defaults.flags = PLOOP_DEV_READ_ONLY;
-        config = &defaults;
-    }
-    int error = ploop_dev_open(&image->file, 1, config, &image->dev);
     if (error) {
-        complain(image->path, "%s", last_logged(error));
+        const char *text = image_blame(image, error, &path);
+        complain(path, "%s", text);
     }
     return error;
 }
@@ -105,6 +182,10 @@ void image_close(struct image *image)
     ploop_file_close(image->file);
     image->dev = NULL;
     image->file = NULL;
+    for (uint32_t i = 0; i < image->base_count; i++) {
+        ploop_file_close(image->bases[i].file);
+        image->bases[i].file = NULL;
+    }
 }
 
 void new_image_init(struct new_image *new_image)

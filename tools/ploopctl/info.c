@@ -24,7 +24,29 @@ static void print_json(const struct image *image, uint64_t mapped)
     json_number(&json, "in_use_value", info->in_use);
     json_bool(&json, "empty", info->flags & PLOOP_IMAGE_EMPTY);
     json_number(&json, "extension_offset", info->extension_offset);
+    json_number(&json, "delta_count", image->base_count + 1);
+    json_begin_array(&json, "bases");
+    for (uint32_t i = 0; i < image->base_count; i++) {
+        json_string(&json, NULL, image->bases[i].path);
+    }
+    json_end_array(&json);
+    json_bool(&json, "raw_base", image->has_raw_base);
     json_end_object(&json);
+}
+
+/* What is printed of a stack is printed after the device was opened: they fit. */
+static void print_bases(const struct image *image)
+{
+    if (image->base_count) {
+        printf("stack         %u deltas, which fit together\n", image->base_count + 1);
+    }
+    for (uint32_t i = 0; i < image->base_count; i++) {
+        const struct base *base = &image->bases[i];
+        const char *kind = i == 0 && image->has_raw_base      ? ", raw"
+                           : base->flags & PLOOP_IMAGE_IN_USE ? ", in use: not closed cleanly"
+                                                              : "";
+        printf("  delta %-5u %s%s\n", i, base->path, kind);
+    }
 }
 
 static void print_text(const struct image *image, uint64_t mapped)
@@ -46,16 +68,16 @@ static void print_text(const struct image *image, uint64_t mapped)
     }
     printf("state         %s%s\n", info->flags & PLOOP_IMAGE_IN_USE ? "in use: not closed cleanly" : "closed cleanly",
            info->flags & PLOOP_IMAGE_EMPTY ? ", empty" : "");
+    print_bases(image);
 }
 
 static int run(int argc, char **argv)
 {
     struct image image = {0};
     struct ploop_dev_info dev_info = {.size = sizeof(dev_info)};
-    const char *path;
     bool json;
 
-    if (parse_json_and_image(&info_command, argc, argv, &json, &path) || image_open(&image, path)) {
+    if (parse_json_and_image(&info_command, argc, argv, &json, &image) || image_open(&image)) {
         return EXIT_FAILURE;
     }
     int error = image_open_device(&image, NULL);
@@ -69,8 +91,9 @@ static int run(int argc, char **argv)
 
 const struct command info_command = {
     .name = "info",
-    .synopsis = "[--json] IMAGE",
+    .synopsis = "[--json] " BASE_SYNOPSIS " IMAGE",
     .summary = "Print what an image's header says",
-    .details = "      --json             for programs; sizes and offsets in bytes\n",
+    .details = "      --json             for programs; sizes and offsets in bytes\n" BASE_DETAILS
+               "With files below it is also found out whether all of them fit together.\n",
     .run = run,
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* ploopctl map: which parts of the disk are there, and where in the file. */
+/* ploopctl map: which parts of the disk are there, and where in which file. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,10 +90,9 @@ static int print_map(const struct image *image, bool is_json)
 static int run(int argc, char **argv)
 {
     struct image image = {0};
-    const char *path;
     bool json;
 
-    if (parse_json_and_image(&map_command, argc, argv, &json, &path) || image_open(&image, path)) {
+    if (parse_json_and_image(&map_command, argc, argv, &json, &image) || image_open(&image)) {
         return EXIT_FAILURE;
     }
     int status = image_open_device(&image, NULL) ? EXIT_FAILURE : print_map(&image, json);
@@ -103,9 +102,10 @@ static int run(int argc, char **argv)
 
 const struct command map_command = {
     .name = "map",
-    .synopsis = "[--json] IMAGE",
+    .synopsis = "[--json] " BASE_SYNOPSIS " IMAGE",
     .summary = "Print which parts of the disk are there, and where in the file",
-    .details = "      --json             for programs; offsets and lengths in bytes\n"
-               "States: mapped, zero (not there, reads as zeros), bad (an entry that cannot be right).\n",
+    .details = "      --json             for programs; offsets and lengths in bytes\n" BASE_DETAILS
+               "States: mapped, zero (not there, reads as zeros), bad (an entry that cannot be right).\n"
+               "Level: the file that has it, 0 is the lowest.\n",
     .run = run,
 };
