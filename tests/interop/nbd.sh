@@ -145,6 +145,16 @@ test_wrong_parameters_are_refused() {
     not_served "$PWD/empty: cannot be served" "$plugin" empty
     not_served "$PWD: cannot open" "$plugin" "$PWD"
     not_served "max-age=10 is less than delay=20" "$plugin" a.hds delay=20 max-age=10 backend=posix direct=0
+    not_served "base= needs the name" "$plugin" a.hds base=
+    not_served "there can be only one, and $PWD/zeros was given before" "$plugin" a.hds raw-base=zeros raw-base=empty
+    not_served "$PWD/none.hds: cannot open: No such file" "$plugin" a.hds base=none.hds
+    not_served "$PWD/zeros: cannot be served" "$plugin" a.hds base=zeros
+    create --size 16M larger.hds
+    create --size 8M --v1 old.hds
+    not_served "$PWD/larger.hds: disk size 16777216: larger than that of the delta above it, 8388608" "$plugin" a.hds base=larger.hds
+    not_served "$PWD/old.hds: version 1: not the top delta's, 2" "$plugin" a.hds base=old.hds
+    # shellcheck disable=SC2046
+    not_served "more than 254 files below" "$plugin" a.hds $(printf 'base=a.hds %.0s' {1..255})
 }
 
 test_what_is_offered() {
@@ -470,6 +480,116 @@ test_a_server_that_ends_closes_cleanly() {
     stop_server "read data\|write data\|reply\|request"
     wait $!
     oracle check a.hds >out || fail "$(cat out)"
+}
+
+# nbdinfo and so on see one disk: a file system in the base, changed through a top, the base as it was.
+test_a_stack() {
+    local version
+    for version in "" --v1; do
+        rm -rf -- *.hds *.raw files
+        mkdir files && cp -r "$here" files/old
+        truncate -s 40M fs.raw
+        mkfs.ext4 -q -d files fs.raw || fail mkfs
+        # shellcheck disable=SC2086
+        timeout 60 ploopctl convert --to ploop --cluster 64K $version fs.raw base.hds || fail convert
+        # shellcheck disable=SC2086
+        create --size 48M --cluster 64K $version a.hds
+        sha256sum base.hds >before
+        serve "$plugin" a.hds base=base.hds
+        client 'assert h.get_size() == 48 * M and h.pread(M, 40 * M) == bytes(M)'
+        nbdcopy "$uri" work.raw || fail nbdcopy
+        cmp -n $((40 << 20)) work.raw fs.raw || fail "the base is not seen"
+        # The file system is changed in a copy, and only what differs is written.
+        printf 'rm old/nbd.sh\nwrite %s new\nmkdir dir\n' "$plugin" | debugfs -w -f - work.raw >out 2>&1 || fail "$(cat out)"
+        e2fsck -fy work.raw >out 2>&1
+        client '
+import os
+work, fs = open("work.raw", "rb").read(), open("fs.raw", "rb").read()
+changed = [at for at in range(0, 40 * M, 4096) if work[at:at + 4096] != fs[at:at + 4096]]
+assert changed
+for at in changed:
+    h.pwrite(work[at:at + 4096], at)
+h.flush()'
+        nbdcopy "$uri" seen.raw || fail nbdcopy
+        cmp seen.raw work.raw || fail "what was written is not what is read"
+        stop_server
+        sha256sum -c --quiet before || fail "the base was changed"
+        same "$(oracle sha256 a.hds base.hds)" "$(sha256sum <work.raw | cut -d' ' -f1)" "what the oracle reads"
+        timeout 60 ploopctl convert --from ploop --base base.hds a.hds flat.raw || fail convert
+        cmp flat.raw work.raw || fail "flattened, it differs"
+        e2fsck -fn flat.raw >out 2>&1 || fail "e2fsck: $(cat out)"
+        ploopctl check --base base.hds a.hds >out || fail "$(cat out)"
+        (($(oracle map a.hds | wc -l) < 640)) || fail "all of the base was copied"
+    done
+}
+
+test_a_stack_over_a_raw_base() {
+    head -c 1234567 /dev/urandom >base.raw
+    create --size 4M --cluster 64K a.hds
+    sha256sum base.raw >before
+    serve "$plugin" raw-base=base.raw a.hds direct=1
+    client '
+base = open("base.raw", "rb").read()
+model = bytearray(base.ljust(4 * M, b"\0"))
+assert h.pread(4 * M, 0) == model
+def put(at, bytes):
+    h.pwrite(bytes, at)
+    model[at:at + len(bytes)] = bytes
+put(65536 + 512, b"x" * 512)
+put(1234567 // 512 * 512, b"y" * 512)
+put(2 * M, b"z" * 512)
+h.zero(65536, 3 * 65536)
+model[3 * 65536:4 * 65536] = bytes(65536)
+h.trim(65536, 4 * 65536)
+assert h.pread(65536, 4 * 65536) == model[4 * 65536:5 * 65536], "a trim gave back what the base has"
+h.trim(65536, 65536)
+seen = h.pread(65536, 65536)
+assert seen == bytes(65536) or seen == model[65536:2 * 65536], "a trim brought the base back"
+model[65536:2 * 65536] = seen
+assert h.pread(4 * M, 0) == model
+open("model.raw", "wb").write(model)'
+    stop_server
+    sha256sum -c --quiet before || fail "the base was changed"
+    same "$(oracle sha256 a.hds raw:base.raw)" "$(sha256sum <model.raw | cut -d' ' -f1)" "what the oracle reads"
+    # The same base, at the same time, below two tops.
+    create --size 4M --cluster 64K b.hds
+    serve "$plugin" b.hds raw-base=base.raw
+    # shellcheck disable=SC2016
+    nbdkit -U - "$plugin" a.hds raw-base=base.raw --run 'nbdcopy "$uri" seen.raw' >out 2>&1 || fail "a shared base: $(cat out)"
+    cmp seen.raw model.raw || fail "a shared base: other data"
+    stop_server
+}
+
+# Both were left open: recover=1 makes the base clean too, and a base that was closed is not touched.
+test_a_stack_is_recovered() {
+    create --size 8M --cluster 64K base.hds
+    create --size 8M --cluster 64K middle.hds
+    create --size 8M --cluster 64K a.hds
+    serve "$plugin" base.hds
+    client 'h.pwrite(b"b" * 65536, 0)'
+    stop_server
+    serve "$plugin" middle.hds
+    client 'h.pwrite(b"m" * 65536, 65536, nbd.CMD_FLAG_FUA)'
+    kill_server
+    serve "$plugin" a.hds
+    client 'h.pwrite(b"a" * 65536, 2 * 65536, nbd.CMD_FLAG_FUA)'
+    kill_server
+    sha256sum -- *.hds >before
+    serve "$plugin" a.hds base=base.hds base=middle.hds
+    no_client "for writing over an unclean base"
+    kill_server
+    same "$(grep -c "warning: not closed cleanly" server.log)" 2 "warnings"
+    serve -r "$plugin" a.hds base=base.hds base=middle.hds recover=1
+    client 'assert h.pread(4 * 65536, 0) == b"b" * 65536 + b"m" * 65536 + b"a" * 65536 + bytes(65536)'
+    stop_server
+    sha256sum -c --quiet before || fail "a file was changed by reading or by a refused open"
+    sha256sum base.hds >before
+    serve "$plugin" a.hds base=base.hds base=middle.hds recover=1
+    client 'assert h.pread(4 * 65536, 0) == b"b" * 65536 + b"m" * 65536 + b"a" * 65536 + bytes(65536)'
+    oracle check middle.hds >out || fail "the base was not recovered: $(cat out)"
+    stop_server
+    ploopctl check --base base.hds --base middle.hds a.hds >out || fail "$(cat out)"
+    sha256sum -c --quiet before || fail "a base that was closed cleanly was changed"
 }
 
 test_attack() { /usr/bin/python3 "$here/nbd_stress.py" "$build" --rounds 12 --seconds 0.3 >out 2>&1 || fail "$(cat out)"; }

@@ -14,6 +14,7 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 
 #define NBDKIT_API_VERSION 2
@@ -33,28 +34,40 @@ struct lane {
 
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
 static const struct server_config *server;
-static ploop_file *file;
-static ploop_dev *device; /* NULL: CLOSED */
+static ploop_file *files[BASES_MAX + 1]; /* of the stack, the lowest first; NULL: not open */
+static ploop_dev *device;                /* NULL: CLOSED */
 static struct ploop_dev_info info;
 static struct lane lanes[LANE_COUNT];
 
 /* ---- open and close ---- */
 
-static int fail(const struct server_config *config, const char *what, int err, const char *why)
+static int fail(const char *path, const char *what, int err, const char *why)
 {
-    nbdkit_error("%s: %s: %s", config->image, what, why);
+    nbdkit_error("%s: %s: %s", path, what, why);
     nbdkit_set_error(-err);
     return -1;
 }
 
-static int open_file(const struct server_config *config, uint32_t flags, ploop_file **opened)
+/* The name of a file of the stack. */
+static const char *path_of(const struct server_config *config, uint32_t level)
 {
-    int err = ploop_file_open_posix(config->image, flags | (config->direct ? PLOOP_FILE_DIRECT : 0), opened);
+    return level < config->base_count ? config->bases[level] : config->image;
+}
+
+static bool is_raw(const struct server_config *config, uint32_t level)
+{
+    return level == 0 && config->has_raw_base;
+}
+
+static int open_file(const struct server_config *config, uint32_t level, uint32_t flags)
+{
+    int err = ploop_file_open_posix(path_of(config, level), flags | (config->direct ? PLOOP_FILE_DIRECT : 0), &files[level]);
     const char *why;
 
     if (!err) {
         return 0;
     }
+    files[level] = NULL;
     if (err == -EAGAIN) {
         why = "another process has it open";
     } else if (err == -EINVAL && config->direct) {
@@ -62,7 +75,15 @@ static int open_file(const struct server_config *config, uint32_t flags, ploop_f
     } else {
         why = strerror(-err);
     }
-    return fail(config, "cannot open", err, why);
+    return fail(path_of(config, level), "cannot open", err, why);
+}
+
+static void close_files(const struct server_config *config)
+{
+    for (uint32_t level = 0; level <= config->base_count; level++) {
+        ploop_file_close(files[level]);
+        files[level] = NULL;
+    }
 }
 
 /* What the image itself is reproached with. */
@@ -81,39 +102,84 @@ static const char *explain(int err)
     }
 }
 
-int device_probe(const struct server_config *config)
+/* In a stack a line begins with the file's number, the lowest being 0: its name says more. */
+static void device_log(void *user_data, uint32_t level, uint32_t message_id, const char *text)
+{
+    const struct server_config *config = user_data;
+    const char *path = config->image;
+    unsigned number;
+    int length = 0;
+
+    (void)message_id;
+    if (sscanf(text, "delta %u: %n", &number, &length) == 1 && length && number <= config->base_count) {
+        path = path_of(config, number);
+        text += length;
+    }
+    if (level == PLOOP_LOG_ERROR) {
+        nbdkit_error("%s: %s", path, text);
+    } else if (level == PLOOP_LOG_WARNING) {
+        nbdkit_error("%s: warning: %s", path, text);
+    } else {
+        nbdkit_debug("%s: %s", path, text);
+    }
+}
+
+static void init_dev_config(const struct server_config *config, bool read_only, struct ploop_dev_config *dev_config)
+{
+    ploop_dev_config_init(dev_config, sizeof(*dev_config));
+    dev_config->flags = (read_only ? PLOOP_DEV_READ_ONLY : 0u) | (config->recover ? PLOOP_DEV_RECOVER : 0u) |
+                        (config->has_raw_base ? PLOOP_DEV_RAW_BASE : 0u);
+    dev_config->log = device_log;
+    dev_config->user_data = (void *)(uintptr_t)config;
+}
+
+static int probe_file(const struct server_config *config, uint32_t level)
 {
     struct ploop_image_info image = {.size = sizeof(image)};
-    ploop_file *probed;
     int err;
 
-    /* Whoever writes to the image excludes a reader too. */
-    if (open_file(config, PLOOP_FILE_READ_ONLY, &probed)) {
+    /* Whoever writes to a file excludes a reader too. */
+    if (open_file(config, level, PLOOP_FILE_READ_ONLY)) {
         return -1;
     }
-    err = ploop_image_probe(probed, &image);
-    ploop_file_close(probed);
+    err = is_raw(config, level) ? 0 : ploop_image_probe(files[level], &image);
     if (err) {
-        return fail(config, "cannot be served", err, image.message[0] ? image.message : explain(err));
+        return fail(path_of(config, level), "cannot be served", err, image.message[0] ? image.message : explain(err));
     }
     if ((image.flags & PLOOP_IMAGE_IN_USE) && !config->recover) {
-        nbdkit_error("%s: warning: not closed cleanly: to be served with recover=1, or read-only (-r)", config->image);
+        nbdkit_error("%s: warning: not closed cleanly: to be served with recover=1, or read-only (-r)", path_of(config, level));
     }
     return 0;
 }
 
-static void device_log(void *user_data, uint32_t level, uint32_t message_id, const char *text)
+/* Headers that are right each may not fit together; if so, the log has said which. */
+static int probe_stack(const struct server_config *config)
 {
-    const struct server_config *config = user_data;
+    struct ploop_dev_config dev_config;
+    ploop_dev *probed;
+    int err;
 
-    (void)message_id;
-    if (level == PLOOP_LOG_ERROR) {
-        nbdkit_error("%s: %s", config->image, text);
-    } else if (level == PLOOP_LOG_WARNING) {
-        nbdkit_error("%s: warning: %s", config->image, text);
-    } else {
-        nbdkit_debug("%s: %s", config->image, text);
+    init_dev_config(config, true, &dev_config);
+    err = ploop_dev_open(files, config->base_count + 1, &dev_config, &probed);
+    ploop_dev_close(probed);
+    if (err && err != -EUCLEAN) {
+        fail(config->image, "cannot be served", err, explain(err));
     }
+    return err ? -1 : 0;
+}
+
+int device_probe(const struct server_config *config)
+{
+    int result = 0;
+
+    for (uint32_t level = 0; level <= config->base_count && !result; level++) {
+        result = probe_file(config, level);
+    }
+    if (!result && config->base_count) {
+        result = probe_stack(config);
+    }
+    close_files(config);
+    return result;
 }
 
 static int start_lanes(ploop_dev *opened)
@@ -139,25 +205,48 @@ static void destroy_lanes(void)
     }
 }
 
+/* Files below are only read, so that servers can share them; one that is to be recovered is written. */
+static int open_base(const struct server_config *config, uint32_t level, bool recover)
+{
+    struct ploop_image_info image = {.size = sizeof(image)};
+
+    if (open_file(config, level, PLOOP_FILE_READ_ONLY)) {
+        return -1;
+    }
+    if (!recover || is_raw(config, level) || ploop_image_probe(files[level], &image) || !(image.flags & PLOOP_IMAGE_IN_USE)) {
+        return 0;
+    }
+    ploop_file_close(files[level]);
+    return open_file(config, level, PLOOP_FILE_READ_WRITE);
+}
+
+static int open_files(const struct server_config *config, bool read_only)
+{
+    int result = 0;
+
+    for (uint32_t level = 0; level < config->base_count && !result; level++) {
+        result = open_base(config, level, config->recover && !read_only);
+    }
+    return result ? result : open_file(config, config->base_count, read_only ? PLOOP_FILE_READ_ONLY : PLOOP_FILE_READ_WRITE);
+}
+
 static int open_device(const struct server_config *config, bool read_only)
 {
     struct ploop_dev_config dev_config;
     ploop_dev *opened;
     int err;
 
-    if (open_file(config, read_only ? PLOOP_FILE_READ_ONLY : PLOOP_FILE_READ_WRITE, &file)) {
+    if (open_files(config, read_only)) {
+        close_files(config);
         return -1;
     }
-    ploop_dev_config_init(&dev_config, sizeof(dev_config));
-    dev_config.flags = (read_only ? PLOOP_DEV_READ_ONLY : 0u) | (config->recover ? PLOOP_DEV_RECOVER : 0u);
+    init_dev_config(config, read_only, &dev_config);
     dev_config.queue_count = LANE_COUNT;
     dev_config.pio_count = LANE_REQUESTS;
     dev_config.writeback_delay_ns = config->delay_ms * NS_PER_MS;
     dev_config.writeback_max_age_ns = config->max_age_ms * NS_PER_MS;
     dev_config.clock = &timer_clock;
-    dev_config.log = device_log;
-    dev_config.user_data = (void *)(uintptr_t)config;
-    err = ploop_dev_open(&file, 1, &dev_config, &opened);
+    err = ploop_dev_open(files, config->base_count + 1, &dev_config, &opened);
     if (err) {
         goto fail_open;
     }
@@ -173,8 +262,8 @@ fail_start:
     destroy_lanes();
     ploop_dev_close(opened);
 fail_open:
-    ploop_file_close(file);
-    return fail(config, "cannot open", err, explain(err));
+    close_files(config);
+    return fail(config->image, "cannot open", err, explain(err));
 }
 
 int device_open(const struct server_config *config, bool read_only)
@@ -203,7 +292,7 @@ void device_close(void)
     }
     device = NULL;
     destroy_lanes();
-    ploop_file_close(file);
+    close_files(server);
 }
 
 const struct ploop_dev_info *device_info(void)
@@ -223,7 +312,7 @@ int device_lookup(uint64_t offset, uint64_t length, struct ploop_extent *extent)
         extent->state = PLOOP_EXTENT_MAPPED;
         return 0;
     }
-    return err ? fail(server, "cannot look up the map", err, strerror(-err)) : 0;
+    return err ? fail(server->image, "cannot look up the map", err, strerror(-err)) : 0;
 }
 
 /* ---- requests ---- */

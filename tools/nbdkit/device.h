@@ -2,7 +2,7 @@
 /*
  * The one device of a server process, and the requests to it.
  *
- * Whatever fails here has told nbdkit why, in a message that names the image and as the errno for the client, and returns -1.
+ * Whatever fails here has told nbdkit why, in a message that names the file and as the errno for the client, and returns -1.
  */
 #ifndef NBDKIT_PLOOP_DEVICE_H
 #define NBDKIT_PLOOP_DEVICE_H
@@ -12,9 +12,14 @@
 
 #include <ploop/ploop.h>
 
-/* What the command line says. */
+enum { BASES_MAX = 254 };
+
+/* What the command line says. Names are absolute: nbdkit changes its directory. */
 struct server_config {
-    char *image; /* absolute: nbdkit changes its directory */
+    char *image;
+    char *bases[BASES_MAX]; /* the files below it, the lowest first */
+    uint32_t base_count;
+    bool has_raw_base; /* bases[0] */
     bool recover;
     bool direct;
     uint32_t delay_ms;

@@ -48,6 +48,34 @@ static int set_image(const char *value)
     return config.image ? 0 : -1;
 }
 
+static int add_base(const char *key, const char *value, bool is_raw)
+{
+    uint32_t at = is_raw ? 0 : config.base_count;
+    char *path;
+
+    if (is_raw && config.has_raw_base) {
+        nbdkit_error("raw-base=%s: there can be only one, and %s was given before", value, config.bases[0]);
+        return -1;
+    }
+    if (!*value) {
+        nbdkit_error("%s= needs the name of a file", key);
+        return -1;
+    }
+    if (config.base_count == BASES_MAX) {
+        nbdkit_error("%s=%s: more than %d files below the image", key, value, BASES_MAX);
+        return -1;
+    }
+    path = nbdkit_absolute_path(value);
+    if (!path) {
+        return -1;
+    }
+    memmove(&config.bases[at + 1], &config.bases[at], (config.base_count - at) * sizeof(config.bases[0]));
+    config.bases[at] = path;
+    config.base_count++;
+    config.has_raw_base |= is_raw;
+    return 0;
+}
+
 static int set_bool(const char *value, bool *target)
 {
     int parsed = nbdkit_parse_bool(value);
@@ -69,6 +97,9 @@ static int plugin_config(const char *key, const char *value)
 {
     if (!strcmp(key, "image")) {
         return set_image(value);
+    }
+    if (!strcmp(key, "base") || !strcmp(key, "raw-base")) {
+        return add_base(key, value, key[0] == 'r');
     }
     if (!strcmp(key, "recover")) {
         return set_bool(value, &config.recover);
@@ -136,6 +167,9 @@ static void plugin_cleanup(void)
 static void plugin_unload(void)
 {
     free(config.image);
+    for (uint32_t i = 0; i < config.base_count; i++) {
+        free(config.bases[i]);
+    }
 }
 
 /* ---- a connection ---- */
@@ -270,6 +304,8 @@ static struct nbdkit_plugin plugin = {
     .config = plugin_config,
     .config_complete = plugin_config_complete,
     .config_help = "[image=]IMAGE   (required) the ploop image to serve\n"
+                   "base=FILE       an image below it, only read; once for each, the lowest first\n"
+                   "raw-base=FILE   a raw disk below all of them\n"
                    "recover=BOOL    serve an image that was not closed cleanly\n"
                    "delay=MS        write a page of the map so long after its last change (500)\n"
                    "max-age=MS      and so long after its first change at the latest (5000)\n"
