@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """The last column of docs/features.md names tests that exist: a file (unit/open, interop/nbd, bench/instructions, examples/event_loop,
-sim and a scenario) and, after it, tests of that file; a name that ends in dots is the beginning of one. A row that is done names one."""
+fuzz/open, sim and a scenario) and, after it, tests of that file; a name that ends in dots is the beginning of one. A row that is done names one."""
 import pathlib
 import re
 import sys
 
-PLACES = {"unit": "tests/unit/test_%s.c", "interop": "tests/interop/%s.sh", "bench": "bench/%s.c", "examples": "examples/%s.c"}
+PLACES = {"unit": "tests/unit/test_%s.c", "interop": "tests/interop/%s.sh", "bench": "bench/%s.c", "examples": "examples/%s.c",
+          "fuzz": "tests/fuzz/fuzz_%s.c"}
 SCENARIOS = pathlib.Path("tests/sim/scenarios.c").read_text() + "random exhaustive scenarios"
 
 

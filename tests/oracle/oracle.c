@@ -96,7 +96,8 @@ static void find_owners(struct oracle *oracle)
     }
 }
 
-enum oracle_verdict oracle_open(struct oracle *oracle, oracle_read_fn *read, void *context, uint64_t file_size, char *message)
+enum oracle_verdict oracle_read_header(struct oracle *oracle, oracle_read_fn *read, void *context, uint64_t file_size,
+                                       char *message)
 {
     uint8_t raw[HEADER];
     memset(oracle, 0, sizeof(*oracle));
@@ -121,10 +122,15 @@ enum oracle_verdict oracle_open(struct oracle *oracle, oracle_read_fn *read, voi
     oracle->data_off = le32(raw + 48);
     oracle->flags = le32(raw + 52);
     oracle->ext_off = le64(raw + 56);
-    enum oracle_verdict verdict = validate_header(oracle, message);
+    oracle->cluster = (uint64_t)oracle->cluster_sectors * SECTOR;
+    return validate_header(oracle, message);
+}
+
+enum oracle_verdict oracle_open(struct oracle *oracle, oracle_read_fn *read, void *context, uint64_t file_size, char *message)
+{
+    enum oracle_verdict verdict = oracle_read_header(oracle, read, context, file_size, message);
     if (verdict != ORACLE_OK)
         return verdict;
-    oracle->cluster = (uint64_t)oracle->cluster_sectors * SECTOR;
     oracle->slots = (file_size - oracle->data_start + oracle->cluster - 1) / oracle->cluster;
     oracle->bat = malloc(4 * (size_t)oracle->bat_entries + 4);
     oracle->owner = calloc((size_t)oracle->slots + 1, sizeof(*oracle->owner));
@@ -242,13 +248,23 @@ void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data, 
     free(extension);
 }
 
+enum oracle_cluster oracle_judge_cluster(const struct oracle *oracle, uint64_t index)
+{
+    if (index >= oracle->bat_entries || !oracle->bat[index])
+        return ORACLE_UNMAPPED;
+    if (entry_error(oracle, (uint32_t)index))
+        return ORACLE_BAD;
+    uint64_t offset = oracle_host_offset(oracle, index);
+    if (oracle->owner[(offset - oracle->data_start) / oracle->cluster] != index + 1)
+        return ORACLE_DUPLICATE;
+    return ORACLE_MAPPED;
+}
+
 enum oracle_writing oracle_writing(struct oracle *oracle)
 {
     for (uint32_t index = 0; index < oracle->bat_entries; index++) {
-        if (!oracle->bat[index])
-            continue;
-        if (entry_error(oracle, index) ||
-            oracle->owner[(oracle_host_offset(oracle, index) - oracle->data_start) / oracle->cluster] != index + 1)
+        enum oracle_cluster state = oracle_judge_cluster(oracle, index);
+        if (state != ORACLE_UNMAPPED && state != ORACLE_MAPPED)
             return ORACLE_REFUSE;
     }
     if (oracle->in_use != 0 && oracle->in_use != ORACLE_IN_USE && oracle->in_use != ORACLE_CLOSED)
@@ -260,14 +276,10 @@ enum oracle_writing oracle_writing(struct oracle *oracle)
 
 int oracle_read_cluster(struct oracle *oracle, uint64_t index, uint8_t *buffer)
 {
-    if (index >= oracle->bat_entries || !oracle->bat[index])
-        return 0;
-    if (entry_error(oracle, (uint32_t)index))
-        return -1;
-    uint64_t offset = oracle_host_offset(oracle, index);
-    if (oracle->owner[(offset - oracle->data_start) / oracle->cluster] != index + 1)
-        return -1;
-    if (oracle->read(oracle->context, buffer, oracle->cluster, offset))
+    enum oracle_cluster state = oracle_judge_cluster(oracle, index);
+    if (state != ORACLE_MAPPED)
+        return state == ORACLE_UNMAPPED ? 0 : -1;
+    if (oracle->read(oracle->context, buffer, oracle->cluster, oracle_host_offset(oracle, index)))
         return -1;
     uint64_t disk = oracle->disk_sectors * SECTOR, start = index * oracle->cluster;
     uint64_t inside = disk > start ? disk - start : 0;

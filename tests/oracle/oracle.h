@@ -48,12 +48,20 @@ struct oracle_result {
 enum oracle_verdict oracle_open(struct oracle *oracle, oracle_read_fn *read, void *context, uint64_t file_size, char *message);
 void oracle_close(struct oracle *oracle);
 
+/* The first part of oracle_open(): the header alone; nothing is allocated, and there is nothing to close. */
+enum oracle_verdict oracle_read_header(struct oracle *oracle, oracle_read_fn *read, void *context, uint64_t file_size,
+                                       char *message);
+
 /* `line` may be NULL. */
 void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data, struct oracle_result *result);
 
 /* Whether it can be opened for writing; ORACLE_RECOVER: where it is to be recovered. */
 enum oracle_writing { ORACLE_WRITE, ORACLE_RECOVER, ORACLE_REFUSE };
 enum oracle_writing oracle_writing(struct oracle *oracle);
+
+/* What a guest cluster's entry is worth. A bad one cannot be right anywhere; a duplicate names another guest cluster's place. */
+enum oracle_cluster { ORACLE_UNMAPPED, ORACLE_MAPPED, ORACLE_DUPLICATE, ORACLE_BAD };
+enum oracle_cluster oracle_judge_cluster(const struct oracle *oracle, uint64_t index);
 
 /* One guest cluster: 1 and its bytes; 0: this delta does not hold it; -1: its entry is bad. */
 int oracle_read_cluster(struct oracle *oracle, uint64_t index, uint8_t *buffer);

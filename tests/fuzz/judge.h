@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the targets share: an input as a case, the oracle's opinion of an image, and the rules that every check obeys.
+ */
+#ifndef FUZZ_JUDGE_H
+#define FUZZ_JUDGE_H
+
+#include <ploop/ploop.h>
+
+#include "backend.h"
+#include "input.h"
+#include "must.h"
+#include "oracle/oracle.h"
+
+enum {
+    JUDGE_BAT_LIMIT = 1 << 20, /* bytes: what the targets let the library use for a BAT */
+    JUDGE_SLOTS_MAX = 1 << 16, /* host clusters: the oracle has four bytes for each */
+    JUDGE_CLUSTERS_MAX = 24,   /* guest clusters whose content is looked at */
+    JUDGE_PART = 4096          /* bytes: of larger clusters that much at their beginning and at their end */
+};
+
+/* An input, decoded and built. */
+struct fuzz_case {
+    struct input input;
+    struct sparse image;
+};
+
+/* The only one, to be freed. With FUZZ_IMAGE=PATH in the environment the image is written there. */
+struct fuzz_case *case_load(const uint8_t *data, size_t size);
+void case_free(struct fuzz_case *fuzz_case);
+
+/* What the oracle thinks of an image, which must outlive it. */
+struct opinion {
+    struct oracle oracle;
+    enum oracle_verdict verdict;
+    bool has_map;       /* the verdict is ORACLE_OK, and the image small enough to ask for more than its header */
+    bool bat_too_large; /* for JUDGE_BAT_LIMIT */
+};
+
+void opinion_form(struct opinion *opinion, const struct sparse *image);
+void opinion_free(struct opinion *opinion);
+
+/* What opening or checking must return, as far as that does not depend on the map: 0, -EINVAL, -EUCLEAN, -EFBIG. */
+int opinion_error(const struct opinion *opinion);
+
+/* Up to JUDGE_CLUSTERS_MAX guest clusters: the first ones that have an entry, and the first and the last one. */
+struct sample {
+    uint64_t clusters[JUDGE_CLUSTERS_MAX];
+    uint32_t count;
+};
+void sample_take(struct sample *sample, const struct opinion *opinion);
+
+/* The two parts of a guest cluster that are looked at, inside the disk; perhaps the same bytes twice. */
+struct part {
+    uint64_t offset, length; /* of the guest's disk */
+};
+struct part cluster_part(const struct opinion *opinion, uint64_t cluster, bool last);
+
+/* What the entry's place holds there, whoever owns it. */
+void guest_bytes(const struct opinion *opinion, const struct part *part, uint8_t bytes[JUDGE_PART]);
+
+/* ploop_image_check(), with all that holds of any check. */
+struct outcome {
+    int error;
+    struct ploop_check_result result;
+    uint64_t kinds[PLOOP_CHECK_READ + 1]; /* findings */
+    uint64_t findings;
+};
+void judge_check(struct backend *backend, uint32_t repair, struct outcome *outcome);
+
+/* A check's outcome against the oracle's. */
+void judge_outcome(const struct outcome *outcome, struct opinion *opinion);
+
+/* Opened as the targets do: the clock is theirs. */
+extern uint64_t judge_now_ns;
+int judge_open(struct backend *backend, uint32_t flags, ploop_dev **dev);
+
+#endif
