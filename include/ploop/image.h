@@ -20,9 +20,10 @@ extern "C" {
 /** Limits of the format as this library creates it. */
 enum {
     PLOOP_SECTOR_SIZE = 512,
-    PLOOP_CLUSTER_SIZE_MIN = 4096,       /**< of images created; down to one sector is read and written */
-    PLOOP_CLUSTER_SIZE_MAX = 67108864,   /**< 64 MiB */
-    PLOOP_CLUSTER_SIZE_DEFAULT = 1048576 /**< 1 MiB */
+    PLOOP_CLUSTER_SIZE_MIN = 4096,        /**< of images created; down to one sector is read and written */
+    PLOOP_CLUSTER_SIZE_MAX = 67108864,    /**< 64 MiB */
+    PLOOP_CLUSTER_SIZE_DEFAULT = 1048576, /**< 1 MiB */
+    PLOOP_BAT_LIMIT_DEFAULT = 1073741824  /**< 1 GiB for 2^28 clusters: a larger BAT is opened where that is configured only */
 };
 
 /** What ploop_image_create() is to make. */
@@ -42,7 +43,8 @@ struct ploop_image_options {
  * where the backend can, so that a later BAT write does not run out of space.
  *
  * @return 0, -EINVAL (an option out of its range), -E2BIG (unknown bytes set), -EFBIG (the disk does not fit the version's
- *         limits: a little under 2 TiB for version 1, 2^32 clusters), -EROFS, or what the backend returns
+ *         limits, a little under 2 TiB for version 1; or needs a BAT of more than PLOOP_BAT_LIMIT_DEFAULT: larger clusters need
+ *         less), -EROFS, or what the backend returns
  *
  * Any thread, not from a callback. @since 2.0
  */
@@ -123,7 +125,7 @@ struct ploop_check_options {
     size_t size;
     uint32_t repair; /**< PLOOP_REPAIR_ ...; 0 changes nothing */
     uint32_t reserved1;
-    uint64_t bat_limit_bytes; /**< memory for the BAT at most; 0 is 1 GiB */
+    uint64_t bat_limit_bytes; /**< memory for the BAT at most; 0 is PLOOP_BAT_LIMIT_DEFAULT */
     /** Optional: a finding, in BAT order; `text` is one line, valid during the call. */
     void (*record)(void *user_data, const struct ploop_check_record *record, const char *text);
     /** Optional: how far; a value other than 0 ends the check with -ECANCELED. */

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 
 enum { LOAD_CHUNK_PAGES = 64 };
-#define BAT_LIMIT_DEFAULT (UINT64_C(1) << 30)
 
 void load_log(const struct load *load, uint32_t level, const char *format, ...)
 {
@@ -66,7 +65,7 @@ int load_header(struct load *load)
         load_log(load, PLOOP_LOG_ERROR, "%s", message);
         return error;
     }
-    uint64_t limit = dev->config.bat_limit_bytes ? dev->config.bat_limit_bytes : BAT_LIMIT_DEFAULT;
+    uint64_t limit = dev->config.bat_limit_bytes ? dev->config.bat_limit_bytes : PLOOP_BAT_LIMIT_DEFAULT;
     if ((uint64_t)header->geometry.bat_entries * 4 > limit) {
         load_log(load, PLOOP_LOG_ERROR, "bat_entries %" PRIu32 ": the BAT needs more memory than %" PRIu64 " bytes",
                  header->geometry.bat_entries, limit);

@@ -13,8 +13,6 @@
 #include "ops/repair.h"
 #include "util/sized.h"
 
-#define BAT_LIMIT_DEFAULT ((uint64_t)1 << 30)
-
 enum { TEXT_SIZE = 256, PASSES = 3 };
 
 /* The repair that mends each kind; 0: none does. */
@@ -253,7 +251,7 @@ int ploop_image_check(ploop_file *file, const struct ploop_check_options *option
         return -EINVAL;
     }
     if (!check.options.bat_limit_bytes) {
-        check.options.bat_limit_bytes = BAT_LIMIT_DEFAULT;
+        check.options.bat_limit_bytes = PLOOP_BAT_LIMIT_DEFAULT;
     }
     err = check_file(&check, file);
     sized_out(result, &check.result, sizeof(check.result));

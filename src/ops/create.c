@@ -90,6 +90,9 @@ int ploop_image_create(ploop_file *file, const struct ploop_image_options *optio
         return -EINVAL;
     }
     err = header_for_new_image(given.version, given.disk_size, given.cluster_size, &header);
+    if (!err && (uint64_t)4 * header.geometry.bat_entries > PLOOP_BAT_LIMIT_DEFAULT) {
+        err = -EFBIG; /* what opening would refuse is not made */
+    }
     if (!err) {
         err = lay_out(file, header.geometry.data_start);
     }

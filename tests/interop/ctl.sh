@@ -103,6 +103,8 @@ test_create_refuses_what_is_there() {
 test_create_removes_what_it_could_not_finish() {
     refused "ploopctl: a.hds: *too large*" ploopctl create --v1 --size 3T a.hds
     [[ ! -e a.hds ]] || fail "a failed create left its file: too large for the version"
+    refused "ploopctl: a.hds: *clusters of 4096 *larger clusters*" ploopctl create --size 2T --cluster 4K a.hds
+    [[ ! -e a.hds ]] || fail "a failed create left its file: a BAT that nobody opens"
     refused "ploopctl: a.hds: *" ploopctl create --size 8388608T --cluster 4K a.hds
     [[ ! -e a.hds ]] || fail "a failed create left its file: too large for any"
     (ulimit -f 16 && refused "ploopctl: a.hds: *" ploopctl create --size 1G --cluster 4K a.hds) || exit 1

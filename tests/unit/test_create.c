@@ -129,6 +129,7 @@ START_TEST(options_are_checked)
     ck_assert_int_eq(create(2, 1 << 20, (uint64_t)PLOOP_CLUSTER_SIZE_MAX * 2), -EINVAL);
     ck_assert_int_eq(create(1, (uint64_t)2 << 40, 0), -EFBIG);
     ck_assert_int_eq(create(2, UINT64_MAX - 511, 4096), -EFBIG);
+    ck_assert_int_eq(create(2, ((uint64_t)1 << 40) + 512, 4096), -EFBIG); /* a BAT that opening would refuse */
     ck_assert_int_eq(ploop_image_create(NULL, &options), -EINVAL);
     ck_assert_int_eq(ploop_image_create(fixture.file, NULL), -EINVAL);
     options.flags = 1;

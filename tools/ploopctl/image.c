@@ -227,9 +227,14 @@ bool new_image_cluster(const struct command *command, struct new_image *new_imag
 int new_image_write(const struct new_image *new_image, const char *path, ploop_file *file)
 {
     const struct ploop_image_options *options = &new_image->options;
+    uint64_t bat_entries = options->disk_size / options->cluster_size + (options->disk_size % options->cluster_size != 0);
     int error = ploop_image_create(file, options);
 
-    if (error == -EFBIG) {
+    if (error == -EFBIG && bat_entries > PLOOP_BAT_LIMIT_DEFAULT / 4) {
+        complain(path,
+                 "a disk of %llu bytes in clusters of %llu needs a BAT that is too large, of more than 1 GiB: take larger clusters",
+                 (unsigned long long)options->disk_size, (unsigned long long)options->cluster_size);
+    } else if (error == -EFBIG) {
         complain(path, "a disk of %llu bytes in clusters of %llu is too large for a version %u image, or its BAT for the file",
                  (unsigned long long)options->disk_size, (unsigned long long)options->cluster_size, options->version);
     } else if (error) {
