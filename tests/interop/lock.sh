@@ -142,6 +142,67 @@ test_a_writer_here_keeps_out_a_server() {
     release
 }
 
+test_a_reader_here_keeps_out_a_writing_server() {
+    image
+    hold "$holder" r a.hds
+    kept_out_by_lock qemu-nbd -t --fork --pid-file=nbd.pid -k "$PWD/nbd.sock" -f parallels a.hds
+    kept_out_by_lock qemu-nbd -t --fork --pid-file=nbd.pid -k "$PWD/nbd.sock" -f raw a.hds
+    release
+    nbd_server a.hds
+    nbd_end
+}
+
+# What the server's client wrote is there, whatever came and went meanwhile; each call here that is kept out says why, and changes nothing.
+test_a_server_at_work_is_not_disturbed() {
+    local command
+    image
+    nbd_server a.hds
+    opened qemu-io -f raw -c 'write -P 7 0 1M' -c flush "nbd:unix:$PWD/nbd.sock"
+    cp a.hds before.hds
+    for command in check 'check --repair all' info map bat; do
+        # shellcheck disable=SC2086
+        refused '*a.hds: another process has it open*' ploopctl $command a.hds
+    done
+    refused '*a.hds: another process has it open*' ploopctl convert --from ploop --to raw a.hds b.raw
+    [[ ! -e b.raw ]] || fail "a conversion that was refused left a file"
+    cmp a.hds before.hds || fail "the server's image was changed"
+    opened qemu-io -f raw -c 'write -P 8 1M 1M' -c 'read -P 7 0 1M' -c 'read -P 8 1M 1M' "nbd:unix:$PWD/nbd.sock"
+    nbd_end
+    silent ploopctl convert --from ploop --to raw a.hds b.raw
+    opened qemu-io -f raw -c 'read -P 7 0 1M' -c 'read -P 8 1M 1M' -c 'read -P 0 2M 62M' b.raw
+}
+
+# Who was kept out leaves no lock behind: who could come in before still can, here and there.
+test_a_refusal_leaves_no_lock() {
+    image
+    hold qemu-io -r -f parallels a.hds
+    kept_out "$holder" w a.hds
+    opened qemu-io -r -f parallels -c 'read 0 512' a.hds
+    opened "$holder" r a.hds
+    release
+    hold "$holder" r a.hds
+    kept_out_by_lock qemu-io -f parallels -c quit a.hds
+    opened "$holder" r a.hds
+    opened qemu-io -r -f parallels -c 'read 0 512' a.hds
+    release
+    opened "$holder" w a.hds
+    opened qemu-io -f parallels -c 'write 0 512' a.hds
+}
+
+test_a_server_that_dies_leaves_no_lock() {
+    image
+    nbd_server a.hds
+    kept_out "$holder" w a.hds
+    kill -9 "$(cat nbd.pid)"
+    while kill -0 "$(cat nbd.pid)" 2>/dev/null; do
+        sleep 0.02
+    done
+    rm -f nbd.pid
+    opened "$holder" w a.hds
+    expect 2 ploopctl check a.hds # its mark is there, and that is all
+    silent ploopctl check --repair unclean a.hds
+}
+
 test_a_process_that_dies_leaves_no_lock() {
     image
     hold "$holder" w a.hds
