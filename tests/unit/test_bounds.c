@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Whatever a header claims, looking at an image costs what the limits and the file's real content allow: memory and backend requests
- * are counted, not time. The program is linked with --wrap, so that every allocation of the library comes through here.
+ * are counted, not time.
  */
 #include <check.h>
 #include <errno.h>
@@ -12,6 +12,7 @@
 
 #include <ploop/ploop.h>
 
+#include "counted_memory.h"
 #include "image_fixture.h"
 #include "util/bytes.h"
 
@@ -22,51 +23,6 @@
 enum { CLOSED = 0x312e3276 };
 
 #define DATA_OFF_MAX_V2 0xFFFFFFF8u
-
-/* ---- counting ---- */
-
-static uint64_t asked_bytes; /* in all, freed or not */
-
-void *__real_malloc(size_t size);
-void *__real_calloc(size_t count, size_t size);
-void *__real_realloc(void *memory, size_t size);
-void *__real_aligned_alloc(size_t alignment, size_t size);
-int __real_posix_memalign(void **memory, size_t alignment, size_t size);
-void *__wrap_malloc(size_t size);
-void *__wrap_calloc(size_t count, size_t size);
-void *__wrap_realloc(void *memory, size_t size);
-void *__wrap_aligned_alloc(size_t alignment, size_t size);
-int __wrap_posix_memalign(void **memory, size_t alignment, size_t size);
-
-void *__wrap_malloc(size_t size)
-{
-    asked_bytes += size;
-    return __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t count, size_t size)
-{
-    asked_bytes += count * size;
-    return __real_calloc(count, size);
-}
-
-void *__wrap_realloc(void *memory, size_t size)
-{
-    asked_bytes += size;
-    return __real_realloc(memory, size);
-}
-
-void *__wrap_aligned_alloc(size_t alignment, size_t size)
-{
-    asked_bytes += size;
-    return __real_aligned_alloc(alignment, size);
-}
-
-int __wrap_posix_memalign(void **memory, size_t alignment, size_t size)
-{
-    asked_bytes += size;
-    return __real_posix_memalign(memory, alignment, size);
-}
 
 /* ---- the ways in ---- */
 
@@ -112,7 +68,8 @@ static int go(enum way way, uint64_t bat_limit)
     struct ploop_image_info info = {.size = sizeof(info)};
 
     fixture_reset(&fixture);
-    asked_bytes = progress_calls = 0;
+    counted_memory = (struct counted_memory){.bytes = 0};
+    progress_calls = 0;
     switch (way) {
     case PROBE:
         return ploop_image_probe(fixture.file, &info);
@@ -129,7 +86,8 @@ static int go(enum way way, uint64_t bat_limit)
 
 static void cost_at_most(const char *what, uint64_t bytes, uint64_t reads)
 {
-    ck_assert_msg(asked_bytes <= bytes, "%s: %" PRIu64 " bytes of memory, %" PRIu64 " at most", what, asked_bytes, bytes);
+    ck_assert_msg(counted_memory.bytes <= bytes, "%s: %" PRIu64 " bytes of memory, %" PRIu64 " at most", what, counted_memory.bytes,
+                  bytes);
     ck_assert_msg(fixture.counts[PLOOP_IO_READ] <= reads, "%s: %" PRIu64 " reads", what, fixture.counts[PLOOP_IO_READ]);
 }
 

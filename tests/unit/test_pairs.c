@@ -11,7 +11,7 @@
 #include "header_faults.h"
 #include "hostile.h"
 
-enum { PAIR_BASES = 12 /* clusters of 1, 8 and 63 sectors */, STEP_IF_SLOW = 29 };
+enum { PAIR_BASES = 12 /* clusters of 1, 8 and 63 sectors */, STEP_IF_SLOW = 67 };
 
 static void pair(struct fixture *fixture, const struct fault *one, const struct fault *other, const uint8_t *found, uint64_t size,
                  const char *base)

@@ -9,7 +9,7 @@
 #include "header_faults.h"
 #include "hostile.h"
 
-enum { EVERY_BYTE_BASES = 4 /* clusters of one sector */, BASES = 12, STEP = 41, STEP_IF_SLOW = 499 };
+enum { EVERY_BYTE_BASES = 4 /* clusters of one sector */, BASES = 12, STEP = 41, STEP_IF_SLOW = 1499 };
 
 START_TEST(cut_at_every_offset)
 {

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+#include "counted_memory.h"
+
+#include <errno.h>
+#include <stddef.h>
+
+struct counted_memory counted_memory;
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *memory, size_t size);
+void *__real_aligned_alloc(size_t alignment, size_t size);
+int __real_posix_memalign(void **memory, size_t alignment, size_t size);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *memory, size_t size);
+void *__wrap_aligned_alloc(size_t alignment, size_t size);
+int __wrap_posix_memalign(void **memory, size_t alignment, size_t size);
+
+static bool is_granted(size_t size)
+{
+    struct counted_memory *memory = &counted_memory;
+
+    if (memory->paused) {
+        return true;
+    }
+    memory->calls++;
+    memory->bytes += size;
+    if (memory->fail_at == 0 || memory->calls < memory->fail_at || (memory->calls > memory->fail_at && !memory->fail_on)) {
+        return true;
+    }
+    memory->failures++;
+    errno = ENOMEM;
+    return false;
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return is_granted(size) ? __real_malloc(size) : NULL;
+}
+
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return is_granted(count * size) ? __real_calloc(count, size) : NULL;
+}
+
+void *__wrap_realloc(void *memory, size_t size)
+{
+    return is_granted(size) ? __real_realloc(memory, size) : NULL;
+}
+
+void *__wrap_aligned_alloc(size_t alignment, size_t size)
+{
+    return is_granted(size) ? __real_aligned_alloc(alignment, size) : NULL;
+}
+
+int __wrap_posix_memalign(void **memory, size_t alignment, size_t size)
+{
+    return is_granted(size) ? __real_posix_memalign(memory, alignment, size) : ENOMEM;
+}
