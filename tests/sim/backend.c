@@ -190,18 +190,19 @@ static void execute_failing(struct backend *backend, struct request *request)
     sim_free(bytes);
 }
 
-static int64_t execute_read(struct backend *backend, struct ploop_io *io, uint64_t length)
+static int64_t execute_read(struct backend *backend, const struct request *request, uint64_t length)
 {
-    const struct disk_state *state = &backend->disk->current;
-    uint64_t at = io->offset, left = length;
-    if (at >= state->size)
+    const struct ploop_io *io = request->io;
+    const uint8_t *bytes = request->below ? backend->base : backend->disk->current.bytes;
+    uint64_t at = io->offset, left = length, size = request->below ? backend->base_size : backend->disk->current.size;
+    if (at >= size)
         return 0;
-    if (left > state->size - at)
-        left = state->size - at;
+    if (left > size - at)
+        left = size - at;
     int64_t total = (int64_t)left;
     for (uint32_t i = 0; i < io->iov_count && left; i++) {
         uint64_t part = io->iov[i].iov_len < left ? io->iov[i].iov_len : left;
-        memcpy(io->iov[i].iov_base, state->bytes + at, part);
+        memcpy(io->iov[i].iov_base, bytes + at, part);
         at += part;
         left -= part;
     }
@@ -260,7 +261,7 @@ static void execute_op(struct backend *backend, struct request *request, bool sh
     switch (io->op) {
     case PLOOP_IO_READ:
         if (!strikes(backend, FAULT_NO_PROGRESS))
-            request->result = execute_read(backend, io, transfer(backend, request, short_now));
+            request->result = execute_read(backend, request, transfer(backend, request, short_now));
         break;
     case PLOOP_IO_WRITE:
         if (!strikes(backend, FAULT_NO_PROGRESS)) {
@@ -404,9 +405,8 @@ static void check_stack(const struct backend *backend)
         violation("F8", "the stack is %td bytes deep", backend->stack - &here);
 }
 
-static int sim_submit(void *context, struct ploop_io *io)
+static int take(struct backend *backend, struct ploop_io *io, bool below)
 {
-    struct backend *backend = context;
     check_stack(backend);
     if (strikes(backend, FAULT_EAGAIN))
         return -EAGAIN;
@@ -415,24 +415,48 @@ static int sim_submit(void *context, struct ploop_io *io)
         return -EIO;
     }
     check_shape(backend, io);
-    check_rules(backend, io);
-    check_order(backend, io);
+    if (!below) {
+        check_rules(backend, io);
+        check_order(backend, io);
+    }
     if (backend->in_flight == BACKEND_REQUESTS)
         return -EAGAIN;
     struct request *request = &backend->requests[backend->in_flight++];
     memset(request, 0, sizeof(*request));
     request->io = io;
+    request->below = below;
     request->order = backend->now;
     request->submitted = backend->now;
     request->sum = io->op == PLOOP_IO_WRITE ? sum_of(io) : 0;
-    trace("  [%" PRIu64 "] %s %" PRIu64 "+%" PRIu64 "%s taken", backend->now, op_name(io->op), io->offset, io->length,
-          io->flags & PLOOP_IO_FUA ? " FUA" : "");
+    trace("  [%" PRIu64 "] %s %" PRIu64 "+%" PRIu64 "%s%s taken", backend->now, op_name(io->op), io->offset, io->length,
+          io->flags & PLOOP_IO_FUA ? " FUA" : "", below ? " below" : "");
     happened(backend);
     if (backend->inline_permille && rng_permille(backend->rng, backend->inline_permille)) {
         fault(backend, FAULT_INLINE);
         execute(backend, request);
         complete(backend, request);
     }
+    return 0;
+}
+
+static int sim_submit(void *context, struct ploop_io *io)
+{
+    return take(context, io, false);
+}
+
+static int base_submit(void *context, struct ploop_io *io)
+{
+    if (io->op != PLOOP_IO_READ)
+        violation("R9", "%s of %" PRIu64 "+%" PRIu64 " on a lower delta", op_name(io->op), io->offset, io->length);
+    return take(context, io, true);
+}
+
+static int base_get_info(void *context, struct ploop_file_info *info)
+{
+    const struct backend *backend = context;
+    info->file_size = backend->base_size;
+    info->request_alignment = backend->alignment;
+    info->max_transfer = backend->max_transfer;
     return 0;
 }
 
@@ -477,6 +501,16 @@ static int sim_reopen(void *context, uint32_t flags)
     struct backend *backend = context;
     backend->writable = (flags & PLOOP_FILE_READ_WRITE) != 0;
     return 0;
+}
+
+void backend_base_ops(struct ploop_io_ops *ops)
+{
+    memset(ops, 0, sizeof(*ops));
+    ops->size = sizeof(*ops);
+    ops->get_info = base_get_info;
+    ops->submit = base_submit;
+    ops->wait = sim_wait;
+    ops->reap = sim_reap;
 }
 
 void backend_ops(struct backend *backend, struct ploop_io_ops *ops)

@@ -11,6 +11,7 @@
  *  - R7: no punch or truncation while a write to the same place is in flight, unless the guest itself zeroes something;
  *  - R11: no change but the header's before the mark is durable;
  *  - F8: the stack does not grow with how often a callback submits again;
+ *  - R8, R9: the base, a second file behind the same backend, is only read;
  *  - R6: after a failed SYNC no write to the BAT area, not even the rest of one that was cut short, and the file is not cut.
  */
 #ifndef SIM_BACKEND_H
@@ -31,10 +32,13 @@ struct request {
     uint64_t seq;       /* of the disk's operation, 0 if none */
     int64_t result;
     bool executed;
+    bool below; /* to the base */
 };
 
 struct backend {
     struct disk *disk;
+    const uint8_t *base; /* of a second file, or NULL */
+    uint64_t base_size;
     struct rng *rng;
     uint64_t now;                              /* counts events */
     struct request requests[BACKEND_REQUESTS]; /* the first in_flight of them, in no order */
@@ -70,6 +74,7 @@ struct backend {
 
 void backend_init(struct backend *backend, struct disk *disk, struct rng *rng);
 void backend_ops(struct backend *backend, struct ploop_io_ops *ops);
+void backend_base_ops(struct ploop_io_ops *ops);
 void backend_new_session(struct backend *backend);
 
 /* One step of one request; false: nothing is in flight. */

@@ -28,13 +28,14 @@ static void changed(const struct guest_op *op, uint64_t *first, uint64_t *count)
     *count = end > *first ? end - *first : 0;
 }
 
-/* The disk's last cluster may be cut by its end: a discard up to there may leave it alone. */
-static uint64_t partial_tail(const struct guest_op *op, uint64_t first, uint64_t count)
+/*
+ * The disk's last cluster may be cut by its end: a discard up to there may leave it alone. It may leave alone, too, what the base
+ * has.
+ */
+static bool may_stay(const struct guest_op *op, uint64_t first, uint64_t count)
 {
-    uint64_t cluster = op->sim->image.cluster_sectors, tail = op->sim->image.disk_sectors % cluster;
-    if (op->kind != GUEST_DISCARD || !count || first + count != op->sim->image.disk_sectors)
-        return 0;
-    return tail;
+    uint64_t cluster = op->sim->image.cluster_sectors;
+    return op->kind == GUEST_DISCARD && (count < cluster || base_has(&op->sim->base, first / cluster));
 }
 
 static void note_oldest_read(struct sim *sim)
@@ -75,11 +76,11 @@ static void change_done(struct guest_op *op, int result, uint64_t now)
     struct model *model = &op->sim->model;
     uint64_t first, count;
     changed(op, &first, &count);
-    uint64_t tail = partial_tail(op, first, count);
     bool durable = result == 0 && (op->flags & PLOOP_PIO_FUA);
-    model_done(model, first, count - tail, op->id, now, result, durable, false);
-    if (tail)
-        model_done(model, first + count - tail, tail, op->id, now, result, durable, true);
+    for (uint64_t cluster = op->sim->image.cluster_sectors, part; count > 0; first += part, count -= part) {
+        part = cluster - first % cluster < count ? cluster - first % cluster : count;
+        model_done(model, first, part, op->id, now, result, durable, may_stay(op, first, part));
+    }
     if (result == 0 && (op->flags & PLOOP_PIO_PREFLUSH))
         model_flushed(model, op->submit);
 }

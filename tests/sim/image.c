@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base.h"
 #include "disk.h"
 #include "extension.h"
 #include "model.h"
@@ -106,6 +107,29 @@ void image_fixed(struct image *image, bool odd_v1, uint32_t mapped, uint32_t lea
     image->host_clusters = mapped + leaks;
 }
 
+void image_below(struct image *image, const struct image *top, struct rng *rng)
+{
+    *image = *top;
+    image->version = BASE_VERSION;
+    if (rng_permille(rng, 400)) {
+        image->entries = (uint32_t)rng_between(rng, top->entries / 3, top->entries);
+        image->disk_sectors = (uint64_t)image->entries * top->cluster_sectors - rng_below(rng, top->cluster_sectors);
+        if (image->disk_sectors > top->disk_sectors)
+            image->disk_sectors = top->disk_sectors;
+    }
+    lay_out(image, rng_permille(rng, 300) ? rng_below(rng, 10) : 0);
+    image->hot_count = 0;
+    for (uint32_t i = 0; i < top->hot_count; i++)
+        if (top->hot[i] < image->entries)
+            image->hot[image->hot_count++] = top->hot[i];
+    image->mapped = (uint32_t)rng_between(rng, image->hot_count / 2, image->hot_count);
+    image->leaks = (uint32_t)rng_below(rng, 3);
+    image->host_clusters = image->mapped + image->leaks;
+    image->closed_ext = rng_permille(rng, 100);
+    image->features[0] = '\0';
+    image->void_extension = false;
+}
+
 static void shuffle(uint32_t *numbers, uint32_t count, struct rng *rng)
 {
     for (uint32_t i = count; i > 1; i--) {
@@ -150,7 +174,7 @@ uint8_t *image_build(const struct image *image, struct rng *rng, uint64_t *size)
         for (uint32_t s = 0; s < image->cluster_sectors; s++) {
             uint64_t sector = (uint64_t)guests[i] * image->cluster_sectors + s;
             if (sector < image->disk_sectors)
-                content_fill(bytes + offset + s * DISK_SECTOR, sector, 1);
+                content_fill(bytes + offset + s * DISK_SECTOR, sector, image->version ? image->version : 1);
         }
     }
     if (image->features[0]) { /* the extension and the bitmap's bits follow the guest's, in a file where all are shuffled */

@@ -32,6 +32,7 @@ struct image {
     bool closed_ext;     /* in_use 0x312e3276 */
     char features[8];    /* of its format extension, see extension.h; "": none */
     bool void_extension; /* it has one, and in_use is 0 */
+    uint64_t version;    /* that mapped sectors carry; 1 if 0 */
     struct run_of_clusters runs[IMAGE_RUNS_MAX];
     uint32_t run_count;
     uint32_t hot[IMAGE_HOT_MAX];
@@ -46,7 +47,10 @@ void image_fixed(struct image *image, bool odd_v1, uint32_t mapped, uint32_t lea
 /* Give it a format extension, void or not. */
 void image_extend(struct image *image, const char *features, bool is_void);
 
-/* Its bytes; *size of them, to be freed with sim_free(). Mapped guest sectors carry version 1. */
+/* One that can lie below another, with a base's content; it may be smaller. */
+void image_below(struct image *image, const struct image *top, struct rng *rng);
+
+/* Its bytes; *size of them, to be freed with sim_free(). Mapped guest sectors carry its version. */
 uint8_t *image_build(const struct image *image, struct rng *rng, uint64_t *size);
 
 /* Which of the hot clusters are mapped in a fresh image: the first `mapped` of a shuffle by the rng handed to image_build(). */

@@ -17,6 +17,7 @@
 
 struct scene {
     const struct image *image;
+    struct base *base;
     const struct model *model;
     struct oracle oracle;
     struct oracle_memory memory;
@@ -69,7 +70,7 @@ static void scene_read(struct scene *scene, uint8_t *content)
         if (got < 0)
             violation("F1", "%s: guest cluster %" PRIu32 " cannot be read", scene->name, index);
         if (!got)
-            memset(cluster, 0, cluster_bytes(scene));
+            base_read(scene->base, index, cluster);
         if (at >= 0) {
             memcpy(content + (uint64_t)at * cluster_bytes(scene), cluster, cluster_bytes(scene));
             continue;
@@ -139,15 +140,18 @@ static void write_a_little(struct scene *scene, ploop_dev *dev)
 static void go_on(struct scene *scene, const struct disk_state *state, bool unclean)
 {
     bool kept = extension_is_kept(scene->image, state->bytes);
-    struct memfile memfile;
+    struct memfile memfile, base;
     struct ploop_dev_config config;
     ploop_dev *dev;
+    bool alone = !scene->base->there;
     memfile_open(&memfile, state);
+    memfile_open_bytes(&base, scene->base->bytes, scene->base->size);
+    ploop_file *deltas[] = {base.file, memfile.file};
     ploop_dev_config_init(&config, sizeof(config));
     config.pio_count = 2;
-    config.flags = unclean ? PLOOP_DEV_RECOVER : 0;
+    config.flags = (unclean ? PLOOP_DEV_RECOVER : 0u) | (scene->base->raw ? PLOOP_DEV_RAW_BASE : 0u);
     config.preallocate_bytes = cluster_bytes(scene);
-    int result = ploop_dev_open(&memfile.file, 1, &config, &dev);
+    int result = ploop_dev_open(deltas + alone, alone ? 1 : 2, &config, &dev);
     if (result)
         violation("recovery", "%s: opening%s gives %d", scene->name, unclean ? " with RECOVER" : "", result);
     compare(scene, dev, "after opening");
@@ -167,12 +171,15 @@ static void go_on(struct scene *scene, const struct disk_state *state, bool uncl
     sim_free(content);
     oracle_close(&scene->oracle);
     memfile_close(&memfile);
+    if (!alone && memcmp(base.state.bytes, scene->base->bytes, scene->base->size))
+        violation("R9", "%s: the base was written to", scene->name);
+    memfile_close(&base);
 }
 
-void judge_disk(const struct image *image, const struct model *model, const struct snapshot *snapshot,
-                const struct disk_state *state, const char *name)
+void judge_disk(struct sim *sim, const struct snapshot *snapshot, const struct disk_state *state, const char *name)
 {
-    struct scene scene = {.image = image, .model = model, .name = name};
+    const struct image *image = &sim->image;
+    struct scene scene = {.image = image, .base = &sim->base, .model = &sim->model, .name = name};
     bool failing = alloc_pause();
     counters->disks++;
     scene_open(&scene, state);
@@ -196,7 +203,7 @@ struct judging {
 static void judge_one(void *context, const struct disk_state *state, const char *name)
 {
     struct judging *judging = context;
-    judge_disk(&judging->sim->image, &judging->sim->model, &judging->cut->snapshot, state, name);
+    judge_disk(judging->sim, &judging->cut->snapshot, state, name);
 }
 
 void judge_cuts(struct sim *sim)
@@ -212,7 +219,7 @@ void judge_cuts(struct sim *sim)
 
 void judge_closed(struct sim *sim)
 {
-    struct scene scene = {.image = &sim->image, .model = &sim->model, .name = "after a clean close"};
+    struct scene scene = {.image = &sim->image, .base = &sim->base, .model = &sim->model, .name = "after a clean close"};
     bool failing = alloc_pause();
     scene_open(&scene, &sim->disk.durable);
     scene_check(&scene, true);

@@ -66,13 +66,24 @@ static int wait_for(void *context, uint32_t queue, uint64_t timeout_ns)
     return 0;
 }
 
-void memfile_open(struct memfile *memfile, const struct disk_state *state)
+static void make_file(struct memfile *memfile)
 {
     struct ploop_io_ops ops = {.size = sizeof(ops), .get_info = get_info, .submit = submit, .wait = wait_for};
-    disk_state_copy(&memfile->state, state);
     memfile->next_seq = UINT64_MAX / 2;
     if (ploop_file_create(&ops, memfile, &memfile->file))
         give_up("ploop_file_create failed");
+}
+
+void memfile_open(struct memfile *memfile, const struct disk_state *state)
+{
+    disk_state_copy(&memfile->state, state);
+    make_file(memfile);
+}
+
+void memfile_open_bytes(struct memfile *memfile, const uint8_t *bytes, uint64_t size)
+{
+    disk_state_init(&memfile->state, bytes, size);
+    make_file(memfile);
 }
 
 void memfile_close(struct memfile *memfile)

@@ -14,6 +14,7 @@ struct memfile {
 };
 
 void memfile_open(struct memfile *memfile, const struct disk_state *state);
+void memfile_open_bytes(struct memfile *memfile, const uint8_t *bytes, uint64_t size);
 void memfile_close(struct memfile *memfile);
 
 #endif

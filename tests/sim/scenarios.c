@@ -192,6 +192,38 @@ static void suspend_resume(struct sim *sim)
     flush(sim);
 }
 
+/* What the base has: a part, all, zeros over a part and all of it, a discard of what is copied and of what is not. */
+static void copy_on_write(struct sim *sim)
+{
+    done(sim, GUEST_WRITE, at(sim, 0, 0) + 1, 1, 0);
+    done(sim, GUEST_WRITE, at(sim, 2, 0), whole(sim), 0);
+    flush(sim);
+    done(sim, GUEST_WRITE, at(sim, 0, 0), 1, PLOOP_PIO_FUA);
+    done(sim, GUEST_WRITE, at(sim, 0, 1), 1, PLOOP_PIO_FUA);
+    done(sim, GUEST_ZEROES, at(sim, 2, 1), 1, 0);
+    done(sim, GUEST_ZEROES, at(sim, 3, 0), whole(sim), PLOOP_PIO_FUA);
+    flush(sim);
+    done(sim, GUEST_DISCARD, at(sim, 0, 0), 2 * whole(sim), 0);
+    done(sim, GUEST_DISCARD, at(sim, 1, 0), whole(sim), 0);
+    flush(sim);
+    done(sim, GUEST_WRITE, at(sim, 1, 1), 1, 0);
+    done(sim, GUEST_READ, at(sim, 1, 0), 2 * whole(sim), 0);
+}
+
+static void copies_at_once(struct sim *sim)
+{
+    guest_do(sim, GUEST_WRITE, at(sim, 0, 0), 1, 0);
+    guest_do(sim, GUEST_WRITE, at(sim, 0, 0) + 1, 1, PLOOP_PIO_FUA);
+    guest_do(sim, GUEST_WRITE, at(sim, 0, 1), whole(sim), 0);
+    guest_do(sim, GUEST_READ, at(sim, 0, 0), 2 * whole(sim), 0);
+    guest_do(sim, GUEST_DISCARD, at(sim, 0, 0), 2 * whole(sim), 0);
+    guest_do(sim, GUEST_FLUSH, 0, 0, 0);
+    guest_do(sim, GUEST_WRITE, at(sim, 2, 0), 2, 0);
+    guest_do(sim, GUEST_ZEROES, at(sim, 2, 0) + 1, whole(sim), 0);
+    session_drain(sim);
+    flush(sim);
+}
+
 static void zeroes(struct sim *sim)
 {
     done(sim, GUEST_WRITE, at(sim, 0, 0), 2 * whole(sim), 0);
@@ -234,25 +266,29 @@ static const struct scenario {
     void (*play)(struct sim *sim);
     bool many_calls;      /* too many to fail each of them in turn */
     const char *features; /* of the image's format extension, or NULL */
+    bool over_base;       /* a delta lies below */
 } scenarios[] = {
-    {"allocate-flush", allocate_flush, false, NULL},
-    {"overwrite-fua", overwrite_fua, false, NULL},
-    {"fua-over-dirty-entry", fua_over_dirty_entry, false, NULL},
-    {"fua-over-absent-entry", fua_over_absent_entry, false, NULL},
-    {"discard-rewrite", discard_rewrite, false, NULL},
-    {"reuse-when-full", reuse_when_full, false, NULL},
-    {"pages-by-deadline", pages_by_deadline, false, NULL},
-    {"dirty-under-writeback", dirty_under_writeback, false, NULL},
-    {"header-close", header_close, false, NULL},
-    {"recover", recover, false, NULL},
-    {"preflush", preflush, false, NULL},
-    {"joined-first-write", joined_first_write, false, NULL},
-    {"suspend-resume", suspend_resume, false, NULL},
-    {"zeroes", zeroes, false, NULL},
-    {"extension", extension, false, "pbtT"},
-    {"extension-in-place", extension, false, "t"},
-    {"extension-dropped", extension, false, "b"},
-    {"inline-storm", inline_storm, true, NULL},
+    {"allocate-flush", allocate_flush, false, NULL, false},
+    {"overwrite-fua", overwrite_fua, false, NULL, false},
+    {"fua-over-dirty-entry", fua_over_dirty_entry, false, NULL, false},
+    {"fua-over-absent-entry", fua_over_absent_entry, false, NULL, false},
+    {"discard-rewrite", discard_rewrite, false, NULL, false},
+    {"reuse-when-full", reuse_when_full, false, NULL, false},
+    {"pages-by-deadline", pages_by_deadline, false, NULL, false},
+    {"dirty-under-writeback", dirty_under_writeback, false, NULL, false},
+    {"header-close", header_close, false, NULL, false},
+    {"recover", recover, false, NULL, false},
+    {"preflush", preflush, false, NULL, false},
+    {"joined-first-write", joined_first_write, false, NULL, false},
+    {"suspend-resume", suspend_resume, false, NULL, false},
+    {"zeroes", zeroes, false, NULL, false},
+    {"extension", extension, false, "pbtT", false},
+    {"extension-in-place", extension, false, "t", false},
+    {"extension-dropped", extension, false, "b", false},
+    {"inline-storm", inline_storm, true, NULL, false},
+    {"copy-on-write", copy_on_write, false, NULL, true},
+    {"copies-at-once", copies_at_once, false, NULL, true},
+    {"copy-with-extension", copy_on_write, false, "pbtT", true},
 };
 
 enum { SCENARIO_COUNT = sizeof(scenarios) / sizeof(scenarios[0]) };
@@ -279,7 +315,7 @@ static uint64_t play(const struct playing *playing)
     if (playing->scenario->features)
         image_extend(&sim->image, playing->scenario->features, false);
     sim->cut_permille = playing->cut_permille;
-    sim_start(sim);
+    sim_start(sim, !playing->scenario->over_base ? SIM_ALONE : playing->mapped ? SIM_OVER_IMAGE : SIM_OVER_RAW);
     sim->config.pio_count = 8;
     sim->backend.stack = &stack;
     sim->config.preallocate_bytes = 2 * (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;

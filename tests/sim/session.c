@@ -50,7 +50,9 @@ int session_open(struct sim *sim, bool recover)
     sim->suspended = false;
     sim->discards = 0;
     sim->kept = extension_is_kept(&sim->image, sim->disk.current.bytes);
-    int result = ploop_dev_open(&sim->file, 1, &sim->config, &sim->dev);
+    ploop_file *deltas[] = {sim->base_file, sim->file};
+    bool alone = !sim->base.there;
+    int result = ploop_dev_open(deltas + alone, alone ? 1 : 2, &sim->config, &sim->dev);
     sim->opening = false;
     trace("open%s: %d", recover ? " with RECOVER" : "", result);
     if (result) {
@@ -125,7 +127,7 @@ static void adopt(struct sim *sim, bool durable, bool limbo)
         if (got < 0)
             violation("F1", "guest cluster %" PRIu32 " cannot be read after reopening", sim->image.hot[i]);
         if (!got)
-            memset(cluster, 0, bytes);
+            base_read(&sim->base, sim->image.hot[i], cluster);
         for (uint32_t s = 0; s < sim->image.cluster_sectors; s++) {
             uint64_t sector = (uint64_t)sim->image.hot[i] * sim->image.cluster_sectors + s;
             if (sector >= sim->image.disk_sectors)
@@ -155,7 +157,7 @@ void session_power_cut(struct sim *sim)
     cut_random_disk(cut, &state);
     cut->next = sim->cuts;
     sim->cuts = cut;
-    judge_disk(&sim->image, &sim->model, &cut->snapshot, &state, "the disk to go on with");
+    judge_disk(sim, &cut->snapshot, &state, "the disk to go on with");
     sim->no_cuts = true;
     abort_device(sim);
     sim->no_cuts = false;

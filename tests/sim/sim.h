@@ -12,6 +12,7 @@
 #include <ploop/ploop.h>
 
 #include "backend.h"
+#include "base.h"
 #include "clock.h"
 #include "counters.h"
 #include "cut.h"
@@ -45,12 +46,13 @@ struct sim {
     struct rng rng;     /* the schedule; seeded anew for each step */
     struct rng cut_rng; /* apart: whether a cut is taken changes nothing else */
     struct image image;
+    struct base base; /* not there: one delta only */
     struct disk disk;
     struct backend backend;
     struct sim_clock clock;
     struct model model;
     struct ploop_dev_config config;
-    ploop_file *file;
+    ploop_file *file, *base_file;
     ploop_dev *dev;
     ploop_queue *queue;
     struct guest_op ops[GUEST_OPS];
@@ -71,7 +73,8 @@ struct sim {
 };
 
 void sim_init(struct sim *sim, uint64_t seed);
-void sim_start(struct sim *sim); /* after sim->image is chosen: builds it */
+enum sim_base { SIM_ALONE, SIM_OVER_IMAGE, SIM_OVER_RAW };
+void sim_start(struct sim *sim, enum sim_base below); /* after sim->image is chosen: builds it, and what lies below */
 void sim_free_all(struct sim *sim);
 void sim_cut(struct sim *sim); /* take a cut now, to be judged later */
 
@@ -97,8 +100,7 @@ bool guest_random(struct sim *sim); /* any request */
 
 /* judge.c */
 void judge_cuts(struct sim *sim);
-void judge_disk(const struct image *image, const struct model *model, const struct snapshot *snapshot,
-                const struct disk_state *state, const char *name);
+void judge_disk(struct sim *sim, const struct snapshot *snapshot, const struct disk_state *state, const char *name);
 void judge_closed(struct sim *sim); /* after a clean close: the file has no error */
 
 #endif

@@ -49,19 +49,33 @@ static void learn(struct sim *sim, const uint8_t *bytes, uint64_t size)
 {
     const struct image *image = &sim->image;
     uint64_t cluster = image->cluster_sectors, unit = image->v1 ? DISK_SECTOR : cluster * DISK_SECTOR;
-    uint8_t zeros[DISK_SECTOR] = {0};
+    uint8_t *below = sim_alloc(cluster * DISK_SECTOR);
     for (uint32_t i = 0; i < image->hot_count; i++) {
         uint32_t entry;
+        base_read(&sim->base, image->hot[i], below);
         memcpy(&entry, bytes + 64 + 4 * (uint64_t)image->hot[i], sizeof(entry));
         for (uint64_t s = 0; s < cluster; s++) {
             uint64_t sector = image->hot[i] * cluster + s, at = entry * unit + s * DISK_SECTOR;
             if (sector < image->disk_sectors && at < size)
-                model_restart(&sim->model, sector, entry ? bytes + at : zeros, 0, true, false);
+                model_restart(&sim->model, sector, entry ? bytes + at : below + s * DISK_SECTOR, 0, true, false);
         }
     }
+    sim_free(below);
 }
 
-void sim_start(struct sim *sim)
+static void start_base(struct sim *sim, enum sim_base below)
+{
+    struct ploop_io_ops ops;
+    base_build(&sim->base, &sim->image, &sim->rng, below == SIM_OVER_RAW);
+    sim->backend.base = sim->base.bytes;
+    sim->backend.base_size = sim->base.size;
+    sim->config.flags |= below == SIM_OVER_RAW ? PLOOP_DEV_RAW_BASE : 0;
+    backend_base_ops(&ops);
+    if (ploop_file_create(&ops, &sim->backend, &sim->base_file))
+        give_up("ploop_file_create failed");
+}
+
+void sim_start(struct sim *sim, enum sim_base below)
 {
     struct ploop_io_ops ops;
     uint64_t size;
@@ -73,6 +87,9 @@ void sim_start(struct sim *sim)
     sim->backend.fault = on_backend_fault;
     sim->backend.context = sim;
     model_init(&sim->model, sim->image.hot, sim->image.hot_count, sim->image.cluster_sectors, sim->image.disk_sectors);
+    sim->base.cluster = (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
+    if (below != SIM_ALONE)
+        start_base(sim, below);
     learn(sim, bytes, size);
     sim->backend.now += 2;
     sim_free(bytes);
@@ -89,6 +106,8 @@ void sim_free_all(struct sim *sim)
         cut_free(cut);
     }
     ploop_file_close(sim->file);
+    ploop_file_close(sim->base_file);
+    base_free(&sim->base);
     model_free(&sim->model);
     disk_free(&sim->disk);
 }
@@ -110,7 +129,7 @@ static void choose_config(struct sim *sim)
         config->preallocate_bytes = 0;
         sim->cut_permille /= 20;
     }
-    config->flags =
+    config->flags |=
         (rng_permille(rng, 300) ? PLOOP_DEV_COMPLETE_IN_RUN : 0) | (rng_permille(rng, 300) ? PLOOP_DEV_NO_FAST_PATH : 0);
     struct backend *backend = &sim->backend;
     backend->capabilities = PLOOP_FILE_CAN_GROW;
@@ -337,8 +356,9 @@ void workload_run(const struct workload *workload)
     struct sim *sim = sim_alloc(sizeof(*sim));
     struct rng seeds = {workload->seed};
     sim_init(sim, rng_next(&seeds));
+    static const enum sim_base below[] = {SIM_ALONE, SIM_ALONE, SIM_ALONE, SIM_OVER_IMAGE, SIM_OVER_IMAGE, SIM_OVER_RAW};
     image_random(&sim->image, &sim->rng);
-    sim_start(sim);
+    sim_start(sim, below[rng_below(&sim->rng, sizeof(below) / sizeof(below[0]))]);
     sim->cut_permille = workload->cut_permille;
     sim->backend.stack = &stack;
     choose_config(sim);
