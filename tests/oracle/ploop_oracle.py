@@ -258,15 +258,18 @@ class Image:
 
 
 class RawBase:
-    def __init__(self, path, cluster):
+    """A raw file, seen as far as the delta above it goes."""
+
+    def __init__(self, path, cluster, above):
         self.file, self.cluster = open(path, "rb"), cluster
-        self.file_size = os.fstat(self.file.fileno()).st_size
+        self.end = min(os.fstat(self.file.fileno()).st_size, above.disk_sectors * SECTOR)
 
     def read_cluster(self, index):
-        if index * self.cluster >= self.file_size:
+        offset = index * self.cluster
+        if offset >= self.end:
             return None
-        self.file.seek(index * self.cluster)
-        return self.file.read(self.cluster).ljust(self.cluster, b"\0")
+        self.file.seek(offset)
+        return self.file.read(min(self.cluster, self.end - offset)).ljust(self.cluster, b"\0")
 
 
 class Stack:
@@ -275,7 +278,7 @@ class Stack:
         self.size = self.top.disk_sectors * SECTOR
         self.deltas = [self.top]
         for path in paths[1:]:
-            lower = (RawBase(path[4:], self.top.cluster) if path.startswith("raw:")
+            lower = (RawBase(path[4:], self.top.cluster, self.deltas[-1]) if path.startswith("raw:")
                      else Image(path))
             if lower.cluster != self.top.cluster:
                 raise Corrupt("cluster sizes differ within the stack")
