@@ -537,7 +537,7 @@ test_stack_wrong_calls() {
 }
 
 # As many as there can be: 255, each with a cluster of its own.
-test_stack_of_255() {
+test_as_many_deltas_as_there_can_be() {
     local i bases=() all=()
     ploopctl create --size 1M --cluster 4K 0.hds || fail create
     for ((i = 1; i < 255; i++)); do cp 0.hds $i.hds; done

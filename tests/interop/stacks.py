@@ -58,11 +58,18 @@ class Server:
         self.process = subprocess.Popen(["nbdkit", "-f", "-U", socket, plugin, *names(paths, "base=%s", "raw-base=%s"),
                                          "image=" + paths[-1], *parameters])
         self.nbd = nbd.NBD()
-        for _ in range(200):
-            if os.path.exists(socket):
-                break
+        while not os.path.exists(socket) and self.process.poll() is None:
             time.sleep(0.02)
-        self.nbd.connect_unix(socket)
+        for _ in range(500):                     # bound, it is there before it listens
+            try:
+                self.nbd.connect_unix(socket)
+                return
+            except nbd.Error:
+                if self.process.poll() is not None:
+                    raise
+                self.nbd = nbd.NBD()
+                time.sleep(0.02)
+        raise AssertionError("the server does not answer")
 
     def stop(self, how):
         if how == signal.SIGKILL:
