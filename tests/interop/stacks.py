@@ -53,10 +53,13 @@ def checked(ploopctl, paths):
 
 
 class Server:
+    started = []
+
     def __init__(self, plugin, paths, *parameters):
         socket = paths[-1] + ".sock"
         self.process = subprocess.Popen(["nbdkit", "-f", "-U", socket, plugin, *names(paths, "base=%s", "raw-base=%s"),
                                          "image=" + paths[-1], *parameters])
+        Server.started.append(self.process)
         self.nbd = nbd.NBD()
         while not os.path.exists(socket) and self.process.poll() is None:
             time.sleep(0.02)
@@ -165,6 +168,8 @@ def main(argv):
         except (AssertionError, nbd.Error, subprocess.SubprocessError) as why:
             print("seed %d, stack %d: %s" % (seed, number, why), flush=True)
             failed += 1
+        while Server.started:
+            Server.started.pop().kill()          # it has ended, unless something went wrong
     print("%d stacks, %d failed" % (count, failed))
     return 1 if failed or not count else 0
 
