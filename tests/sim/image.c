@@ -112,7 +112,7 @@ void image_below(struct image *image, const struct image *top, struct rng *rng)
     *image = *top;
     image->version = BASE_VERSION;
     if (rng_permille(rng, 400)) {
-        image->entries = (uint32_t)rng_between(rng, top->entries / 3, top->entries);
+        image->entries = top->hot[rng_below(rng, top->hot_count)] + 1; /* it ends inside a cluster that is looked at */
         image->disk_sectors = (uint64_t)image->entries * top->cluster_sectors - rng_below(rng, top->cluster_sectors);
         if (image->disk_sectors > top->disk_sectors)
             image->disk_sectors = top->disk_sectors;
