@@ -218,6 +218,25 @@ START_TEST(entries_far_apart)
 }
 END_TEST
 
+/* A duplicate's copy would lie where no entry can name it: the repair takes everything back. */
+START_TEST(no_place_for_a_copy)
+{
+    uint8_t before[4096];
+
+    begin(4096);
+    for (uint32_t version = 1; version <= 2; version++) {
+        header(version, 1, 900, 900, 8, 16 * TIB);
+        image_set_entry(fixture.bytes, 0, 100000);
+        image_set_entry(fixture.bytes, 5, 100000);
+        memcpy(before, fixture.bytes, sizeof(before));
+        ck_assert_int_eq(go(REPAIR, 0), -EFBIG);
+        ck_assert_uint_eq(fixture.size, sizeof(before));
+        ck_assert_mem_eq(fixture.bytes, before, sizeof(before));
+    }
+    fixture_close(&fixture);
+}
+END_TEST
+
 /* The extension's cluster is the largest thing that is read whole. One of zeros only is not gone on with. */
 START_TEST(an_extension_of_the_largest_size)
 {
@@ -249,6 +268,7 @@ int main(void)
     tcase_add_test(tests, sixteen_tebibytes_of_holes);
     tcase_add_test(tests, a_bat_at_its_limit);
     tcase_add_test(tests, entries_far_apart);
+    tcase_add_test(tests, no_place_for_a_copy);
     tcase_add_test(tests, an_extension_of_the_largest_size);
     tcase_set_timeout(tests, 120);
     suite_add_tcase(suite, tests);

@@ -184,6 +184,29 @@ START_TEST(a_sparse_file_of_any_size)
 }
 END_TEST
 
+/* The clusters that are nobody's are looked for in several windows; the extension's own, in one of those between, is not among them. */
+START_TEST(an_extension_between_far_entries)
+{
+    enum { EXTENSION = 20000000 };
+    static const uint32_t hosts[] = {0, 10000000, 40000000};
+
+    fixture_open_image(&fixture, &(struct image_plan){.map = MAP_NONE, .host_clusters = 1, .in_use = CLOSED});
+    for (uint32_t i = 0; i < 3; i++) {
+        image_set_entry(fixture.bytes, i, image_entry_for(fixture.bytes, hosts[i]));
+    }
+    store_le64(fixture.bytes + 56, image_data_start(fixture.bytes) / 512 + (uint64_t)EXTENSION * 8);
+    fixture.claimed_size = image_data_start(fixture.bytes) + UINT64_C(50000000) * 4096;
+    run_check(&fixture, 0, &outcome);
+    ck_assert_int_eq(outcome.err, 0);
+    ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_EXTENSION], 1); /* it is of zeros, and in its place */
+    ck_assert_uint_eq(outcome.result.errors, 1);
+    ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_LEAK], 4);
+    ck_assert_uint_eq(outcome.result.leaks, 50000000 - 3 - 1);
+    ck_assert_uint_eq(outcome.last.count, 9999999);
+    fixture_close(&fixture);
+}
+END_TEST
+
 /* 16 TiB in clusters of 1 MiB, all mapped: a BAT of 64 MiB. The file's bytes are claimed, not there; the BAT is made as it is read. */
 static int huge_info(void *context, struct ploop_file_info *info)
 {
@@ -357,6 +380,7 @@ int main(void)
     tcase_add_test(tests, leaks_are_ranges);
     tcase_add_test(tests, a_tail_of_odd_size);
     tcase_add_test(tests, a_sparse_file_of_any_size);
+    tcase_add_test(tests, an_extension_between_far_entries);
     tcase_add_test(tests, sixteen_tebibytes_in_eighty_mebibytes);
     tcase_add_test(tests, progress_can_end_it);
     tcase_add_test(tests, parameters);
