@@ -16,7 +16,7 @@ enum { PAIR_BASES = 12 /* clusters of 1, 8 and 63 sectors */, STEP_IF_SLOW = 67 
 static void pair(struct fixture *fixture, const struct fault *one, const struct fault *other, const uint8_t *found, uint64_t size,
                  const char *base)
 {
-    char first[64], second[64], what[200];
+    char first[64], second[64], what[256];
 
     fault_apply(fixture, one);
     fault_apply(fixture, other);
