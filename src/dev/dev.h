@@ -168,7 +168,7 @@ struct ploop_dev {
     struct list held;            /* pios: suspended */
     bool suspended, closing, aborting;
     bool closed;                  /* a close has begun to write: requests come too late */
-    atomic_bool suspend_asked;    /* what the embedder asked for last; the turn follows */
+    _Atomic uint64_t suspends;    /* suspends and resumes that the embedder asked for: odd for suspended; the turn follows */
     bool at_rest;                 /* close.c */
     _Atomic uint64_t stuck_count; /* pios that are parked with all their parts: nobody waits for them */
     uint64_t park_retry_ns;

@@ -48,17 +48,17 @@ static void fast_done(struct file_io *file_io, int64_t result)
     struct part *part = container_of(io, struct part, io);
     ploop_pio *pio = part->pio;
     ploop_queue *queue = pio->queue;
+    bool wants_run = channel_bypass_over(io->channel, queue->index);
     if (result != (int64_t)pio->length) {
         io->result = result;
         part->work.run = adopt;
         turn_post(&part->dev->turn, &part->work);
         return;
     }
-    struct channel *channel = io->channel;
     atomic_fetch_add(&queue->in_flight, 1);
     unlock_fast(part);
     pio_complete(pio, 0);
-    if (atomic_load_explicit(&channel->wants_retry, memory_order_relaxed)) {
+    if (wants_run) {
         engine_post_run(queue->dev); /* the backend has room again for what it refused */
     }
     queue_deliver(queue);
@@ -78,8 +78,10 @@ static void fast_send(ploop_queue *queue, ploop_pio *pio, struct channel *channe
     io->iov_count = pio->iov_count;
     part->io.io.done = fast_done;
     atomic_fetch_add_explicit(&queue->requests_fast, 1, memory_order_relaxed);
+    channel_bypass(channel, queue->index);
     int refused = file_io_submit(&part->io.io);
     if (refused) {
+        channel_bypass_over(channel, queue->index); /* the turn that takes it looks again */
         part->io.result = refused;
         part->work.run = adopt;
         turn_enqueue(&queue->dev->turn, &part->work);

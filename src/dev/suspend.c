@@ -18,17 +18,22 @@ bool dev_is_quiet(ploop_dev *dev)
     return in_flight == atomic_load(&dev->stuck_count);
 }
 
-/* Nobody waits any longer for a device that was resumed meanwhile. */
+static bool is_odd(uint64_t number)
+{
+    return number & 1;
+}
+
+/* For a suspend, by its number: nobody waits any longer once a resume has come, whatever came after that. */
 static bool is_quiet_or_resumed(ploop_dev *dev, void *argument)
 {
-    (void)argument;
-    return dev_is_quiet(dev) || !atomic_load(&dev->gate);
+    const uint64_t *number = argument;
+    return dev_is_quiet(dev) || atomic_load(&dev->suspends) != *number;
 }
 
 /* In the turn: make it so. However often it was changed before, the last one counts. */
 static void follow(ploop_dev *dev)
 {
-    bool wanted = atomic_load(&dev->suspend_asked);
+    bool wanted = is_odd(atomic_load(&dev->suspends));
     if (wanted && !dev->suspended) {
         dev->suspended = true;
         atomic_store(&dev->gate, true);
@@ -39,18 +44,31 @@ static void follow(ploop_dev *dev)
     }
 }
 
+/* Ask for the next suspend, or resume. Its number; 0: that was asked for already. */
+static uint64_t ask(ploop_dev *dev, bool suspended)
+{
+    uint64_t last = atomic_load(&dev->suspends);
+    do {
+        if (is_odd(last) == suspended) {
+            return 0;
+        }
+    } while (!atomic_compare_exchange_weak(&dev->suspends, &last, last + 1));
+    return last + 1;
+}
+
 int ploop_dev_suspend(ploop_dev *dev)
 {
     if (in_callback()) {
         return -EDEADLK;
     }
-    if (atomic_exchange(&dev->suspend_asked, true)) {
+    uint64_t number = ask(dev, true);
+    if (!number) {
         return -EALREADY;
     }
     block_control(dev, follow);
-    block_until(dev, is_quiet_or_resumed, NULL);
+    block_until(dev, is_quiet_or_resumed, &number);
     int error = dev->read_only ? 0 : block_round(dev);
-    return atomic_load(&dev->suspend_asked) ? error : -ECANCELED;
+    return atomic_load(&dev->suspends) == number ? error : -ECANCELED;
 }
 
 static void resume(struct work *work)
@@ -62,7 +80,7 @@ static void resume(struct work *work)
 
 int ploop_dev_resume(ploop_dev *dev)
 {
-    if (!atomic_exchange(&dev->suspend_asked, false)) {
+    if (!ask(dev, false)) {
         return -EINVAL;
     }
     if (!atomic_exchange(&dev->resume_posted, true)) {

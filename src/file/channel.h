@@ -11,10 +11,11 @@
  *  2. Short transfers are continued; no progress at all is -EIO. A sector is moved by one backend request, whole: requests are cut
  *     and continued at sector borders only.
  *  3. -EAGAIN, from submit or as a result, and -EINTR put the request on the retry list. It is sent again when another request
- *     makes progress, or by channel_retry(), which a run calls; channel_wants_run() says that nothing else would.
+ *     makes progress, or by channel_retry(), which a run calls; channel_wants_run() says that nothing else would. Requests that
+ *     are sent to the file directly make progress too: from channel_bypass() to channel_bypass_over(), which says whether to run.
  *  4. After channel_cut() nothing reaches the backend any more: what is begun ends with -ECANCELED.
  *
- * All functions but channel_io_init() and channel_io_aim() belong to the owner of the turn.
+ * All functions but channel_io_init(), channel_io_aim() and the bypass belong to the owner of the turn.
  */
 #ifndef FILE_CHANNEL_H
 #define FILE_CHANNEL_H
@@ -25,7 +26,13 @@
 #include "util/list.h"
 #include "util/work.h"
 
-enum { CHANNEL_WINDOW = 8, CHANNEL_QUEUES_MAX = 64 };
+enum { CHANNEL_WINDOW = 8, CHANNEL_QUEUES_MAX = 64, CHANNEL_LANES = 16 };
+
+/* For queues of their own, or few of them: as far from the next as a cache line is long. */
+struct channel_lane {
+    _Atomic uint64_t bypassing;
+    uint64_t distance[7];
+};
 
 struct channel {
     ploop_file *file;
@@ -36,6 +43,7 @@ struct channel {
     struct list retry;
     atomic_bool wants_retry; /* for completions that do not come here: the retry list is not empty */
     bool cut;
+    struct channel_lane lanes[CHANNEL_LANES]; /* requests that were sent directly and are not over */
 };
 
 struct channel_io;
@@ -74,6 +82,10 @@ void channel_transfer(struct channel_io *io, uint32_t op, uint32_t flags, struct
 
 /* SYNC, ALLOCATE, PUNCH, TRUNCATE. */
 void channel_order(struct channel_io *io, uint32_t op, uint64_t offset, uint64_t length, channel_fn *then);
+
+/* Any thread. A request is about to go to the file directly; it has completed or was refused: true where a run should follow. */
+void channel_bypass(struct channel *channel, uint32_t queue);
+bool channel_bypass_over(struct channel *channel, uint32_t queue);
 
 /*
  * Go on with a transfer that was sent to the file directly, past the channel: `result` is what its submit or its completion said.

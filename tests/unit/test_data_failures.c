@@ -283,6 +283,50 @@ START_TEST(a_backend_without_room_is_asked_again)
 }
 END_TEST
 
+/* The fast path's requests are in flight too: a loop that runs whenever it is asked to does not spin while they are. */
+START_TEST(no_run_is_asked_for_while_a_fast_request_is_in_flight)
+{
+    struct rig rig;
+    struct req fast[2], refused[2];
+    with_a_dirty_page(&rig);
+    for (uint64_t result = 0; result < 2; result++) {
+        uint64_t wakes = rig.clock.wakes;
+        rig.script.hold = SCRIPT_BIT(PLOOP_IO_READ);
+        req_read(&fast[0], &rig, at(0), 512);
+        req_read(&fast[1], &rig, at(0), 1024);
+        rig.script.refuse = 2;
+        req_write(&refused[0], &rig, at(3), CLUSTER, 3, 0);
+        req_write(&refused[1], &rig, at(0) + 512, 512, 4, 0); /* refused on the fast path itself */
+        ck_assert_uint_eq(rig.script.refuse, 0);
+        ck_assert(!req_done(&refused[0]) && !req_done(&refused[1]));
+        ck_assert_uint_ne(ploop_dev_next_deadline(rig.dev), 0);
+        ck_assert(rig.clock.wakes == wakes || rig.clock.wake_at_ns != 0);
+        rig.script.refuse = 2;
+        ploop_dev_run(rig.dev);
+        ck_assert_uint_eq(rig.script.refuse, 0);
+        ck_assert_uint_ne(ploop_dev_next_deadline(rig.dev), 0);
+
+        /* Still no room when one of them is done, short or whole; nobody is left to bring it when the other is. */
+        rig.script.short_bytes = result ? 512 : 0;
+        rig.script.refuse = 2;
+        rig.script.hold = 0;
+        script_release(&rig.script, 1);
+        rig.script.refuse = 2;
+        script_release(&rig.script, 0);
+        rig.script.short_bytes = 0;
+        for (int runs = 0; runs < 10 && ploop_dev_next_deadline(rig.dev) == 0; runs++) {
+            rig.script.refuse = 0;
+            ploop_dev_run(rig.dev);
+        }
+        for (int i = 0; i < 2; i++) {
+            ck_assert_int_eq(req_end(&refused[i]), 0);
+            ck_assert_int_eq(req_end(&fast[i]), 0);
+        }
+    }
+    rig_end(&rig);
+}
+END_TEST
+
 START_TEST(blocking_calls_get_on_without_room)
 {
     struct rig rig;
@@ -315,6 +359,7 @@ int main(void)
                                   no_progress_is_an_error,
                                   interrupted_requests_are_tried_again,
                                   a_backend_without_room_is_asked_again,
+                                  no_run_is_asked_for_while_a_fast_request_is_in_flight,
                                   blocking_calls_get_on_without_room};
     return RUN_TESTS("data failures", tests);
 }

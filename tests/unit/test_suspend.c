@@ -4,8 +4,10 @@
 #include "run_tests.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "image_fixture.h"
 
@@ -116,6 +118,64 @@ START_TEST(a_suspend_that_cannot_write_suspends_all_the_same)
     ck_assert_int_eq(ploop_dev_resume(rig.dev), 0);
     ck_assert_int_eq(req_wait(&req), 0);
     ck_assert_int_eq(ploop_dev_suspend(rig.dev), 0);
+    ck_assert_int_eq(ploop_dev_resume(rig.dev), 0);
+    rig_end(&rig);
+}
+END_TEST
+
+/* A suspend on a thread of its own. */
+struct suspender {
+    pthread_t thread;
+    struct rig *rig;
+    _Atomic int over;
+    int result;
+};
+
+static void *suspend_apart(void *argument)
+{
+    struct suspender *suspender = argument;
+    suspender->result = ploop_dev_suspend(suspender->rig->dev);
+    suspender->over = 1;
+    return NULL;
+}
+
+/* Begun, and far enough that requests are held back. */
+static void begin_suspend(struct suspender *suspender, struct rig *rig)
+{
+    *suspender = (struct suspender){.rig = rig};
+    ck_assert_int_eq(pthread_create(&suspender->thread, NULL, suspend_apart, suspender), 0);
+    while (!(rig_info(rig).state & PLOOP_STATE_SUSPENDED)) {
+        usleep(100);
+    }
+}
+
+/* A resume and another suspend come while the first one waits: it is not taken for the second, whose requests are in flight. */
+START_TEST(a_suspend_that_was_resumed_says_so_though_another_came)
+{
+    struct rig rig;
+    struct req before, between;
+    struct suspender first, second;
+    ready(&rig, 0, SCRIPT_NO_WAIT);
+    rig.script.hold = SCRIPT_BIT(PLOOP_IO_WRITE) | SCRIPT_BIT(PLOOP_IO_SYNC);
+    req_write(&before, &rig, at(0), 512, 1, 0);
+    begin_suspend(&first, &rig);
+    ck_assert_int_eq(ploop_dev_resume(rig.dev), 0);
+    req_write(&between, &rig, at(1), 512, 2, 0);
+    ck_assert_uint_eq(script_held_of(&rig.script, PLOOP_IO_WRITE), 2);
+    while (!first.over && script_held_of(&rig.script, PLOOP_IO_SYNC) == 0) {
+        usleep(100);
+    }
+    begin_suspend(&second, &rig);
+    script_release_kind(&rig.script, PLOOP_IO_SYNC);
+    pthread_join(first.thread, NULL);
+    ck_assert_int_eq(first.result, -ECANCELED);
+    ck_assert(!req_done(&between) && !second.over);
+    script_release_all(&rig.script);
+    pthread_join(second.thread, NULL);
+    ck_assert_int_eq(second.result, 0);
+    ck_assert_int_eq(req_end(&before), 0);
+    ck_assert_int_eq(req_end(&between), 0);
+    ck_assert_int_eq(ploop_dev_suspend(rig.dev), -EALREADY);
     ck_assert_int_eq(ploop_dev_resume(rig.dev), 0);
     rig_end(&rig);
 }
@@ -323,6 +383,7 @@ int main(void)
     const TTest *const tests[] = {suspend_waits_and_makes_everything_durable,
                                   suspended_once_more_and_again,
                                   a_suspend_that_cannot_write_suspends_all_the_same,
+                                  a_suspend_that_was_resumed_says_so_though_another_came,
                                   a_close_begins_what_was_held_back,
                                   a_close_waits_for_requests_in_flight,
                                   an_abort_ends_everything,
