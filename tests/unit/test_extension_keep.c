@@ -329,7 +329,6 @@ START_TEST(large_and_odd_clusters)
         free(image);
         rig.script.max_transfer = 4096;
         rig.script.short_bytes = 1024;
-        rig.script.alignment = 512;
         rig_open(&rig);
         ck_assert_int_eq(rig_write(&rig, 0, cluster, 0x44, 0), 0);
         rig_close_dev(&rig);
