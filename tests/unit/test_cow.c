@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: MIT */
+/* What a change of the top does to clusters that a lower delta has (R8, R9). */
+#include "run_tests.h"
+#include "tower_fixture.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A part of a cluster is written: one read below, one write above, and the entry is published behind a SYNC. */
+START_TEST(a_write_to_a_part_copies_the_cluster)
+{
+    for (uint32_t i = 0; i < 4; i++) {
+        struct tower tower;
+        tower_of_two(&tower, 1 + i % 2);
+        tower_open(&tower);
+        struct rig *rig = &tower.rig;
+        uint64_t inside = i & 2 ? 1024 : 0;
+        ck_assert_int_eq(rig_write(rig, at(1) + inside, 512, 1, 0), 0);
+        ck_assert_uint_eq(tower.lowers[0].submitted[PLOOP_IO_READ], 1);
+        ck_assert_uint_eq(rig->script.submitted[PLOOP_IO_WRITE], 1);
+        ck_assert_uint_eq(rig->script.submitted[SCRIPT_META], 0);
+        ck_assert_uint_eq(rig_info(rig).clusters_copied, 1);
+        ck_assert_uint_eq(rig_info(rig).clusters_mapped, 3);
+        rig_expect(rig, at(1) + inside, 512, 1);
+        rig_expect(rig, at(1) + inside + 512, CLUSTER - inside - 512, 0xA1);
+        if (inside) {
+            rig_expect(rig, at(1), inside, 0xA1);
+        }
+        script_forget(&rig->script);
+        ck_assert_int_eq(rig_flush(rig), 0);
+        ck_assert_uint_lt(script_log_find(&rig->script, PLOOP_IO_SYNC, 0), script_log_find(&rig->script, SCRIPT_META, 0));
+        ck_assert_uint_lt(script_log_find(&rig->script, SCRIPT_META, 0), script_log_find(&rig->script, PLOOP_IO_SYNC, 1));
+        ck_assert_uint_ne(rig_file_entry(rig, 1), 0);
+        /* From now on it is the top's. */
+        tower_forget(&tower);
+        ck_assert_int_eq(rig_write(rig, at(1), 512, 2, 0), 0);
+        ck_assert_uint_eq(rig->script.submitted[PLOOP_IO_WRITE], 1);
+        ck_assert_uint_eq(tower.lowers[0].submitted[PLOOP_IO_READ], 0);
+        tower_end(&tower);
+    }
+}
+END_TEST
+
+START_TEST(a_write_of_the_whole_cluster_copies_nothing)
+{
+    struct tower tower;
+    tower_of_two(&tower, 2);
+    tower_open(&tower);
+    struct rig *rig = &tower.rig;
+    ck_assert_int_eq(rig_write(rig, at(0), CLUSTER, 1, 0), 0);
+    ck_assert_uint_eq(tower.lowers[0].submitted[PLOOP_IO_READ], 0);
+    ck_assert_uint_eq(rig->script.submitted[PLOOP_IO_WRITE], 1);
+    ck_assert_uint_eq(rig_info(rig).clusters_copied, 0);
+    script_forget(&rig->script);
+    ck_assert_int_eq(rig_flush(rig), 0);
+    ck_assert_uint_lt(script_log_find(&rig->script, PLOOP_IO_SYNC, 0), script_log_find(&rig->script, SCRIPT_META, 0));
+    rig_expect(rig, at(0), CLUSTER, 1);
+    /* What no delta has needs no barrier. */
+    script_forget(&rig->script);
+    ck_assert_int_eq(rig_write(rig, at(7), 512, 1, 0), 0);
+    ck_assert_int_eq(rig_flush(rig), 0);
+    ck_assert_uint_eq(rig->script.submitted[PLOOP_IO_SYNC], 1);
+    tower_end(&tower);
+}
+END_TEST
+
+START_TEST(fua_over_a_copy_is_durable_with_its_entry)
+{
+    struct tower tower;
+    tower_of_two(&tower, 2);
+    tower.rig.script.capabilities |= PLOOP_FILE_CAN_FUA;
+    tower_open(&tower);
+    struct rig *rig = &tower.rig;
+    ck_assert_int_eq(rig_write(rig, at(1), 512, 1, PLOOP_PIO_FUA), 0);
+    ck_assert_uint_ne(rig_file_entry(rig, 1), 0);
+    uint32_t data = script_log_find(&rig->script, PLOOP_IO_WRITE, 0), page = script_log_find(&rig->script, SCRIPT_META, 0);
+    uint32_t barrier = script_log_find(&rig->script, PLOOP_IO_SYNC, 0), last = script_log_find(&rig->script, PLOOP_IO_SYNC, 1);
+    ck_assert(data < barrier && barrier < page && page < last);
+    tower_end(&tower);
+}
+END_TEST
+
+/* A page that is due while the copy is under way does not publish it. */
+START_TEST(a_copy_is_entered_when_it_is_there)
+{
+    struct tower tower;
+    struct req write, read;
+    tower_of_two(&tower, 2);
+    tower_open(&tower);
+    struct rig *rig = &tower.rig;
+    rig->script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
+    req_write(&write, rig, at(1), 512, 1, 0);
+    ck_assert(!req_done(&write));
+    req_read(&read, rig, at(1), 512); /* in line behind it */
+    ck_assert(!req_done(&read));
+    ck_assert_int_eq(rig_flush(rig), 0);
+    ck_assert_uint_eq(rig_file_entry(rig, 1), 0);
+    script_release_all(&rig->script);
+    ck_assert_int_eq(req_end(&write), 0);
+    ck_assert_uint_eq(((uint8_t *)read.iov.iov_base)[0], 1);
+    ck_assert_int_eq(req_end(&read), 0);
+    tower_end(&tower);
+}
+END_TEST
+
+/* More than there are buffers, several to one cluster, all at once. */
+START_TEST(many_copies_at_once)
+{
+    enum { WRITES = 24 };
+    static const uint32_t map[] = {0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 0, 0};
+    for (uint32_t failing = 0; failing < 2; failing++) {
+        struct tower tower;
+        struct req writes[WRITES];
+        tower_top(&tower, &(struct image_plan){.map = MAP_NONE});
+        tower_add(&tower, &(struct image_plan){.host_clusters = 8, .map = map});
+        tower_open(&tower);
+        struct rig *rig = &tower.rig;
+        tower.lowers[0].hold = SCRIPT_BIT(PLOOP_IO_READ);
+        for (uint32_t i = 0; i < WRITES; i++) {
+            req_write(&writes[i], rig, at(i % 8) + (i / 8) * 512, 512, (uint8_t)(i + 1), 0);
+        }
+        ck_assert_uint_eq(tower.lowers[0].held_count, 4);
+        script_fail(&tower.lowers[0], PLOOP_IO_READ, 0, failing ? 8 : 0, -EIO);
+        script_release_all(&tower.lowers[0]);
+        uint32_t failed = 0;
+        bool copied[8] = {false};
+        for (uint32_t i = 0; i < WRITES; i++) {
+            int result = req_wait(&writes[i]);
+            ck_assert(result == 0 || result == -EIO);
+            failed += result != 0;
+            copied[i % 8] |= result == 0;
+            rig_expect(rig, at(i % 8) + (i / 8) * 512, 512, (uint8_t)(result ? 0xA0 + i % 8 : i + 1));
+        }
+        ck_assert_uint_eq(failed, failing ? 8 : 0);
+        for (uint32_t i = 0; i < 8; i++) {
+            rig_expect(rig, at(i) + 3 * 512, CLUSTER - 3 * 512, (uint8_t)(0xA0 + i));
+        }
+        uint64_t mapped = 0;
+        for (uint32_t i = 0; i < 8; i++) {
+            mapped += copied[i];
+        }
+        ck_assert_uint_eq(rig_info(rig).clusters_mapped, mapped);
+        tower_end(&tower);
+    }
+}
+END_TEST
+
+START_TEST(a_copy_that_fails_changes_nothing)
+{
+    static const struct {
+        bool below;
+        uint32_t kind;
+        int error;
+    } faults[] = {{true, PLOOP_IO_READ, -EIO},
+                  {false, PLOOP_IO_WRITE, -EIO},
+                  {false, PLOOP_IO_WRITE, -ENOSPC},
+                  {false, PLOOP_IO_TRUNCATE, -ENOSPC}};
+    for (uint32_t i = 0; i < 2 * sizeof(faults) / sizeof(faults[0]); i++) {
+        struct tower tower;
+        bool whole = i % 2;
+        tower_of_two(&tower, 2);
+        tower.rig.script.capabilities = PLOOP_FILE_CAN_GROW | PLOOP_FILE_CAN_PUNCH;
+        tower_open(&tower);
+        struct rig *rig = &tower.rig;
+        script_fail(faults[i / 2].below ? &tower.lowers[0] : &rig->script, faults[i / 2].kind, 0, UINT64_MAX, faults[i / 2].error);
+        /* What is free in the file goes first. */
+        for (uint64_t n = 10; faults[i / 2].kind == PLOOP_IO_TRUNCATE && rig_write(rig, at(n), CLUSTER, 3, 0) == 0;) {
+            ck_assert_uint_lt(++n, 1000);
+        }
+        uint64_t mapped = rig_info(rig).clusters_mapped;
+        int result = rig_write(rig, at(1) + (whole ? 0 : 512), whole ? CLUSTER : 512, 1, 0);
+        ck_assert_int_eq(result, whole && faults[i / 2].below ? 0 : faults[i / 2].error);
+        script_fail(&tower.lowers[0], PLOOP_IO_READ, 0, 0, 0);
+        script_fail(&rig->script, faults[i / 2].kind, 0, 0, 0);
+        if (result) {
+            ck_assert_uint_eq(rig_info(rig).clusters_mapped, mapped);
+            rig_expect(rig, at(1), CLUSTER, 0xA1);
+        }
+        ck_assert_int_eq(rig_write(rig, at(1), 512, 4, 0), 0);
+        rig_expect(rig, at(1), 512, 4);
+        tower_end(&tower);
+    }
+}
+END_TEST
+
+START_TEST(a_large_cluster_is_copied_piece_by_piece)
+{
+    enum { LARGE = 5 << 19 }; /* 2.5 MiB: two pieces and a half */
+    struct tower tower;
+    struct image_plan plan = {.cluster_sectors = LARGE / 512, .entries = 4, .host_clusters = 1, .map = MAP_NONE};
+    tower_top(&tower, &plan);
+    plan.map = (const uint32_t[]){0, 1, 0, 0};
+    tower_add(&tower, &plan);
+    tower_open(&tower);
+    struct rig *rig = &tower.rig;
+    /* Over a border between pieces. */
+    ck_assert_int_eq(rig_write(rig, (1 << 20) - 512, 1024, 1, 0), 0);
+    ck_assert_uint_eq(tower.lowers[0].submitted[PLOOP_IO_READ], 3);
+    ck_assert_uint_eq(rig->script.submitted[PLOOP_IO_WRITE], 3);
+    rig_expect(rig, 0, (1 << 20) - 512, 0xA0);
+    rig_expect(rig, (1 << 20) - 512, 1024, 1);
+    rig_expect(rig, (1 << 20) + 512, LARGE - (1 << 20) - 512, 0xA0);
+    tower_end(&tower);
+}
+END_TEST
+
+/* ---- discard and zeros ---- */
+
+START_TEST(a_discard_never_brings_lower_content_back)
+{
+    for (uint32_t punch = 0; punch < 2; punch++) {
+        struct tower tower;
+        tower_of_two(&tower, 2);
+        tower.rig.script.capabilities = PLOOP_FILE_CAN_GROW | (punch ? PLOOP_FILE_CAN_PUNCH : 0);
+        tower_open(&tower);
+        struct rig *rig = &tower.rig;
+        ck_assert_int_eq(rig_write(rig, at(1), 512, 1, 0), 0);
+        ck_assert_int_eq(rig_flush(rig), 0);
+        tower_forget(&tower);
+        uint64_t mapped = rig_info(rig).clusters_mapped;
+        ck_assert_int_eq(rig_discard(rig, at(0), 5 * CLUSTER), 0);
+        rig_expect(rig, at(0), CLUSTER, 0xA0); /* only below: left alone */
+        rig_expect(rig, at(1), 512, punch ? 0 : 1);
+        rig_expect(rig, at(1) + 512, CLUSTER - 512, punch ? 0 : 0xA1);
+        rig_expect(rig, at(2), CLUSTER, punch ? 0 : 0xA0);
+        rig_expect(rig, at(4), CLUSTER, 0); /* only above: as without lower deltas */
+        ck_assert_uint_eq(rig_info(rig).clusters_mapped, mapped - 1);
+        ck_assert_uint_eq(rig->script.submitted[PLOOP_IO_WRITE], 0);
+        ck_assert_int_eq(rig_flush(rig), 0);
+        ck_assert_uint_ne(rig_file_entry(rig, 1), 0);
+        ck_assert_uint_ne(rig_file_entry(rig, 2), 0);
+        ck_assert_uint_eq(rig_file_entry(rig, 4), 0);
+        tower_end(&tower);
+    }
+}
+END_TEST
+
+START_TEST(zeros_hide_lower_content)
+{
+    for (uint32_t i = 0; i < 4; i++) {
+        struct tower tower;
+        uint32_t flags = (i & 1 ? PLOOP_PIO_NO_UNMAP : 0) | (i & 2 ? PLOOP_PIO_FUA : 0);
+        tower_of_two(&tower, 2);
+        tower_open(&tower);
+        struct rig *rig = &tower.rig;
+        ck_assert_int_eq(rig_zeroes(rig, at(0), CLUSTER, flags | (i & 1 ? 0 : PLOOP_PIO_FAST_ONLY)), 0);
+        ck_assert_uint_eq(tower.lowers[0].submitted[PLOOP_IO_READ], 0);
+        ck_assert_uint_eq(rig->script.submitted[PLOOP_IO_WRITE], 0);
+        rig_expect(rig, at(0), CLUSTER, 0);
+        ck_assert_int_eq(rig_zeroes(rig, at(1) + 512, 512, PLOOP_PIO_FAST_ONLY), -ENOTSUP);
+        rig_expect(rig, at(1), CLUSTER, 0xA1);
+        ck_assert_int_eq(rig_zeroes(rig, at(1) + 512, 512, flags), 0);
+        rig_expect(rig, at(1), 512, 0xA1);
+        rig_expect(rig, at(1) + 512, 512, 0);
+        rig_expect(rig, at(1) + 1024, CLUSTER - 1024, 0xA1);
+        ck_assert_int_eq(rig_zeroes(rig, at(2), CLUSTER, flags), 0);
+        rig_expect(rig, at(2), CLUSTER, 0);
+        ck_assert_int_eq(rig_zeroes(rig, at(4), CLUSTER, flags), 0);
+        rig_expect(rig, at(4), CLUSTER, 0);
+        ck_assert_int_eq(rig_zeroes(rig, at(9), CLUSTER, flags), 0);
+        ck_assert_int_eq(rig_flush(rig), 0);
+        ck_assert_uint_ne(rig_file_entry(rig, 0), 0);
+        ck_assert_uint_ne(rig_file_entry(rig, 2), 0);
+        ck_assert_uint_eq(rig_file_entry(rig, 9), 0);
+        rig_close_dev(rig);
+        rig_open(rig);
+        rig_expect(rig, at(0), CLUSTER, 0);
+        rig_expect(rig, at(1) + 512, 512, 0);
+        rig_expect(rig, at(2), CLUSTER, 0);
+        tower_end(&tower);
+    }
+}
+END_TEST
+
+static void release_held(struct script *script, void *argument)
+{
+    (void)script;
+    script_release_all(argument);
+}
+
+START_TEST(an_abort_ends_copies_under_way)
+{
+    for (uint32_t above = 0; above < 2; above++) {
+        struct tower tower;
+        struct req writes[6];
+        static const uint32_t map[] = {0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 0, 0};
+        tower_top(&tower, &(struct image_plan){.map = MAP_NONE});
+        tower_add(&tower, &(struct image_plan){.map = map});
+        tower_open(&tower);
+        struct rig *rig = &tower.rig;
+        struct script *held = above ? &rig->script : &tower.lowers[0];
+        held->hold = SCRIPT_BIT(above ? PLOOP_IO_WRITE : PLOOP_IO_READ);
+        for (uint32_t i = 0; i < 6; i++) {
+            req_write(&writes[i], rig, at(i), 512, 1, 0);
+        }
+        ck_assert_uint_eq(held->held_count, 4);
+        rig->script.idle = release_held;
+        rig->script.idle_argument = held;
+        ploop_dev_abort(rig->dev);
+        rig->dev = NULL;
+        for (uint32_t i = 0; i < 6; i++) {
+            ck_assert(req_done(&writes[i]));
+            ck_assert_int_eq(writes[i].result, above && i < 4 ? 0 : -ECANCELED); /* those had been written */
+            free(writes[i].iov.iov_base);
+        }
+        tower_free(&tower);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    const TTest *const tests[] = {
+        a_write_to_a_part_copies_the_cluster,
+        a_write_of_the_whole_cluster_copies_nothing,
+        fua_over_a_copy_is_durable_with_its_entry,
+        a_copy_is_entered_when_it_is_there,
+        many_copies_at_once,
+        a_copy_that_fails_changes_nothing,
+        a_large_cluster_is_copied_piece_by_piece,
+        a_discard_never_brings_lower_content_back,
+        zeros_hide_lower_content,
+        an_abort_ends_copies_under_way,
+    };
+    return RUN_TESTS("cow", tests);
+}
