@@ -4,9 +4,14 @@
 #include "tower_fixture.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "file/file.h"
 
 /* A part of a cluster is written: one read below, one write above, and the entry is published behind a SYNC. */
 START_TEST(a_write_to_a_part_copies_the_cluster)
@@ -310,6 +315,154 @@ START_TEST(an_abort_ends_copies_under_way)
 }
 END_TEST
 
+/* Eight clusters below, all of host clusters 0 to 7, and nothing in the top. */
+static void tower_of_eight(struct tower *tower)
+{
+    static const uint32_t map[] = {0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7, 8, 0, 0};
+    tower_top(tower, &(struct image_plan){.host_clusters = 1, .map = MAP_NONE});
+    tower_add(tower, &(struct image_plan){.host_clusters = 8, .map = map});
+}
+
+/* More copies than there are buffers, none of which finds space: nothing is kept from the others, nothing is lost. */
+START_TEST(copies_without_space_are_parked)
+{
+    for (uint32_t i = 0; i < 2; i++) {
+        struct tower tower;
+        struct req writes[6];
+        struct rig *rig = &tower.rig;
+        tower_of_eight(&tower);
+        rig->config.enospc_policy = PLOOP_ENOSPC_PARK;
+        tower_open(&tower);
+        /* No host cluster to be had, or one that cannot be written to. */
+        script_fail(&rig->script, i ? PLOOP_IO_WRITE : PLOOP_IO_TRUNCATE, 0, UINT64_MAX, -ENOSPC);
+        rig->script.capabilities = PLOOP_FILE_CAN_GROW | PLOOP_FILE_CAN_PUNCH;
+        for (uint32_t n = 0; n < 6; n++) {
+            req_write(&writes[n], rig, at(n) + 1024, 512, (uint8_t)(n + 1), n % 2 ? PLOOP_PIO_FUA : 0);
+        }
+        uint64_t parked = rig_info(rig).requests_parked, mapped = rig_info(rig).clusters_mapped;
+        ck_assert_uint_ge(parked, i ? 6 : 1);
+        ck_assert_int_eq(ploop_dev_retry_parked(rig->dev), (int)parked);
+        ck_assert_uint_eq(rig_info(rig).requests_parked, parked);
+        rig_expect(rig, at(7), CLUSTER, 0xA7);
+        for (uint32_t n = 0; n < 6; n++) {
+            rig_expect(rig, at(n), 1024, (uint8_t)(0xA0 + n));
+        }
+        ck_assert_int_eq(ploop_dev_suspend(rig->dev), 0);
+        ck_assert_int_eq(ploop_dev_resume(rig->dev), 0);
+        ck_assert_uint_eq(rig_info(rig).clusters_mapped, mapped);
+        script_fail(&rig->script, i ? PLOOP_IO_WRITE : PLOOP_IO_TRUNCATE, 0, 0, 0);
+        ploop_dev_retry_parked(rig->dev);
+        for (uint32_t n = 0; n < 6; n++) {
+            ck_assert_int_eq(req_wait(&writes[n]), 0);
+            rig_expect(rig, at(n), 1024, (uint8_t)(0xA0 + n));
+            rig_expect(rig, at(n) + 1024, 512, (uint8_t)(n + 1));
+            rig_expect(rig, at(n) + 1536, CLUSTER - 1536, (uint8_t)(0xA0 + n));
+        }
+        ck_assert_uint_eq(rig_info(rig).clusters_mapped, 6);
+        ck_assert_uint_eq(rig_info(rig).requests_parked, 0);
+        tower_end(&tower);
+    }
+}
+END_TEST
+
+START_TEST(a_suspend_waits_for_copies)
+{
+    struct tower tower;
+    struct req writes[6], late;
+    struct rig *rig = &tower.rig;
+    tower_of_eight(&tower);
+    tower_open(&tower);
+    tower.lowers[0].hold = SCRIPT_BIT(PLOOP_IO_READ);
+    for (uint32_t n = 0; n < 6; n++) {
+        req_write(&writes[n], rig, at(n), 512, 1, 0);
+    }
+    rig->script.idle = release_held;
+    rig->script.idle_argument = &tower.lowers[0];
+    ck_assert_int_eq(ploop_dev_suspend(rig->dev), 0);
+    for (uint32_t n = 0; n < 6; n++) {
+        ck_assert(req_done(&writes[n]));
+        ck_assert_int_eq(req_end(&writes[n]), 0);
+        ck_assert_uint_ne(rig_file_entry(rig, n), 0);
+    }
+    tower_forget(&tower);
+    req_write(&late, rig, at(6), 512, 1, 0);
+    ck_assert(!req_done(&late));
+    ck_assert_uint_eq(script_changes(&rig->script), 0);
+    ck_assert_int_eq(ploop_dev_resume(rig->dev), 0);
+    ck_assert_int_eq(req_wait(&late), 0);
+    rig_expect(rig, at(6), 512, 1);
+    rig_expect(rig, at(6) + 512, CLUSTER - 512, 0xA6);
+    tower_end(&tower);
+}
+END_TEST
+
+/* Below: refuses for now, moves a part, takes only so much at once. Whatever it does is the lower channel's to go on with. */
+START_TEST(a_difficult_lower_delta_is_asked_again)
+{
+    for (uint32_t i = 0; i < 8; i++) {
+        struct tower tower;
+        struct req req;
+        struct rig *rig = &tower.rig;
+        tower_of_eight(&tower);
+        rig->config.flags = i & 1 ? PLOOP_DEV_NO_FAST_PATH : 0;
+        tower.lowers[0].max_transfer = i & 2 ? 1024 : 0;
+        tower_open(&tower);
+        tower.lowers[0].short_bytes = i & 4 ? 512 : 0;
+        for (uint32_t refusals = 0; refusals < 3; refusals++) {
+            tower.lowers[0].refuse = refusals;
+            req_read(&req, rig, at(refusals) + 512, 3 * 512);
+            for (uint32_t run = 0; run < 4; run++) {
+                ploop_dev_run(rig->dev);
+            }
+            ck_assert(req_done(&req));
+            for (uint32_t byte = 0; byte < 3 * 512; byte++) {
+                ck_assert_uint_eq(((uint8_t *)req.iov.iov_base)[byte], 0xA0 + refusals);
+            }
+            ck_assert_int_eq(req_end(&req), 0);
+            tower.lowers[0].refuse = refusals;
+            ck_assert_int_eq(rig_write(rig, at(refusals) + 512, 512, 1, 0), 0);
+            rig_expect(rig, at(refusals), 512, (uint8_t)(0xA0 + refusals));
+            rig_expect(rig, at(refusals) + 512, 512, 1);
+            rig_expect(rig, at(refusals) + 1024, CLUSTER - 1024, (uint8_t)(0xA0 + refusals));
+        }
+        tower_end(&tower);
+    }
+}
+END_TEST
+
+static int lower_fd;
+
+static int fd_of_lower(void *context, uint32_t queue)
+{
+    (void)context;
+    (void)queue;
+    return lower_fd;
+}
+
+/* An event loop hears of each delta that has something to reap, though two share a descriptor. */
+START_TEST(every_delta_wakes_the_event_loop)
+{
+    struct tower tower;
+    uint64_t one = 1;
+    lower_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    tower_of_two(&tower, 2);
+    tower_add(&tower, &(struct image_plan){.map = tower_middle_map});
+    tower.lowers[0].file->ops.poll_fd = fd_of_lower;
+    tower.lowers[1].file->ops.poll_fd = fd_of_lower;
+    tower.rig.config.flags = PLOOP_DEV_COMPLETE_IN_RUN;
+    tower_open(&tower);
+    struct pollfd poll_fd = {.fd = ploop_queue_poll_fd(tower.rig.queue), .events = POLLIN};
+    ploop_queue_run(tower.rig.queue);
+    ck_assert_int_eq(poll(&poll_fd, 1, 0), 0);
+    ck_assert_int_eq(write(lower_fd, &one, sizeof(one)), sizeof(one));
+    ck_assert_int_eq(poll(&poll_fd, 1, 0), 1);
+    ck_assert_int_eq(read(lower_fd, &one, sizeof(one)), sizeof(one));
+    ck_assert_int_eq(poll(&poll_fd, 1, 0), 0);
+    tower_end(&tower);
+    close(lower_fd);
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {
@@ -323,6 +476,10 @@ int main(void)
         a_discard_never_brings_lower_content_back,
         zeros_hide_lower_content,
         an_abort_ends_copies_under_way,
+        copies_without_space_are_parked,
+        a_suspend_waits_for_copies,
+        a_difficult_lower_delta_is_asked_again,
+        every_delta_wakes_the_event_loop,
     };
     return RUN_TESTS("cow", tests);
 }
