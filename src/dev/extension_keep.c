@@ -15,7 +15,7 @@
  * In the last case, after M,0 is durable and before open returns:
  *
  *     a cluster taken -> N written there, whole -> SYNC -> page 0 says M,N -> SYNC -> E's clusters are free -> open
- *     any of it fails -> page 0 says M,0 again -> closed by the steps of a close, whose last says C,E -> open fails, nothing is lost
+ *     any of it fails -> page 0 says M,0 again -> the steps of a close, the last of which says C,E -> open fails, nothing is lost
  *
  *  1. E is whole, its bitmaps too, for as long as page 0 on the disk leads to it or may yet be made to: its clusters are claimed
  *     when the image is read and given back when M,N is durable. E is never written to.

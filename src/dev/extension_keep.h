@@ -22,8 +22,8 @@ struct extension_keep {
 int extension_keep_plan(struct ploop_dev *dev, const struct extension *extension);
 
 /*
- * Once the mark is durable: write what is to be kept to a new cluster and let the header lead there, durably. After an error the image
- * is closed again, with the extension it had, if the file can still be written. 0, -ENOSPC, or what the backend returns.
+ * Once the mark is durable: write what is to be kept to a new cluster and let the header lead there, durably. After an error the
+ * image is closed again, with the extension it had, if the file can still be written. 0, -ENOSPC, or what the backend returns.
  */
 int extension_keep_write(struct ploop_dev *dev);
 

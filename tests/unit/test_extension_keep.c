@@ -21,8 +21,10 @@ enum { NECESSARY = 1, TRANSIT = 2 };
 #define BITMAP_MAGIC 0x20385FAE252CB34Au
 #define UNKNOWN 0x1122334455667788u
 
-/* Letters: b a bitmap with a cluster of bits, x one that names a place outside the file, p plain, t and T TRANSIT, n NECESSARY,
- * k NECESSARY and TRANSIT, o a bitmap that claims to be TRANSIT. */
+/*
+ * Letters: b a bitmap with a cluster of bits, x one that names a place outside the file, s the extension's own cluster, p plain,
+ * t and T TRANSIT, n NECESSARY, k NECESSARY and TRANSIT, o a bitmap that claims to be TRANSIT.
+ */
 static void add_feature(struct extension_plan *plan, const uint8_t *image, char letter)
 {
     uint64_t bits = image_data_start(image) / 512 + (uint64_t)BITMAP_HOST * (CLUSTER / 512);
@@ -35,6 +37,9 @@ static void add_feature(struct extension_plan *plan, const uint8_t *image, char 
         break;
     case 'x':
         extension_add_bitmap(plan, DISK_SECTORS, 8, 1, (uint64_t[]){1 << 20});
+        break;
+    case 's':
+        extension_add_bitmap(plan, DISK_SECTORS, 8, 1, (uint64_t[]){bits - CLUSTER / 512});
         break;
     case 'p':
         extension_add(plan, UNKNOWN + 'p', 0, "plain", 5);
@@ -133,8 +138,8 @@ static void expect_guest(struct rig *rig)
 static const struct {
     const char *features, *kept;
 } mixes[] = {
-    {"", ""},    {"b", ""},   {"p", ""},      {"bp", ""},  {"x", ""},       {"t", "t"},  {"tT", "tT"}, {"bt", "t"},
-    {"tb", "t"}, {"tp", "t"}, {"pTbt", "Tt"}, {"xt", "t"}, {"txbpT", "tT"}, {"ot", "t"}, {"o", ""},
+    {"", ""},    {"b", ""},      {"p", ""},   {"bp", ""},      {"x", ""},   {"t", "t"},   {"tT", "tT"}, {"bt", "t"}, {"tb", "t"},
+    {"tp", "t"}, {"pTbt", "Tt"}, {"xt", "t"}, {"txbpT", "tT"}, {"ot", "t"}, {"bbt", "t"}, {"stb", "t"}, {"o", ""},
 };
 
 enum { MIXES = sizeof(mixes) / sizeof(mixes[0]) };
