@@ -233,7 +233,7 @@ static void judge_open(struct subject *subject, uint32_t flags)
         judge_that(subject, is_unchanged(subject) && subject->fixture->counts[PLOOP_IO_WRITE] == 0);
         judge_that(subject, subject->fixture->counts[PLOOP_IO_TRUNCATE] + subject->fixture->counts[PLOOP_IO_PUNCH] == 0);
     } else {
-        struct oracle_result after;
+        struct oracle_result after = {0};
 
         judge_kept(subject, false, &after);
         must_msg(after.errors == 0, "%s: errors after a clean close", subject->what);
@@ -267,7 +267,7 @@ static void judge_second_repair(const struct subject *subject, uint32_t repair)
 static void judge_repair(struct subject *subject, uint32_t repair)
 {
     struct check_outcome outcome;
-    struct oracle_result after;
+    struct oracle_result after = {0};
 
     run_check(subject->fixture, repair, &outcome);
     if (outcome.err) {

@@ -65,9 +65,10 @@ static void begin(bool extended, bool errors)
 
         extension_begin(&plan, fixture.bytes + start, CLUSTER);
         for (uint64_t i = 0; i < BITMAPS; i++) {
-            uint64_t l1 = i ? (image_data_start(fixture.bytes) + (i + 10) * CLUSTER) / 512 : (fixture.size - CLUSTER) / 512;
+            uint64_t own = i ? image_data_start(fixture.bytes) + (i + 10) * CLUSTER : fixture.size - CLUSTER;
+            uint64_t l1 = i == 1 || i == 2 ? i - 1 : own / 512;
 
-            extension_add_bitmap(&plan, (uint64_t)ENTRIES * 8, 8, 1, i < 3 ? (uint64_t[]){i} : &l1);
+            extension_add_bitmap(&plan, (uint64_t)ENTRIES * 8, 8, 1, &l1);
         }
         extension_end(&plan);
         store_le32(fixture.bytes + 44, CLOSED);
