@@ -156,7 +156,7 @@ static void build_header(const struct image *image, uint8_t *bytes)
 uint8_t *image_build(const struct image *image, struct rng *rng, uint64_t *size)
 {
     uint64_t cluster = (uint64_t)image->cluster_sectors * DISK_SECTOR, start = image->data_off * DISK_SECTOR;
-    uint32_t guests[IMAGE_HOT_MAX], hosts[IMAGE_HOT_MAX + 64];
+    uint32_t guests[IMAGE_HOT_MAX], hosts[IMAGE_HOT_MAX + 64] = {0};
     *size = start + image->host_clusters * cluster + image->tail;
     uint8_t *bytes = sim_alloc(*size + cluster);
     build_header(image, bytes);

@@ -115,7 +115,7 @@ static void found(const struct rig *rig, char letters[16])
     memset(letters, 0, 16);
     ck_assert_int_eq(oracle_open(&oracle, oracle_read_memory, &memory, memory.size, why), ORACLE_OK);
     if (oracle_extension_features(&oracle, spell, letters, why) < 0) {
-        strcpy(letters, "!");
+        memcpy(letters, "!", 2);
     }
     oracle_close(&oracle);
 }
