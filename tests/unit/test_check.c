@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include "image_fixture.h"
+#include "run_tests.h"
 #include "util/bytes.h"
 
 enum { IN_USE = 0x746F6E59, CLOSED = 0x312e3276 };
@@ -369,7 +370,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("check");
     TCase *tests = tcase_create("check");
 
     tcase_add_test(tests, clean);
@@ -387,11 +387,5 @@ int main(void)
     tcase_add_test(tests, a_header_that_cannot_be_trusted_is_one_error);
     tcase_add_test(tests, an_unreadable_page);
     tcase_set_timeout(tests, 250);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("check", tests);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "image_fixture.h"
+#include "run_tests.h"
 #include "util/bytes.h"
 
 static struct fixture fixture;
@@ -181,7 +182,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("create");
     TCase *tests = tcase_create("create");
 
     tcase_add_checked_fixture(tests, setup, teardown);
@@ -191,11 +191,5 @@ int main(void)
     tcase_add_test(tests, options_are_checked);
     tcase_add_test(tests, backend_errors_come_out);
     tcase_set_timeout(tests, 120);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("create", tests);
 }

@@ -7,6 +7,7 @@
 
 #include "image_fixture.h"
 #include "ops/extension_load.h"
+#include "run_tests.h"
 #include "util/bytes.h"
 
 enum { CLOSED = 0x312e3276, IN_USE = 0x746F6E59, CLUSTER = 4096, DISK_SECTORS = 8800, GRANULARITY = 8 };
@@ -396,7 +397,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("extension");
     TCase *tests = tcase_create("extension");
 
     tcase_add_test(tests, none_and_void);
@@ -412,11 +412,5 @@ int main(void)
     tcase_add_test(tests, many_claims_on_one_cluster);
     tcase_add_test(tests, backend_errors_come_out);
     tcase_set_timeout(tests, 60);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("extension", tests);
 }

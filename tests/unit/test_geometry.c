@@ -3,6 +3,7 @@
 #include <check.h>
 
 #include "format/geometry.h"
+#include "run_tests.h"
 
 static const struct geometry v2 = {
     .cluster_size = 1 << 20, .disk_size = (10 << 20) + 512, .data_start = 1 << 20, .entry_unit = 1 << 20, .bat_entries = 2000};
@@ -134,7 +135,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("geometry");
     TCase *tests = tcase_create("geometry");
 
     tcase_add_test(tests, guest_clusters_are_rounded_up_and_bounded);
@@ -145,11 +145,5 @@ int main(void)
     tcase_add_test(tests, the_last_entry_is_always_bad);
     tcase_add_test(tests, pages_cover_all_entries);
     tcase_set_timeout(tests, 60);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("geometry", tests);
 }

@@ -8,6 +8,7 @@
 #include <ploop/image.h>
 
 #include "format/header.h"
+#include "run_tests.h"
 #include "util/bytes.h"
 
 enum { TRACKS = 28, ENTRIES = 32, SECTORS = 36, IN_USE = 44, DATA_OFF = 48, FLAGS = 52, EXT_OFF = 56 };
@@ -291,7 +292,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("header");
     TCase *tests = tcase_create("header");
 
     tcase_add_test(tests, both_versions_are_read);
@@ -305,11 +305,5 @@ int main(void)
     tcase_add_test(tests, what_was_read_is_written_back);
     tcase_add_test(tests, new_images_are_right);
     tcase_add_test(tests, new_images_have_limits);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("header", tests);
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "run_tests.h"
 #include "util/md5.h"
 
 static const struct {
@@ -45,15 +46,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("md5");
     TCase *tests = tcase_create("md5");
 
     tcase_add_loop_test(tests, digest_matches, 0, sizeof(vectors) / sizeof(*vectors));
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("md5", tests);
 }

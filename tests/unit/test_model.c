@@ -370,14 +370,8 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("model");
     TCase *all = tcase_create("model");
     tcase_set_timeout(all, 120);
     tcase_add_loop_test(all, a_disk_is_an_array, 0, CASES);
-    suite_add_tcase(suite, all);
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("model", all);
 }

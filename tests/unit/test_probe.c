@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "image_fixture.h"
+#include "run_tests.h"
 #include "util/bytes.h"
 
 static struct fixture fixture;
@@ -100,7 +101,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("probe");
     TCase *tests = tcase_create("probe");
 
     tcase_add_test(tests, fields);
@@ -108,11 +108,5 @@ int main(void)
     tcase_add_test(tests, headers_that_cannot_be_trusted);
     tcase_add_test(tests, parameters_and_backend_errors);
     tcase_set_timeout(tests, 120);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("probe", tests);
 }

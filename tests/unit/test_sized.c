@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "run_tests.h"
 #include "util/sized.h"
 
 struct small {
@@ -75,16 +76,9 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("sized");
     TCase *tests = tcase_create("sized");
 
     tcase_add_test(tests, taken_in);
     tcase_add_test(tests, given_out);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("sized", tests);
 }
