@@ -128,7 +128,10 @@ struct ploop_check_options {
     uint64_t bat_limit_bytes; /**< memory for the BAT at most; 0 is PLOOP_BAT_LIMIT_DEFAULT */
     /** Optional: a finding, in BAT order; `text` is one line, valid during the call. */
     void (*record)(void *user_data, const struct ploop_check_record *record, const char *text);
-    /** Optional: how far; a value other than 0 ends the check with -ECANCELED. */
+    /**
+     * Optional: how far; a value other than 0 ends the check with -ECANCELED. A repair asks before each cluster that it copies.
+     * Cancelled, it keeps what it has mended so far, durably, and marks nothing that was not marked; run again, it does the rest.
+     */
     int (*progress)(void *user_data, uint64_t done, uint64_t total);
     void *user_data;
     uint64_t reserved[4];
@@ -139,7 +142,7 @@ struct ploop_check_result {
     size_t size;
     uint64_t errors;
     uint64_t leaks;       /**< host clusters */
-    uint64_t repaired;    /**< findings mended; the counts above are from before */
+    uint64_t repaired;    /**< findings mended, once the repair has ended; the counts above are from before */
     uint64_t mapped;      /**< entries that map a cluster rightly */
     uint32_t recoverable; /**< 1: nothing worse than an unclean close and leaks: PLOOP_DEV_RECOVER would open it */
     uint32_t reserved1;

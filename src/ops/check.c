@@ -13,7 +13,8 @@
 #include "ops/repair.h"
 #include "util/sized.h"
 
-enum { TEXT_SIZE = 256, PASSES = 3 };
+/* Over the BAT, as progress counts them: loaded, looked for duplicates, for leaks; repaired: duplicates copied, clusters moved. */
+enum { TEXT_SIZE = 256, PASSES = 3, REPAIR_PASSES = 2 };
 
 /* The repair that mends each kind; 0: none does. */
 static const uint32_t repairs[CHECK_KINDS] = {
@@ -55,7 +56,8 @@ void check_report(struct check *check, uint32_t kind, uint64_t guest_cluster, ui
 
 int check_progress(struct check *check, uint64_t entries_done)
 {
-    uint64_t total = (uint64_t)PASSES * check->image.header.geometry.bat_entries;
+    uint64_t passes = PASSES + (check->options.repair ? REPAIR_PASSES : 0);
+    uint64_t total = passes * check->image.header.geometry.bat_entries;
 
     if (!check->options.progress) {
         return 0;
@@ -230,6 +232,8 @@ static int check_file(struct check *check, ploop_file *file)
     err = find(check);
     if (!err && check->options.repair) {
         err = repair_image(check);
+        check->progress_base = (uint64_t)(PASSES + REPAIR_PASSES) * check->image.header.geometry.bat_entries;
+        err = err ? err : check_progress(check, 0) ? -ECANCELED : 0;
     }
     extension_free(&check->extension);
     bitmap_free(&check->duplicates);

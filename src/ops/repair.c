@@ -11,6 +11,18 @@ bool repair_wants(const struct repair *repair, uint32_t what)
     return repair->check->options.repair & what;
 }
 
+bool repair_goes_on(struct repair *repair, uint32_t entry)
+{
+    repair->cancelled = repair->cancelled || check_progress(repair->check, entry);
+    return !repair->cancelled;
+}
+
+/* With the mark set it is void, and its clusters are anybody's: no header may name it as it was any more. */
+void repair_give_up_extension(struct repair *repair)
+{
+    repair->irrevocable = repair->irrevocable || repair->check->extension.state == EXTENSION_VALID;
+}
+
 static uint64_t bad_entries(const struct check *check)
 {
     return check->counts[PLOOP_CHECK_ENTRY_RANGE] + check->counts[PLOOP_CHECK_ENTRY_GRID] +
@@ -97,13 +109,19 @@ static int prepare(struct repair *repair)
     return plan_extension(repair);
 }
 
-/* The mark, durable, and with it everything that was found: pages that a dead process wrote may be in the page cache only. */
+/*
+ * The mark, durable, and with it everything that was found: what a dead process wrote may be in the page cache only, and of pages that
+ * an earlier SYNC has failed on no other will say so.
+ */
 static int begin(struct repair *repair)
 {
     struct header *header = &repair->image->header;
     uint64_t first_page = geometry_page_bytes(&header->geometry, 0);
     int err = image_read(repair->image, repair->found_page, first_page, 0);
 
+    if (!err) {
+        err = repair_sync(repair);
+    }
     if (err) {
         return err;
     }
@@ -120,12 +138,12 @@ static int begin(struct repair *repair)
     return err ? err : repair_sync(repair);
 }
 
-/* Nothing was published: the image can be as it was found. If that fails too, it is marked, and whole. */
+/* Nothing that counts was changed: the image can be as it was found. If that fails too, it is marked, and whole. */
 static void take_back(struct repair *repair)
 {
     uint64_t first_page = geometry_page_bytes(&repair->image->header.geometry, 0);
 
-    if (!repair->marked || repair->published || repair->sync_failed) {
+    if (!repair->marked || repair->irrevocable || repair->sync_failed) {
         return;
     }
     if (repair->image->file_size != repair->found_size && repair_truncate(repair, repair->found_size)) {
@@ -141,6 +159,7 @@ static int write_extension(struct repair *repair)
     uint64_t size = repair->image->header.geometry.cluster_size;
     int err;
 
+    repair_give_up_extension(repair);
     extension_seal(repair->extension, size);
     err = repair_write(repair, repair->extension, size, repair->extension_offset);
     return err ? err : repair_sync(repair);
@@ -155,7 +174,7 @@ static int finish(struct repair *repair)
     if (err) {
         return err;
     }
-    if (!repair->was_clean && (!repair_wants(repair, PLOOP_REPAIR_UNCLEAN) || leaves_errors(repair))) {
+    if (!repair->was_clean && (!repair_wants(repair, PLOOP_REPAIR_UNCLEAN) || leaves_errors(repair) || repair->cancelled)) {
         return 0;
     }
     if (repair->extension) {
@@ -166,9 +185,7 @@ static int finish(struct repair *repair)
     header->in_use = header->extension_sector ? HEADER_CLOSED_EXT : 0;
     header->flags |= maps_nothing(repair->image) ? HEADER_FLAG_EMPTY : 0u;
     bitmap_set(&repair->dirty, 0);
-    repair->published = true;
-    err = repair_write_pages(repair);
-    return err ? err : repair_sync(repair);
+    return repair_publish(repair);
 }
 
 static void count_mended(struct repair *repair)
@@ -193,8 +210,11 @@ static int carry_out(struct repair *repair)
     if (!err) {
         err = repair_entries(repair);
     }
-    if (!err && repair_wants(repair, PLOOP_REPAIR_LEAKS)) {
+    if (!err && !repair->cancelled && repair_wants(repair, PLOOP_REPAIR_LEAKS)) {
         err = repair_space(repair);
+    }
+    if (!err && repair->cancelled && !repair->irrevocable) {
+        err = -ECANCELED;
     }
     if (!err) {
         err = finish(repair);
@@ -202,6 +222,9 @@ static int carry_out(struct repair *repair)
     if (err) {
         take_back(repair);
         return err;
+    }
+    if (repair->cancelled) {
+        return -ECANCELED;
     }
     count_mended(repair);
     return 0;

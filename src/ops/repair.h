@@ -10,7 +10,8 @@
  *     counts again from repair_finish() on, as `extension` says then.
  *  3. An entry is written only when the cluster it names holds its content durably, below the durable end of the file.
  *  4. A host cluster is overwritten or cut off only when no durable entry names it.
- *  5. The mark is cleared only when everything is durable, and only where it was not set when the image was found or the caller asked
+ *  5. The extension that was found is never counted again once one of its clusters was overwritten or cut off: there is no way back.
+ *  6. The mark is cleared only when everything is durable, and only where it was not set when the image was found or the caller asked
  *     for that and no error is left.
  */
 #ifndef OPS_REPAIR_H
@@ -30,7 +31,8 @@ struct repair {
     bool unusable_extension; /* one that is in error, and no repair of that was asked for */
     bool was_clean;          /* the mark was not set when the image was found */
     bool marked;
-    bool published; /* an entry was changed on the disk: there is no way back */
+    bool irrevocable; /* an entry was changed on the disk, or a cluster of the extension that counted: there is no way back */
+    bool cancelled;   /* the caller wants no more: nothing new is begun, what was begun is brought to its end */
     bool sync_failed;
     uint64_t leaks_mended; /* findings of PLOOP_CHECK_LEAK */
 };
@@ -41,11 +43,18 @@ enum { REPAIR_BUFFER_SIZE = 1048576 };
  * 0, with check->result.repaired counted; -ENOTSUP: the image has a feature that this library does not know and that forbids a
  * repair; -EIO: a part of the BAT could not be read; -ENOSPC, -EFBIG, -ENOMEM, -EROFS or what the backend returns. Where nothing
  * that was asked for needs repair, nothing is written; a header that is right but not as a clean close leaves it is made so with
- * PLOOP_REPAIR_UNCLEAN. After a failure half-way the image is whole, and perhaps marked in use.
+ * PLOOP_REPAIR_UNCLEAN. After a failure half-way the image is whole, and perhaps marked in use. -ECANCELED: by the caller; what was
+ * mended by then stays, and the mark is as it was found.
  */
 int repair_image(struct check *check);
 
 bool repair_wants(const struct repair *repair, uint32_t what);
+
+/* Asked before each cluster that is copied, for that entry. False: cancelled, now or before. */
+bool repair_goes_on(struct repair *repair, uint32_t entry);
+
+/* Called before any cluster that may be the found extension's is changed. */
+void repair_give_up_extension(struct repair *repair);
 
 /* repair_entries.c: bad entries cleared, duplicates given clusters of their own, entries beyond the disk's end cleared. */
 int repair_entries(struct repair *repair);
@@ -57,6 +66,7 @@ int repair_space(struct repair *repair);
 int repair_sync(struct repair *repair);
 void repair_set_entry(struct repair *repair, uint32_t index, uint32_t entry);
 int repair_write_pages(struct repair *repair); /* those that are dirty */
+int repair_publish(struct repair *repair);     /* the same, durably, for entries that changed */
 int repair_write(struct repair *repair, const void *bytes, uint64_t length, uint64_t offset);
 int repair_copy_cluster(struct repair *repair, uint64_t from, uint64_t to);
 int repair_truncate(struct repair *repair, uint64_t file_size);

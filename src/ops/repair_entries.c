@@ -40,21 +40,24 @@ static int make_room(struct repair *repair, uint64_t first, uint64_t count)
     return repair_truncate(repair, geometry->data_start + (first + count) * geometry->cluster_size);
 }
 
-/* In memory each entry names its copy at once; its page stays dirty until that is durable. */
+/* In memory each entry names its copy at once; its page stays dirty until that is durable. Cancelled: room not used is given back. */
 static int copy_duplicates(struct repair *repair, uint64_t count)
 {
     const struct geometry *geometry = &repair->image->header.geometry;
-    uint64_t first = geometry_host_clusters(geometry, repair->image->file_size);
+    uint64_t file_size = repair->image->file_size, first = geometry_host_clusters(geometry, file_size);
     struct host_cluster next = {(uint32_t)first};
     int err = make_room(repair, first, count);
 
     for (uint32_t i = 0; i < geometry->bat_entries && !err; i++) {
-        if (wants_copy(repair, i)) {
+        if (wants_copy(repair, i) && repair_goes_on(repair, i)) {
             err = repair_copy_cluster(repair, geometry_entry_offset(geometry, repair->image->entries[i]),
                                       geometry_host_offset(geometry, next));
             repair_set_entry(repair, i, geometry_entry(geometry, next));
             next.n++;
         }
+    }
+    if (!err && repair->cancelled) {
+        err = repair_truncate(repair, next.n > first ? geometry_host_offset(geometry, next) : file_size);
     }
     return err ? err : repair_sync(repair);
 }
@@ -73,18 +76,6 @@ static bool wants_clearing(const struct repair *repair, uint32_t index)
     return cut && index >= geometry_guest_clusters(&repair->image->header.geometry);
 }
 
-static int publish(struct repair *repair)
-{
-    int err;
-
-    if (bitmap_next_set(&repair->dirty, 0, repair->dirty.bits) == repair->dirty.bits) {
-        return 0;
-    }
-    repair->published = true;
-    err = repair_write_pages(repair);
-    return err ? err : repair_sync(repair);
-}
-
 int repair_entries(struct repair *repair)
 {
     uint64_t copies = repair_wants(repair, PLOOP_REPAIR_ENTRIES) ? count_copies(repair) : 0;
@@ -95,9 +86,9 @@ int repair_entries(struct repair *repair)
             repair_set_entry(repair, i, 0);
         }
     }
-    err = publish(repair);
+    err = repair_publish(repair);
     if (!err && copies) {
         err = copy_duplicates(repair, copies);
     }
-    return err ? err : publish(repair);
+    return err ? err : repair_publish(repair);
 }

@@ -82,6 +82,18 @@ int repair_write_pages(struct repair *repair)
     return 0;
 }
 
+int repair_publish(struct repair *repair)
+{
+    int err;
+
+    if (bitmap_next_set(&repair->dirty, 0, repair->dirty.bits) == repair->dirty.bits) {
+        return 0;
+    }
+    repair->irrevocable = true;
+    err = repair_write_pages(repair);
+    return err ? err : repair_sync(repair);
+}
+
 int repair_copy_cluster(struct repair *repair, uint64_t from, uint64_t to)
 {
     uint64_t size = repair->image->header.geometry.cluster_size;

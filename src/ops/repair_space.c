@@ -102,11 +102,11 @@ static uint64_t take_hole(struct holes *holes)
     return holes->next;
 }
 
-/* The content only: whoever names the cluster is changed later, when the copy is durable. */
-static int copy_into_hole(struct repair *repair, struct holes *holes, uint64_t offset, uint64_t *moved)
+/* The content only: whoever names the cluster is changed later, when the copy is durable. Cancelled, it stays where it is. */
+static int copy_into_hole(struct repair *repair, struct holes *holes, uint32_t entry, uint64_t offset, uint64_t *moved)
 {
     *moved = offset;
-    if (host_at(repair, offset) < holes->used) {
+    if (host_at(repair, offset) < holes->used || !repair_goes_on(repair, entry)) {
         return 0;
     }
     *moved = offset_of(repair, take_hole(holes));
@@ -122,7 +122,7 @@ static int move_one(struct repair *repair, struct holes *holes, uint64_t *offset
         }
         return 0;
     }
-    return copy_into_hole(repair, holes, *offset, offset);
+    return copy_into_hole(repair, holes, repair->image->header.geometry.bat_entries, *offset, offset);
 }
 
 static int find_holes(struct repair *repair, struct holes *holes)
@@ -161,7 +161,7 @@ static int move_guest_clusters(struct repair *repair, struct holes *holes)
         if (image->entries[i]) {
             uint64_t from = geometry_entry_offset(geometry, image->entries[i]), to;
 
-            err = copy_into_hole(repair, holes, from, &to);
+            err = copy_into_hole(repair, holes, i, from, &to);
             if (to != from) {
                 repair_set_entry(repair, i, (uint32_t)(to / geometry->entry_unit));
             }
@@ -180,17 +180,15 @@ static int move_all(struct repair *repair, struct holes *holes)
     if (!err) {
         err = repair_sync(repair);
     }
-    if (!err) {
-        repair->published = true;
-        err = repair_write_pages(repair);
-    }
-    return err ? err : repair_sync(repair);
+    return err ? err : repair_publish(repair);
 }
 
 static int cut(struct repair *repair, uint64_t end)
 {
-    int err = repair_truncate(repair, end);
+    int err;
 
+    repair_give_up_extension(repair);
+    err = repair_truncate(repair, end);
     return err ? err : repair_sync(repair);
 }
 
@@ -205,11 +203,13 @@ static int compact(struct repair *repair)
     }
     end = offset_of(repair, holes.used);
     assert(end <= repair->image->file_size);
+    repair->check->progress_base += repair->image->header.geometry.bat_entries;
     if (bitmap_run(&holes.taken, 0, holes.used) < holes.used) {
+        repair_give_up_extension(repair);
         err = move_all(repair, &holes);
     }
     bitmap_free(&holes.taken);
-    if (!err && end != repair->image->file_size) {
+    if (!err && !repair->cancelled && end != repair->image->file_size) {
         err = cut(repair, end);
     }
     repair->leaks_mended = repair->check->counts[PLOOP_CHECK_LEAK];

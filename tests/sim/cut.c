@@ -84,18 +84,6 @@ static void build(struct cut *cut, const enum fate *fates, struct disk_state *st
     }
 }
 
-static uint64_t hash(const struct disk_state *state)
-{
-    uint64_t sum = state->size;
-    for (uint64_t at = 0; at < state->size; at += 8) {
-        uint64_t word;
-        memcpy(&word, state->bytes + at, 8);
-        sum = (sum ^ word) * 0x9e3779b97f4a7c15;
-        sum ^= sum >> 29;
-    }
-    return sum;
-}
-
 struct seen {
     uint64_t hashes[2 * CUT_SINGLES + CUT_RANDOM + 2];
     unsigned count;
@@ -105,7 +93,7 @@ static void hand_out(struct cut *cut, const enum fate *fates, struct seen *seen,
 {
     struct disk_state state;
     build(cut, fates, &state);
-    uint64_t sum = hash(&state);
+    uint64_t sum = disk_state_hash(&state);
     bool known = false;
     for (unsigned i = 0; i < seen->count; i++)
         known |= seen->hashes[i] == sum;

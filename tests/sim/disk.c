@@ -56,6 +56,18 @@ void disk_state_free(struct disk_state *state)
     memset(state, 0, sizeof(*state));
 }
 
+uint64_t disk_state_hash(const struct disk_state *state)
+{
+    uint64_t sum = state->size;
+    for (uint64_t at = 0; at < state->size; at += 8) {
+        uint64_t word;
+        memcpy(&word, state->bytes + at, 8);
+        sum = (sum ^ word) * 0x9e3779b97f4a7c15;
+        sum ^= sum >> 29;
+    }
+    return sum;
+}
+
 static void apply_sectors(struct disk_state *state, const struct disk_op *op, disk_mask_fn *mask, void *context)
 {
     uint64_t end = op->offset + op->length;

@@ -48,6 +48,7 @@ struct disk {
 void disk_state_init(struct disk_state *state, const uint8_t *bytes, uint64_t size);
 void disk_state_copy(struct disk_state *to, const struct disk_state *from);
 void disk_state_free(struct disk_state *state);
+uint64_t disk_state_hash(const struct disk_state *state);
 
 /* Which sectors of an operation happen; NULL is all. Asked for each sector of a WRITE or PUNCH, 0 the first. */
 typedef bool disk_mask_fn(void *context, uint64_t sector);

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "counters.h"
+#include "repair.h"
 #include "report.h"
 #include "scenarios.h"
 #include "shrink.h"
@@ -26,7 +27,7 @@ enum { JOBS_MAX = 64, STEPS_DEFAULT = 300, CUT_PERMILLE_DEFAULT = 40, EXIT_MISSI
 struct options {
     uint64_t seed, runs, cuts, seconds;
     uint32_t jobs, steps, cut_permille;
-    const char *skip, *scenario;
+    const char *skip, *scenario, *repair;
     bool shrink, exhaustive, coverage;
 };
 
@@ -36,6 +37,7 @@ static const char usage[] =
     "    [--shrink]                                                 make the failing run of that seed shorter\n"
     "    [--scenario NAME|all] [--exhaustive]                       the fixed scenarios, cut after every event; or with the Nth "
     "call failing\n"
+    "    [--repair NAME|all] [--exhaustive]                         the same for repairs of damaged images\n"
     "    [--coverage]                                               fail if something reachable never happened\n"
     "    [-v]                                                       tell every event\n";
 
@@ -144,6 +146,7 @@ static void parse(int argc, char **argv, struct options *options)
         {"skip", required_argument, NULL, 'k'},
         {"scenario", required_argument, NULL, 'o'},
         {"shrink", no_argument, NULL, 'h'},
+        {"repair", required_argument, NULL, 'm'},
         {"exhaustive", no_argument, NULL, 'x'},
         {"coverage", no_argument, NULL, 'g'},
         {"cut-permille", required_argument, NULL, 'p'},
@@ -179,6 +182,9 @@ static void parse(int argc, char **argv, struct options *options)
         case 'o':
             options->scenario = optarg;
             break;
+        case 'm':
+            options->repair = optarg;
+            break;
         case 'h':
             options->shrink = true;
             break;
@@ -208,6 +214,8 @@ int main(int argc, char **argv)
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
     if (options.scenario)
         return scenarios_run(options.scenario, options.exhaustive);
+    if (options.repair)
+        return repairs_run(options.repair, options.exhaustive);
     if (options.shrink || options.skip || (options.runs == 1 && report_verbose))
         return run_one(&options);
     if (!options.runs && !options.cuts && !options.seconds)

@@ -43,6 +43,7 @@ static int submit(void *context, struct ploop_io *io)
     struct memfile *memfile = context;
     int64_t result = 0;
     struct disk_op op = {.seq = memfile->next_seq++, .offset = io->offset, .length = io->length};
+    memfile->changes += io->op != PLOOP_IO_READ;
     switch (io->op) {
     case PLOOP_IO_READ:
     case PLOOP_IO_WRITE:
@@ -70,6 +71,7 @@ static void make_file(struct memfile *memfile)
 {
     struct ploop_io_ops ops = {.size = sizeof(ops), .get_info = get_info, .submit = submit, .wait = wait_for};
     memfile->next_seq = UINT64_MAX / 2;
+    memfile->changes = 0;
     if (ploop_file_create(&ops, memfile, &memfile->file))
         give_up("ploop_file_create failed");
 }

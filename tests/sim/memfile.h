@@ -10,6 +10,7 @@
 struct memfile {
     struct disk_state state;
     uint64_t next_seq;
+    uint64_t changes; /* requests other than reads */
     ploop_file *file;
 };
 

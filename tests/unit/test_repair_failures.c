@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Repairs that do not come to their end: power cuts after every backend operation, and the failure of each.
+ * Repairs that do not come to their end: power cuts after every backend operation, the failure of each, and a caller who wants no more.
  * The simulator has more of the first two (sim --repair); here they meet the memory checkers.
  */
 #include <check.h>
@@ -223,6 +223,102 @@ START_TEST(a_failed_copy_is_taken_back)
 }
 END_TEST
 
+/* ---- a caller who wants no more ---- */
+
+static int stop_after(void *user_data, uint64_t done, uint64_t total)
+{
+    uint64_t *calls = user_data;
+
+    ck_assert_uint_le(done, total);
+    return *calls && --*calls == 0;
+}
+
+/* A repair of all, cancelled at that call of progress; 0: never. */
+static int repair_until(struct fixture *fixture, uint64_t calls, struct ploop_check_result *result)
+{
+    const struct ploop_check_options options = {
+        .size = sizeof(options), .repair = ALL, .progress = stop_after, .user_data = &calls};
+
+    *result = (struct ploop_check_result){.size = sizeof(*result)};
+    return ploop_image_check(fixture->file, &options, result);
+}
+
+/* At each chance: no worse than before, marked only if it was, everything durable, and mended when run again. */
+START_TEST(cancelled)
+{
+    enum scenario scenario = (enum scenario)(_i / 2);
+    int err = -ECANCELED;
+    uint64_t stop;
+
+    for (stop = 1; err; stop++) {
+        struct fixture fixture;
+        struct judgement judgement = {.disks = 0};
+        struct ploop_check_result result;
+
+        repair_make(&fixture, scenario, (uint32_t)_i % 2 + 1);
+        read_content(fixture.bytes, fixture.size, &judgement.before);
+        run_check(&fixture, 0, &judgement.found);
+
+        bool was_marked = load_le32(fixture.bytes + 44) == IN_USE;
+
+        err = repair_until(&fixture, stop, &result);
+        ck_assert(err == 0 || err == -ECANCELED);
+        ck_assert(was_marked || load_le32(fixture.bytes + 44) != IN_USE);
+        ck_assert(fixture.log_size == 0 || fixture.log[fixture.log_size - 1].op == PLOOP_IO_SYNC);
+        judge(&judgement, fixture.bytes, fixture.size, "cancelled");
+        fixture_close(&fixture);
+    }
+    ck_assert_uint_ge(stop, scenario == UNCLEAN ? 5 : 7); /* of the check's own chances there are four */
+}
+END_TEST
+
+/* Chances 1 to 4 are the check's: what follows comes before the first copy. Nothing was done that counts: nothing is left of it. */
+START_TEST(cancelled_before_the_first_copy)
+{
+    struct fixture fixture;
+    struct ploop_check_result result;
+    uint64_t size;
+
+    repair_make(&fixture, DUPLICATES, 2);
+    size = fixture.size;
+
+    uint8_t *found = malloc(size);
+
+    memcpy(found, fixture.bytes, size);
+    ck_assert_int_eq(repair_until(&fixture, 5, &result), -ECANCELED);
+    ck_assert_uint_gt(fixture.log_size, 0);
+    ck_assert_uint_eq(result.repaired, 0);
+    ck_assert_uint_eq(fixture.size, size);
+    ck_assert_mem_eq(fixture.bytes, found, size);
+    free(found);
+    fixture_close(&fixture);
+}
+END_TEST
+
+/* What was mended by then stays, and no room is left behind that was meant for the rest. */
+START_TEST(cancelled_after_one_copy)
+{
+    struct fixture fixture;
+    struct check_outcome before, after;
+    struct ploop_check_result result;
+    uint64_t size;
+
+    repair_make(&fixture, DUPLICATES, 2);
+    run_check(&fixture, 0, &before);
+    size = fixture.size;
+    ck_assert_int_eq(repair_until(&fixture, 6, &result), -ECANCELED);
+    ck_assert_uint_eq(fixture.size, size + CLUSTER);
+    ck_assert_uint_ne(load_le32(fixture.bytes + 44), IN_USE);
+    run_check(&fixture, 0, &after);
+    ck_assert_uint_eq(after.result.errors, before.result.errors - 1);
+    ck_assert_uint_eq(after.result.leaks, before.result.leaks);
+    ck_assert_int_eq(repair_until(&fixture, 0, &result), 0);
+    ck_assert_uint_eq(result.errors, before.result.errors - 1);
+    ck_assert_int_eq(oracle_status(fixture.bytes, fixture.size), 0);
+    fixture_close(&fixture);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("repair_failures");
@@ -230,6 +326,9 @@ int main(void)
     tcase_add_loop_test(tests, power_cuts, 0, 2 * SCENARIOS);
     tcase_add_loop_test(tests, each_request_fails, 0, SCENARIOS);
     tcase_add_test(tests, a_failed_copy_is_taken_back);
+    tcase_add_loop_test(tests, cancelled, 0, 2 * SCENARIOS);
+    tcase_add_test(tests, cancelled_before_the_first_copy);
+    tcase_add_test(tests, cancelled_after_one_copy);
     tcase_set_timeout(tests, 250);
     return run_case("repair_failures", tests);
 }

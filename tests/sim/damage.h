@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Images that need repair: those of image.h with damage of each kind done to them, and what a guest may read of them before, during
+ * and after a repair.
+ *
+ * Content is told by its bytes: each mapped cluster holds its guest's own, each leaked one somebody's old bytes.
+ */
+#ifndef SIM_DAMAGE_H
+#define SIM_DAMAGE_H
+
+#include "../oracle/oracle.h"
+#include "disk.h"
+#include "image.h"
+
+enum {
+    DAMAGE_MARK = 1,         /* not closed cleanly */
+    DAMAGE_MARK_VALUE = 2,   /* in_use holds no known value */
+    DAMAGE_EMPTY_FLAG = 4,   /* Empty, and clusters are mapped */
+    DAMAGE_TAIL = 8,         /* leaks behind the last used cluster, the last one cut short */
+    DAMAGE_HOLES = 16,       /* leaks between used clusters */
+    DAMAGE_DUPLICATES = 32,  /* entries that name another's cluster */
+    DAMAGE_RANGE = 64,       /* entries before the data area, at the end of the file, far past it */
+    DAMAGE_GRID = 128,       /* entries between two clusters; past the end of the file in version 2, which has no such entries */
+    DAMAGE_BEYOND = 256,     /* entries beyond the disk's end */
+    DAMAGE_EXTENSION = 512,  /* none: a good extension, its clusters at the end of the file */
+    DAMAGE_BITMAP = 1024,    /* an extension whose bitmap lies in a guest's cluster */
+    DAMAGE_CHECKSUM = 2048,  /* an extension that cannot be believed */
+    DAMAGE_VOID = 4096,      /* an extension that does not count */
+    DAMAGE_SENSELESS = 8192, /* an extension whose bitmap makes no sense; what else it holds does */
+    DAMAGE_STALE = 16384,    /* with MARK: the map that is found is in the page cache only, after a SYNC of it has failed */
+    DAMAGE_TRANSIT = 32768,  /* none: the extension holds a feature besides that is not known here, and to be kept */
+    DAMAGE_LOW = 65536,      /* none: the extension's own cluster is one of the holes */
+    DAMAGE_ALL = 2 * DAMAGE_LOW - 1
+};
+
+struct damaged {
+    struct image image;
+    uint32_t damage;
+    uint8_t *found; /* the file as it is found */
+    uint64_t size;
+    uint8_t *durable; /* STALE: the BAT area as the disk still has it; else NULL */
+};
+
+/* `image` is chosen, but for what damage adds to it. */
+void damaged_build(struct damaged *damaged, uint32_t damage, struct rng *rng);
+void damaged_free(struct damaged *damaged);
+
+/* Such an image on a disk, and what the dead process left in the cache. */
+void damaged_put_on_disk(const struct damaged *damaged, struct disk *disk);
+
+/* What a guest cluster may show. */
+enum showing { SHOWS_ZEROS, SHOWS_BYTES, SHOWS_BAD, SHOWS_COPY };
+
+struct showing_of {
+    enum showing how;
+    uint8_t *bytes; /* BYTES: its own; COPY: those of the cluster's owner, once the duplicate has a cluster of its own */
+};
+
+/* What a whole image shows, by the oracle, and what a check finds in it. */
+struct showings {
+    uint64_t guests; /* guest clusters of the disk */
+    uint64_t cluster, disk_bytes;
+    struct showing_of *of;
+    uint8_t *bits;          /* of the bitmap, where the extension counts; else NULL */
+    uint64_t errors, leaks; /* the mark not counted */
+    bool marked;            /* in_use is neither 0 nor that of a clean close with an extension */
+};
+
+/* False: no image that can be read; `message` (160 bytes) says why. */
+bool showings_read(struct showings *showings, const struct disk_state *state, char *message);
+void showings_free(struct showings *showings);
+
+/* How many bytes of a guest cluster a guest sees. */
+uint64_t showings_visible(const struct showings *showings, uint64_t guest);
+
+#endif
