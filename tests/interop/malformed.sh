@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: MIT
 #
 # Every malformed image: what checking it, opening it read-only, opening it for writing and repairing it must do, and what they did.
+# The table is left in BUILD_DIRECTORY/malformed.table as well.
 #
 #   malformed.sh BUILD_DIRECTORY
-set -u
+set -uo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d "${TMPDIR:-/tmp}/ploop-malformed.XXXXXX") || exit 1
 trap 'rm -rf "$work"' EXIT
 python3 "$here/../oracle/malformed.py" "$work/cases" || exit 1
-python3 "$here/malformed_cases.py" "$1" "$work/cases"
+python3 "$here/malformed_cases.py" "$1" "$work/cases" | tee "$1/malformed.table"

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Holds the library and ploopctl against the table of malformed images, and prints it: case, expected, actual.
+"""Holds the library and ploopctl against the table of malformed images, and prints it: case, expected = actual.
 
   malformed_cases.py BUILD_DIRECTORY CASES      CASES as malformed.py wrote them
 
-The library is called through its shared object, as a binding would. A column's cell is right where it equals the table's; the
-repair's is right where all judges that can judge the image find it clean afterwards and the guest's data is still there.
-Stacks are not among the cases run: this version opens one delta.
+Columns: opening read-only and for writing, through the shared object as a binding would; `ploopctl check`, and what its --json says;
+and `ploopctl check --repair all` of a copy, with the judges that call it clean afterwards. A cell is right where both sides are equal.
+What the JSON must say of recovery is the oracle's word, and opening with RECOVER must do as it says. Of a stack the top is checked
+and repaired.
 """
 import ctypes
 import errno
@@ -19,11 +20,49 @@ import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "oracle"))
 import ploop_oracle  # noqa: E402
 
-# What this version does not do yet, and refuses: case, column, what it does instead.
-NOT_YET = {}
-
-FILE_READ_ONLY, FILE_READ_WRITE, DEV_READ_ONLY = 1, 2, 1
+FILE_READ_ONLY, FILE_READ_WRITE = 1, 2
+DEV_READ_ONLY, DEV_RECOVER, DEV_RAW_BASE = 1, 2, 16
 LOG = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint32, ctypes.c_uint32, ctypes.c_char_p)
+STATUS = {"0": "clean", "1": "-", "2": "corrupt", "3": "leaks"}
+NOT_ASKED = {
+    "a": "neither: QEMU 7.2 calls a dirty bitmap's clusters leaks and opens no unknown feature; ploop 1.15 knows no extension, and takes "
+         "the closing mark of an image that has one for that of one in use",
+    "b": "not ploop: it knows clusters of powers of two from 32 KiB to 32 MiB only",
+    "c": "not ploop: it wants the data area on a cluster border, in version 1 too",
+    "d": "not ploop: it takes the words behind the last entry for entries",
+}
+
+
+def excluded(case):
+    """Stacks: ploopctl takes no --base yet."""
+    return case.is_stack
+
+
+class Case:
+    """A line of the table, and its files: base first."""
+
+    def __init__(self, folder, line):
+        self.folder = folder
+        self.name, self.read_only, self.read_write, self.check, self.why = line.rstrip("\n").split("\t")
+        names = [self.name + end for end in (".base.raw", ".base.hds", ".top.hds", ".hds")]
+        self.names = [name for name in names if os.path.exists(os.path.join(folder, name))]
+        self.is_stack = len(self.names) > 1
+        self.beyond_repair = self.check == "1" or (self.check == "2" and self.read_only == "reject")
+
+    def copy(self):
+        """Paths of a fresh copy, base first."""
+        work = os.path.join(self.folder, "work")
+        shutil.rmtree(work, ignore_errors=True)
+        os.mkdir(work)
+        return [shutil.copy(os.path.join(self.folder, name), work) for name in self.names]
+
+    def expected_error(self):
+        no_image, unknown = self.check == "1", "may be read, must not be written" in self.why
+        return -errno.EINVAL if no_image else -errno.ENOTSUP if unknown else -errno.EUCLEAN
+
+
+def is_raw(path):
+    return path.endswith(".raw")
 
 
 class DevConfig(ctypes.Structure):
@@ -47,23 +86,26 @@ class Library:
         for name in ("ploop_dev_close", "ploop_file_close"):
             getattr(self.so, name).argtypes = [ctypes.c_void_p]
 
-    def open(self, path, read_only):
-        """(error, log lines, device, file)"""
-        lines, file, dev = [], ctypes.c_void_p(), ctypes.c_void_p()
+    def open(self, paths, flags):
+        """(error, log lines, device, files); base first."""
+        lines, dev, files = [], ctypes.c_void_p(), (ctypes.c_void_p * len(paths))()
         log = LOG(lambda _data, _level, _id, text: lines.append(text.decode()))
-        err = self.so.ploop_file_open_posix(path.encode(), FILE_READ_ONLY if read_only else FILE_READ_WRITE, ctypes.byref(file))
-        if err:
-            sys.exit("%s: ploop_file_open_posix: %s" % (path, os.strerror(-err)))
+        writable = FILE_READ_ONLY if flags & DEV_READ_ONLY else FILE_READ_WRITE
+        for i, path in enumerate(paths):
+            err = self.so.ploop_file_open_posix(path.encode(), writable, ctypes.byref(files, i * ctypes.sizeof(ctypes.c_void_p)))
+            if err:
+                sys.exit("%s: ploop_file_open_posix: %s" % (path, os.strerror(-err)))
         config = DevConfig()
         self.so.ploop_dev_config_init(ctypes.byref(config), ctypes.sizeof(config))
-        config.flags, config.log = DEV_READ_ONLY if read_only else 0, log
-        err = self.so.ploop_dev_open(ctypes.byref(file), 1, ctypes.byref(config), ctypes.byref(dev))
+        config.flags, config.log = flags | (DEV_RAW_BASE if is_raw(paths[0]) else 0), log
+        err = self.so.ploop_dev_open(files, len(paths), ctypes.byref(config), ctypes.byref(dev))
         self.keep = log
-        return err, lines, dev, file
+        return err, lines, dev, files
 
-    def close(self, dev, file):
+    def close(self, dev, files):
         err = self.so.ploop_dev_close(dev) if dev else 0
-        self.so.ploop_file_close(file)
+        for file in files:
+            self.so.ploop_file_close(file)
         return err
 
     def read(self, dev, offset, length):
@@ -72,19 +114,28 @@ class Library:
         return buffer.raw if got == length else got
 
 
-def content(path):
-    """What a guest may see of each cluster: bytes, None for zeros, or -EIO."""
+def read(paths):
+    content = []
+    for path in paths:
+        with open(path, "rb") as file:
+            content.append(file.read())
+    return content
+
+
+def content(paths):
+    """The top, and what a guest may see of each cluster: bytes, None for zeros, or -EIO."""
     try:
-        image = ploop_oracle.Image(path)
+        stack = ploop_oracle.Stack([("raw:" if is_raw(path) else "") + path for path in reversed(paths)])
     except (ploop_oracle.Corrupt, ploop_oracle.NotAnImage):
         return None, []
     clusters = []
-    for index in range(-(-image.disk_sectors // image.cluster_sectors)):
+    for index in range(-(-stack.top.disk_sectors // stack.top.cluster_sectors)):
         try:
-            clusters.append(image.read_cluster(index))
+            found = [data for data in (delta.read_cluster(index) for delta in stack.deltas) if data is not None]
+            clusters.append(found[0] if found else None)
         except ploop_oracle.Corrupt:
             clusters.append(-errno.EIO)
-    return image, clusters
+    return stack.top, clusters
 
 
 def seen_wrong(library, dev, image, clusters):
@@ -97,120 +148,150 @@ def seen_wrong(library, dev, image, clusters):
     return None
 
 
-def read(path):
-    with open(path, "rb") as file:
-        return file.read()
-
-
-def expected_error(check, why):
-    return -errno.EINVAL if check == "1" else -errno.ENOTSUP if "may be read, must not" in why else -errno.EUCLEAN
-
-
-def opened(library, path, read_only, check, why):
-    """What opening does, as the table says it, or what is wrong with it."""
-    before = read(path)
-    image, clusters = content(path)
-    err, lines, dev, file = library.open(path, read_only)
+def opened(library, case, flags):
+    """What opening does, in the table's words, or what is wrong with it."""
+    paths = case.copy()
+    before, (image, clusters) = read(paths), content(paths)
+    err, lines, dev, files = library.open(paths, flags)
     if err:
-        library.close(None, file)
-        if read(path) != before:
+        library.close(None, files)
+        if read(paths) != before:
             return "rejected, and changed"
         if not lines or any("\n" in line for line in lines):
             return "rejected without one clear line: %r" % lines
-        if err != expected_error(check, why):
-            return "rejected with %s" % errno.errorcode[-err]
-        return "reject"
+        return "reject" if err == case.expected_error() else "rejected with %s" % errno.errorcode[-err]
     wrong = seen_wrong(library, dev, image, clusters)
-    err = library.close(dev, file)
+    err = library.close(dev, files)
     if wrong is not None:
         return "guest cluster %d reads wrong" % wrong
     if err:
         return "close: %s" % errno.errorcode[-err]
-    if read_only and read(path) != before:
+    if flags & DEV_READ_ONLY and read(paths) != before:
         return "changed by reading"
     bad = ["eio:%d" % index for index, cluster in enumerate(clusters) if isinstance(cluster, int)]
-    if not read_only and not bad and content(path)[1] != clusters:
+    if not flags & DEV_READ_ONLY and not bad and content(paths)[1] != clusters:
         return "other data after the close"
     return ",".join(bad) or "ok"
 
 
-def checked(ploopctl, path, check):
-    before = read(path)
-    plain = subprocess.run([ploopctl, "check", path], capture_output=True, text=True, timeout=60, check=False)
-    if read(path) != before:
+def run_check(ploopctl, paths, *options):
+    bases = [word for path in paths[:-1] for word in ("--base", path)]
+    return subprocess.run([ploopctl, "check", *options, *bases, paths[-1]], capture_output=True, text=True, timeout=60, check=False)
+
+
+def checked(ploopctl, case):
+    paths = case.copy()
+    before, done = read(paths), run_check(ploopctl, paths)
+    if read(paths) != before:
         return "changed"
-    if plain.returncode == 1:
-        return "1" if plain.stderr.count("\n") == 1 else "1 without one line: %r" % plain.stderr
-    found = json.loads(subprocess.run([ploopctl, "check", "--json", path], capture_output=True, text=True, timeout=60,
-                                      check=False).stdout)
-    if plain.returncode == 2 and not found["errors"] or plain.returncode == 3 and (found["errors"] or not found["leaks"]):
-        return "%d, and the JSON says otherwise" % plain.returncode
-    return str(plain.returncode)
+    if done.stderr.count("\n") != (done.returncode == 1):
+        return "%d, and says %r" % (done.returncode, done.stderr)
+    return str(done.returncode)
+
+
+def expected_word(case):
+    """What the JSON comes down to: the status, and of what is corrupt whether RECOVER would open it."""
+    try:
+        recoverable = ploop_oracle.Image(os.path.join(case.folder, case.names[-1])).writing() != "refuse"
+    except (ploop_oracle.Corrupt, ploop_oracle.NotAnImage):
+        recoverable = False
+    return ("recoverable" if recoverable else "corrupt") if case.check == "2" else STATUS[case.check]
+
+
+def checked_json(library, ploopctl, case):
+    paths = case.copy()
+    before, done = read(paths), run_check(ploopctl, paths, "--json")
+    if read(paths) != before:
+        return "changed"
+    if done.returncode == 1:
+        return "-" if not done.stdout else "fails, and prints %r" % done.stdout
+    found = json.loads(done.stdout)
+    if found["result"] != STATUS[str(done.returncode)] or (found["errors"] > 0) != (done.returncode == 2) or \
+            (done.returncode == 3 and not found["leaks"]):
+        return "exit status %d, result %s, %d errors, %d leaks" % (done.returncode, found["result"], found["errors"], found["leaks"])
+    err, _, dev, files = library.open(paths[-1:], DEV_RECOVER)
+    library.close(dev if not err else None, files)
+    if found["recoverable"] != (not err):
+        return "recoverable: %s, and RECOVER gives %d" % (found["recoverable"], err)
+    return "recoverable" if found["recoverable"] and done.returncode == 2 else found["result"]
+
+
+def not_asked(image):
+    """Which judges do not know this kind of image, as NOT_ASKED has it; "" for none."""
+    if image.ext_off:
+        return "a"
+    size = image.cluster
+    if size & (size - 1) or not 32768 <= size <= 1 << 25:
+        return "b"
+    if image.data_start % size:
+        return "c"
+    image.file.seek(64 + 4 * image.bat_entries)
+    return "d" if any(image.file.read(image.data_start - image.file.tell())) else ""
 
 
 def judges(path, image):
-    """The judges that know this kind of image, with how they are called."""
-    yield [sys.executable, ploop_oracle.__file__, "check", path]
-    if image.ext_off:
-        return                    # QEMU 7.2 calls a bitmap's clusters leaks and opens no unknown feature; OpenVZ's tool knows none
-    yield ["qemu-img", "check", "-q", "-f", "parallels", path]
-    size = image.cluster
-    image.file.seek(64 + 4 * image.bat_entries)
-    # OpenVZ's tool knows clusters of powers of two from 32 KiB to 32 MiB, a data area on a cluster border, and takes the words
-    # behind the last entry for entries
-    if (size & (size - 1) == 0 and 32768 <= size <= 1 << 25 and image.data_start % size == 0
-            and not any(image.file.read(image.data_start - image.file.tell()))):
-        full = path + ".full"
+    """Those that know this kind of image, with how they are called."""
+    without = not_asked(image)
+    yield "oracle", [sys.executable, ploop_oracle.__file__, "check", path]
+    if without != "a":
+        yield "qemu-img", ["qemu-img", "check", "-q", "-f", "parallels", path]
+    if not without:
+        full = path + ".full"       # ploop calls an image sparse if a cluster of it has holes
         subprocess.run(["cp", "--sparse=never", path, full], check=True)
-        yield ["ploop", "check", "-f", "-c", "-r", full]
+        yield "ploop", ["ploop", "check", "-f", "-c", "-r", full]
 
 
-def repaired(ploopctl, path):
-    """After --repair all: "clean", "beyond repair" (and unchanged), or what is wrong."""
-    before, (_, clusters) = read(path), content(path)
-    done = subprocess.run([ploopctl, "check", "--repair", "all", path], capture_output=True, text=True, timeout=60, check=False)
-    if done.returncode:
-        return "beyond repair" if read(path) == before else "not repaired, and changed"
-    again = read(path)
-    image, after = content(path)
+def repaired(ploopctl, case):
+    """After --repair all: "clean" and who says so, "beyond repair" (and unchanged), or what is wrong."""
+    paths = case.copy()
+    top, before, (_, clusters) = paths[-1:], read(paths), content(paths[-1:])
+    if run_check(ploopctl, paths, "--repair", "all").returncode:
+        return "beyond repair" if read(paths) == before else "not repaired, and changed", ""
+    again = read(paths)
+    image, after = content(top)
     environment = dict(os.environ, PADDING="x" * 4096)      # OpenVZ's tool crashes in a small environment
-    for judge in judges(path, image):
+    asked = []
+    for name, judge in judges(top[0], image):
         told = subprocess.run(judge, capture_output=True, text=True, timeout=60, env=environment, check=False)
         if told.returncode:
-            return "%s: %d %s" % (os.path.basename(judge[0]), told.returncode, (told.stdout + told.stderr).strip()[-200:])
+            return "%s: %d %s" % (name, told.returncode, (told.stdout + told.stderr).strip()[-200:]), ""
+        asked.append(name)
     for index, cluster in enumerate(clusters):
         if not isinstance(cluster, int) and after[index] != cluster:
-            return "guest cluster %d changed" % index
-    subprocess.run([ploopctl, "check", "--repair", "all", path], capture_output=True, timeout=60, check=True)
-    return "clean" if read(path) == again else "the second repair changed something"
+            return "guest cluster %d changed" % index, ""
+    if run_check(ploopctl, paths, "--repair", "all").returncode or read(paths) != again:
+        return "the second repair changed something", ""
+    without = not_asked(image)
+    return "clean", ", ".join(asked) + (" (%s)" % without if without else "")
+
+
+def row(library, ploopctl, case):
+    """The cells, and whether all are right."""
+    after, by = repaired(ploopctl, case)
+    pairs = ((case.read_only, opened(library, case, DEV_READ_ONLY)), (case.read_write, opened(library, case, 0)),
+             (case.check, checked(ploopctl, case)), (expected_word(case), checked_json(library, ploopctl, case)),
+             ("beyond repair" if case.beyond_repair else "clean", after))
+    cells = ["%s = %s" % pair if pair[0] == pair[1] else "%s, NOT %s" % pair for pair in pairs]
+    return cells + [by], all(expected == actual for expected, actual in pairs)
 
 
 def main(argv):
     library, ploopctl, folder = Library(argv[1]), find(argv[1], "ploopctl"), argv[2]
-    rows = wrong = 0
-    print("%-24s %-22s %-22s %-10s %s" % ("case", "read-only", "for writing", "check", "after --repair all"))
-    for line in open(os.path.join(folder, "cases.tsv"), encoding="utf-8"):
-        name, read_only, read_write, check, why = line.rstrip("\n").split("\t")
-        path, work = os.path.join(folder, name + ".hds"), os.path.join(folder, "work.hds")
-        if not os.path.exists(path):
-            continue
-        cells, right = [], True
-        beyond = check == "1" or read_only == "reject"
-        for expected, act in ((read_only, lambda: opened(library, work, True, check, why)),
-                              (read_write, lambda: opened(library, work, False, check, why)),
-                              (check, lambda: checked(ploopctl, work, check)),
-                              ("beyond repair" if beyond else "clean", lambda: repaired(ploopctl, work))):
-            shutil.copyfile(path, work)
-            actual = act()
-            not_yet = NOT_YET.get((name, len(cells)))
-            cells.append("%s = %s" % (expected, actual) if actual == expected else "%s, NOT %s" % (expected, actual))
-            right = right and actual == (not_yet or expected)
-            if not_yet:
-                cells[-1] += " (not yet)"
-        rows, wrong = rows + 1, wrong + (not right)
-        print("%-24s %-22s %-22s %-10s %s%s" % (name, *cells, "" if right else "   <-- WRONG"), flush=True)
-    print("%d cases, %d wrong" % (rows, wrong))
-    return 1 if wrong or rows < 72 else 0
+    layout = "%-24s %-20s %-18s %-7s %-27s %-31s %s"
+    with open(os.path.join(folder, "cases.tsv"), encoding="utf-8") as table:
+        cases = [Case(folder, line) for line in table]
+    run = [case for case in cases if not excluded(case)]
+    wrong = 0
+    print("each cell: expected = actual")
+    print(layout % ("case", "read-only", "for writing", "check", "check --json", "after check --repair all", "judged clean by"))
+    for case in run:
+        cells, right = row(library, ploopctl, case)
+        wrong += not right
+        print((layout % (case.name, *cells)).rstrip() + ("" if right else "   <-- WRONG"), flush=True)
+    for letter, why in NOT_ASKED.items():
+        print("(%s) %s" % (letter, why))
+    print("%d cases of %d, %d wrong" % (len(run), len(cases), wrong))
+    return 1 if wrong or len(run) < 72 else 0
 
 
 if __name__ == "__main__":
