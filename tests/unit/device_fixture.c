@@ -115,6 +115,43 @@ void rig_usual(struct rig *rig)
     rig_open(rig);
 }
 
+void rig_with_a_dirty_page(struct rig *rig)
+{
+    rig_usual(rig);
+    ck_assert_int_eq(rig_write(rig, 0, rig->cluster, 0xA0, 0), 0);
+    ck_assert_int_eq(rig_flush(rig), 0);
+    ck_assert_int_eq(rig_write(rig, rig->cluster, rig->cluster, 0xA1, 0), 0);
+    script_forget(&rig->script);
+}
+
+void rig_limit_to(struct rig *rig, uint64_t clusters)
+{
+    rig->script.size_max = rig->data_start + clusters * rig->cluster;
+}
+
+void rig_small(struct rig *rig, uint32_t enospc_policy)
+{
+    rig_create(rig, 2, 1 << 20, 4096, 0);
+    rig->config.enospc_policy = enospc_policy;
+    rig_limit_to(rig, RIG_ROOM);
+}
+
+void rig_full(struct rig *rig, uint32_t enospc_policy)
+{
+    rig_small(rig, enospc_policy);
+    rig_open(rig);
+    for (uint64_t i = 0; i < RIG_ROOM; i++) {
+        ck_assert_int_eq(rig_write(rig, i * rig->cluster, rig->cluster, (uint8_t)(0xA0 + i), 0), 0);
+    }
+    ck_assert_int_eq(rig_flush(rig), 0);
+    script_forget(&rig->script);
+}
+
+uint64_t rig_page_writes(const struct rig *rig)
+{
+    return rig->script.submitted[SCRIPT_META];
+}
+
 void rig_close_dev(struct rig *rig)
 {
     int error = ploop_dev_close(rig->dev);
@@ -133,6 +170,14 @@ void rig_end(struct rig *rig)
     rig_close_dev(rig);
     ck_assert(!rig_file_marked(rig));
     ck_assert_int_eq(oracle_status(rig->script.bytes, rig->script.file_size), 0);
+    rig_free(rig);
+}
+
+void rig_end_with_leaks(struct rig *rig)
+{
+    rig_close_dev(rig);
+    int status = oracle_status(rig->script.bytes, rig->script.file_size);
+    ck_assert(status == 0 || status == 3);
     rig_free(rig);
 }
 

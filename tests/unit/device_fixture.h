@@ -14,7 +14,7 @@
 #define MS UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
 
-enum { RIG_EVENTS = 8, RIG_START_SECONDS = 1000, RIG_LOWERS_MAX = 4 };
+enum { RIG_EVENTS = 8, RIG_START_SECONDS = 1000, RIG_LOWERS_MAX = 4, RIG_ROOM = 8 };
 
 struct hand_clock {
     _Atomic uint64_t now_ns;
@@ -44,15 +44,25 @@ int rig_try_open(struct rig *rig);
 void rig_open(struct rig *rig);
 /* Created and open: version 2, 64 MiB in clusters of 4 KiB, whose BAT has 17 pages. */
 void rig_usual(struct rig *rig);
+/* The same; cluster 0 is mapped, page 0 is dirty. */
+void rig_with_a_dirty_page(struct rig *rig);
+/* Created: a disk of 256 clusters of 4 KiB on a file that has room for RIG_ROOM of them. */
+void rig_small(struct rig *rig, uint32_t enospc_policy);
+/* The same and open, and all of them are in use, by guest clusters 0 ... RIG_ROOM - 1. */
+void rig_full(struct rig *rig, uint32_t enospc_policy);
+void rig_limit_to(struct rig *rig, uint64_t clusters);
 /* The device must close clean. */
 void rig_close_dev(struct rig *rig);
 /* Also aborts a device that is open. */
 void rig_free(struct rig *rig);
 /* rig_close_dev(), the oracle's blessing, rig_free(). */
 void rig_end(struct rig *rig);
+/* The same where free clusters are left in the middle of the file: leaks to a checker, and no errors. */
+void rig_end_with_leaks(struct rig *rig);
 
 void rig_advance(struct rig *rig, uint64_t ns);
 struct ploop_dev_info rig_info(struct rig *rig);
+uint64_t rig_page_writes(const struct rig *rig); /* sent to the backend */
 struct ploop_bat_page_info rig_page(struct rig *rig, uint32_t page);
 /* The entry that the file has, and whether its mark is set. */
 uint32_t rig_file_entry(const struct rig *rig, uint32_t guest_cluster);

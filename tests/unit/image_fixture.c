@@ -301,6 +301,14 @@ static void note_record(void *user_data, const struct ploop_check_record *record
     strncpy(outcome->last_text, text, sizeof(outcome->last_text) - 1);
 }
 
+int stop_after(void *user_data, uint64_t done, uint64_t total)
+{
+    uint64_t *calls = user_data;
+
+    ck_assert_uint_le(done, total);
+    return *calls && --*calls == 0;
+}
+
 void run_check(struct fixture *fixture, uint32_t repair, struct check_outcome *outcome)
 {
     const struct ploop_check_options options = {

@@ -100,6 +100,9 @@ struct check_outcome {
 };
 void run_check(struct fixture *fixture, uint32_t repair, struct check_outcome *outcome);
 
+/* For progress: user_data is a uint64_t, the call that ends the check, 1 the next; 0: none does. */
+int stop_after(void *user_data, uint64_t done, uint64_t total);
+
 /* Under valgrind or a sanitizer: memory is not what it would be, and long loops are too long. */
 bool is_instrumented(void);
 

@@ -267,14 +267,6 @@ END_TEST
 
 /* ---- parameters and errors ---- */
 
-static int stop_after(void *user_data, uint64_t done, uint64_t total)
-{
-    uint64_t *calls = user_data;
-
-    ck_assert_uint_le(done, total);
-    return *calls && --*calls == 0;
-}
-
 START_TEST(progress_can_end_it)
 {
     struct ploop_check_options options = {.size = sizeof(options), .progress = stop_after};

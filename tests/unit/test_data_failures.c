@@ -15,22 +15,12 @@ static uint64_t at(uint64_t cluster)
     return cluster * CLUSTER;
 }
 
-/* Cluster 0 is mapped, page 0 is dirty. */
-static void with_a_dirty_page(struct rig *rig)
-{
-    rig_usual(rig);
-    ck_assert_int_eq(rig_write(rig, at(0), CLUSTER, 0xA0, 0), 0);
-    ck_assert_int_eq(rig_flush(rig), 0);
-    ck_assert_int_eq(rig_write(rig, at(1), CLUSTER, 0xA1, 0), 0);
-    script_forget(&rig->script);
-}
-
 /* ---- data ---- */
 
 START_TEST(a_failed_data_write_fails_its_request_only)
 {
     struct rig rig;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     struct req bad, good;
     rig.script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
     req_write(&bad, &rig, at(10), 3 * CLUSTER, 1, 0);
@@ -57,7 +47,7 @@ START_TEST(a_page_due_before_the_data_does_not_publish_it)
 {
     struct rig rig;
     struct req write, flush;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     rig.script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
     req_write(&write, &rig, at(2), CLUSTER, 2, 0);
     req_flush(&flush, &rig);
@@ -80,7 +70,7 @@ START_TEST(of_writes_that_share_a_new_cluster_one_success_maps_it)
     for (int fails = 0; fails < 4; fails++) {
         struct rig rig;
         struct req first, second;
-        with_a_dirty_page(&rig);
+        rig_with_a_dirty_page(&rig);
         uint64_t mapped = rig_info(&rig).clusters_mapped;
         rig.script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
         req_write(&first, &rig, at(2), 512, 1, 0);
@@ -110,7 +100,7 @@ START_TEST(zeros_count_over_what_a_failed_write_left)
     for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
         struct rig rig;
         struct req failed, good, zeroes;
-        with_a_dirty_page(&rig);
+        rig_with_a_dirty_page(&rig);
         rig.script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
         req_write(&failed, &rig, at(2), 512, 1, 0);
         req_write(&good, &rig, at(2) + 1024, 512, 2, 0);
@@ -134,7 +124,7 @@ START_TEST(a_failed_read_fails)
 {
     struct rig rig;
     struct req read;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     for (uint64_t length = CLUSTER; length <= 2 * CLUSTER; length += CLUSTER) {
         script_fail(&rig.script, PLOOP_IO_READ, 0, 1, -EIO);
         req_read(&read, &rig, at(0), length);
@@ -164,7 +154,7 @@ END_TEST
 START_TEST(a_discard_fails_nobody_when_punching_fails)
 {
     struct rig rig;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     script_fail(&rig.script, PLOOP_IO_PUNCH, 0, UINT64_MAX, -EIO);
     ck_assert_int_eq(rig_discard(&rig, at(0), 2 * CLUSTER), 0);
     ck_assert_int_eq(rig_flush(&rig), 0);
@@ -207,7 +197,7 @@ START_TEST(no_progress_is_an_error)
 {
     struct rig rig;
     struct req read;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     script_fail(&rig.script, PLOOP_IO_READ, 0, 1, 0);
     req_read(&read, &rig, at(0), CLUSTER);
     ck_assert_int_eq(req_wait(&read), -EIO);
@@ -248,7 +238,7 @@ START_TEST(a_backend_without_room_is_asked_again)
 {
     struct rig rig;
     struct req first, second;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     /* Nothing in flight: only a run can try again, and the clock is told so. */
     rig.clock.wake_at_ns = 7;
     rig.script.refuse = 1;
@@ -288,7 +278,7 @@ START_TEST(no_run_is_asked_for_while_a_fast_request_is_in_flight)
 {
     struct rig rig;
     struct req fast[2], refused[2];
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     for (uint64_t result = 0; result < 2; result++) {
         uint64_t wakes = rig.clock.wakes;
         rig.script.hold = SCRIPT_BIT(PLOOP_IO_READ);
@@ -331,7 +321,7 @@ START_TEST(blocking_calls_get_on_without_room)
 {
     struct rig rig;
     char buffer[512];
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     rig.script.refuse = 2;
     ck_assert_int_eq(ploop_dev_pread(rig.dev, buffer, sizeof(buffer), at(0)), 512);
     ck_assert_int_eq(buffer[0], (char)0xA0);

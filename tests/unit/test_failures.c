@@ -15,21 +15,6 @@ static uint64_t at(uint64_t cluster)
     return cluster * CLUSTER;
 }
 
-/* Cluster 0 is mapped, page 0 is dirty. */
-static void with_a_dirty_page(struct rig *rig)
-{
-    rig_usual(rig);
-    ck_assert_int_eq(rig_write(rig, at(0), CLUSTER, 0xA0, 0), 0);
-    ck_assert_int_eq(rig_flush(rig), 0);
-    ck_assert_int_eq(rig_write(rig, at(1), CLUSTER, 0xA1, 0), 0);
-    script_forget(&rig->script);
-}
-
-static uint64_t page_writes(const struct rig *rig)
-{
-    return rig->script.submitted[SCRIPT_META];
-}
-
 static void open_again_with_recover(struct rig *rig)
 {
     script_reopen(&rig->script, 0);
@@ -43,7 +28,7 @@ static void open_again_with_recover(struct rig *rig)
 START_TEST(a_flush_fails_once_and_the_next_tries_again)
 {
     struct rig rig;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     script_fail(&rig.script, SCRIPT_META, 0, 1, -EIO);
     ck_assert_int_eq(rig_flush(&rig), -EIO);
     struct ploop_bat_page_info page = rig_page(&rig, 0);
@@ -59,7 +44,7 @@ START_TEST(a_flush_fails_once_and_the_next_tries_again)
     ck_assert_uint_eq(page.state, 0);
     ck_assert_int_eq(page.error, 0);
     ck_assert_uint_eq(rig_info(&rig).pages_failed, 0);
-    ck_assert_uint_eq(page_writes(&rig), 2);
+    ck_assert_uint_eq(rig_page_writes(&rig), 2);
     rig_end(&rig);
 }
 END_TEST
@@ -68,7 +53,7 @@ START_TEST(everyone_who_depends_on_a_page_fails_once)
 {
     struct rig rig;
     struct req flush[3], fua, bat_write;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     script_fail(&rig.script, SCRIPT_META, 0, 1, -EIO);
     rig.script.hold = SCRIPT_BIT(SCRIPT_META);
     for (int i = 0; i < 2; i++) {
@@ -90,7 +75,7 @@ END_TEST
 START_TEST(preflush_fails_and_its_data_is_not_written)
 {
     struct rig rig;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     script_fail(&rig.script, SCRIPT_META, 0, 1, -EIO);
     ck_assert_int_eq(rig_write(&rig, at(0), 512, 1, PLOOP_PIO_PREFLUSH), -EIO);
     ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_WRITE], 0);
@@ -104,7 +89,7 @@ START_TEST(an_older_image_that_fails_is_tried_once_more)
 {
     struct rig rig;
     struct req flush;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     rig.script.hold = SCRIPT_BIT(SCRIPT_META);
     ck_assert_int_eq(ploop_bat_page_write(rig.dev, 0), 0);
     ck_assert_int_eq(rig_write(&rig, at(2), CLUSTER, 0xA2, 0), 0);
@@ -121,10 +106,10 @@ END_TEST
 START_TEST(a_failed_page_is_tried_again_at_growing_distances)
 {
     struct rig rig;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     script_fail(&rig.script, SCRIPT_META, 0, UINT64_MAX, -EIO);
     rig_advance(&rig, 10 * SECOND);
-    ck_assert_uint_eq(page_writes(&rig), 1);
+    ck_assert_uint_eq(rig_page_writes(&rig), 1);
     uint64_t distance = 0;
     for (uint64_t tries = 2; tries < 6; tries++) {
         uint64_t next = ploop_dev_next_deadline(rig.dev);
@@ -136,9 +121,9 @@ START_TEST(a_failed_page_is_tried_again_at_growing_distances)
         /* A change does not make it earlier. */
         ck_assert_int_eq(rig_write(&rig, at(0), 512, 1, 0), 0);
         rig_advance(&rig, distance - 1);
-        ck_assert_uint_eq(page_writes(&rig), tries - 1);
+        ck_assert_uint_eq(rig_page_writes(&rig), tries - 1);
         rig_advance(&rig, 1);
-        ck_assert_uint_eq(page_writes(&rig), tries);
+        ck_assert_uint_eq(rig_page_writes(&rig), tries);
     }
     ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_SYNC], 0);
     script_fail(&rig.script, SCRIPT_META, 0, 0, 0);
@@ -152,11 +137,11 @@ END_TEST
 START_TEST(the_embedder_may_ask_for_a_try_at_once)
 {
     struct rig rig;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     script_fail(&rig.script, SCRIPT_META, 0, 1, -EIO);
     ck_assert_int_eq(rig_flush(&rig), -EIO);
     ck_assert_int_eq(ploop_bat_page_write(rig.dev, 0), 0);
-    ck_assert_uint_eq(page_writes(&rig), 2);
+    ck_assert_uint_eq(rig_page_writes(&rig), 2);
     ck_assert_uint_eq(rig_page(&rig, 0).state, PLOOP_BAT_PAGE_UNSYNCED);
     ck_assert_int_eq(rig_page(&rig, 0).error, 0);
     rig_end(&rig);
@@ -203,7 +188,7 @@ END_TEST
 START_TEST(a_close_that_cannot_write_leaves_the_mark)
 {
     struct rig rig;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     script_fail(&rig.script, SCRIPT_META, 0, UINT64_MAX, -EIO);
     rig.log_lines = 0;
     ck_assert_int_eq(ploop_dev_close(rig.dev), -EIO);
@@ -224,7 +209,7 @@ END_TEST
 START_TEST(a_close_whose_flush_failed_leaves_the_mark)
 {
     struct rig rig;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     script_fail(&rig.script, SCRIPT_META, 0, 1, -EIO);
     ck_assert_int_eq(ploop_dev_close(rig.dev), -EIO);
     rig.dev = NULL;
@@ -239,7 +224,7 @@ END_TEST
 START_TEST(a_close_that_cannot_clear_the_mark_says_so)
 {
     struct rig rig;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     ck_assert_int_eq(rig_flush(&rig), 0);
     script_fail(&rig.script, SCRIPT_META, 0, UINT64_MAX, -EROFS);
     ck_assert_int_eq(ploop_dev_close(rig.dev), -EROFS);
@@ -255,7 +240,7 @@ END_TEST
 START_TEST(a_close_tries_a_failed_page_once_more)
 {
     struct rig rig;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     script_fail(&rig.script, SCRIPT_META, 0, 1, -EIO);
     ck_assert_int_eq(rig_flush(&rig), -EIO);
     rig_end(&rig);
@@ -265,7 +250,7 @@ END_TEST
 START_TEST(what_a_failed_page_removed_is_quarantined)
 {
     struct rig rig;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     ck_assert_int_eq(rig_flush(&rig), 0);
     ck_assert_int_eq(rig_discard(&rig, at(0), 2 * CLUSTER), 0);
     ck_assert_uint_eq(rig_info(&rig).clusters_quarantined, 2);
@@ -287,7 +272,7 @@ END_TEST
 START_TEST(a_failed_sync_latches)
 {
     struct rig rig;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     script_fail(&rig.script, PLOOP_IO_SYNC, 0, 1, -EIO);
     ck_assert_int_eq(rig_flush(&rig), -EIO);
     ck_assert_uint_eq(rig_info(&rig).state, PLOOP_STATE_SYNC_FAILED);
@@ -358,11 +343,11 @@ START_TEST(a_barrier_that_fails_keeps_its_page_from_the_disk)
     ck_assert_int_eq(req_end(&flush), -EIO);
     ck_assert_int_eq(req_end(&other), -EIO);
     ck_assert_int_eq(req_end(&fua), -EIO);
-    ck_assert_uint_eq(page_writes(&rig), 0);
+    ck_assert_uint_eq(rig_page_writes(&rig), 0);
     rig_expect(&rig, at(1), CLUSTER, 1);
     ck_assert_int_eq(ploop_dev_close(rig.dev), -EIO);
     rig.dev = NULL;
-    ck_assert_uint_eq(page_writes(&rig), 0);
+    ck_assert_uint_eq(rig_page_writes(&rig), 0);
     rig_free(&rig);
 }
 END_TEST
@@ -370,7 +355,7 @@ END_TEST
 START_TEST(removals_pending_at_a_failed_sync_stay)
 {
     struct rig rig;
-    with_a_dirty_page(&rig);
+    rig_with_a_dirty_page(&rig);
     ck_assert_int_eq(rig_flush(&rig), 0);
     ck_assert_int_eq(rig_discard(&rig, at(0), 2 * CLUSTER), 0);
     script_fail(&rig.script, PLOOP_IO_SYNC, 0, 1, -EIO);

@@ -225,14 +225,6 @@ END_TEST
 
 /* ---- a caller who wants no more ---- */
 
-static int stop_after(void *user_data, uint64_t done, uint64_t total)
-{
-    uint64_t *calls = user_data;
-
-    ck_assert_uint_le(done, total);
-    return *calls && --*calls == 0;
-}
-
 /* A repair of all, cancelled at that call of progress; 0: never. */
 static int repair_until(struct fixture *fixture, uint64_t calls, struct ploop_check_result *result)
 {

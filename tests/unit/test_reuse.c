@@ -9,45 +9,11 @@
 
 #include "image_fixture.h"
 
-enum { CLUSTER = 4096, ROOM = 8 };
+enum { CLUSTER = 4096 };
 
 static uint64_t at(uint64_t cluster)
 {
     return cluster * CLUSTER;
-}
-
-static void limit_to(struct rig *rig, uint64_t clusters)
-{
-    rig->script.size_max = rig->data_start + clusters * CLUSTER;
-}
-
-/* A disk of 256 clusters on a file that has room for ROOM of them. */
-static void small(struct rig *rig, uint32_t policy)
-{
-    rig_create(rig, 2, 1 << 20, CLUSTER, 0);
-    rig->config.enospc_policy = policy;
-    limit_to(rig, ROOM);
-}
-
-/* And all of them are in use, by guest clusters 0 ... ROOM - 1. */
-static void full(struct rig *rig, uint32_t policy)
-{
-    small(rig, policy);
-    rig_open(rig);
-    for (uint64_t i = 0; i < ROOM; i++) {
-        ck_assert_int_eq(rig_write(rig, at(i), CLUSTER, (uint8_t)(0xA0 + i), 0), 0);
-    }
-    ck_assert_int_eq(rig_flush(rig), 0);
-    script_forget(&rig->script);
-}
-
-/* Free clusters in the middle of the file are leaks to a checker, and no errors. */
-static void end(struct rig *rig)
-{
-    rig_close_dev(rig);
-    int status = oracle_status(rig->script.bytes, rig->script.file_size);
-    ck_assert(status == 0 || status == 3);
-    rig_free(rig);
 }
 
 /* ---- reuse ---- */
@@ -66,9 +32,9 @@ static void reuse(struct rig *rig)
     rig_expect(rig, at(101) + 512, CLUSTER - 512, 0);
     ck_assert_int_eq(rig_write(rig, at(102), 512, 2, 0), -ENOSPC);
     ck_assert_int_eq(rig_flush(rig), 0);
-    ck_assert_uint_eq(rig_info(rig).clusters_mapped, ROOM);
-    ck_assert_uint_eq(rig->script.file_size, rig->data_start + ROOM * CLUSTER);
-    for (uint64_t i = 0; i < ROOM; i++) {
+    ck_assert_uint_eq(rig_info(rig).clusters_mapped, RIG_ROOM);
+    ck_assert_uint_eq(rig->script.file_size, rig->data_start + RIG_ROOM * CLUSTER);
+    for (uint64_t i = 0; i < RIG_ROOM; i++) {
         rig_expect(rig, at(i), CLUSTER, i == 2 || i == 3 ? 0 : (uint8_t)(0xA0 + i));
     }
 }
@@ -76,7 +42,7 @@ static void reuse(struct rig *rig)
 START_TEST(pending_clusters_are_reclaimed_before_there_is_no_space)
 {
     struct rig rig;
-    full(&rig, PLOOP_ENOSPC_FAIL);
+    rig_full(&rig, PLOOP_ENOSPC_FAIL);
     reuse(&rig);
     /* The removal, its SYNC, the punch, the new data, in that order. */
     uint32_t removal = script_log_find(&rig.script, SCRIPT_META, 0), sync = script_log_find(&rig.script, PLOOP_IO_SYNC, 0);
@@ -91,10 +57,10 @@ END_TEST
 START_TEST(a_backend_that_cannot_punch_is_written_zeros)
 {
     struct rig rig;
-    small(&rig, PLOOP_ENOSPC_FAIL);
+    rig_small(&rig, PLOOP_ENOSPC_FAIL);
     rig.script.capabilities &= ~(uint32_t)PLOOP_FILE_CAN_PUNCH;
     rig_open(&rig);
-    for (uint64_t i = 0; i < ROOM; i++) {
+    for (uint64_t i = 0; i < RIG_ROOM; i++) {
         ck_assert_int_eq(rig_write(&rig, at(i), CLUSTER, (uint8_t)(0xA0 + i), 0), 0);
     }
     ck_assert_int_eq(rig_flush(&rig), 0);
@@ -107,7 +73,7 @@ END_TEST
 START_TEST(a_backend_that_refuses_to_punch_is_written_zeros)
 {
     struct rig rig;
-    full(&rig, PLOOP_ENOSPC_FAIL);
+    rig_full(&rig, PLOOP_ENOSPC_FAIL);
     script_fail(&rig.script, PLOOP_IO_PUNCH, 0, UINT64_MAX, -ENOTSUP);
     reuse(&rig);
     ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_PUNCH], 1);
@@ -120,7 +86,7 @@ START_TEST(nothing_is_reused_before_its_removal_is_durable)
 {
     struct rig rig;
     struct req write;
-    full(&rig, PLOOP_ENOSPC_FAIL);
+    rig_full(&rig, PLOOP_ENOSPC_FAIL);
     ck_assert_int_eq(rig_discard(&rig, at(2), CLUSTER), 0);
     rig.script.hold = SCRIPT_ALL & ~SCRIPT_BIT(PLOOP_IO_TRUNCATE);
     req_write(&write, &rig, at(100), CLUSTER, 1, 0);
@@ -150,7 +116,7 @@ START_TEST(each_lack_of_space_has_its_own_reclaim)
 {
     struct rig rig;
     struct req fua, first, second;
-    full(&rig, PLOOP_ENOSPC_FAIL);
+    rig_full(&rig, PLOOP_ENOSPC_FAIL);
     ck_assert_int_eq(rig_discard(&rig, at(0), CLUSTER), 0);
     ck_assert_int_eq(ploop_bat_page_write(rig.dev, 0), 0);
     rig.script.hold = SCRIPT_BIT(PLOOP_IO_SYNC);
@@ -167,7 +133,7 @@ START_TEST(each_lack_of_space_has_its_own_reclaim)
     ck_assert_int_eq(req_wait(&second), 0);
     rig_expect(&rig, at(100), CLUSTER, 1);
     rig_expect(&rig, at(101), CLUSTER, 2);
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
@@ -202,7 +168,7 @@ START_TEST(an_older_image_frees_nothing)
     ck_assert_uint_ne(rig_file_entry(&rig, 3), 0);
     ck_assert_int_eq(rig_flush(&rig), 0);
     expect_pending(&rig, 0);
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
@@ -223,15 +189,15 @@ START_TEST(an_older_sync_frees_nothing)
     ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_PUNCH], 0);
     ck_assert_int_eq(rig_write(&rig, at(5500), 512, 1, PLOOP_PIO_FUA), 0);
     expect_pending(&rig, 0);
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
 START_TEST(a_discarded_cluster_gets_a_new_place)
 {
     struct rig rig;
-    full(&rig, PLOOP_ENOSPC_FAIL);
-    limit_to(&rig, 1000);
+    rig_full(&rig, PLOOP_ENOSPC_FAIL);
+    rig_limit_to(&rig, 1000);
     uint64_t old = rig_file_offset(&rig, 2);
     ck_assert_int_eq(rig_discard(&rig, at(2), CLUSTER), 0);
     ck_assert_int_eq(rig_write(&rig, at(2), 512, 1, 0), 0);
@@ -244,14 +210,14 @@ START_TEST(a_discarded_cluster_gets_a_new_place)
     ck_assert_int_eq(rig_flush(&rig), 0);
     ck_assert_uint_eq(rig_file_offset(&rig, 2), extent.host_offset);
     rig_expect(&rig, at(2) + 512, CLUSTER - 512, 0);
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
 START_TEST(what_is_free_is_punched_after_a_flush)
 {
     struct rig rig;
-    full(&rig, PLOOP_ENOSPC_FAIL);
+    rig_full(&rig, PLOOP_ENOSPC_FAIL);
     uint64_t old = rig_file_offset(&rig, 2);
     ck_assert_int_eq(rig_discard(&rig, at(2), CLUSTER), 0);
     ck_assert_int_eq(rig_flush(&rig), 0);
@@ -262,8 +228,8 @@ START_TEST(what_is_free_is_punched_after_a_flush)
     ck_assert_uint_eq(info.clusters_free, 1);
     ck_assert_uint_eq(info.clusters_quarantined, 0);
     ck_assert_uint_eq(info.punches, 1);
-    ck_assert_uint_eq(info.clusters_mapped, ROOM - 1);
-    end(&rig);
+    ck_assert_uint_eq(info.clusters_mapped, RIG_ROOM - 1);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
@@ -290,35 +256,35 @@ START_TEST(a_discard_takes_whole_clusters_only)
     ck_assert_uint_eq(rig_info(&rig).clusters_mapped, 9);
     ck_assert_int_eq(rig_discard(&rig, 0, 10 * CLUSTER + 1024), 0);
     ck_assert_uint_eq(rig_info(&rig).clusters_mapped, 0);
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
 START_TEST(zeros_give_back_whole_clusters)
 {
     struct rig rig;
-    full(&rig, PLOOP_ENOSPC_FAIL);
+    rig_full(&rig, PLOOP_ENOSPC_FAIL);
     ck_assert_int_eq(rig_zeroes(&rig, at(1) + 512, 3 * CLUSTER, 0), 0);
     rig_expect(&rig, at(1), 512, 0xA1);
     rig_expect(&rig, at(1) + 512, 3 * CLUSTER, 0);
     rig_expect(&rig, at(4) + 512, CLUSTER - 512, 0xA4);
-    ck_assert_uint_eq(rig_info(&rig).clusters_mapped, ROOM - 2);
+    ck_assert_uint_eq(rig_info(&rig).clusters_mapped, RIG_ROOM - 2);
     ck_assert_int_eq(rig_zeroes(&rig, at(5), 2 * CLUSTER, PLOOP_PIO_NO_UNMAP), 0);
     rig_expect(&rig, at(5), 2 * CLUSTER, 0);
     rig_expect(&rig, at(7), CLUSTER, 0xA7);
-    ck_assert_uint_eq(rig_info(&rig).clusters_mapped, ROOM - 2);
+    ck_assert_uint_eq(rig_info(&rig).clusters_mapped, RIG_ROOM - 2);
     /* What is unmapped stays so, and needs no space. */
     ck_assert_int_eq(rig_zeroes(&rig, at(100), 3 * CLUSTER + 512, PLOOP_PIO_NO_UNMAP), 0);
     ck_assert_int_eq(rig_zeroes(&rig, at(110) + 512, 1024, 0), 0);
-    ck_assert_uint_eq(rig_info(&rig).clusters_mapped, ROOM - 2);
-    end(&rig);
+    ck_assert_uint_eq(rig_info(&rig).clusters_mapped, RIG_ROOM - 2);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
 START_TEST(fast_zeros_are_fast_or_refused)
 {
     struct rig rig;
-    full(&rig, PLOOP_ENOSPC_FAIL);
+    rig_full(&rig, PLOOP_ENOSPC_FAIL);
     ck_assert_int_eq(rig_zeroes(&rig, at(1), CLUSTER, PLOOP_PIO_FAST_ONLY), 0);
     ck_assert_int_eq(rig_zeroes(&rig, at(2), 512, PLOOP_PIO_FAST_ONLY), 0);
     ck_assert_int_eq(rig_zeroes(&rig, at(100), 512, PLOOP_PIO_FAST_ONLY), 0);
@@ -329,7 +295,7 @@ START_TEST(fast_zeros_are_fast_or_refused)
     rig_expect(&rig, at(4), CLUSTER, 0xA4);
     ck_assert_int_eq(rig_zeroes(&rig, at(4), 512, 0), 0);
     rig_expect(&rig, at(4), 512, 0);
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
@@ -338,7 +304,7 @@ START_TEST(discards_of_one_cluster_in_one_batch)
     struct rig rig;
     struct req req[4];
     ploop_pio *pios[4];
-    full(&rig, PLOOP_ENOSPC_FAIL);
+    rig_full(&rig, PLOOP_ENOSPC_FAIL);
     for (int i = 0; i < 4; i++) {
         /* Requests that have ended, to be prepared and submitted again. */
         req_read(&req[i], &rig, at(200), 512);
@@ -352,7 +318,7 @@ START_TEST(discards_of_one_cluster_in_one_batch)
         ck_assert_int_eq(req_wait(&req[i]), 0);
     }
     rig_expect(&rig, at(2), CLUSTER, 0);
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
@@ -381,7 +347,7 @@ START_TEST(large_discards)
         ck_assert_int_eq(rig_write(&rig, 10 * SECTOR, 5 * SECTOR, 1, 0), 0);
         rig_expect(&rig, 10 * SECTOR, 5 * SECTOR, 1);
         rig_expect(&rig, 15 * SECTOR, 5 * SECTOR, 0);
-        end(&rig);
+        rig_end_with_leaks(&rig);
     }
 }
 END_TEST
@@ -390,8 +356,8 @@ START_TEST(a_discard_waits_for_writes_in_flight)
 {
     struct rig rig;
     struct req write, discard, read, after;
-    full(&rig, PLOOP_ENOSPC_FAIL);
-    limit_to(&rig, 1000);
+    rig_full(&rig, PLOOP_ENOSPC_FAIL);
+    rig_limit_to(&rig, 1000);
     for (uint64_t cluster = 2; cluster < 100; cluster += 90) {
         rig.script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
         req_write(&write, &rig, at(cluster), CLUSTER, 1, 0);
@@ -411,7 +377,7 @@ START_TEST(a_discard_waits_for_writes_in_flight)
         rig_expect(&rig, at(cluster), 512, 2);
         rig_expect(&rig, at(cluster) + 512, CLUSTER - 512, 0);
     }
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
@@ -432,7 +398,7 @@ START_TEST(a_partial_tail_is_not_taken_for_zeros)
     for (uint64_t i = 0; i < 50; i++) {
         rig_expect(&rig, at(100 + i) + 512, CLUSTER - 512, 0);
     }
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 

@@ -9,45 +9,11 @@
 
 #include "image_fixture.h"
 
-enum { CLUSTER = 4096, ROOM = 8 };
+enum { CLUSTER = 4096 };
 
 static uint64_t at(uint64_t cluster)
 {
     return cluster * CLUSTER;
-}
-
-static void limit_to(struct rig *rig, uint64_t clusters)
-{
-    rig->script.size_max = rig->data_start + clusters * CLUSTER;
-}
-
-/* A disk of 256 clusters on a file that has room for ROOM of them. */
-static void small(struct rig *rig, uint32_t policy)
-{
-    rig_create(rig, 2, 1 << 20, CLUSTER, 0);
-    rig->config.enospc_policy = policy;
-    limit_to(rig, ROOM);
-}
-
-/* And all of them are in use, by guest clusters 0 ... ROOM - 1. */
-static void full(struct rig *rig, uint32_t policy)
-{
-    small(rig, policy);
-    rig_open(rig);
-    for (uint64_t i = 0; i < ROOM; i++) {
-        ck_assert_int_eq(rig_write(rig, at(i), CLUSTER, (uint8_t)(0xA0 + i), 0), 0);
-    }
-    ck_assert_int_eq(rig_flush(rig), 0);
-    script_forget(&rig->script);
-}
-
-/* Free clusters in the middle of the file are leaks to a checker, and no errors. */
-static void end(struct rig *rig)
-{
-    rig_close_dev(rig);
-    int status = oracle_status(rig->script.bytes, rig->script.file_size);
-    ck_assert(status == 0 || status == 3);
-    rig_free(rig);
 }
 
 static uint64_t parked(struct rig *rig)
@@ -60,7 +26,7 @@ static uint64_t parked(struct rig *rig)
 START_TEST(a_write_without_space_fails)
 {
     struct rig rig;
-    full(&rig, PLOOP_ENOSPC_FAIL);
+    rig_full(&rig, PLOOP_ENOSPC_FAIL);
     ck_assert_int_eq(rig_write(&rig, at(100), CLUSTER, 1, 0), -ENOSPC);
     ck_assert_int_eq(rig_write(&rig, at(100), CLUSTER, 1, PLOOP_PIO_FUA), -ENOSPC);
     rig_expect(&rig, at(100), CLUSTER, 0);
@@ -68,12 +34,12 @@ START_TEST(a_write_without_space_fails)
     rig_expect(&rig, at(3), CLUSTER, 3);
     ck_assert_int_eq(rig_flush(&rig), 0);
     ck_assert_uint_eq(rig.events[PLOOP_EVENT_PARKED], 0);
-    limit_to(&rig, ROOM + 1);
+    rig_limit_to(&rig, RIG_ROOM + 1);
     ck_assert_int_eq(rig_write(&rig, at(100), 2 * CLUSTER, 2, 0), -ENOSPC);
-    limit_to(&rig, 1000);
+    rig_limit_to(&rig, 1000);
     ck_assert_int_eq(rig_write(&rig, at(100), 2 * CLUSTER, 2, 0), 0);
     rig_expect(&rig, at(100), 2 * CLUSTER, 2);
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
@@ -98,7 +64,7 @@ START_TEST(a_file_that_cannot_grow_has_what_it_has)
     script_forget(&rig.script);
     ck_assert_int_eq(rig_flush(&rig), 0);
     ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_SYNC, 0), script_log_find(&rig.script, SCRIPT_META, 0));
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
@@ -106,7 +72,7 @@ START_TEST(a_parked_write_waits_for_space)
 {
     struct rig rig;
     struct req first, second;
-    full(&rig, PLOOP_ENOSPC_PARK);
+    rig_full(&rig, PLOOP_ENOSPC_PARK);
     req_write(&first, &rig, at(100), CLUSTER, 1, 0);
     ck_assert_uint_eq(rig.events[PLOOP_EVENT_PARKED], 1);
     ck_assert_uint_eq(rig.event_value[PLOOP_EVENT_PARKED], 1);
@@ -124,11 +90,11 @@ START_TEST(a_parked_write_waits_for_space)
     /* No space yet: parked again. */
     ck_assert_int_eq(ploop_dev_retry_parked(rig.dev), 2);
     ck_assert_uint_eq(parked(&rig), 2);
-    limit_to(&rig, ROOM + 1);
+    rig_limit_to(&rig, RIG_ROOM + 1);
     ck_assert_int_eq(ploop_dev_retry_parked(rig.dev), 2);
     ck_assert_uint_eq(req_done(&first) + req_done(&second), 1);
     ck_assert_uint_eq(parked(&rig), 1);
-    limit_to(&rig, 1000);
+    rig_limit_to(&rig, 1000);
     ck_assert_int_eq(ploop_dev_retry_parked(rig.dev), 1);
     ck_assert_int_eq(req_end(&first), 0);
     ck_assert_int_eq(req_end(&second), 0);
@@ -137,7 +103,7 @@ START_TEST(a_parked_write_waits_for_space)
     ck_assert_int_eq(ploop_dev_retry_parked(rig.dev), 0);
     rig_expect(&rig, at(100), CLUSTER, 1);
     rig_expect(&rig, at(101), CLUSTER, 2);
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
@@ -145,20 +111,20 @@ START_TEST(the_clock_tries_parked_writes_again)
 {
     struct rig rig;
     struct req write;
-    full(&rig, PLOOP_ENOSPC_PARK);
+    rig_full(&rig, PLOOP_ENOSPC_PARK);
     req_write(&write, &rig, at(100), CLUSTER, 1, 0);
     uint64_t next = ploop_dev_next_deadline(rig.dev);
     ck_assert_uint_gt(next, rig.clock.now_ns);
     ck_assert_uint_lt(next, rig.clock.now_ns + 10 * SECOND);
     ck_assert_uint_eq(rig.clock.wake_at_ns, next);
-    limit_to(&rig, 1000);
+    rig_limit_to(&rig, 1000);
     rig.clock.now_ns = next - 1;
     ploop_dev_run(rig.dev);
     ck_assert(!req_done(&write));
     rig.clock.now_ns = next;
     ck_assert_int_gt(ploop_dev_run(rig.dev), 0);
     ck_assert_int_eq(req_wait(&write), 0);
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
@@ -166,9 +132,9 @@ START_TEST(a_parked_write_fails_in_time)
 {
     struct rig rig;
     struct req write;
-    small(&rig, PLOOP_ENOSPC_PARK);
+    rig_small(&rig, PLOOP_ENOSPC_PARK);
     rig.config.park_timeout_ns = 5 * SECOND;
-    limit_to(&rig, 0);
+    rig_limit_to(&rig, 0);
     rig_open(&rig);
     req_write(&write, &rig, at(100), CLUSTER, 1, 0);
     uint64_t begun = rig.clock.now_ns;
@@ -182,7 +148,7 @@ START_TEST(a_parked_write_fails_in_time)
     ck_assert_uint_ge(rig.clock.now_ns, begun + 5 * SECOND);
     ck_assert_int_eq(req_end(&write), -ENOSPC);
     ck_assert_uint_eq(parked(&rig), 0);
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
@@ -191,19 +157,19 @@ START_TEST(a_parked_write_survives_a_clock_that_goes_back)
 {
     struct rig rig;
     struct req write;
-    full(&rig, PLOOP_ENOSPC_PARK);
+    rig_full(&rig, PLOOP_ENOSPC_PARK);
     ploop_dev_close(rig.dev);
     rig.config.park_timeout_ns = 5 * SECOND;
     rig_open(&rig);
-    limit_to(&rig, ROOM);
+    rig_limit_to(&rig, RIG_ROOM);
     req_write(&write, &rig, at(100), CLUSTER, 1, 0);
     rig.clock.now_ns -= 100 * SECOND;
     ck_assert_int_eq(ploop_dev_retry_parked(rig.dev), 1);
     ck_assert(!req_done(&write));
-    limit_to(&rig, 1000);
+    rig_limit_to(&rig, 1000);
     ck_assert_int_eq(ploop_dev_retry_parked(rig.dev), 1);
     ck_assert_int_eq(req_wait(&write), 0);
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
@@ -211,8 +177,8 @@ START_TEST(a_close_ends_parked_writes)
 {
     struct rig rig;
     struct req write, large;
-    full(&rig, PLOOP_ENOSPC_PARK);
-    limit_to(&rig, ROOM + 1);
+    rig_full(&rig, PLOOP_ENOSPC_PARK);
+    rig_limit_to(&rig, RIG_ROOM + 1);
     req_write(&large, &rig, at(100), 3 * CLUSTER, 1, 0);
     req_write(&write, &rig, at(110), CLUSTER, 1, PLOOP_PIO_FUA);
     ck_assert(!req_done(&large) && !req_done(&write));
@@ -234,7 +200,7 @@ START_TEST(an_abort_ends_parked_writes)
 {
     struct rig rig;
     struct req write;
-    full(&rig, PLOOP_ENOSPC_PARK);
+    rig_full(&rig, PLOOP_ENOSPC_PARK);
     req_write(&write, &rig, at(110), CLUSTER, 1, 0);
     script_forget(&rig.script);
     ploop_dev_abort(rig.dev);
@@ -251,14 +217,14 @@ START_TEST(a_suspend_does_not_wait_for_parked_writes)
 {
     struct rig rig;
     struct req write, large;
-    full(&rig, PLOOP_ENOSPC_PARK);
-    limit_to(&rig, ROOM + 1);
+    rig_full(&rig, PLOOP_ENOSPC_PARK);
+    rig_limit_to(&rig, RIG_ROOM + 1);
     req_write(&large, &rig, at(100), 3 * CLUSTER, 1, 0);
     req_write(&write, &rig, at(110), CLUSTER, 1, 0);
     ck_assert_int_eq(ploop_dev_suspend(rig.dev), 0);
     ck_assert_uint_eq(rig_info(&rig).pages_dirty, 0);
     /* Nothing of them happens while the device is suspended. */
-    limit_to(&rig, 1000);
+    rig_limit_to(&rig, 1000);
     script_forget(&rig.script);
     rig_advance(&rig, 100 * SECOND);
     ploop_dev_retry_parked(rig.dev);
@@ -269,7 +235,7 @@ START_TEST(a_suspend_does_not_wait_for_parked_writes)
     ck_assert_int_eq(req_wait(&large), 0);
     ck_assert_int_eq(req_wait(&write), 0);
     rig_expect(&rig, at(100), 3 * CLUSTER, 1);
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
@@ -278,8 +244,8 @@ static void data_finds_no_space(uint32_t policy, uint64_t cluster, uint32_t flag
 {
     struct rig rig;
     struct req write;
-    full(&rig, policy);
-    limit_to(&rig, 1000);
+    rig_full(&rig, policy);
+    rig_limit_to(&rig, 1000);
     script_fail(&rig.script, PLOOP_IO_WRITE, 0, 1, -ENOSPC);
     req_write(&write, &rig, at(cluster) + 512, 512, 1, flags);
     if (policy == PLOOP_ENOSPC_PARK) {
@@ -290,7 +256,7 @@ static void data_finds_no_space(uint32_t policy, uint64_t cluster, uint32_t flag
     ck_assert_int_eq(req_wait(&write), policy == PLOOP_ENOSPC_FAIL ? -ENOSPC : 0);
     rig_expect(&rig, at(cluster), 512, cluster ? 0 : 0xA0);
     rig_expect(&rig, at(cluster) + 512, 512, policy == PLOOP_ENOSPC_PARK ? 1 : cluster ? 0 : 0xA0);
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 
 START_TEST(data_without_space_follows_the_policy)
@@ -307,7 +273,7 @@ END_TEST
 START_TEST(data_without_space_has_pending_clusters_given_back_first)
 {
     struct rig rig;
-    full(&rig, PLOOP_ENOSPC_FAIL);
+    rig_full(&rig, PLOOP_ENOSPC_FAIL);
     ck_assert_int_eq(rig_discard(&rig, at(6), 2 * CLUSTER), 0);
     ck_assert_uint_eq(rig_info(&rig).clusters_quarantined, 2);
     script_fail(&rig.script, PLOOP_IO_WRITE, 0, 1, -ENOSPC);
@@ -315,20 +281,20 @@ START_TEST(data_without_space_has_pending_clusters_given_back_first)
     ck_assert_uint_eq(rig_info(&rig).clusters_quarantined, 0);
     ck_assert_uint_ge(rig.script.submitted[PLOOP_IO_PUNCH], 1);
     rig_expect(&rig, at(0), CLUSTER, 1);
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 
 START_TEST(a_page_without_space_is_a_failed_page)
 {
     struct rig rig;
-    small(&rig, PLOOP_ENOSPC_PARK);
+    rig_small(&rig, PLOOP_ENOSPC_PARK);
     rig_open(&rig);
     ck_assert_int_eq(rig_write(&rig, at(0), CLUSTER, 1, 0), 0);
     script_fail(&rig.script, SCRIPT_META, 0, 1, -ENOSPC);
     ck_assert_int_eq(rig_flush(&rig), -ENOSPC);
     ck_assert_int_eq(rig_flush(&rig), 0);
-    end(&rig);
+    rig_end_with_leaks(&rig);
 }
 END_TEST
 

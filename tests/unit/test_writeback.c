@@ -22,11 +22,6 @@ static void touch(struct rig *rig, uint64_t page, uint64_t entry)
     ck_assert_int_eq(rig_write(rig, in_page(page, entry), CLUSTER, 1, 0), 0);
 }
 
-static uint64_t page_writes(const struct rig *rig)
-{
-    return rig->script.submitted[SCRIPT_META];
-}
-
 /* Durably extended, everything clean. */
 static void ready_with(struct rig *rig, uint64_t delay_ns, uint64_t max_age_ns)
 {
@@ -61,10 +56,10 @@ START_TEST(a_page_is_written_at_its_deadline)
     ck_assert_uint_eq(rig.clock.wake_at_ns, begun + delay);
     rig.clock.now_ns = begun + delay - 1;
     ck_assert_int_eq(ploop_dev_run(rig.dev), 0);
-    ck_assert_uint_eq(page_writes(&rig), 0);
+    ck_assert_uint_eq(rig_page_writes(&rig), 0);
     rig.clock.now_ns = begun + delay;
     ck_assert_int_eq(ploop_dev_run(rig.dev), 1);
-    ck_assert_uint_eq(page_writes(&rig), 1);
+    ck_assert_uint_eq(rig_page_writes(&rig), 1);
     ck_assert_uint_eq(rig.script.log[script_log_find(&rig.script, SCRIPT_META, 0)].offset, 2 * 4096);
     /* Early writing promises nothing, so it costs no SYNC. */
     ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_SYNC], 0);
@@ -84,9 +79,9 @@ START_TEST(a_change_pushes_the_deadline_back)
     touch(&rig, 2, 6);
     ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), begun + 300 * MS + delay);
     rig_advance(&rig, 300 * MS);
-    ck_assert_uint_eq(page_writes(&rig), 0);
+    ck_assert_uint_eq(rig_page_writes(&rig), 0);
     rig_advance(&rig, 200 * MS);
-    ck_assert_uint_eq(page_writes(&rig), 1);
+    ck_assert_uint_eq(rig_page_writes(&rig), 1);
     struct ploop_dev_info info = rig_info(&rig);
     ck_assert_uint_ge(info.page_redirties, 1);
     rig_end(&rig);
@@ -99,7 +94,7 @@ START_TEST(no_page_is_older_than_the_maximum_age)
     struct rig rig;
     ready(&rig);
     uint64_t begun = rig.clock.now_ns;
-    for (uint64_t i = 0; page_writes(&rig) == 0; i++) {
+    for (uint64_t i = 0; rig_page_writes(&rig) == 0; i++) {
         touch(&rig, 3, i);
         ck_assert_uint_le(rig_page(&rig, 3).deadline_ns, begun + max_age);
         rig_advance(&rig, 100 * MS);
@@ -115,7 +110,7 @@ START_TEST(without_delay_a_page_is_written_at_once)
     struct rig rig;
     ready_with(&rig, 0, 0);
     touch(&rig, 2, 5);
-    ck_assert_uint_eq(page_writes(&rig), 1);
+    ck_assert_uint_eq(rig_page_writes(&rig), 1);
     ck_assert_uint_eq(rig_info(&rig).pages_dirty, 0);
     ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), UINT64_MAX);
     /* And once more for what came while it was on its way. */
@@ -123,11 +118,11 @@ START_TEST(without_delay_a_page_is_written_at_once)
     touch(&rig, 2, 6);
     touch(&rig, 2, 7);
     touch(&rig, 2, 8);
-    ck_assert_uint_eq(page_writes(&rig), 2);
+    ck_assert_uint_eq(rig_page_writes(&rig), 2);
     ck_assert(script_release_kind(&rig.script, SCRIPT_META));
-    ck_assert_uint_eq(page_writes(&rig), 3);
+    ck_assert_uint_eq(rig_page_writes(&rig), 3);
     script_release_all(&rig.script);
-    ck_assert_uint_eq(page_writes(&rig), 3);
+    ck_assert_uint_eq(rig_page_writes(&rig), 3);
     rig_end(&rig);
 }
 END_TEST
@@ -138,9 +133,9 @@ START_TEST(the_longest_delay_never_comes)
     ready_with(&rig, UINT64_MAX, UINT64_MAX);
     touch(&rig, 2, 5);
     rig_advance(&rig, 1000000 * SECOND);
-    ck_assert_uint_eq(page_writes(&rig), 0);
+    ck_assert_uint_eq(rig_page_writes(&rig), 0);
     ck_assert_int_eq(rig_flush(&rig), 0);
-    ck_assert_uint_eq(page_writes(&rig), 1);
+    ck_assert_uint_eq(rig_page_writes(&rig), 1);
     rig_end(&rig);
 }
 END_TEST
@@ -157,15 +152,15 @@ START_TEST(a_new_delay_holds_for_dirty_pages)
     ck_assert_int_eq(ploop_bat_set_delay(rig.dev, 60 * SECOND, 100 * SECOND), 0);
     ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), begun + 60 * SECOND);
     rig_advance(&rig, 10 * SECOND);
-    ck_assert_uint_eq(page_writes(&rig), 0);
+    ck_assert_uint_eq(rig_page_writes(&rig), 0);
     ck_assert_int_eq(ploop_bat_set_delay(rig.dev, SECOND, SECOND), 0);
     /* Not later than the maximum age after the first change, which is past. */
     ck_assert_uint_eq(rig_page(&rig, 2).deadline_ns, begun + SECOND);
     ck_assert_int_eq(ploop_dev_run(rig.dev), 2);
-    ck_assert_uint_eq(page_writes(&rig), 2);
+    ck_assert_uint_eq(rig_page_writes(&rig), 2);
     touch(&rig, 2, 6);
     ck_assert_int_eq(ploop_bat_set_delay(rig.dev, 0, SECOND), 0);
-    ck_assert_uint_eq(page_writes(&rig), 3);
+    ck_assert_uint_eq(rig_page_writes(&rig), 3);
     rig_end(&rig);
 }
 END_TEST
@@ -206,7 +201,7 @@ START_TEST(neighbours_leave_as_one_write)
     ck_assert_int_eq((int)rig_info(&rig).pages_dirty, 5);
     rig.clock.now_ns += delay;
     ck_assert_int_eq(ploop_dev_run(rig.dev), 5);
-    ck_assert_uint_eq(page_writes(&rig), 2);
+    ck_assert_uint_eq(rig_page_writes(&rig), 2);
     struct script_entry first = rig.script.log[script_log_find(&rig.script, SCRIPT_META, 0)];
     ck_assert_uint_eq(first.offset, 3 * 4096);
     ck_assert_uint_eq(first.length, 4 * 4096);
@@ -226,7 +221,7 @@ START_TEST(a_page_not_yet_due_is_not_written_with_its_neighbours)
     rig_advance(&rig, 100 * MS);
     touch(&rig, 4, 5);
     rig_advance(&rig, 400 * MS);
-    ck_assert_uint_eq(page_writes(&rig), 1);
+    ck_assert_uint_eq(rig_page_writes(&rig), 1);
     ck_assert_uint_eq(rig_page(&rig, 4).state, PLOOP_BAT_PAGE_DIRTY);
     rig_end(&rig);
 }
@@ -264,7 +259,7 @@ START_TEST(a_page_changed_on_its_way_is_written_again)
     ck_assert_uint_eq(rig_file_entry(&rig, 2 * ENTRIES - 16 + 6), 0);
     rig_advance(&rig, delay);
     ck_assert_uint_ne(rig_file_entry(&rig, 2 * ENTRIES - 16 + 6), 0);
-    ck_assert_uint_eq(page_writes(&rig), 2);
+    ck_assert_uint_eq(rig_page_writes(&rig), 2);
     rig_end(&rig);
 }
 END_TEST
@@ -279,9 +274,9 @@ START_TEST(a_page_due_on_its_way_waits_for_the_older_image)
     rig_advance(&rig, delay);
     touch(&rig, 2, 6);
     rig_advance(&rig, delay);
-    ck_assert_uint_eq(page_writes(&rig), 1);
+    ck_assert_uint_eq(rig_page_writes(&rig), 1);
     ck_assert(script_release_kind(&rig.script, SCRIPT_META));
-    ck_assert_uint_eq(page_writes(&rig), 2);
+    ck_assert_uint_eq(rig_page_writes(&rig), 2);
     script_release_all(&rig.script);
     ck_assert_uint_ne(rig_file_entry(&rig, 2 * ENTRIES - 16 + 6), 0);
     rig_end(&rig);
@@ -296,20 +291,20 @@ START_TEST(high_priority_is_now)
     touch(&rig, 7, 5);
     rig.script.hold = SCRIPT_BIT(SCRIPT_META);
     ck_assert_int_eq(ploop_bat_page_write(rig.dev, 2), 0);
-    ck_assert_uint_eq(page_writes(&rig), 1);
+    ck_assert_uint_eq(rig_page_writes(&rig), 1);
     ck_assert_uint_eq(rig_page(&rig, 2).state, PLOOP_BAT_PAGE_WRITEBACK);
     touch(&rig, 2, 6);
     ck_assert_int_eq(ploop_bat_page_write(rig.dev, 2), 0);
     ck_assert_uint_eq(rig_page(&rig, 2).state, PLOOP_BAT_PAGE_WRITEBACK | PLOOP_BAT_PAGE_DIRTY | PLOOP_BAT_PAGE_HIGH_PRIORITY);
-    ck_assert_uint_eq(page_writes(&rig), 1);
+    ck_assert_uint_eq(rig_page_writes(&rig), 1);
     script_release_all(&rig.script);
-    ck_assert_uint_eq(page_writes(&rig), 2);
+    ck_assert_uint_eq(rig_page_writes(&rig), 2);
     ck_assert_uint_eq(rig_page(&rig, 2).state, PLOOP_BAT_PAGE_UNSYNCED);
     ck_assert_uint_eq(rig_page(&rig, 7).state, PLOOP_BAT_PAGE_DIRTY);
     /* Of a clean page it asks nothing. */
     ck_assert_int_eq(ploop_bat_page_write(rig.dev, 2), 0);
     ck_assert_int_eq(ploop_bat_page_write(rig.dev, 11), 0);
-    ck_assert_uint_eq(page_writes(&rig), 2);
+    ck_assert_uint_eq(rig_page_writes(&rig), 2);
     ck_assert_int_eq(ploop_bat_page_write(rig.dev, ploop_bat_page_count(rig.dev)), -EINVAL);
     rig_end(&rig);
 }
@@ -329,11 +324,11 @@ START_TEST(more_pages_than_images)
     script_forget(&rig.script);
     rig.script.hold = SCRIPT_BIT(SCRIPT_META);
     rig_advance(&rig, 10 * SECOND);
-    ck_assert_uint_lt(page_writes(&rig), 30);
+    ck_assert_uint_lt(rig_page_writes(&rig), 30);
     rig.script.hold = SCRIPT_BIT(SCRIPT_META);
     while (script_release_kind(&rig.script, SCRIPT_META)) {
     }
-    ck_assert_uint_eq(page_writes(&rig), 30);
+    ck_assert_uint_eq(rig_page_writes(&rig), 30);
     ck_assert_uint_eq(rig_info(&rig).pages_dirty, 0);
     rig.script.hold = 0;
     rig_end(&rig);
@@ -352,7 +347,7 @@ START_TEST(bat_write_completes_when_durable)
     touch(&rig, 7, 5);
     rig.script.hold = SCRIPT_BIT(SCRIPT_META) | SCRIPT_BIT(PLOOP_IO_SYNC);
     req_bat_write(&req, &rig, 1, 4);
-    ck_assert_uint_eq(page_writes(&rig), 1); /* neighbours */
+    ck_assert_uint_eq(rig_page_writes(&rig), 1); /* neighbours */
     ck_assert(script_release_kind(&rig.script, SCRIPT_META));
     ck_assert(!req_done(&req));
     ck_assert(script_release_kind(&rig.script, PLOOP_IO_SYNC));
@@ -383,7 +378,7 @@ START_TEST(bat_write_of_an_unsynced_page_is_a_sync)
     req_bat_write(&req, &rig, 2, 1);
     ck_assert_int_eq(req_wait(&req), 0);
     ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_SYNC], 1);
-    ck_assert_uint_eq(page_writes(&rig), 1);
+    ck_assert_uint_eq(rig_page_writes(&rig), 1);
     ck_assert_uint_eq(rig_page(&rig, 2).state, 0);
     rig_end(&rig);
 }
@@ -533,7 +528,7 @@ START_TEST(a_change_after_the_clock_went_back_counts_from_then)
     touch(&rig, 2, 6);
     ck_assert_uint_eq(rig_page(&rig, 2).deadline_ns, SECOND + delay);
     rig_advance(&rig, delay);
-    ck_assert_uint_eq(page_writes(&rig), 1);
+    ck_assert_uint_eq(rig_page_writes(&rig), 1);
     rig_end(&rig);
 }
 END_TEST
