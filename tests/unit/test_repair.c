@@ -192,6 +192,38 @@ START_TEST(only_the_bat_changes)
 }
 END_TEST
 
+/* Clusters that take more than one read and write: every part of them arrives, at its place. */
+START_TEST(a_large_cluster_is_copied_whole)
+{
+    static const uint32_t sectors[] = {4095, 8192};
+    struct fixture fixture;
+    uint64_t size = (uint64_t)sectors[_i] * 512;
+
+    fixture_open_image(&fixture, &(struct image_plan){.cluster_sectors = sectors[_i],
+                                                      .entries = 4,
+                                                      .sectors = (uint64_t)4 * sectors[_i],
+                                                      .host_clusters = 3,
+                                                      .map = (uint32_t[]){0, 2, 1, 3, 0, 0}});
+    image_set_entry(fixture.bytes, 2, image_entry(fixture.bytes, 0)); /* and host cluster 0 is a leak, to be filled */
+
+    uint64_t owner = (uint64_t)image_entry(fixture.bytes, 0) * size;
+
+    for (uint64_t at = 0; at < size; at += 4) {
+        store_le32(fixture.bytes + owner + at, (uint32_t)at + 1);
+    }
+    repair_one(&fixture, ALL, 0, 0);
+    for (uint32_t guest = 0; guest < 3; guest += 2) {
+        const uint8_t *copy = fixture.bytes + (uint64_t)image_entry(fixture.bytes, guest) * size;
+
+        for (uint64_t at = 0; at < size; at += 4) {
+            ck_assert_uint_eq(load_le32(copy + at), (uint32_t)at + 1);
+        }
+    }
+    ck_assert_uint_eq(fixture.bytes[(uint64_t)image_entry(fixture.bytes, 1) * size + size - 1], 0xA2);
+    fixture_close(&fixture);
+}
+END_TEST
+
 /* ---- the extension ---- */
 
 static uint64_t bitmap_l1(const uint8_t *image)
@@ -263,6 +295,7 @@ int main(void)
     tcase_add_test(tests, empty_at_last);
     tcase_add_test(tests, a_header_is_tidied);
     tcase_add_test(tests, only_the_bat_changes);
+    tcase_add_loop_test(tests, a_large_cluster_is_copied_whole, 0, 2);
     tcase_add_test(tests, a_bitmap_moves_with_its_extension);
     tcase_add_test(tests, no_bitmap_survives_changed_entries);
     tcase_add_test(tests, a_necessary_feature_forbids_repair);
