@@ -75,7 +75,8 @@ struct ploop_dev_config {
     uint64_t writeback_delay_ns;     /**< from a page's last change to its write; 0: at once */
     uint64_t writeback_max_age_ns;   /**< from a page's first change to its write, at most */
     uint64_t preallocate_bytes;      /**< how far the file is extended ahead of need, at most; 0: the library decides */
-    uint64_t bat_limit_bytes;        /**< memory for the BAT at most: -EFBIG beyond; 1 GiB if 0 */
+    uint64_t bat_limit_bytes;        /**< memory for each image's BAT at most: -EFBIG beyond; 1 GiB if 0. In a stack the map of
+                                        the lower ones takes 5 bytes more for each entry of the top */
     uint64_t park_timeout_ns;        /**< PLOOP_ENOSPC_PARK: requests fail after this long; 0: never */
     const struct ploop_clock *clock; /**< NULL: CLOCK_MONOTONIC, no wake_at */
     /** Optional: a line for the operator. Any thread; must not call the library. */
@@ -103,7 +104,8 @@ void ploop_dev_config_init(struct ploop_dev_config *config, size_t size);
  * Writes go to the last file, the top; the others are only read, with the exception of PLOOP_DEV_RECOVER: each that was not closed
  * cleanly is made clean, for which it must be open for writing, and stays so if a later step fails.
  *
- * @param deltas  base first, up to 255, each once. They stay the caller's; a failed open leaves them as they were.
+ * @param deltas  base first, up to 255, each once, and in no other device: a base that several devices share is opened once for
+ *                each. They stay the caller's; a failed open leaves them as they were.
  * @param count   how many. All images but the top have the top's format version and cluster size and are no larger than the next
  *                one above; a raw base may have any size: it is seen as far as the image above it goes
  * @param config  NULL for the defaults
