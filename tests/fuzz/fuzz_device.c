@@ -10,6 +10,7 @@
  *     extension there is what was to be kept and nothing else.
  *  4. After anything else RECOVER opens it, a check before that finds the mark and leaks and nothing more, and each sector reads as the
  *     last write that a later flush (or its own FUA) made durable, or as one that came after.
+ *  5. As the base of a stack, below a new top that is written, the same holds, and the base is not written, unless it is to be recovered.
  */
 #include <errno.h>
 #include <string.h>
@@ -39,14 +40,22 @@ struct done {
 };
 
 struct run {
-    struct opinion opinion; /* of the image before */
+    struct opinion *opinion; /* of the image before */
     struct sample sample;
-    struct backend backend;
+    struct backend backend; /* of what is written: the image, or the top above it */
+    struct backend base;
+    bool stacked;
     ploop_dev *dev;
     struct done done[REQUESTS_MAX];
     uint32_t count;
+    uint64_t changes;
     uint64_t disk_sectors, cluster_sectors;
 };
+
+static int open_again(struct run *run, uint32_t flags, ploop_dev **dev)
+{
+    return judge_open_stack(run->stacked ? &run->base : NULL, &run->backend, flags, dev);
+}
 
 /* ---- what a sector may hold ---- */
 
@@ -74,8 +83,8 @@ static void guest_sector(const struct run *run, uint64_t sector, uint8_t to[512]
     uint8_t bytes[JUDGE_PART] = {0};
     struct part part = {sector * 512, 512};
 
-    if (oracle_judge_cluster(&run->opinion.oracle, sector / run->cluster_sectors) == ORACLE_MAPPED) {
-        guest_bytes(&run->opinion, &part, bytes);
+    if (oracle_judge_cluster(&run->opinion->oracle, sector / run->cluster_sectors) == ORACLE_MAPPED) {
+        guest_bytes(run->opinion, &part, bytes);
     }
     memcpy(to, bytes, 512);
 }
@@ -133,7 +142,7 @@ static void judge_disk(const struct run *run, ploop_dev *dev, bool durable)
         }
     }
     for (uint32_t i = 0; i < run->sample.count; i++) {
-        struct part part = cluster_part(&run->opinion, run->sample.clusters[i], i % 2);
+        struct part part = cluster_part(run->opinion, run->sample.clusters[i], i % 2);
 
         judge_range(run, dev, part.offset / 512, part.length / 512, durable);
     }
@@ -216,7 +225,7 @@ static void request(struct run *run, const struct record *record)
     }
     result = carry_out(run, done);
     MUST(result == 0 || result == -ENOSPC || (run->backend.broken && result < 0), "a request of kind %u: %d", done->kind, result);
-    done->certain = result == 0;
+    done->certain = result == 0 && !(run->stacked && done->kind == KIND_DISCARD); /* what the base holds may stay */
     done->durable = result == 0 && done->kind == KIND_WRITE_FUA;
     run->count++;
     if (done->kind == KIND_FLUSH && result == 0) {
@@ -260,7 +269,7 @@ static struct features take_features(struct oracle *oracle, bool transit)
 
 static void judge_features(struct run *run, struct opinion *after, bool transit)
 {
-    struct features old = take_features(&run->opinion.oracle, transit), new = take_features(&after->oracle, false);
+    struct features old = take_features(&run->opinion->oracle, transit), new = take_features(&after->oracle, false);
 
     MUST(old.count < 0 || (new.count == old.count &&new.digest == old.digest), "%d features, %d before", new.count, old.count);
 }
@@ -282,9 +291,12 @@ static void judge_closed(struct run *run)
     mapped = outcome.result.mapped + outcome.kinds[PLOOP_CHECK_ENTRY_BEYOND];
     MUST(!after.has_map || (after.oracle.flags & 1) == (mapped == 0), "the Empty flag is %u, and %llu mapped",
          after.oracle.flags & 1, (unsigned long long)mapped);
+    if (after.has_map && !run->stacked) {
+        judge_features(run, &after, true);
+    }
     opinion_free(&after);
     run->backend.read_only = true;
-    MUST(judge_open(&run->backend, PLOOP_DEV_READ_ONLY, &dev) == 0, "a clean image does not open");
+    MUST(open_again(run, PLOOP_DEV_READ_ONLY, &dev) == 0, "a clean image does not open");
     judge_disk(run, dev, false);
     MUST(ploop_dev_close(dev) == 0, "close");
     run->backend.read_only = false;
@@ -303,7 +315,7 @@ static void judge_left(struct run *run)
              outcome.result.errors - outcome.kinds[PLOOP_CHECK_EMPTY_FLAG] - outcome.kinds[PLOOP_CHECK_UNCLEAN] <=
                  outcome.kinds[PLOOP_CHECK_EXTENSION],
          "a check after the crash: %d, %llu errors", outcome.error, (unsigned long long)outcome.result.errors);
-    error = judge_open(&run->backend, PLOOP_DEV_RECOVER, &dev);
+    error = open_again(run, PLOOP_DEV_RECOVER, &dev);
     MUST(error == 0, "RECOVER after the crash: %d", error);
     judge_disk(run, dev, true);
     MUST(ploop_dev_close(dev) == 0, "close");
@@ -348,6 +360,7 @@ static void use(struct run *run, const struct input *input)
         error = ploop_dev_close(run->dev);
         MUST(error == 0 || run->backend.broken || run->backend.state.page_count >= SPARSE_PAGES_MAX, "close: %d", error);
     }
+    run->changes = run->backend.changes;
     if (input->options & OPTION_ABORT || error) {
         judge_left(run);
     } else {
@@ -367,8 +380,7 @@ static void begin(struct run *run, const struct input *input)
     run->backend.capabilities |= input->options & OPTION_FUA ? PLOOP_FILE_CAN_FUA : 0u;
     flags |= input->options & OPTION_SLOW ? PLOOP_DEV_NO_FAST_PATH : 0u;
     sparse_copy(&image, &run->backend.state);
-    backend_break(&run->backend, input->break_at & UINT16_MAX, input->break_at, input->options);
-    error = judge_open(&run->backend, flags, &run->dev);
+    error = open_again(run, flags, &run->dev);
     if (!error) {
         use(run, input);
     } else if (run->backend.broken) {
@@ -381,22 +393,55 @@ static void begin(struct run *run, const struct input *input)
     sparse_free(&image);
 }
 
+static void open_files(struct run *run, const struct fuzz_case *fuzz_case)
+{
+    struct sparse top;
+
+    run->stacked = fuzz_case->input.options & OPTION_STACK;
+    if (!run->stacked) {
+        backend_open(&run->backend, &fuzz_case->image);
+        return;
+    }
+    make_top(run->opinion, &top);
+    backend_open(&run->backend, &top);
+    sparse_free(&top);
+    backend_open(&run->base, &fuzz_case->image);
+    run->base.read_only = run->opinion->oracle.in_use != ORACLE_IN_USE || fuzz_case->input.options & OPTION_NO_RECOVER;
+}
+
+/* From opening to opening again; broken off at that change, 0: not. Returns how many changes were made until the device was closed. */
+static uint64_t live(const struct fuzz_case *fuzz_case, struct opinion *opinion, uint64_t break_at)
+{
+    static struct run run;
+
+    run = (struct run){.opinion = opinion, .disk_sectors = opinion->oracle.disk_sectors};
+    run.cluster_sectors = opinion->oracle.cluster_sectors;
+    sample_take(&run.sample, opinion);
+    open_files(&run, fuzz_case);
+    backend_break(&run.backend, break_at, fuzz_case->input.break_at, fuzz_case->input.options);
+    begin(&run, &fuzz_case->input);
+    backend_close(&run.backend);
+    if (run.stacked) {
+        backend_close(&run.base);
+    }
+    return run.changes;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_case *fuzz_case = case_load(data, size);
-    static struct run run;
+    struct opinion opinion;
 
-    run = (struct run){.count = 0};
-    opinion_form(&run.opinion, &fuzz_case->image);
-    if (run.opinion.has_map) {
-        run.disk_sectors = run.opinion.oracle.disk_sectors;
-        run.cluster_sectors = run.opinion.oracle.cluster_sectors;
-        sample_take(&run.sample, &run.opinion);
-        backend_open(&run.backend, &fuzz_case->image);
-        begin(&run, &fuzz_case->input);
-        backend_close(&run.backend);
+    opinion_form(&opinion, &fuzz_case->image);
+    if (opinion.has_map) {
+        bool aborted = fuzz_case->input.options & OPTION_ABORT;
+        uint64_t changes = live(fuzz_case, &opinion, aborted ? UINT64_MAX : 0); /* so that what it does not sync can be lost too */
+
+        if (changes && fuzz_case->input.break_at) {
+            live(fuzz_case, &opinion, 1 + fuzz_case->input.break_at % changes);
+        }
     }
-    opinion_free(&run.opinion);
+    opinion_free(&opinion);
     case_free(fuzz_case);
     return 0;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Fuzz target: open read-only, and read. Nothing is written, whatever is asked; the header is as the oracle sees it; every guest
- * cluster reads as the bytes that the oracle finds, as zeros where it has no entry, and as EIO where its entry is bad.
+ * cluster reads as the bytes that the oracle finds, as zeros where it has no entry, and as EIO where its entry is bad; below a new
+ * top as well.
  */
 #include <errno.h>
 #include <string.h>
@@ -12,7 +13,7 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 const uint8_t mutation_weights[MUTATIONS] = {[MUTATE_HEADER] = 5,    [MUTATE_ENTRIES] = 6, [MUTATE_FILE_SIZE] = 3,
-                                             [MUTATE_EXTENSION] = 1, [MUTATE_OPTIONS] = 1, [MUTATE_BYTES] = 1};
+                                             [MUTATE_EXTENSION] = 1, [MUTATE_OPTIONS] = 2, [MUTATE_BYTES] = 1};
 
 static void judge_probe(struct backend *backend, const struct opinion *opinion)
 {
@@ -101,6 +102,23 @@ static void judge_limits(ploop_dev *dev, uint64_t disk_size)
     ploop_dev_flush(dev);
 }
 
+static void judge_stack(struct backend *base, const struct opinion *opinion, uint32_t flags)
+{
+    struct backend backend;
+    struct sparse top;
+    ploop_dev *dev;
+
+    make_top(opinion, &top);
+    backend_open(&backend, &top);
+    backend.read_only = true;
+    MUST(judge_open_stack(base, &backend, flags, &dev) == 0, "it does not open as a base");
+    judge_limits(dev, opinion->oracle.disk_sectors * 512);
+    judge_clusters(dev, opinion);
+    MUST(ploop_dev_close(dev) == 0, "close");
+    backend_close(&backend);
+    sparse_free(&top);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_case *fuzz_case = case_load(data, size);
@@ -122,6 +140,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             judge_clusters(dev, &opinion);
         }
         MUST(ploop_dev_close(dev) == 0, "close");
+    }
+    if (opinion.has_map && fuzz_case->input.options & OPTION_STACK) {
+        judge_stack(&backend, &opinion, flags);
     }
     opinion_free(&opinion);
     backend_close(&backend);

@@ -34,7 +34,8 @@ enum {
     OPTION_NO_RECOVER = 512, /* open without PLOOP_DEV_RECOVER */
     OPTION_ABORT = 1024,     /* leave the device as a crash would */
     OPTION_SLOW = 2048,      /* PLOOP_DEV_NO_FAST_PATH */
-    OPTIONS = 4095,
+    OPTION_STACK = 4096,     /* as the base of a stack, below a new image */
+    OPTIONS = 8191,
 
     INPUT_SIZE_MAX = 65536,
     INPUT_RECORDS_MAX = 160,

@@ -185,9 +185,10 @@ static void take_log(void *user_data, uint32_t level, uint32_t message_id, const
     MUST(level && message_id && text[0] && !strchr(text, '\n'), "the log: '%s'", text);
 }
 
-int judge_open(struct backend *backend, uint32_t flags, ploop_dev **dev)
+int judge_open_stack(struct backend *base, struct backend *top, uint32_t flags, ploop_dev **dev)
 {
     static const struct ploop_clock clock = {.size = sizeof(clock), .now_ns = now};
+    ploop_file *deltas[] = {base ? base->file : top->file, top->file};
     struct ploop_dev_config config;
 
     ploop_dev_config_init(&config, sizeof(config));
@@ -196,5 +197,22 @@ int judge_open(struct backend *backend, uint32_t flags, ploop_dev **dev)
     config.bat_limit_bytes = JUDGE_BAT_LIMIT;
     config.clock = &clock;
     config.log = take_log;
-    return ploop_dev_open(&backend->file, 1, &config, dev);
+    return ploop_dev_open(deltas, base ? 2 : 1, &config, dev);
+}
+
+int judge_open(struct backend *backend, uint32_t flags, ploop_dev **dev)
+{
+    return judge_open_stack(NULL, backend, flags, dev);
+}
+
+void make_top(const struct opinion *base, struct sparse *top)
+{
+    uint8_t header[64];
+
+    sparse_read(base->oracle.context, header, sizeof(header), 0);
+    memset(header + 44, 0, 4);  /* in_use */
+    memset(header + 52, 0, 12); /* flags, ext_off */
+    header[52] = 1;             /* Empty */
+    sparse_init(top, base->oracle.data_start);
+    MUST(sparse_write(top, header, sizeof(header), 0), "no room");
 }

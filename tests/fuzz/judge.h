@@ -71,8 +71,12 @@ void judge_check(struct backend *backend, uint32_t repair, struct outcome *outco
 /* A check's outcome against the oracle's. */
 void judge_outcome(const struct outcome *outcome, struct opinion *opinion);
 
-/* Opened as the targets do: the clock is theirs. */
+/* Opened as the targets do: the clock is theirs. `base` may be NULL. */
 extern uint64_t judge_now_ns;
 int judge_open(struct backend *backend, uint32_t flags, ploop_dev **dev);
+int judge_open_stack(struct backend *base, struct backend *top, uint32_t flags, ploop_dev **dev);
+
+/* A new top for an image that has a map: the same disk, and nothing of it. */
+void make_top(const struct opinion *base, struct sparse *top);
 
 #endif

@@ -245,7 +245,7 @@ static void mutate_options(struct mutator *mutator)
         input->options ^= (uint32_t)rng_below(&mutator->rng, 4) << OPTION_BREAK_SHIFT;
         break;
     default:
-        input->options ^= (uint32_t)1 << rng_below(&mutator->rng, 12);
+        input->options ^= (uint32_t)1 << rng_below(&mutator->rng, 13);
     }
 }
 

@@ -15,9 +15,10 @@ import random_images  # noqa: E402
 
 BYTES, FILL, REQUEST = range(3)
 SECTOR = 512
-REPAIR_ALL, SEAL, BREAK_MODE = 7, 8, 16
+REPAIR_ALL, SEAL, BREAK_MODE, STACK = 7, 8, 16, 4096
 BYTES_MAX = 4096
 CLUSTER_SECTORS = 16
+UNKNOWN_MAGIC = 0x1122334455667788
 RANDOM_IMAGES = 40
 # kind, sector, sectors: see fuzz_device.c
 REQUESTS = [(0, 0, 3), (0, 15, 2), (5, 0, 0), (1, 18, 1), (2, 0, 16), (4, 32, 32), (0, 40, 8), (6, 30, 32)]
@@ -62,8 +63,21 @@ def shrink_clusters():
     malformed.bitmap.__kwdefaults__["size"] = malformed.ENTRIES * CLUSTER_SECTORS
 
 
+def combined():
+    """What takes long to come by through mutations: clusters of a bitmap behind holes, features to be kept beside others, and so on."""
+    holes = {0: 4, 1: 2, 1015: 3}
+    bitmap = (malformed.BITMAP_MAGIC, 0, malformed.bitmap(l1=(malformed.EXT_AT + CLUSTER_SECTORS,)))
+    transit, plain = (UNKNOWN_MAGIC, 2, b"abcd"), (UNKNOWN_MAGIC, 0, b"plain")
+    cluster = bytes([0x55]) * (CLUSTER_SECTORS * SECTOR)
+    yield "bitmap_cluster", malformed.with_ext(malformed.extension([bitmap]), mapped=holes) + cluster
+    yield "bitmap_cluster_transit", malformed.with_ext(malformed.extension([transit, bitmap, plain]), mapped=holes) + cluster
+    yield "ext_mixed", malformed.with_ext(malformed.extension([plain, transit, transit]))
+    yield "duplicates", malformed.image(mapped={0: 1, 1: 1, 2: 3, 3: 3, 1015: 4, 1016: 4})
+
+
 def images():
     shrink_clusters()
+    yield from combined()
     for name, data, *_ in malformed.cases():
         if isinstance(data, bytes):
             yield name, data
@@ -80,7 +94,7 @@ def main(argv):
     for number, (name, image) in enumerate(images()):
         sealed = name.startswith(("bitmap_", "ext_")) and name not in ("ext_checksum", "ext_past_eof", "ext_overflow")
         with open(os.path.join(argv[1], name), "wb") as out:
-            options = REPAIR_ALL | (SEAL if sealed else 0) | number % 4 * BREAK_MODE
+            options = REPAIR_ALL | (SEAL if sealed else 0) | number % 4 * BREAK_MODE | (STACK if number % 7 == 6 else 0)
             out.write(encode(image, options, number // 4 % 3 * (number * 0x10003 + 5)))
     return 0
 
