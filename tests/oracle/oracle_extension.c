@@ -232,6 +232,17 @@ int oracle_extension_features(struct oracle *oracle, oracle_feature_fn *feature,
     return count;
 }
 
+/* Whether a cluster at that byte, on the grid or not, would share a byte with one that an entry names. */
+static bool guest_overlaps(const struct oracle *oracle, uint64_t offset)
+{
+    for (uint32_t index = 0; index < oracle->bat_entries; index++) {
+        uint64_t guest = oracle_host_offset(oracle, index);
+        if (oracle->bat[index] && (guest > offset ? guest - offset : offset - guest) < oracle->cluster)
+            return true;
+    }
+    return false;
+}
+
 static bool bitmap_forbids(const struct oracle *oracle, const uint8_t *data, uint64_t length)
 {
     char why[160];
@@ -239,7 +250,7 @@ static bool bitmap_forbids(const struct oracle *oracle, const uint8_t *data, uin
         return false;
     for (uint32_t i = 0; i < le32(data + 28); i++) {
         uint64_t entry = le64(data + 32 + 8 * (uint64_t)i);
-        if (entry > 1 && entry <= UINT64_MAX / SECTOR && guest_has(oracle, entry * SECTOR))
+        if (entry > 1 && entry <= UINT64_MAX / SECTOR && guest_overlaps(oracle, entry * SECTOR))
             return true;
     }
     return false;

@@ -171,7 +171,8 @@ class Image:
             if feature != BITMAP and flags & FEATURE_NECESSARY:
                 return True
             if feature == BITMAP and not self._bitmap_field_error(data) and any(
-                    entry > 1 and entry * SECTOR in guest for entry in self._bitmap_table(data)):
+                    entry > 1 and any(abs(entry * SECTOR - offset) < self.cluster for offset in guest)
+                    for entry in self._bitmap_table(data)):
                 return True
             at += size + (-size % 8)
 
