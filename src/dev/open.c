@@ -44,6 +44,7 @@ static int take_config(ploop_dev *dev, const struct ploop_dev_config *given)
         if (error) {
             return error;
         }
+        config->size = sizeof(*config); /* of this copy, which load_stack.c opens lower deltas with */
     }
     const uint32_t known = PLOOP_DEV_READ_ONLY | PLOOP_DEV_RECOVER | PLOOP_DEV_NO_FAST_PATH | PLOOP_DEV_COMPLETE_IN_RUN |
                            PLOOP_DEV_RAW_BASE | PLOOP_DEV_INACTIVE;

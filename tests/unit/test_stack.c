@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "util/sized.h"
+
 /* ---- what shows through ---- */
 
 START_TEST(the_uppermost_delta_that_has_a_cluster_shows)
@@ -265,6 +267,29 @@ START_TEST(an_unclean_base_is_read_and_recovered)
 }
 END_TEST
 
+/* The configuration of a program that was compiled with a longer structure, or a shorter one. */
+START_TEST(a_recovery_below_takes_a_configuration_of_another_size)
+{
+    static const size_t sizes[] = {SIZED_MAX, sizeof(struct ploop_dev_config) + 8, offsetof(struct ploop_dev_config, reserved)};
+    for (uint32_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        struct tower tower;
+        tower_top(&tower, &(struct image_plan){.map = tower_top_map});
+        tower_add(&tower, &(struct image_plan){.in_use = 0x746F6E59, .map = tower_base_map});
+        struct ploop_dev_config *config = calloc(1, SIZED_MAX);
+        memcpy(config, &tower.rig.config, sizeof(*config));
+        config->size = sizes[i];
+        config->flags = PLOOP_DEV_RECOVER;
+        ploop_file *deltas[] = {tower.lowers[0].file, tower.rig.script.file};
+        ck_assert_int_eq(ploop_dev_open(deltas, 2, config, &tower.rig.dev), 0);
+        free(config);
+        tower.rig.queue = ploop_dev_queue(tower.rig.dev, 0);
+        rig_expect(&tower.rig, at(0), CLUSTER, 0xA0);
+        rig_close_dev(&tower.rig);
+        tower_free(&tower);
+    }
+}
+END_TEST
+
 /* ---- the rest ---- */
 
 static void expect_extent(struct rig *rig, uint64_t offset, uint64_t length, uint32_t state, uint32_t level)
@@ -326,6 +351,7 @@ int main(void)
         a_base_is_raw_because_the_caller_says_so,
         a_bad_entry_below_is_an_error_to_read_and_not_written_over,
         an_unclean_base_is_read_and_recovered,
+        a_recovery_below_takes_a_configuration_of_another_size,
         a_lookup_names_the_delta,
         memory_that_runs_out_at_open_leaves_nothing,
     };
