@@ -4,6 +4,8 @@
  *
  * All of them fall into three windows of the disk: its beginning, the border between two BAT pages, its end. A read is compared when
  * it completes, everything after each close: through a device opened anew, and by the oracle.
+ *
+ * Half of the disks are stacks: an image and a raw file lie below the top.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -22,6 +24,7 @@ enum {
     ENTRIES = 1100,
     HOSTS = 12,
     LIVES = 3,
+    LOWERS = 2,
     STEPS = 500,
     STEPS_INSTRUMENTED = 150,
     CASES_SKIPPED = 7
@@ -40,7 +43,7 @@ static const struct {
                 {PLOOP_DEV_NO_FAST_PATH, true, false},
                 {PLOOP_DEV_COMPLETE_IN_RUN, true, false}};
 
-enum { SIZES = 3, VARIANTS = sizeof(variants) / sizeof(variants[0]), CASES = 2 * SIZES * BACKENDS * VARIANTS };
+enum { SIZES = 3, VARIANTS = sizeof(variants) / sizeof(variants[0]), CASES = 2 * 2 * SIZES * BACKENDS * VARIANTS };
 
 enum kind { NONE, READ, WRITE, ZEROES, DISCARD, FLUSH };
 
@@ -61,6 +64,8 @@ struct model {
     enum backend backend;
     uint64_t random, first[WINDOWS], length[WINDOWS];
     uint8_t *bytes[WINDOWS];
+    bool below[ENTRIES], above[ENTRIES]; /* a lower delta has the cluster; the top has it, where one below does */
+    struct script lowers[LOWERS];
     struct slot slots[SLOTS];
     uint64_t requests, reads_compared;
 };
@@ -153,8 +158,18 @@ static void model_discard(struct model *model, uint64_t offset, uint64_t length)
     if (end != model->rig.disk_size) {
         end = end / cluster * cluster;
     }
-    if (from < end) {
-        memset(model_at(model, from), 0, end - from);
+    bool punches = model->rig.script.capabilities & PLOOP_FILE_CAN_PUNCH;
+    for (uint64_t at = from; at < end; at += cluster) {
+        if (!model->below[at / cluster] || (model->above[at / cluster] && punches)) {
+            memset(model_at(model, at), 0, end - at < cluster ? end - at : cluster);
+        }
+    }
+}
+
+static void model_change(struct model *model, uint64_t offset, uint64_t length)
+{
+    for (uint64_t n = offset / model->rig.cluster; n * model->rig.cluster < offset + length; n++) {
+        model->above[n] = true;
     }
 }
 
@@ -195,10 +210,12 @@ static void submit(struct model *model, struct slot *slot)
     case WRITE:
         prepare_memory(model, slot);
         memcpy(model_at(model, offset), slot->bytes, length);
+        model_change(model, offset, length);
         ploop_pio_prep_writev(slot->pio, offset, slot->iov, 4, flags);
         break;
     case ZEROES:
         memset(model_at(model, offset), 0, length);
+        model_change(model, offset, length);
         ploop_pio_prep_write_zeroes(slot->pio, offset, length, flags | (draw(model, 3) ? 0 : PLOOP_PIO_NO_UNMAP));
         break;
     case DISCARD:
@@ -213,14 +230,28 @@ static void submit(struct model *model, struct slot *slot)
 
 /* ---- a device's life ---- */
 
+static struct script *script_of(struct model *model, uint64_t level)
+{
+    return level < model->rig.lower_count ? &model->lowers[level] : &model->rig.script;
+}
+
 static void release_some(struct model *model)
 {
-    struct script *script = &model->rig.script;
-    if (model->backend == HELD) {
+    for (uint64_t level = 0; model->backend == HELD && level <= model->rig.lower_count; level++) {
+        struct script *script = script_of(model, level);
         while (script->held_count && draw(model, 3)) {
             script_release(script, (uint32_t)draw(model, script->held_count));
         }
         script->hold = (uint32_t)draw(model, 4) ? SCRIPT_ALL : (uint32_t)draw(model, 1 << SCRIPT_KINDS);
+    }
+}
+
+/* What a backend may do besides. */
+static void disturb_lowers(struct model *model)
+{
+    for (uint32_t level = 0; level < model->rig.lower_count; level++) {
+        model->lowers[level].short_bytes = draw(model, 3) ? 0 : 512 * (1 + (uint32_t)draw(model, 3));
+        model->lowers[level].refuse = draw(model, 3) ? 0 : 1;
     }
 }
 
@@ -231,10 +262,13 @@ static bool drain(struct model *model)
         idle &= is_free(&model->slots[i]);
     }
     if (!idle) {
-        struct script *script = &model->rig.script;
-        if (model->backend == HELD && script->held_count) {
-            script_release(script, (uint32_t)draw(model, script->held_count));
-        } else if (model->backend == THREAD) {
+        for (uint64_t level = 0; model->backend == HELD && level <= model->rig.lower_count; level++) {
+            struct script *script = script_of(model, level);
+            if (script->held_count) {
+                script_release(script, (uint32_t)draw(model, script->held_count));
+            }
+        }
+        if (model->backend == THREAD) {
             usleep(10);
         }
         ploop_queue_run(model->rig.queue);
@@ -269,6 +303,9 @@ static void compare_by_oracle(struct model *model)
             uint64_t left = model->first[i] + model->length[i] - offset;
             int held = oracle_read_cluster(&oracle, offset / rig->cluster, bytes);
             ck_assert_int_ge(held, 0);
+            if (!held && model->below[offset / rig->cluster]) {
+                continue;
+            }
             if (!held) {
                 memset(bytes, 0, rig->cluster);
             }
@@ -293,6 +330,9 @@ static void live(struct model *model)
         if (draw(model, 4) == 0) {
             release_some(model);
         }
+        if (model->backend != THREAD && draw(model, 8) == 0) {
+            disturb_lowers(model);
+        }
         if (draw(model, 5) == 0) {
             rig->clock.now_ns += draw(model, 4) ? draw(model, 300 * MS) : draw(model, 20 * SECOND);
             ploop_queue_run(rig->queue);
@@ -303,17 +343,67 @@ static void live(struct model *model)
     }
     while (!drain(model)) {
     }
-    rig->script.hold = 0;
-    script_release_all(&rig->script);
+    for (uint64_t level = 0; level <= rig->lower_count; level++) {
+        script_release_all(script_of(model, level));
+    }
     compare_all(model);
     rig_close_dev(rig);
     compare_by_oracle(model);
 }
 
 /* Some of the windows' clusters are mapped, and hosts that nobody refers to are full of bytes that nobody may ever read. */
-static void begin(struct model *model, uint32_t version, uint32_t sectors, enum backend backend, size_t variant)
+static const uint32_t map[] = {0, 3, 2, 1, 1007, 5, 1008, 6, 1009, 2, ENTRIES - 1, 9, 0, 0};
+
+static void add_lower(struct model *model, const void *bytes, uint64_t size)
 {
-    static const uint32_t map[] = {0, 3, 2, 1, 1007, 5, 1008, 6, 1009, 2, ENTRIES - 1, 9, 0, 0};
+    uint32_t level = model->rig.lower_count++;
+    script_open(&model->lowers[level], bytes, size, model->backend == THREAD ? SCRIPT_THREAD | SCRIPT_NO_WAIT : 0);
+    model->rig.lowers[level] = model->lowers[level].file;
+}
+
+/* A cluster of a lower delta that has `length` bytes of it; what lies above covers it. */
+static void show_lower(struct model *model, uint64_t cluster, uint64_t length, int byte)
+{
+    uint64_t size = model->rig.cluster, at = cluster * size;
+    model->below[cluster] = true;
+    for (int i = 0; i < WINDOWS; i++) {
+        if (at >= model->first[i] && at < model->first[i] + model->length[i]) {
+            uint64_t room = model->first[i] + model->length[i] - at;
+            memset(model_at(model, at), 0, room < size ? room : size);
+            memset(model_at(model, at), byte, room < length ? room : length);
+        }
+    }
+}
+
+/* A raw base that ends inside a sector, in the second window, and an image that ends inside the last but one. */
+static void begin_lowers(struct model *model, struct image_plan plan)
+{
+    static const uint32_t lower_map[] = {1, 4, 2, 2, 5, 3, 1006, 1, 1010, 5, ENTRIES - 2, 6, ENTRIES - 1, 7, 0, 0};
+    uint64_t cluster = model->rig.cluster, size = 1009 * cluster + 300;
+    uint8_t *raw = malloc(size);
+    memset(raw, 0xB7, size);
+    add_lower(model, raw, size);
+    free(raw);
+    for (uint64_t n = 0; n * cluster < size; n++) {
+        show_lower(model, n, size - n * cluster < cluster ? size - n * cluster : cluster, 0xB7);
+    }
+    plan.map = lower_map;
+    plan.sectors = (ENTRIES - 2) * (uint64_t)plan.cluster_sectors + 1;
+    plan.data_off = plan.version == 1 ? 13 : 0;
+    uint8_t *image = image_build(&plan, &size);
+    add_lower(model, image, size);
+    free(image);
+    for (size_t i = 0; lower_map[i + 1]; i += 2) {
+        uint64_t at = lower_map[i] * cluster, end = plan.sectors * 512;
+        if (at < end) {
+            show_lower(model, lower_map[i], end - at < cluster ? end - at : cluster, 0xA0 + (int)lower_map[i + 1] - 1);
+        }
+    }
+    model->rig.config.flags |= PLOOP_DEV_RAW_BASE;
+}
+
+static void begin(struct model *model, uint32_t version, uint32_t sectors, enum backend backend, size_t variant, bool stack)
+{
     uint64_t size, cluster = (uint64_t)sectors * 512, disk = ENTRIES * cluster - (sectors > 2 ? 2 * 512 : 0);
     struct image_plan plan = {.version = version,
                               .cluster_sectors = sectors,
@@ -333,11 +423,15 @@ static void begin(struct model *model, uint32_t version, uint32_t sectors, enum 
         model->length[i] = (i == 2 ? disk : model->first[i] + WINDOW_CLUSTERS * cluster) - model->first[i];
         model->bytes[i] = calloc(1, model->length[i]);
     }
+    if (stack) {
+        begin_lowers(model, plan);
+    }
     for (size_t i = 0; map[i + 1]; i += 2) {
         uint64_t offset = map[i] * cluster;
+        model->above[map[i]] = true;
         memset(model_at(model, offset), (int)(0xA0 + map[i + 1] - 1), offset + cluster > disk ? disk - offset : cluster);
     }
-    model->rig.config.flags = variants[variant].flags;
+    model->rig.config.flags |= variants[variant].flags;
     model->rig.config.writeback_max_age_ns = 2 * SECOND;
     if (variants[variant].full) {
         model->rig.script.size_max = model->rig.data_start + (WINDOWS * WINDOW_CLUSTERS + 2) * cluster;
@@ -356,11 +450,15 @@ START_TEST(a_disk_is_an_array)
     uint32_t number = (uint32_t)_i;
     uint32_t version = 1 + number % 2, size = number / 2 % SIZES, backend = number / (2 * SIZES) % BACKENDS;
     model->random = number + 1;
-    begin(model, version, cluster_sectors[size], backend, number / (2 * SIZES * BACKENDS));
+    begin(model, version, cluster_sectors[size], backend, number / (2 * SIZES * BACKENDS) % VARIANTS, number >= CASES / 2);
     for (int i = 0; i < LIVES; i++) {
         live(model);
     }
     rig_free(&model->rig);
+    for (uint32_t i = 0; i < model->rig.lower_count; i++) {
+        ck_assert_uint_eq(model->lowers[i].submitted[PLOOP_IO_WRITE] + model->lowers[i].submitted[PLOOP_IO_PUNCH], 0);
+        script_close(&model->lowers[i]);
+    }
     for (int i = 0; i < WINDOWS; i++) {
         free(model->bytes[i]);
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Out of memory at every allocation of create, probe, check and repair, once and from then on: -ENOMEM, and the image as it was
- * found, or whole and perhaps marked, so that a second try mends it.
+ * found, or whole and perhaps marked, so that a second try mends it. And of opening a stack: -ENOMEM, the top as it was found.
  */
 #include <check.h>
 #include <errno.h>
@@ -14,6 +14,8 @@
 #include "oracle/oracle.h"
 #include "util/bytes.h"
 
+#include <ploop/ploop.h>
+
 enum {
     CLUSTER = 4096,
     ENTRIES = 1100,
@@ -23,33 +25,35 @@ enum {
     ALL = PLOOP_REPAIR_LEAKS | PLOOP_REPAIR_UNCLEAN | PLOOP_REPAIR_ENTRIES
 };
 
-/* The fixture, whose own memory is not the library's. */
-static struct fixture fixture;
+/* Fixtures, whose own memory is not the library's: an image, and one to lie below it. */
+static struct fixture fixture, below;
 static ploop_file *file;
 
 static int get_info(void *context, struct ploop_file_info *info)
 {
-    (void)context;
-    return ploop_file_info(fixture.file, info);
+    const struct fixture *behind = context;
+
+    return ploop_file_info(behind->file, info);
 }
 
 static int submit(void *context, struct ploop_io *io)
 {
+    const struct fixture *behind = context;
     bool was_paused = counted_memory.paused;
 
-    (void)context;
     counted_memory.paused = true;
 
-    int err = fixture.file->ops.submit(fixture.file->context, io);
+    int err = behind->file->ops.submit(behind->file->context, io);
 
     counted_memory.paused = was_paused;
     return err;
 }
 
+static const struct ploop_io_ops ops = {.size = sizeof(ops), .get_info = get_info, .submit = submit};
+
 /* Duplicates, entries out of place, leaks inside and at the end; an extension with bitmaps, one of which names the last cluster. */
 static void begin(bool extended, bool errors)
 {
-    const struct ploop_io_ops ops = {.size = sizeof(ops), .get_info = get_info, .submit = submit};
     static const uint32_t map[] = {0, 1, 1, 2, 2, 3, 9, 31, 1099, 36, 0, 0};
     struct extension_plan plan;
 
@@ -74,7 +78,7 @@ static void begin(bool extended, bool errors)
         store_le32(fixture.bytes + 44, CLOSED);
         store_le64(fixture.bytes + 56, start / 512);
     }
-    ck_assert_int_eq(ploop_file_create(&ops, NULL, &file), 0);
+    ck_assert_int_eq(ploop_file_create(&ops, &fixture, &file), 0);
 }
 
 static void end(void)
@@ -215,12 +219,95 @@ START_TEST(every_allocation_fails)
 }
 END_TEST
 
+/* An extension of which a part is to be kept and written anew. */
+static void extend_partly(void)
+{
+    uint64_t start = fixture.size - 3 * CLUSTER;
+    struct extension_plan plan;
+
+    extension_begin(&plan, fixture.bytes + start, CLUSTER);
+    extension_add_bitmap(&plan, (uint64_t)ENTRIES * 8, 8, 1, (uint64_t[]){0});
+    extension_add(&plan, 0x1234, 2, "kept", 4);
+    extension_end(&plan);
+    store_le32(fixture.bytes + 44, CLOSED);
+    store_le64(fixture.bytes + 56, start / 512);
+}
+
+static int open_stack(ploop_file *base, uint32_t flags, ploop_dev **dev)
+{
+    struct ploop_dev_config config;
+
+    ploop_dev_config_init(&config, sizeof(config));
+    config.flags = flags;
+    return ploop_dev_open((ploop_file *[]){base, file}, 2, &config, dev);
+}
+
+/* As fail_nth(), of opening. The base is an image, clean or not, or raw with a part of a sector at its end. */
+static bool fail_nth_of_open(uint32_t flags, bool unclean, uint64_t nth, bool on)
+{
+    static const uint32_t map[] = {5, 1, 1098, 2, 0, 0};
+    uint64_t size;
+    uint8_t *image = image_build(&(struct image_plan){.in_use = unclean ? 0x746F6E59 : 0, .map = map}, &size);
+    ploop_file *base;
+    ploop_dev *dev;
+
+    begin(false, false);
+    extend_partly();
+    fixture_open(&below, image, flags & PLOOP_DEV_RAW_BASE ? 5 * CLUSTER + 100 : size);
+    ck_assert_int_eq(ploop_file_create(&ops, &below, &base), 0);
+
+    uint8_t *found = malloc(fixture.size);
+
+    memcpy(found, fixture.bytes, fixture.size);
+    counted_memory = (struct counted_memory){.fail_at = nth, .fail_on = on};
+
+    int err = open_stack(base, flags, &dev);
+    bool failed = counted_memory.failures;
+
+    counted_memory = (struct counted_memory){.paused = true};
+    ck_assert_int_eq(err, failed ? -ENOMEM : 0);
+    if (failed) {
+        ck_assert_ptr_null(dev);
+        ck_assert(memcmp(fixture.bytes, found, fixture.size) == 0);
+        ck_assert_int_eq(open_stack(base, flags, &dev), 0);
+    }
+    ck_assert_int_eq(ploop_dev_pread(dev, (uint8_t[512]){0}, 512, 5 * CLUSTER), 512);
+    ck_assert_int_eq(ploop_dev_pwrite(dev, (uint8_t[512]){0}, 512, 5 * CLUSTER), 512);
+    ck_assert_int_eq(ploop_dev_close(dev), 0);
+    ck_assert_int_eq(oracle_status(fixture.bytes, fixture.size), 3); /* it was built with leaks */
+    ploop_file_close(base);
+    fixture_close(&below);
+    free(image);
+    free(found);
+    end();
+    return failed;
+}
+
+START_TEST(every_allocation_of_opening_a_stack_fails)
+{
+    static const struct {
+        uint32_t flags;
+        bool unclean;
+    } stacks[] = {{0, false}, {PLOOP_DEV_RECOVER, true}, {PLOOP_DEV_RAW_BASE | PLOOP_DEV_COMPLETE_IN_RUN, false}};
+
+    for (uint32_t i = 0; i < 2 * sizeof(stacks) / sizeof(*stacks); i++) {
+        uint64_t nth = 1;
+
+        while (fail_nth_of_open(stacks[i / 2].flags, stacks[i / 2].unclean, nth, i % 2)) {
+            nth++;
+        }
+        ck_assert_uint_ge(nth, 20);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("no_memory");
     TCase *tests = tcase_create("no_memory");
 
     tcase_add_loop_test(tests, every_allocation_fails, 0, ACTS * IMAGES);
+    tcase_add_test(tests, every_allocation_of_opening_a_stack_fails);
     tcase_set_timeout(tests, 120);
     suite_add_tcase(suite, tests);
 
