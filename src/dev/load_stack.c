@@ -24,6 +24,21 @@ static uint64_t end_above(const ploop_dev *dev, uint32_t level)
     return level + 1 < dev->stack.count ? dev->stack.lowers[level + 1].end : disk_size(dev);
 }
 
+/* 0; read-only also where it cannot be read: then its cluster is bad. */
+static int load_tail(const struct load *load, uint64_t length)
+{
+    struct stack *stack = &load->dev->stack;
+    struct lower *lower = &stack->lowers[load->level];
+    int64_t got = ploop_file_pread(load->file, lower->tail, length, lower->tail_at);
+    int error = got < 0 ? (int)got : (uint64_t)got < length ? -EIO : 0;
+    if (error && load->dev->read_only) {
+        load_log(load, PLOOP_LOG_WARNING, "the last %" PRIu64 " bytes: cannot be read (error %d)", length, -error);
+        stack->entries[lower->tail_at / lower->geometry.cluster_size] = BAT_ENTRY_BAD;
+        error = 0;
+    }
+    return error;
+}
+
 static int load_raw(const struct load *load)
 {
     ploop_dev *dev = load->dev;
@@ -36,19 +51,15 @@ static int load_raw(const struct load *load)
     if (lower->end > above) {
         lower->end = above;
     }
-    if (lower->tail_at >= lower->end) {
-        lower->tail_at = lower->end;
-    } else {
-        int64_t got = ploop_file_pread(load->file, lower->tail, odd, lower->tail_at);
-        if (got < 0 || (uint64_t)got < odd) {
-            return got < 0 ? (int)got : -EIO;
-        }
-    }
     for (uint64_t n = 0; n * cluster < lower->end; n++) {
         dev->stack.levels[n] = (uint8_t)(load->level + 1);
         dev->stack.entries[n] = (uint32_t)n;
     }
-    return 0;
+    if (lower->tail_at >= lower->end) {
+        lower->tail_at = lower->end;
+        return 0;
+    }
+    return load_tail(load, odd);
 }
 
 static int reject(const struct load *load, const char *field, uint64_t value, const char *why, uint64_t other)

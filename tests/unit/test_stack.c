@@ -134,6 +134,26 @@ START_TEST(a_raw_base_shows_as_far_as_it_goes)
 }
 END_TEST
 
+/* Its part of a sector is read when it is opened. */
+START_TEST(a_raw_bases_end_that_cannot_be_read_is_bad)
+{
+    struct tower tower;
+    tower_top(&tower, &(struct image_plan){.map = tower_top_map});
+    tower_add_raw(&tower, 6 * CLUSTER + 700);
+    script_fail(&tower.lowers[0], PLOOP_IO_READ, 0, UINT64_MAX, -EIO);
+    ck_assert_int_eq(rig_try_open(&tower.rig), -EIO);
+    tower.rig.config.flags |= PLOOP_DEV_READ_ONLY;
+    tower_open(&tower);
+    ck_assert_msg(strstr(tower.rig.log_text, "delta 0: the last 188 bytes: cannot be read"), "%s", tower.rig.log_text);
+    script_fail(&tower.lowers[0], PLOOP_IO_READ, 0, 0, 0);
+    rig_expect(&tower.rig, at(5), CLUSTER, 0xB0);
+    struct req req;
+    req_read(&req, &tower.rig, at(6), 512);
+    ck_assert_int_eq(req_wait(&req), -EIO);
+    tower_end(&tower);
+}
+END_TEST
+
 /* ---- which fit together ---- */
 
 static void refused(struct tower *tower, int error, const char *words)
@@ -347,6 +367,7 @@ int main(void)
         a_small_read_of_a_lower_delta_takes_the_fast_path,
         what_lies_past_a_deltas_end_is_not_seen,
         a_raw_base_shows_as_far_as_it_goes,
+        a_raw_bases_end_that_cannot_be_read_is_bad,
         deltas_that_do_not_fit_are_refused,
         a_base_is_raw_because_the_caller_says_so,
         a_bad_entry_below_is_an_error_to_read_and_not_written_over,
