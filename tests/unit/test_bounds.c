@@ -3,7 +3,6 @@
  * Whatever a header claims, looking at an image costs what the limits and the file's real content allow: memory and backend requests
  * are counted, not time.
  */
-#include <check.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,6 +13,7 @@
 
 #include "counted_memory.h"
 #include "image_fixture.h"
+#include "run_tests.h"
 #include "util/bytes.h"
 
 #define KIB UINT64_C(1024)
@@ -261,7 +261,6 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("bounds");
     TCase *tests = tcase_create("bounds");
 
     tcase_add_test(tests, four_kibibytes_that_claim_anything);
@@ -271,11 +270,5 @@ int main(void)
     tcase_add_test(tests, no_place_for_a_copy);
     tcase_add_test(tests, an_extension_of_the_largest_size);
     tcase_set_timeout(tests, 120);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("bounds", tests);
 }

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /* Every field of an extension, its feature and its bitmap at its limits and one past, sealed anew, by every way into the image. */
-#include <check.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "header_faults.h"
 #include "hostile.h"
+#include "run_tests.h"
 #include "util/bytes.h"
 
 /* In the extension's cluster: the one feature that header_faults.h puts there. */
@@ -93,17 +93,10 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("extension_limits");
     TCase *tests = tcase_create("extension_limits");
 
     tcase_add_loop_test(tests, every_field, 0, FAULT_BASES / 2);
     tcase_add_loop_test(tests, every_place_of_a_bitmap, 0, 6);
     tcase_set_timeout(tests, 250);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("extension_limits", tests);
 }

@@ -3,7 +3,6 @@
  * Every fault of header_faults.h alone, in each base image: by every way in as the oracle says, and where it is refused, with a line
  * that names the field and its value.
  */
-#include <check.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -14,6 +13,7 @@
 
 #include "header_faults.h"
 #include "hostile.h"
+#include "run_tests.h"
 #include "util/bytes.h"
 
 enum { STEP_IF_SLOW = 19 };
@@ -152,17 +152,10 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("header_limits");
     TCase *tests = tcase_create("header_limits");
 
     tcase_add_loop_test(tests, every_fault, 0, FAULT_BASES);
     tcase_add_loop_test(tests, every_refusal_names_the_field_and_the_value, 0, FAULT_BASES);
     tcase_set_timeout(tests, 250);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("header_limits", tests);
 }

@@ -3,7 +3,6 @@
  * Out of memory at every allocation of create, probe, check and repair, once and from then on: -ENOMEM, and the image as it was
  * found, or whole and perhaps marked, so that a second try mends it. And of opening a stack: -ENOMEM, the top as it was found.
  */
-#include <check.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include "file/file.h"
 #include "image_fixture.h"
 #include "oracle/oracle.h"
+#include "run_tests.h"
 #include "util/bytes.h"
 
 #include <ploop/ploop.h>
@@ -303,17 +303,10 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("no_memory");
     TCase *tests = tcase_create("no_memory");
 
     tcase_add_loop_test(tests, every_allocation_fails, 0, ACTS * IMAGES);
     tcase_add_test(tests, every_allocation_of_opening_a_stack_fails);
     tcase_set_timeout(tests, 120);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("no_memory", tests);
 }

@@ -3,13 +3,13 @@
  * Two faults at once: every fault of header_faults.h together with every other, in each base image, by every way in. What one fault
  * hides another must not let through, and the oracle has no order in which it looks.
  */
-#include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "header_faults.h"
 #include "hostile.h"
+#include "run_tests.h"
 
 enum { PAIR_BASES = 12 /* clusters of 1, 8 and 63 sectors */, STEP_IF_SLOW = 67 };
 
@@ -59,16 +59,9 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("pairs");
     TCase *tests = tcase_create("pairs");
 
     tcase_add_loop_test(tests, every_pair_of_faults, 0, PAIR_BASES);
     tcase_set_timeout(tests, 250);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("pairs", tests);
 }

@@ -4,7 +4,6 @@
  * mapped, or as EIO; never zeros for something that was mapped, never another's bytes. What must come is worked out here anew,
  * straight from the format's description, and every word of the data area says where in the file it stands.
  */
-#include <check.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -13,6 +12,7 @@
 #include <ploop/ploop.h>
 
 #include "image_fixture.h"
+#include "run_tests.h"
 #include "util/bytes.h"
 
 enum { GUESTS = 40, HOSTS = 8, RUNS = 2000, RUNS_IF_SLOW = 20, CLUSTER_MAX = 63 * 512 };
@@ -254,17 +254,10 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("rescue");
     TCase *tests = tcase_create("rescue");
 
     tcase_add_loop_test(tests, any_entries_at_all, 0, sizeof(kinds) / sizeof(*kinds));
     tcase_add_test(tests, duplicates_in_a_file_of_any_size);
     tcase_set_timeout(tests, 120);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("rescue", tests);
 }

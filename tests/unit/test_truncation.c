@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT */
 /* Images that end at any byte: header, BAT, data and extension cut off at every offset, by every way in. */
-#include <check.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +7,7 @@
 
 #include "header_faults.h"
 #include "hostile.h"
+#include "run_tests.h"
 
 enum { EVERY_BYTE_BASES = 4 /* clusters of one sector */, BASES = 12, STEP = 41, STEP_IF_SLOW = 1499 };
 
@@ -40,16 +40,9 @@ END_TEST
 
 int main(void)
 {
-    Suite *suite = suite_create("truncation");
     TCase *tests = tcase_create("truncation");
 
     tcase_add_loop_test(tests, cut_at_every_offset, 0, BASES);
     tcase_set_timeout(tests, 250);
-    suite_add_tcase(suite, tests);
-
-    SRunner *runner = srunner_create(suite);
-    srunner_run_all(runner, CK_ENV);
-    int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed != 0;
+    return run_case("truncation", tests);
 }
