@@ -117,16 +117,23 @@ static void done(ploop_pio *pio, int result, void *user_data)
     __atomic_store_n((int *)&slot->kind, NONE, __ATOMIC_RELEASE);
 }
 
+/* Another thread may just be ending it. */
+static enum kind kind_of(const struct slot *slot)
+{
+    return (enum kind)__atomic_load_n((const int *)&slot->kind, __ATOMIC_ACQUIRE);
+}
+
 static bool is_free(const struct slot *slot)
 {
-    return __atomic_load_n((const int *)&slot->kind, __ATOMIC_ACQUIRE) == NONE;
+    return kind_of(slot) == NONE;
 }
 
 static bool overlaps(struct model *model, uint64_t offset, uint64_t length)
 {
     for (int i = 0; i < SLOTS; i++) {
         const struct slot *slot = &model->slots[i];
-        if (!is_free(slot) && slot->kind != FLUSH && offset < slot->offset + slot->length && slot->offset < offset + length) {
+        enum kind kind = kind_of(slot);
+        if (kind != NONE && kind != FLUSH && offset < slot->offset + slot->length && slot->offset < offset + length) {
             return true;
         }
     }
