@@ -96,7 +96,7 @@ struct ploop_io_ops {
      * @return 0: taken; -EAGAIN: no room now, will be tried again; another -errno: not taken, the request fails with it
      */
     int (*submit)(void *context, struct ploop_io *io);
-    /** Optional: how many queues there will be; called before the first request of a device. @return 0 or -errno. */
+    /** Optional: how many queues there will be; before a device's first request, and again by the next device. @return 0 or -errno. */
     int (*attach)(void *context, uint32_t queue_count);
     /** Optional: the end of a batch of requests on this queue: a good moment to send them. */
     void (*kick)(void *context, uint32_t queue);

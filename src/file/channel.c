@@ -221,18 +221,6 @@ uint32_t channel_retry(struct channel *channel)
     return sent;
 }
 
-void channel_bypass(struct channel *channel, uint32_t queue)
-{
-    atomic_fetch_add(&channel->lanes[queue % CHANNEL_LANES].bypassing, 1);
-}
-
-/* Of this and channel_wants_run() at least one sees what the other has done: each first writes, then looks. */
-bool channel_bypass_over(struct channel *channel, uint32_t queue)
-{
-    atomic_fetch_sub(&channel->lanes[queue % CHANNEL_LANES].bypassing, 1);
-    return atomic_load(&channel->wants_retry);
-}
-
 bool channel_wants_run(const struct channel *channel)
 {
     bool wants = channel->in_flight == 0 && !list_is_empty(&channel->retry);

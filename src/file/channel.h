@@ -83,9 +83,21 @@ void channel_transfer(struct channel_io *io, uint32_t op, uint32_t flags, struct
 /* SYNC, ALLOCATE, PUNCH, TRUNCATE. */
 void channel_order(struct channel_io *io, uint32_t op, uint64_t offset, uint64_t length, channel_fn *then);
 
-/* Any thread. A request is about to go to the file directly; it has completed or was refused: true where a run should follow. */
-void channel_bypass(struct channel *channel, uint32_t queue);
-bool channel_bypass_over(struct channel *channel, uint32_t queue);
+/* Any thread. A request is about to go to the file directly. */
+static inline void channel_bypass(struct channel *channel, uint32_t queue)
+{
+    atomic_fetch_add(&channel->lanes[queue % CHANNEL_LANES].bypassing, 1);
+}
+
+/*
+ * It has completed or was refused: true where a run should follow. Of this and channel_wants_run() at least one sees what the
+ * other has done: each first writes, then looks.
+ */
+static inline bool channel_bypass_over(struct channel *channel, uint32_t queue)
+{
+    atomic_fetch_sub(&channel->lanes[queue % CHANNEL_LANES].bypassing, 1);
+    return atomic_load(&channel->wants_retry);
+}
 
 /*
  * Go on with a transfer that was sent to the file directly, past the channel: `result` is what its submit or its completion said.
