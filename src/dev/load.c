@@ -181,6 +181,11 @@ static int load_pages(const struct load *load, uint32_t first, uint32_t count, u
     return error;
 }
 
+static bool names_a_cluster(uint32_t entry)
+{
+    return entry != 0 && entry != BAT_ENTRY_BAD;
+}
+
 static int compare_numbers(const void *a, const void *b)
 {
     uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
@@ -195,13 +200,17 @@ static int sort_out_duplicates(const struct load *load)
 {
     uint32_t entries = load->header.geometry.bat_entries;
     size_t count = 0;
-    uint64_t *sorted = malloc(((size_t)entries + 1) * sizeof(*sorted));
+    for (uint32_t n = 0; n < entries; n++) {
+        count += names_a_cluster(get_entry(load, (struct guest_cluster){n}));
+    }
+    uint64_t *sorted = malloc((count + 1) * sizeof(*sorted));
     if (!sorted) {
         return -ENOMEM;
     }
+    count = 0;
     for (uint32_t n = 0; n < entries; n++) {
         uint32_t entry = get_entry(load, (struct guest_cluster){n});
-        if (entry && entry != BAT_ENTRY_BAD) {
+        if (names_a_cluster(entry)) {
             sorted[count++] = (uint64_t)entry << 32 | n;
         }
     }
