@@ -19,6 +19,7 @@
 
 #include <ploop/ploop.h>
 
+#include "image_fixture.h"
 #include "wild_backend.h"
 
 enum {
@@ -30,7 +31,8 @@ enum {
     REQUEST_SECTORS = 3 * SECTORS_PER_CLUSTER,
     SLOTS = 12,
     QUEUES = 2,
-    REQUESTS = 800
+    REQUESTS = 800,
+    REQUESTS_INSTRUMENTED = 150
 };
 
 struct sector {
@@ -69,6 +71,7 @@ struct shape {
 struct run {
     const struct shape *shape;
     bool over_base, overlap;
+    uint32_t requests; /* in a session */
     uint32_t alignment;
     ploop_dev *dev;
     ploop_queue *queues[QUEUES];
@@ -289,7 +292,7 @@ static void request_done(ploop_pio *pio, int result, void *user_data)
     pthread_mutex_lock(&run->mutex);
     model_complete(run, slot);
     run->completed++;
-    bool again = run->shape->from_callbacks && run->sent < REQUESTS && draw(run, 4);
+    bool again = run->shape->from_callbacks && run->sent < run->requests && draw(run, 4);
     if (again) {
         prepare(run, slot);
     } else {
@@ -309,7 +312,7 @@ static void send_batch(struct run *run)
     ploop_pio *batch[QUEUES][SLOTS];
     uint32_t counts[QUEUES] = {0};
     pthread_mutex_lock(&run->mutex);
-    while (run->idle_count && run->sent < REQUESTS) {
+    while (run->idle_count && run->sent < run->requests) {
         uint32_t index = run->idle[--run->idle_count];
         prepare(run, &run->slots[index]);
         batch[index % QUEUES][counts[index % QUEUES]++] = run->slots[index].pio;
@@ -346,7 +349,7 @@ static void wait_for_idle(struct run *run)
         until.tv_sec++;
     }
     pthread_mutex_lock(&run->mutex);
-    if (run->idle_count == 0 || run->sent == REQUESTS) {
+    if (run->idle_count == 0 || run->sent == run->requests) {
         pthread_cond_timedwait(&run->change, &run->mutex, &until);
     }
     pthread_mutex_unlock(&run->mutex);
@@ -355,7 +358,7 @@ static void wait_for_idle(struct run *run)
 static bool is_over(struct run *run)
 {
     pthread_mutex_lock(&run->mutex);
-    bool over = run->completed == REQUESTS;
+    bool over = run->completed == run->requests;
     pthread_mutex_unlock(&run->mutex);
     return over;
 }
@@ -493,6 +496,7 @@ START_TEST(the_disk_reads_as_its_model)
     run->overlap = shape->overlap;
     run->alignment = shape->backend.alignment;
     run->random = shape->backend.seed;
+    run->requests = is_instrumented() ? REQUESTS_INSTRUMENTED : REQUESTS;
     pthread_mutex_init(&run->mutex, NULL);
     pthread_cond_init(&run->change, NULL);
     for (uint32_t i = 0; i < DISK_SECTORS; i++) {

@@ -215,9 +215,11 @@ START_TEST(a_large_cluster_is_copied_whole)
     for (uint32_t guest = 0; guest < 3; guest += 2) {
         const uint8_t *copy = fixture.bytes + (uint64_t)image_entry(fixture.bytes, guest) * size;
 
-        for (uint64_t at = 0; at < size; at += 4) {
-            ck_assert_uint_eq(load_le32(copy + at), (uint32_t)at + 1);
+        uint64_t right = 0;
+        while (right < size && load_le32(copy + right) == (uint32_t)right + 1) {
+            right += 4;
         }
+        ck_assert_uint_eq(right, size);
     }
     ck_assert_uint_eq(fixture.bytes[(uint64_t)image_entry(fixture.bytes, 1) * size + size - 1], 0xA2);
     fixture_close(&fixture);
