@@ -282,7 +282,7 @@ def main(argv):
     with open(os.path.join(folder, "cases.tsv"), encoding="utf-8") as table:
         cases = [Case(folder, line) for line in table]
     wrong = 0
-    print("each cell: expected = actual")
+    print("each cell: expected = actual; of a stack, check and repair are of the top alone, the rest of the whole stack")
     print(layout % ("case", "read-only", "for writing", "check", "check --json", "after check --repair all", "judged clean by"))
     for case in cases:
         cells, right = row(library, ploopctl, case)
