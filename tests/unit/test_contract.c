@@ -32,7 +32,7 @@ enum {
     SLOTS = 12,
     QUEUES = 2,
     REQUESTS = 800,
-    REQUESTS_INSTRUMENTED = 150
+    REQUESTS_INSTRUMENTED = 80
 };
 
 struct sector {
