@@ -396,7 +396,7 @@ START_TEST(a_suspend_waits_for_copies)
 }
 END_TEST
 
-/* Below: refuses for now, moves a part, takes only so much at once. Whatever it does is the lower channel's to go on with. */
+/* The delta below says EAGAIN, moves a part, takes only so much at once. Whatever it does is the lower channel's to go on with. */
 START_TEST(a_difficult_lower_delta_is_asked_again)
 {
     for (uint32_t i = 0; i < 8; i++) {
