@@ -115,6 +115,12 @@ struct ploop_io_ops {
     int (*reopen)(void *context, uint32_t flags);
     /** Optional: the file is closed; nothing is called any more. */
     void (*close)(void *context);
+    /**
+     * Optional: drop whatever is cached of the file, so that reads show what the storage holds. Called after a SYNC, with no request in
+     * flight, before RECOVER or a repair reads the file: after a failed SYNC a cache may show bytes that the storage has lost.
+     * @return 0 only if nothing of the file is cached afterwards; -EBUSY: something stays cached; another -errno
+     */
+    int (*invalidate)(void *context);
 };
 
 /**
