@@ -24,7 +24,7 @@ typedef struct ploop_file ploop_file;
 enum {
     PLOOP_IO_READ = 1,
     PLOOP_IO_WRITE = 2,
-    PLOOP_IO_SYNC = 3,     /**< every operation completed before this one was submitted is durable once it succeeds */
+    PLOOP_IO_SYNC = 3,     /**< every operation completed before this one was submitted is durable once it succeeds; see below */
     PLOOP_IO_ALLOCATE = 4, /**< blocks for [offset, offset + length), the file extended if need be; content unchanged */
     PLOOP_IO_PUNCH = 5,    /**< [offset, offset + length) reads as zeros afterwards; the file's size does not change */
     PLOOP_IO_TRUNCATE = 6  /**< the file's size becomes offset; bytes beyond the old size read as zeros */
@@ -85,6 +85,18 @@ struct ploop_file_info {
  *
  * Every function may be called from any thread, several at once, and must not call the library but for ploop_io_complete().
  * No library lock is held around a call. The table is copied; functions are only ever appended to it.
+ *
+ * **What SYNC must report.** If the backend loses bytes of an operation that it had completed, the next SYNC fails. An error that
+ * anything but SYNC returns must not take away what SYNC would report: a guest whose FLUSH succeeds after a loss has lost data without
+ * being told. Linux reports a lost writeback once for each open file description, to the first call on it that asks: fsync, fdatasync,
+ * a write with RWF_DSYNC or O_DSYNC, sync_file_range, on NFS a plain write too, each of them through io_uring as well. Therefore:
+ *  - The description on which SYNC runs is known to nothing else. A duplicated descriptor shares its description; one that was opened
+ *    again does not.
+ *  - A FUA write that is told of a lost write fails, and so does the next SYNC. Two FUA writes that are under way at the same time do
+ *    not share a description: the one that asks first would be told of the loss of both. A backend that cannot keep to this does not
+ *    say PLOOP_FILE_CAN_FUA; the library then makes writes durable by SYNC.
+ *  - After a SYNC has failed, the library sends no SYNC to the file before the next open or repair. Those begin with a SYNC, which may
+ *    report the old loss once more, and then call `invalidate`.
  */
 struct ploop_io_ops {
     size_t size; /**< of this structure */
@@ -111,7 +123,12 @@ struct ploop_io_ops {
     int (*poll_fd)(void *context, uint32_t queue);
     /** Optional: complete everything held with -ECANCELED and touch its memory no more. */
     void (*cancel)(void *context);
-    /** Optional: change to these PLOOP_FILE_ flags: read-only, read-write, locked or not. @return 0 or -errno, unchanged then. */
+    /**
+     * Optional: change to these PLOOP_FILE_ flags: read-only, read-write, locked or not. A new description does not report what the
+     * kernel has already told to another one. So before any description is replaced the old one is synced; if that fails, `reopen`
+     * fails with its error, and every SYNC fails with it until `invalidate` has succeeded.
+     * @return 0 or -errno, unchanged then
+     */
     int (*reopen)(void *context, uint32_t flags);
     /** Optional: the file is closed; nothing is called any more. */
     void (*close)(void *context);
@@ -160,7 +177,9 @@ int ploop_file_create(const struct ploop_io_ops *ops, void *context, ploop_file 
  * @return 0, -EINVAL (flags), -ENOENT, -EACCES, -EEXIST, -EROFS, ... from open(2), -EAGAIN where another process holds a lock
  *         that excludes this one, -ENOTBLK or -EISDIR for what is neither file nor block device, -ENOMEM
  *
- * Any thread. The descriptor is close-on-exec. @since 2.0
+ * Any thread. The descriptors are close-on-exec. A file open for writing takes 11 of them, with PLOOP_FILE_DIRECT 20, so that each FUA
+ * write and SYNC has an open file description to itself (see ploop_io_ops); one open for reading takes 2, or 3. PLOOP_FILE_CAN_FUA is
+ * missing where they cannot be opened, for example without /proc. @since 2.0
  */
 int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file);
 

@@ -21,7 +21,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum call { READS, WRITES, WRITES_THROUGH, SYNCS, FALLOCATES, TRUNCATES, OPENS, CALLOCS, THREADS, CALL_COUNT };
+enum call { READS, WRITES, WRITES_THROUGH, SYNCS, FALLOCATES, TRUNCATES, OPENS, CACHE_LOOKS, CALLOCS, THREADS, CALL_COUNT };
 
 /* For each system call: how often it goes well, then fails, and with what; errno 0: half of the bytes are moved. */
 static struct {
@@ -149,13 +149,29 @@ static inline ssize_t test_pwritev(int fd, const struct iovec *iov, int count, o
     return moved;
 }
 
+/* How many writes through are on each descriptor, and whether two ever were on one. */
+static atomic_int writing_through[1024];
+static atomic_bool through_shared;
+
 static inline ssize_t test_pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
 {
-    return fails(WRITES_THROUGH, fd, NULL) ? -1 : pwritev2(fd, iov, count, offset, flags);
+    if (fails(WRITES_THROUGH, fd, NULL)) {
+        return -1;
+    }
+    if (atomic_fetch_add(&writing_through[fd], 1)) {
+        atomic_store(&through_shared, true);
+    }
+    sched_yield();
+    ssize_t moved = pwritev2(fd, iov, count, offset, flags);
+    atomic_fetch_sub(&writing_through[fd], 1);
+    return moved;
 }
+
+static atomic_int last_synced = -1;
 
 static inline int test_fdatasync(int fd)
 {
+    atomic_store(&last_synced, fd);
     return fails(SYNCS, fd, NULL) ? -1 : fdatasync(fd);
 }
 
@@ -197,11 +213,15 @@ static inline int test_pthread_create(pthread_t *thread, const pthread_attr_t *a
 #define fallocate test_fallocate
 #define ftruncate test_ftruncate
 #define open test_open
+#define syscall(...) (fails(CACHE_LOOKS, -1, NULL) ? -1 : (int)syscall(__VA_ARGS__))
 #define calloc test_calloc
 #define pthread_create test_pthread_create
-#include "file/file.c"       /* NOLINT(bugprone-suspicious-include): so that its calls are the test's */
-#include "file/posix.c"      /* NOLINT(bugprone-suspicious-include): so that its calls are the test's */
-#include "file/posix_pool.c" /* NOLINT(bugprone-suspicious-include): so that its calls are the test's */
+#include "file/file.c"        /* NOLINT(bugprone-suspicious-include): so that its calls are the test's */
+#include "file/posix.c"       /* NOLINT(bugprone-suspicious-include): so that its calls are the test's */
+#include "file/posix_cache.c" /* NOLINT(bugprone-suspicious-include): so that its calls are the test's */
+#include "file/posix_fua.c"   /* NOLINT(bugprone-suspicious-include): so that its calls are the test's */
+#include "file/posix_open.c"  /* NOLINT(bugprone-suspicious-include): so that its calls are the test's */
+#include "file/posix_pool.c"  /* NOLINT(bugprone-suspicious-include): so that its calls are the test's */
 #undef preadv
 #undef pwritev
 #undef pwritev2
@@ -209,6 +229,7 @@ static inline int test_pthread_create(pthread_t *thread, const pthread_attr_t *a
 #undef fallocate
 #undef ftruncate
 #undef open
+#undef syscall
 #undef calloc
 #undef pthread_create
 

@@ -75,8 +75,9 @@ START_TEST(descriptors_are_closed_at_exec_and_at_close)
 {
     int before = open_descriptors();
     ploop_file *file = new_image(PLOOP_FILE_DIRECT);
-    int fds[] = {posix_of(file)->fd, posix_of(file)->direct_fd, posix_of(file)->lock_fd};
-    for (int i = 0; i < 3; i++) {
+    int fds[] = {posix_of(file)->fd, posix_of(file)->direct_fd, posix_of(file)->lock_fd, posix_of(file)->sync_fd,
+                 posix_of(file)->fua.lanes[POSIX_POOL_THREADS - 1].fd};
+    for (int i = 0; i < 5; i++) {
         ck_assert(fds[i] < 0 || fcntl(fds[i], F_GETFD) & FD_CLOEXEC);
     }
     ck_assert_int_eq(fcntl(fds[0], F_GETFL) & O_NONBLOCK, 0);
@@ -248,9 +249,8 @@ END_TEST
 START_TEST(a_file_system_without_direct_is_buffered)
 {
     ploop_file_close(new_image(0));
-    atomic_store(&faults[OPENS].calls, 0);
     ploop_file *file = open_image(RW | PLOOP_FILE_DIRECT);
-    ck_assert_int_eq(calls(OPENS), 2);
+    ck_assert_int_ge(posix_of(file)->direct_fd, 0);
     ploop_file_close(file);
     struct posix made = {.fd = -1, .direct_fd = -1};
     fail_next(OPENS, 1, EINVAL);
@@ -261,7 +261,7 @@ START_TEST(a_file_system_without_direct_is_buffered)
 }
 END_TEST
 
-enum { WRITERS = 4, ROUNDS = 400, SECTOR = 512, PAGES = 4, SECTORS = PAGES * PAGE / SECTOR };
+enum { WRITERS = 4, ROUNDS = 400, SECTOR = 512, PAGES = 4, SECTORS = PAGES * POSIX_PAGE / SECTOR };
 
 struct writer {
     pthread_t thread;
@@ -274,7 +274,7 @@ struct writer {
 static void *write_own_sectors(void *argument)
 {
     struct writer *self = argument;
-    uint8_t *memory = aligned_alloc(PAGE, 2 * PAGE);
+    uint8_t *memory = aligned_alloc(POSIX_PAGE, 2 * POSIX_PAGE);
     unsigned seed = self->number;
     for (uint32_t round = 0; round < ROUNDS; round++) {
         uint32_t sector = (uint32_t)rand_r(&seed) % (SECTORS / WRITERS) * WRITERS + self->number;
@@ -288,7 +288,7 @@ static void *write_own_sectors(void *argument)
         ck_assert_int_eq(buffer[0], content);
         ck_assert_int_eq(buffer[SECTOR - 1], content);
         if (round % 50 == 0) {
-            ck_assert_int_eq(file_sync_io(self->file, PLOOP_IO_PUNCH, NULL, PAGE, (SECTORS + self->number) * SECTOR), 0);
+            ck_assert_int_eq(file_sync_io(self->file, PLOOP_IO_PUNCH, NULL, POSIX_PAGE, (SECTORS + self->number) * SECTOR), 0);
             ck_assert_int_eq(ploop_file_sync(self->file), 0);
         }
     }
@@ -299,7 +299,7 @@ static void *write_own_sectors(void *argument)
 START_TEST(direct_and_buffered_writes_of_a_page_both_count)
 {
     struct writer writers[WRITERS];
-    uint8_t *whole = aligned_alloc(PAGE, SECTORS * SECTOR);
+    uint8_t *whole = aligned_alloc(POSIX_PAGE, SECTORS * SECTOR);
     ploop_file *file = new_image(PLOOP_FILE_DIRECT);
     ck_assert_int_eq(ploop_file_truncate(file, SECTORS * SECTOR), 0);
     watches = true;
