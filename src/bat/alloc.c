@@ -16,10 +16,11 @@
 #define BIT_NONE UINT64_MAX
 #define EXTEND_BYTES_MIN (UINT64_C(128) << 20)
 #define EXTEND_BYTES_MAX (UINT64_C(1) << 30)
+#define ZERO_BYTES_MAX (UINT64_C(16) << 20)
 
 enum {
     EXTEND_CLUSTERS_MIN = 4,
-    ZERO_RUN_MAX = 1024,
+    ZERO_CLUSTERS_MAX = 1024,
     WINDOW_PER_ENTRY = 16, /* bits for the file's own clusters, for each BAT entry */
     WINDOW_MIN = 1 << 20,
     TAKEN_SLACK = PENDING_MAX + 4096 /* clusters reserved or pending besides the mapped ones */
@@ -298,6 +299,17 @@ static void zeroing_send(struct alloc *alloc)
     channel_transfer(&alloc->io, PLOOP_IO_WRITE, 0, cursor, offset, length, zeroing_ended);
 }
 
+/*
+ * The longest run that is zeroed before the first of its clusters is handed out. A backend may have to write the zeros of a punch,
+ * so a run has at most ZERO_BYTES_MAX bytes, but always one cluster.
+ */
+static uint64_t zero_run_max(const struct alloc *alloc)
+{
+    uint64_t clusters = alloc->can_punch ? ZERO_BYTES_MAX / alloc->geometry->cluster_size : 1;
+    clusters = clusters < ZERO_CLUSTERS_MAX ? clusters : ZERO_CLUSTERS_MAX;
+    return clusters ? clusters : 1;
+}
+
 static void zeroing_begin(struct alloc *alloc)
 {
     uint64_t end = bits_end(alloc);
@@ -307,7 +319,7 @@ static void zeroing_begin(struct alloc *alloc)
     }
     assert(bit < end);
     /* A run of bits is a run in the file, but for the step at the window's end. */
-    uint64_t most = alloc->can_punch ? ZERO_RUN_MAX : 1;
+    uint64_t most = zero_run_max(alloc);
     if (bit < alloc->window && most > alloc->window - bit) {
         most = alloc->window - bit;
     }

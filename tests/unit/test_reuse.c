@@ -233,6 +233,49 @@ START_TEST(what_is_free_is_punched_after_a_flush)
 }
 END_TEST
 
+/* A run of clusters is zeroed by one punch, of at most 16 MiB: the first write after it must not wait for gigabytes. */
+START_TEST(a_punch_of_free_clusters_is_limited_in_bytes)
+{
+    enum { LARGE = 4 << 20, RUN = 16 << 20, COUNT = 10 };
+    struct rig rig;
+    rig_create(&rig, 2, 64 << 20, LARGE, 0);
+    rig_open(&rig);
+    for (uint64_t i = 0; i < COUNT; i++) {
+        ck_assert_int_eq(rig_write(&rig, i * LARGE, 512, 1, 0), 0);
+    }
+    ck_assert_int_eq(rig_flush(&rig), 0);
+    script_forget(&rig.script);
+    ck_assert_int_eq(rig_discard(&rig, 0, (uint64_t)COUNT * LARGE), 0);
+    ck_assert_int_eq(rig_flush(&rig), 0);
+    ploop_dev_run(rig.dev);
+    ck_assert_uint_eq(rig_info(&rig).punches, COUNT);
+    ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_PUNCH], 3);
+    for (uint32_t nth = 0; nth < 3; nth++) {
+        uint64_t length = rig.script.log[script_log_find(&rig.script, PLOOP_IO_PUNCH, nth)].length;
+        ck_assert_uint_eq(length, nth < 2 ? RUN : (uint64_t)COUNT * LARGE - 2 * (uint64_t)RUN);
+    }
+    rig_end(&rig);
+}
+END_TEST
+
+/* One that is longer than that is punched whole. */
+START_TEST(a_large_cluster_is_punched_whole)
+{
+    enum { HUGE_CLUSTER = 32 << 20 };
+    struct rig rig;
+    rig_create(&rig, 2, 2 * HUGE_CLUSTER, HUGE_CLUSTER, 0);
+    rig.config.preallocate_bytes = HUGE_CLUSTER;
+    rig_open(&rig);
+    ck_assert_int_eq(rig_write(&rig, 0, 512, 1, PLOOP_PIO_FUA), 0);
+    script_forget(&rig.script);
+    ck_assert_int_eq(rig_discard(&rig, 0, HUGE_CLUSTER), 0);
+    ck_assert_int_eq(rig_flush(&rig), 0);
+    ploop_dev_run(rig.dev);
+    ck_assert_uint_eq(rig.script.log[script_log_find(&rig.script, PLOOP_IO_PUNCH, 0)].length, HUGE_CLUSTER);
+    rig_end(&rig);
+}
+END_TEST
+
 /* ---- discard and zeros ---- */
 
 START_TEST(a_discard_takes_whole_clusters_only)
@@ -413,6 +456,8 @@ int main(void)
                                   an_older_sync_frees_nothing,
                                   a_discarded_cluster_gets_a_new_place,
                                   what_is_free_is_punched_after_a_flush,
+                                  a_punch_of_free_clusters_is_limited_in_bytes,
+                                  a_large_cluster_is_punched_whole,
                                   a_discard_takes_whole_clusters_only,
                                   zeros_give_back_whole_clusters,
                                   fast_zeros_are_fast_or_refused,
