@@ -217,22 +217,24 @@ int64_t ploop_file_pread(ploop_file *file, void *buffer, uint64_t length, uint64
 /**
  * Write to a file, waiting until done. Not durable before ploop_file_sync().
  *
- * @return `length`, or -errno as ploop_file_pread(); how much was written is then unknown
+ * @return `length`, or -errno as ploop_file_pread(); how much was written is then unknown. -EBUSY: a device has the file open for
+ *         writing; nothing was written
  *
- * Any thread; blocks. Not for a file that a device has open. @since 2.0
+ * Any thread; blocks. Not for a file that a device reads either: what the device shows would change. @since 2.0
  */
 int64_t ploop_file_pwrite(ploop_file *file, const void *buffer, uint64_t length, uint64_t offset);
 
 /**
  * Set a file's size, waiting until done.
- * @return 0 or -errno as ploop_file_pread()
- * Any thread; blocks. Not for a file that a device has open. @since 2.0
+ * @return 0 or -errno as ploop_file_pread(); -EBUSY: a device has the file open for writing, or it is being repaired
+ * Any thread; blocks. Not for a file that a device reads either. @since 2.0
  */
 int ploop_file_truncate(ploop_file *file, uint64_t file_size);
 
 /**
  * Make everything written durable, waiting until done.
- * @return 0 or -errno as ploop_file_pread()
+ * @return 0 or -errno as ploop_file_pread(); -EBUSY: a device has the file open for writing, or it is being repaired. The call would
+ *         be told of lost writes in the device's place, and the device's next flush would succeed: use ploop_dev_flush()
  * Any thread; blocks. @since 2.0
  */
 int ploop_file_sync(ploop_file *file);

@@ -44,7 +44,7 @@ struct ploop_image_options {
  *
  * @return 0, -EINVAL (an option out of its range), -E2BIG (unknown bytes set), -EFBIG (the disk does not fit the version's
  *         limits, a little under 2 TiB for version 1; or needs a BAT of more than PLOOP_BAT_LIMIT_DEFAULT: larger clusters need
- *         less), -EROFS, or what the backend returns
+ *         less), -EBUSY (a device has the file open), -EROFS, or what the backend returns
  *
  * Any thread, not from a callback. @since 2.0
  */
@@ -155,8 +155,8 @@ struct ploop_check_result {
  * @param options  NULL: change nothing, report only the result
  * @param result   `size` set by the caller
  * @return 0: checked, see the result; -EINVAL (no image), -EUCLEAN (the header cannot be trusted: result->errors is 1), -EFBIG (the
- *         BAT needs more memory than allowed), -ENOMEM, -ECANCELED, -ENOTSUP (a repair this version has not), -EROFS, or what the
- *         backend returns
+ *         BAT needs more memory than allowed), -ENOMEM, -ECANCELED, -ENOTSUP (a repair this version has not), -EBUSY (a
+ *         repair of a file that a device has open), -EROFS, or what the backend returns
  *
  * Any thread, not from a callback. @since 2.0
  */

@@ -147,6 +147,8 @@ struct ploop_dev {
     struct ploop_clock clock;
     uint32_t memory_alignment; /* what the backend wants of requests' memory */
     bool read_only, fast_path;
+    bool is_inside;  /* opened by dev_open_inside() */
+    bool has_claims; /* on its files, see file_claim() */
     struct extension_keep extension;
     atomic_bool gate; /* closed: every request goes to the engine */
 
@@ -278,6 +280,9 @@ int close_for_writing(ploop_dev *dev); /* nothing is in flight: all of it durabl
 
 /* ---- open.c ---- */
 void dev_free(ploop_dev *dev);
+
+/* As ploop_dev_open(), of one file, for the recovery of a lower delta: the opening device has claimed it alone, and keeps the claim. */
+int dev_open_inside(ploop_file *file, const struct ploop_dev_config *config, ploop_dev **out);
 
 static inline bool is_no_space(int error)
 {

@@ -128,8 +128,12 @@ static int recover(const struct load *load)
     struct ploop_dev_config config = load->dev->config;
     ploop_dev *dev;
     config.flags = PLOOP_DEV_RECOVER;
-    int error = ploop_dev_open(&load->file, 1, &config, &dev);
-    error = error ? error : ploop_dev_close(dev);
+    int error = file_change_claim(load->file, FILE_ALONE);
+    if (!error) {
+        error = dev_open_inside(load->file, &config, &dev);
+        error = error ? error : ploop_dev_close(dev);
+        file_change_claim(load->file, FILE_SHARED);
+    }
     if (error) {
         load_log(load, PLOOP_LOG_ERROR, "not closed cleanly, and cannot be recovered (error %d)", -error);
     }

@@ -117,6 +117,32 @@ static int take_memory(ploop_dev *dev)
     return error;
 }
 
+static enum file_use use_of(const ploop_dev *dev, uint32_t level)
+{
+    return level == dev->stack.count && !dev->read_only ? FILE_ALONE : FILE_SHARED;
+}
+
+static void give_back_files(const ploop_dev *dev, uint32_t count)
+{
+    for (uint32_t level = 0; level < count; level++) {
+        file_give_back(delta_file(dev, level), use_of(dev, level));
+    }
+}
+
+/* Against other devices of this process, and calls that would write or sync these files. */
+static int claim_files(ploop_dev *dev)
+{
+    for (uint32_t level = 0; level <= dev->stack.count; level++) {
+        int error = file_claim(delta_file(dev, level), use_of(dev, level));
+        if (error) {
+            give_back_files(dev, level);
+            return error;
+        }
+    }
+    dev->has_claims = true;
+    return 0;
+}
+
 void dev_free(ploop_dev *dev)
 {
     if (!dev) {
@@ -124,6 +150,9 @@ void dev_free(ploop_dev *dev)
     }
     for (uint32_t i = 0; i < dev->queue_count; i++) {
         queue_free(&dev->queues[i]);
+    }
+    if (dev->has_claims) {
+        give_back_files(dev, dev->stack.count + 1);
     }
     extension_keep_free(&dev->extension);
     bat_free(&dev->bat);
@@ -240,23 +269,15 @@ static int attach(const ploop_dev *dev)
     return error;
 }
 
-int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop_dev_config *config, ploop_dev **out)
+static int open_device(ploop_file *const *deltas, uint32_t count, const struct ploop_dev_config *config, bool is_inside,
+                       ploop_dev **out)
 {
-    if (!out) {
-        return -EINVAL;
-    }
-    *out = NULL;
-    if (!are_deltas(deltas, count)) {
-        return -EINVAL;
-    }
-    if (in_callback()) {
-        return -EDEADLK;
-    }
     ploop_dev *dev = take_aligned(sizeof(*dev));
     if (!dev) {
         return -ENOMEM;
     }
     dev->file = deltas[count - 1];
+    dev->is_inside = is_inside;
     dev->memory_alignment = 1;
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
@@ -272,6 +293,7 @@ int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop
     }
     dev->read_only = dev->config.flags & PLOOP_DEV_READ_ONLY;
     error = error ? error : stack_init(&dev->stack, deltas, count - 1);
+    error = error || is_inside ? error : claim_files(dev);
     error = error ? error : attach(dev);
     if (!error) {
         error = read_image(dev);
@@ -290,4 +312,21 @@ int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop
     engine_run(dev); /* what info shows is there from the beginning */
     *out = dev;
     return 0;
+}
+
+int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop_dev_config *config, ploop_dev **out)
+{
+    if (!out) {
+        return -EINVAL;
+    }
+    *out = NULL;
+    if (!are_deltas(deltas, count)) {
+        return -EINVAL;
+    }
+    return in_callback() ? -EDEADLK : open_device(deltas, count, config, false, out);
+}
+
+int dev_open_inside(ploop_file *file, const struct ploop_dev_config *config, ploop_dev **out)
+{
+    return open_device(&file, 1, config, true, out);
 }

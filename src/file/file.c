@@ -102,6 +102,7 @@ int ploop_file_create(const struct ploop_io_ops *ops, void *context, ploop_file 
     made->ops = known;
     made->context = context;
     atomic_init(&made->double_completions, 0);
+    atomic_init(&made->claims, 0);
     *file = made;
     return 0;
 }
@@ -115,6 +116,36 @@ void ploop_file_close(ploop_file *file)
         file->ops.close(file->context);
     }
     free(file);
+}
+
+enum { CLAIMED_ALONE = -1 };
+
+int file_claim(ploop_file *file, enum file_use use)
+{
+    int32_t claims = atomic_load(&file->claims);
+    do {
+        if (claims == CLAIMED_ALONE || (claims && use == FILE_ALONE)) {
+            return -EBUSY;
+        }
+    } while (!atomic_compare_exchange_weak(&file->claims, &claims, use == FILE_ALONE ? CLAIMED_ALONE : claims + 1));
+    return 0;
+}
+
+void file_give_back(ploop_file *file, enum file_use use)
+{
+    if (use == FILE_ALONE) {
+        assert(atomic_load(&file->claims) == CLAIMED_ALONE);
+        atomic_store(&file->claims, 0);
+    } else {
+        assert(atomic_load(&file->claims) > 0);
+        atomic_fetch_sub(&file->claims, 1);
+    }
+}
+
+int file_change_claim(ploop_file *file, enum file_use to)
+{
+    int32_t from = to == FILE_ALONE ? 1 : CLAIMED_ALONE;
+    return atomic_compare_exchange_strong(&file->claims, &from, to == FILE_ALONE ? CLAIMED_ALONE : 1) ? 0 : -EBUSY;
 }
 
 /* An answer that nobody could keep to is refused here, so that nobody else has to doubt it. */

@@ -27,7 +27,22 @@ struct ploop_file {
     struct ploop_io_ops ops;
     void *context;
     _Atomic uint64_t double_completions;
+    _Atomic int32_t claims; /* see file_claim() */
 };
+
+/*
+ * Who uses a file: FILE_ALONE is one user that writes to it and syncs it, and excludes all others; FILE_SHARED is one of several. A
+ * device claims its top alone when it writes and its other files shared, from open until it is freed. A second user of SYNC would take
+ * errors away from the device's FLUSH, so the public calls that write or sync, and a repair, claim the file while they work.
+ */
+enum file_use { FILE_SHARED, FILE_ALONE };
+
+/* 0, to be given back; or -EBUSY. Any thread. */
+int file_claim(ploop_file *file, enum file_use use);
+void file_give_back(ploop_file *file, enum file_use use);
+
+/* Change a claim that the caller has to the other use. 0; -EBUSY: others share the file. To FILE_SHARED it does not fail. */
+int file_change_claim(ploop_file *file, enum file_use to);
 
 struct file_io {
     struct ploop_io pub; /* first: what the backend sees */

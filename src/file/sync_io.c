@@ -280,17 +280,31 @@ int64_t ploop_file_pread(ploop_file *file, void *buffer, uint64_t length, uint64
     return file ? file_sync_io(file, PLOOP_IO_READ, buffer, length, offset) : -EINVAL;
 }
 
+/* A request that changes or syncs the file, for a caller that is no device. */
+static int64_t claimed_io(ploop_file *file, uint32_t op, void *buffer, uint64_t length, uint64_t offset)
+{
+    if (!file) {
+        return -EINVAL;
+    }
+    int64_t result = file_claim(file, FILE_SHARED);
+    if (result == 0) {
+        result = file_sync_io(file, op, buffer, length, offset);
+        file_give_back(file, FILE_SHARED);
+    }
+    return result;
+}
+
 int64_t ploop_file_pwrite(ploop_file *file, const void *buffer, uint64_t length, uint64_t offset)
 {
-    return file ? file_sync_io(file, PLOOP_IO_WRITE, (void *)(uintptr_t)buffer, length, offset) : -EINVAL;
+    return claimed_io(file, PLOOP_IO_WRITE, (void *)(uintptr_t)buffer, length, offset);
 }
 
 int ploop_file_truncate(ploop_file *file, uint64_t file_size)
 {
-    return file ? (int)file_sync_io(file, PLOOP_IO_TRUNCATE, NULL, 0, file_size) : -EINVAL;
+    return (int)claimed_io(file, PLOOP_IO_TRUNCATE, NULL, 0, file_size);
 }
 
 int ploop_file_sync(ploop_file *file)
 {
-    return file ? (int)file_sync_io(file, PLOOP_IO_SYNC, NULL, 0, 0) : -EINVAL;
+    return (int)claimed_io(file, PLOOP_IO_SYNC, NULL, 0, 0);
 }

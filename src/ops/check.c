@@ -257,7 +257,16 @@ int ploop_image_check(ploop_file *file, const struct ploop_check_options *option
     if (!check.options.bat_limit_bytes) {
         check.options.bat_limit_bytes = PLOOP_BAT_LIMIT_DEFAULT;
     }
+    if (check.options.repair) {
+        err = file_claim(file, FILE_ALONE);
+        if (err) {
+            return err;
+        }
+    }
     err = check_file(&check, file);
+    if (check.options.repair) {
+        file_give_back(file, FILE_ALONE);
+    }
     sized_out(result, &check.result, sizeof(check.result));
     return err;
 }

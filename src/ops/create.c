@@ -93,11 +93,15 @@ int ploop_image_create(ploop_file *file, const struct ploop_image_options *optio
     if (!err && (uint64_t)4 * header.geometry.bat_entries > PLOOP_BAT_LIMIT_DEFAULT) {
         err = -EFBIG; /* what opening would refuse is not made */
     }
-    if (!err) {
-        err = lay_out(file, header.geometry.data_start);
+    err = err ? err : file_claim(file, FILE_ALONE);
+    if (err) {
+        return err;
     }
+    err = lay_out(file, header.geometry.data_start);
     if (!err) {
         err = (int)file_sync_io(file, PLOOP_IO_SYNC, NULL, 0, 0);
     }
-    return err ? err : write_header(file, &header);
+    err = err ? err : write_header(file, &header);
+    file_give_back(file, FILE_ALONE);
+    return err;
 }
