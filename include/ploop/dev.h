@@ -113,9 +113,10 @@ void ploop_dev_config_init(struct ploop_dev_config *config, size_t size);
  * @return 0; -EINVAL (a parameter, or no image: too short, another magic); -EUCLEAN (an image that cannot be trusted, or for
  *         writing one that was not closed cleanly: check it, or open with PLOOP_DEV_RECOVER; the log says which field);
  *         in a stack also: deltas that do not fit together; -EAGAIN (open elsewhere); -EBUSY (another device or call uses a file
- *         that this one is to write, or writes one of these files); -EROFS; -EFBIG (BAT larger than bat_limit_bytes); -ENOMEM; -ENOTSUP (what this version has not; for writing, a necessary feature of the format extension
- *         that it does not know); -ENOSPC (no room to keep features of the extension); -E2BIG (unknown bytes of the configuration
- *         set); -EDEADLK (from a callback); or what the backend returns
+ *         that this one is to write, or writes one of these files); -EROFS; -EFBIG (BAT larger than bat_limit_bytes); -ENOMEM;
+ *         -ENOTSUP (what this version has not; for writing, a necessary feature of the format extension that it does not know);
+ *         -ENOSPC (no room for the blocks of a sparse BAT: no content was changed; or to keep features of the extension); -E2BIG
+ *         (unknown bytes of the configuration set); -EDEADLK (from a callback); or what the backend returns
  *
  * Any thread, blocks, not from a callback. @since 2.0
  */

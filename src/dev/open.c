@@ -3,9 +3,9 @@
  * Opening a device.
  *
  *     parameters judged -> memory taken -> top delta read and judged (load.c), then the others (load_stack.c) ->
- *     for writing: SYNC, mark, SYNC, what is kept of the format extension (extension_keep.c) -> open
+ *     for writing: blocks for the BAT, SYNC, mark, SYNC, what is kept of the format extension (extension_keep.c) -> open
  *
- * A failure on the way leaves the file as it was, up to the mark. The mark (R11) goes to the disk by the same writer as every
+ * A failure on the way leaves the file's content as it was, up to the mark. The mark (R11) goes to the disk by the same writer as every
  * page: the header is a field of page 0, dirtied with a barrier, and a round does the rest. Nothing that was found in the file
  * counts as durable before that first SYNC. RECOVER then dirties every page, because what was read, even the mark itself, may be
  * only a dead process's page cache.
@@ -223,12 +223,35 @@ static void rewrite(ploop_dev *dev)
     bat_rewrite_all(&dev->bat);
 }
 
+/*
+ * Blocks for a BAT that has holes, so that no page write runs out of space (F7). No content changes: it comes before the mark, so
+ * that an image for which there is no space stays closed and clean. Where the backend gives no blocks, a page write may fail for
+ * lack of space.
+ */
+static int allocate_bat(ploop_dev *dev)
+{
+    struct ploop_file_info info = {.size = sizeof(info)};
+    int64_t done = ploop_file_info(dev->file, &info);
+    if (done == 0 && info.capabilities & PLOOP_FILE_CAN_ALLOCATE) {
+        done = file_sync_io(dev->file, PLOOP_IO_ALLOCATE, NULL, geometry_bat_bytes(&dev->geometry), 0);
+    }
+    if (done >= 0 || done == -ENOTSUP) {
+        return 0;
+    }
+    dev_log(dev, PLOOP_LOG_ERROR, 2, "the blocks of the BAT cannot be allocated (error %d)", (int)-done);
+    return (int)done;
+}
+
 /* Before this, the file is as it was; after it, every page that was found is durable, and the mark with them. */
 static int open_for_writing(ploop_dev *dev)
 {
     bool recover = dev->bat.header.in_use == HEADER_IN_USE;
+    int error = allocate_bat(dev);
+    if (error) {
+        return error;
+    }
     block_control(dev, mark_in_use);
-    int error = block_round(dev);
+    error = block_round(dev);
     if (!error && recover) {
         block_control(dev, rewrite);
         error = block_round(dev);

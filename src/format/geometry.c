@@ -99,10 +99,13 @@ uint32_t geometry_page_entries(const struct geometry *geometry, uint32_t page)
     return (uint32_t)min64(room, geometry->bat_entries - geometry_page_first(page));
 }
 
+uint64_t geometry_bat_bytes(const struct geometry *geometry)
+{
+    return (bat_end(geometry) + SECTOR_SIZE - 1) / SECTOR_SIZE * SECTOR_SIZE;
+}
+
 uint32_t geometry_page_bytes(const struct geometry *geometry, uint32_t page)
 {
-    uint64_t end = (bat_end(geometry) + SECTOR_SIZE - 1) / SECTOR_SIZE * SECTOR_SIZE;
-
     assert(page < geometry_page_count(geometry));
-    return (uint32_t)min64(BAT_PAGE_SIZE, end - (uint64_t)page * BAT_PAGE_SIZE);
+    return (uint32_t)min64(BAT_PAGE_SIZE, geometry_bat_bytes(geometry) - (uint64_t)page * BAT_PAGE_SIZE);
 }

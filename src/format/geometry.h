@@ -65,6 +65,7 @@ uint32_t geometry_page_count(const struct geometry *geometry);
 uint32_t geometry_page_of(struct guest_cluster cluster);
 uint32_t geometry_page_first(uint32_t page);                                    /* its first entry */
 uint32_t geometry_page_entries(const struct geometry *geometry, uint32_t page); /* how many it has */
-uint32_t geometry_page_bytes(const struct geometry *geometry, uint32_t page);   /* its part of the BAT area, in whole sectors */
+uint64_t geometry_bat_bytes(const struct geometry *geometry);                   /* the BAT area, from offset 0, in whole sectors */
+uint32_t geometry_page_bytes(const struct geometry *geometry, uint32_t page);   /* a page's part of the BAT area */
 
 #endif

@@ -38,9 +38,10 @@ static int clear_in_place(ploop_file *file, uint64_t data_start, uint64_t file_s
     return done < 0 ? (int)done : 0;
 }
 
-/* The file becomes [0, data_start), all zeros, with blocks where the backend can give them. */
-static int lay_out(ploop_file *file, uint64_t data_start)
+/* The file becomes [0, data_start), all zeros. The BAT gets its blocks, so that no page write runs out of space (F7). */
+static int lay_out(ploop_file *file, const struct geometry *geometry)
 {
+    uint64_t data_start = geometry->data_start;
     struct ploop_file_info info = {.size = sizeof(info)};
     int err = ploop_file_info(file, &info);
 
@@ -55,7 +56,7 @@ static int lay_out(ploop_file *file, uint64_t data_start)
         err = (int)file_sync_io(file, PLOOP_IO_TRUNCATE, NULL, 0, data_start);
     }
     if (!err && info.capabilities & PLOOP_FILE_CAN_ALLOCATE) {
-        int64_t allocated = file_sync_io(file, PLOOP_IO_ALLOCATE, NULL, data_start, 0);
+        int64_t allocated = file_sync_io(file, PLOOP_IO_ALLOCATE, NULL, geometry_bat_bytes(geometry), 0);
 
         err = allocated < 0 ? (int)allocated : 0;
     }
@@ -97,7 +98,7 @@ int ploop_image_create(ploop_file *file, const struct ploop_image_options *optio
     if (err) {
         return err;
     }
-    err = lay_out(file, header.geometry.data_start);
+    err = lay_out(file, &header.geometry);
     if (!err) {
         err = (int)file_sync_io(file, PLOOP_IO_SYNC, NULL, 0, 0);
     }

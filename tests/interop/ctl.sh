@@ -82,6 +82,12 @@ test_create_what_was_asked_for() {
     done
 }
 
+test_create_allocates_the_bat_only() {
+    silent ploopctl create --size 256M --cluster 64M a.hds
+    [[ $(stat -c %s a.hds) == 67108864 ]] || fail "the data area does not begin at the first cluster's end"
+    (($(stat -c '%b * %B' a.hds) <= 65536)) || fail "an empty image takes $(stat -c '%b * %B' a.hds) bytes"
+}
+
 test_create_default_is_version_2_of_1_mib() {
     silent ploopctl create --size 10M a.hds
     silent ploopctl info --json a.hds

@@ -97,6 +97,25 @@ START_TEST(the_header_comes_last)
 }
 END_TEST
 
+/* What lies between the BAT and the first cluster needs no blocks: with large clusters that is most of a new image. */
+START_TEST(only_the_bat_gets_blocks)
+{
+    uint32_t found = 0;
+
+    fixture_reset(&fixture);
+    ck_assert_int_eq(create(2, (uint64_t)256 << 20, 64 << 20), 0);
+    ck_assert_uint_eq(fixture.size, 64 << 20);
+    for (uint32_t i = 0; i < fixture.log_size; i++) {
+        if (fixture.log[i].op == PLOOP_IO_ALLOCATE) {
+            ck_assert_uint_eq(fixture.log[i].offset, 0);
+            ck_assert_uint_eq(fixture.log[i].length, 512);
+            found++;
+        }
+    }
+    ck_assert_uint_eq(found, 1);
+}
+END_TEST
+
 START_TEST(a_file_that_cannot_grow_is_cleared_in_place)
 {
     uint8_t *old = malloc(3000000);
@@ -187,6 +206,7 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, images_of_all_kinds);
     tcase_add_test(tests, the_header_comes_last);
+    tcase_add_test(tests, only_the_bat_gets_blocks);
     tcase_add_test(tests, a_file_that_cannot_grow_is_cleared_in_place);
     tcase_add_test(tests, options_are_checked);
     tcase_add_test(tests, backend_errors_come_out);
