@@ -30,6 +30,9 @@ enum {
     PLOOP_IO_TRUNCATE = 6  /**< the file's size becomes offset; bytes beyond the old size read as zeros */
 };
 
+/** The most pieces of memory in one backend request: ploop_io.iov_count. Longer requests of a guest are cut up. */
+enum { PLOOP_IO_SEGMENTS_MAX = 1024 };
+
 /** How: ploop_io.flags. */
 enum {
     PLOOP_IO_FUA = 1 /**< a write that is durable when it completes; sent only where the backend says PLOOP_FILE_CAN_FUA */
@@ -61,7 +64,7 @@ struct ploop_io {
     uint32_t size;      /**< of this structure */
     uint32_t op;        /**< PLOOP_IO_READ ... */
     uint32_t flags;     /**< PLOOP_IO_FUA */
-    uint32_t iov_count; /**< 0 for all but READ and WRITE */
+    uint32_t iov_count; /**< at most PLOOP_IO_SEGMENTS_MAX; 0 for all but READ and WRITE */
     uint32_t queue;     /**< the queue it comes from, below attach's queue_count: a backend may keep a ring for each */
     uint32_t reserved;
     uint64_t offset; /**< in the file; the new size for TRUNCATE */
@@ -97,6 +100,11 @@ struct ploop_file_info {
  *    say PLOOP_FILE_CAN_FUA; the library then makes writes durable by SYNC.
  *  - After a SYNC has failed, the library sends no SYNC to the file before the next open or repair. Those begin with a SYNC, which may
  *    report the old loss once more, and then call `invalidate`.
+ *
+ * Which functions belong together: a backend that completes requests only when it is asked to has `reap`, and `poll_fd` for event loops
+ * (PLOOP_DEV_COMPLETE_IN_RUN needs it), and `wait` for calls that block. Without `wait`, calls that block look
+ * every few milliseconds. The open of a device refuses, with -EINVAL and a line in the log that names what is missing, `poll_fd` without
+ * `reap`, and with PLOOP_DEV_COMPLETE_IN_RUN `reap` without `poll_fd`.
  */
 struct ploop_io_ops {
     size_t size; /**< of this structure */

@@ -2,25 +2,36 @@
 /*
  * The states of a channel_io:
  *
- *     idle -> sent -> heard (its work is posted) -> sent again, for the rest | waiting on the retry list | idle, `then` called
+ *     idle -> sent | waiting on the retry list
+ *     waiting -> sent, when there is room
+ *     sent -> heard (its work is posted) -> sent again, for the rest | waiting | idle, `then` called
  *
  * `sent` is file_io's SENT. Everything but the step from sent to heard happens in the turn.
+ *
+ * A full backend must not make work quadratic. So the channel remembers how many requests the backend held when it last refused one
+ * (`room`), and a completion sends only as many waiting requests as fit; `room` grows by one each time so many were sent without a
+ * refusal, which finds a backend that has more room now. With nothing at the backend one request is tried whatever `room` says.
  */
 #include "file/channel.h"
 
 #include <assert.h>
 #include <errno.h>
 
-enum { IOV_COUNT_MAX = 1024, SLIVERS_MAX = 100 };
+enum { SLIVERS_MAX = 100 };
 
 static void channel_heard(struct work *work);
+
+static bool says_again(int64_t result)
+{
+    return result == -EAGAIN || result == -EINTR;
+}
 
 static void channel_io_done(struct file_io *file_io, int64_t result)
 {
     struct channel_io *io = container_of(file_io, struct channel_io, io);
     io->result = result;
-    if (io->trip && result < 0 && result != -EAGAIN && result != -EINTR) {
-        atomic_store(io->trip, (int)result);
+    if (io->trip && result < 0 && !says_again(result)) {
+        atomic_store(io->trip, -EIO);
     }
     turn_post(io->channel->turn, &io->work);
 }
@@ -28,7 +39,8 @@ static void channel_io_done(struct file_io *file_io, int64_t result)
 void channel_init(struct channel *channel, ploop_file *file, struct turn *turn, uint64_t max_transfer)
 {
     max_transfer = max_transfer ? max_transfer : UINT64_MAX;
-    *channel = (struct channel){.file = file, .turn = turn, .max_transfer = max_transfer - max_transfer % SECTOR_SIZE};
+    *channel =
+        (struct channel){.file = file, .turn = turn, .max_transfer = max_transfer - max_transfer % SECTOR_SIZE, .room = UINT64_MAX};
     assert(channel->max_transfer > 0);
     list_init(&channel->retry);
 }
@@ -64,7 +76,7 @@ static void take_window(struct channel_io *io)
     struct ploop_io *pub = &io->io.pub;
     uint64_t length = io->left < io->channel->max_transfer ? io->left : io->channel->max_transfer;
     io->bounced = false;
-    if (io->cursor.skip == 0 && io->cursor.count <= IOV_COUNT_MAX && iov_length(io->cursor.iov, io->cursor.count) == length) {
+    if (io->cursor.skip == 0 && io->cursor.count <= CHANNEL_IOV_MAX && iov_length(io->cursor.iov, io->cursor.count) == length) {
         pub->iov = io->cursor.iov;
         pub->iov_count = io->cursor.count;
     } else {
@@ -86,24 +98,60 @@ static void heard_soon(struct channel_io *io, int64_t result)
     turn_enqueue(io->channel->turn, &io->work);
 }
 
-static void channel_send(struct channel_io *io)
+static void wait_for_room(struct channel_io *io)
+{
+    list_append(&io->channel->retry, &io->link);
+    atomic_store(&io->channel->wants_retry, true);
+}
+
+/* Requests at the backend, those sent past the channel too. */
+static uint64_t at_backend(const struct channel *channel)
+{
+    uint64_t count = channel->in_flight;
+    for (uint32_t i = 0; i < CHANNEL_LANES; i++) {
+        count += atomic_load(&channel->lanes[i].bypassing);
+    }
+    return count;
+}
+
+/* True: it is sent, or has ended and will be heard of. False: the backend has no room for it. */
+static bool channel_try(struct channel_io *io)
 {
     struct channel *channel = io->channel;
-    channel->in_flight++;
     int stopped = channel->cut ? -ECANCELED : io->stop ? atomic_load(io->stop) : 0;
+    channel->in_flight++;
     if (stopped) {
         heard_soon(io, stopped);
-        return;
+        return true;
     }
     if (is_transfer(io)) {
         take_window(io);
     }
     io->io.done = channel_io_done;
     int refused = file_io_submit(&io->io);
+    if (says_again(refused)) {
+        channel->in_flight--;
+        channel->room = at_backend(channel);
+        channel->sent = 0;
+        return false;
+    }
     if (refused) {
         heard_soon(io, refused);
-    } else {
-        channel->unkicked |= UINT64_C(1) << io->io.pub.queue;
+        return true;
+    }
+    channel->unkicked |= UINT64_C(1) << io->io.pub.queue;
+    if (++channel->sent > channel->room) {
+        channel->room++;
+        channel->sent = 0;
+    }
+    return true;
+}
+
+/* Behind those that wait already. */
+static void channel_send(struct channel_io *io)
+{
+    if ((!list_is_empty(&io->channel->retry) && !io->channel->cut) || !channel_try(io)) {
+        wait_for_room(io);
     }
 }
 
@@ -145,7 +193,7 @@ static int try_later(const struct channel_io *io)
 /* What the backend said of a request: 1 to send again now, -EAGAIN to send again later, else how it ended. */
 static int judge(struct channel_io *io, int64_t result)
 {
-    if (result == -EAGAIN || result == -EINTR) {
+    if (says_again(result)) {
         return try_later(io);
     }
     if (result < 0) {
@@ -180,8 +228,7 @@ static void channel_heard(struct work *work)
     channel->in_flight--;
     int verdict = judge(io, io->result);
     if (verdict == -EAGAIN) {
-        list_append(&channel->retry, &io->link);
-        atomic_store(&channel->wants_retry, true);
+        wait_for_room(io);
         return;
     }
     if (verdict > 0) {
@@ -199,35 +246,38 @@ void channel_adopt(struct channel_io *io, struct iov_cursor cursor, int64_t resu
     io->then = then;
     io->slivers = 0;
     io->bounced = false;
+    if (says_again(result) && !io->channel->cut) {
+        wait_for_room(io); /* now, so that it stands before those that come later */
+        return;
+    }
     io->channel->in_flight++;
     heard_soon(io, result);
 }
 
 uint32_t channel_retry(struct channel *channel)
 {
-    if (list_is_empty(&channel->retry)) {
-        return 0;
+    uint32_t tried = 0;
+    while (!list_is_empty(&channel->retry)) {
+        struct channel_io *io = container_of(channel->retry.next, struct channel_io, link);
+        uint64_t held = at_backend(channel);
+        if (!channel->cut && held > 0 && held >= channel->room) {
+            break;
+        }
+        tried++;
+        if (!channel_try(io)) {
+            break;
+        }
+        list_remove(&io->link);
     }
-    struct list again;
-    list_init(&again);
-    list_move_all(&again, &channel->retry);
-    atomic_store(&channel->wants_retry, false);
-    struct list *link;
-    uint32_t sent = 0;
-    while ((link = list_take_first(&again)) != NULL) {
-        channel_send(container_of(link, struct channel_io, link));
-        sent++;
+    if (tried && list_is_empty(&channel->retry)) {
+        atomic_store(&channel->wants_retry, false);
     }
-    return sent;
+    return tried;
 }
 
 bool channel_wants_run(const struct channel *channel)
 {
-    bool wants = channel->in_flight == 0 && !list_is_empty(&channel->retry);
-    for (uint32_t i = 0; i < CHANNEL_LANES && wants; i++) {
-        wants = atomic_load(&channel->lanes[i].bypassing) == 0;
-    }
-    return wants;
+    return !list_is_empty(&channel->retry) && at_backend(channel) == 0;
 }
 
 void channel_kick(struct channel *channel)

@@ -10,9 +10,11 @@
  *  1. `then` runs in a turn, later than the call that began the request, never inside it.
  *  2. Short transfers are continued; no progress at all is -EIO. A sector is moved by one backend request, whole: requests are cut
  *     and continued at sector borders only.
- *  3. -EAGAIN, from submit or as a result, and -EINTR put the request on the retry list. It is sent again when another request
- *     makes progress, or by channel_retry(), which a run calls; channel_wants_run() says that nothing else would. Requests that
- *     are sent to the file directly make progress too: from channel_bypass() to channel_bypass_over(), which says whether to run.
+ *  3. -EAGAIN, from submit or as a result, and -EINTR put the request on the retry list; while there are such, later ones stand
+ *     behind them, in order, and nothing is sent past the channel (channel_is_full()). They are sent again, the first ones first
+ *     and as many as the backend has room for, when another request makes progress, or by channel_retry(), which a run calls;
+ *     channel_wants_run() says that nothing else would. Requests that are sent to the file directly make progress too: from
+ *     channel_bypass() to channel_bypass_over(), which says whether to run.
  *  4. After channel_cut() nothing reaches the backend any more: what is begun ends with -ECANCELED.
  *
  * All functions but channel_io_init(), channel_io_aim() and the bypass belong to the owner of the turn.
@@ -26,7 +28,7 @@
 #include "util/list.h"
 #include "util/work.h"
 
-enum { CHANNEL_WINDOW = 8, CHANNEL_QUEUES_MAX = 64, CHANNEL_LANES = 16 };
+enum { CHANNEL_WINDOW = 8, CHANNEL_IOV_MAX = PLOOP_IO_SEGMENTS_MAX, CHANNEL_QUEUES_MAX = 64, CHANNEL_LANES = 16 };
 
 /* For queues of their own, or few of them: as far from the next as a cache line is long. */
 struct channel_lane {
@@ -40,8 +42,10 @@ struct channel {
     uint64_t max_transfer;
     uint64_t in_flight; /* begun here and at the backend */
     uint64_t unkicked;  /* a bit for each queue that was sent to */
+    uint64_t room;      /* requests that the backend held when it last refused one */
+    uint64_t sent;      /* without a refusal since then, or since `room` grew */
     struct list retry;
-    atomic_bool wants_retry; /* for completions that do not come here: the retry list is not empty */
+    atomic_bool wants_retry; /* for other threads: the retry list is not empty, or is not going to be */
     bool cut;
     struct channel_lane lanes[CHANNEL_LANES]; /* requests that were sent directly and are not over */
 };
@@ -56,7 +60,7 @@ struct channel_io {
     struct channel *channel;
     channel_fn *then;
     const _Atomic int *stop; /* or NULL: once this is an error the request is sent no more, and ends with it */
-    _Atomic int *trip;       /* or NULL: becomes this request's error, as soon as the backend says it */
+    _Atomic int *trip;       /* or NULL: becomes -EIO as soon as the backend says that this request failed */
     struct iov_cursor cursor;
     uint64_t left; /* bytes of a transfer still to be moved */
     int64_t result;
@@ -83,6 +87,18 @@ void channel_transfer(struct channel_io *io, uint32_t op, uint32_t flags, struct
 /* SYNC, ALLOCATE, PUNCH, TRUNCATE. */
 void channel_order(struct channel_io *io, uint32_t op, uint64_t offset, uint64_t length, channel_fn *then);
 
+/* Any thread. Requests wait for room: what would be sent directly now goes through the channel. */
+static inline bool channel_is_full(const struct channel *channel)
+{
+    return atomic_load_explicit(&channel->wants_retry, memory_order_relaxed);
+}
+
+/* Any thread. The backend has refused a request that was sent directly, and that comes through channel_adopt(). */
+static inline void channel_note_full(struct channel *channel)
+{
+    atomic_store(&channel->wants_retry, true);
+}
+
 /* Any thread. A request is about to go to the file directly. */
 static inline void channel_bypass(struct channel *channel, uint32_t queue)
 {
@@ -105,7 +121,7 @@ static inline bool channel_bypass_over(struct channel *channel, uint32_t queue)
  */
 void channel_adopt(struct channel_io *io, struct iov_cursor cursor, int64_t result, channel_fn *then);
 
-/* Send what waits on the retry list, each once. Returns how many. */
+/* Send what waits on the retry list, as much as there is room for. Returns how many were tried. */
 uint32_t channel_retry(struct channel *channel);
 bool channel_wants_run(const struct channel *channel);
 

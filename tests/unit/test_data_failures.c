@@ -284,16 +284,17 @@ START_TEST(no_run_is_asked_for_while_a_fast_request_is_in_flight)
         rig.script.hold = SCRIPT_BIT(PLOOP_IO_READ);
         req_read(&fast[0], &rig, at(0), 512);
         req_read(&fast[1], &rig, at(0), 1024);
-        rig.script.refuse = 2;
-        req_write(&refused[0], &rig, at(3), CLUSTER, 3, 0);
-        req_write(&refused[1], &rig, at(0) + 512, 512, 4, 0); /* refused on the fast path itself */
+        rig.script.refuse = 1;
+        req_write(&refused[0], &rig, at(0) + 512, 512, 4, 0); /* refused on the fast path itself */
+        req_write(&refused[1], &rig, at(3), CLUSTER, 3, 0);   /* the backend is not asked: it has no room */
         ck_assert_uint_eq(rig.script.refuse, 0);
         ck_assert(!req_done(&refused[0]) && !req_done(&refused[1]));
         ck_assert_uint_ne(ploop_dev_next_deadline(rig.dev), 0);
         ck_assert(rig.clock.wakes == wakes || rig.clock.wake_at_ns != 0);
-        rig.script.refuse = 2;
+        rig.script.refuse = 1;
         ploop_dev_run(rig.dev);
-        ck_assert_uint_eq(rig.script.refuse, 0);
+        ck_assert_uint_eq(rig.script.refuse,
+                          result); /* once it is known that two are too many, it is not asked while there are two */
         ck_assert_uint_ne(ploop_dev_next_deadline(rig.dev), 0);
 
         /* Still no room when one of them is done, short or whole; nobody is left to bring it when the other is. */
