@@ -4,8 +4,14 @@
  * A device: image files, open, as one disk.
  *
  * The library has no threads of its own. It works inside the caller's calls and the backend's completions; what is due by the
- * clock is done by ploop_dev_run(). An embedder calls it when ploop_dev_next_deadline() has come or the clock's `wake_at` said so.
- * If nobody does, BAT pages stay in memory until a flush or the close: late, never wrong.
+ * clock, and requests over so many clusters that they are done in slices, are done by ploop_dev_run() and ploop_queue_run(). An embedder
+ * learns when to run in one of two ways, each of which is enough:
+ *
+ *   - the clock's `wake_at` says when;
+ *   - with PLOOP_DEV_COMPLETE_IN_RUN, ploop_queue_poll_fd() becomes readable, or the time of ploop_dev_next_deadline(), asked for before
+ *     each sleep, has come. The descriptor becomes readable too when that time moves forward.
+ *
+ * Without either, BAT pages stay in memory until a flush or the close: late, never wrong. Requests are not sliced then.
  */
 #ifndef PLOOP_DEV_H
 #define PLOOP_DEV_H
@@ -27,9 +33,11 @@ enum {
     PLOOP_DEV_READ_ONLY = 1,
     PLOOP_DEV_RECOVER = 2,      /**< open an image that was not closed cleanly, after a check found no more than that and leaks */
     PLOOP_DEV_NO_FAST_PATH = 4, /**< send every request through the engine: for tests and comparison */
-    PLOOP_DEV_COMPLETE_IN_RUN = 8, /**< callbacks run inside ploop_queue_run() only: what an event loop wants */
-    PLOOP_DEV_RAW_BASE = 16,       /**< the first file of several is raw; never guessed from its bytes */
-    PLOOP_DEV_INACTIVE = 32        /**< open without reading or locking. Not in this version: -ENOTSUP */
+    PLOOP_DEV_COMPLETE_IN_RUN =
+        8,                   /**< callbacks run inside ploop_queue_run() only, and at the end in close and abort: what an event
+                                        loop wants */
+    PLOOP_DEV_RAW_BASE = 16, /**< the first file of several is raw; never guessed from its bytes */
+    PLOOP_DEV_INACTIVE = 32  /**< open without reading or locking. Not in this version: -ENOTSUP */
 };
 
 /** What a request that finds no space does: ploop_dev_config.enospc_policy. */
@@ -38,13 +46,20 @@ enum {
     PLOOP_ENOSPC_PARK = 1  /**< wait: tried again by the clock and by ploop_dev_retry_parked() */
 };
 
+/** What becomes of changes after a SYNC has failed: ploop_dev_config.sync_failed_policy. */
+enum {
+    PLOOP_SYNC_FAILED_GO_ON = 0,         /**< writes, zeros and discards are done as before, though no flush succeeds any more */
+    PLOOP_SYNC_FAILED_REFUSE_CHANGES = 1 /**< they fail with -EIO; only reads are done */
+};
+
 /** What ploop_dev_config.event is told, with its `value`. */
 enum {
-    PLOOP_EVENT_RESIZED = 1,      /**< the new size in bytes */
-    PLOOP_EVENT_FAILED = 2,       /**< a positive errno: a metadata write or a SYNC failed; see ploop_dev_info() */
-    PLOOP_EVENT_PARKED = 3,       /**< how many requests wait for space now */
-    PLOOP_EVENT_RESUMED = 4,      /**< 0: no request waits for space any more */
-    PLOOP_EVENT_POOL_HAS_ROOM = 5 /**< the queue's index: ploop_pio_get() failed there and is worth another try */
+    PLOOP_EVENT_RESIZED = 1,       /**< the new size in bytes */
+    PLOOP_EVENT_FAILED = 2,        /**< a positive errno: a write of BAT pages failed, and will be tried again */
+    PLOOP_EVENT_PARKED = 3,        /**< how many requests wait for space now */
+    PLOOP_EVENT_RESUMED = 4,       /**< 0: no request waits for space any more */
+    PLOOP_EVENT_POOL_HAS_ROOM = 5, /**< the queue's index: ploop_pio_get() failed there and is worth another try */
+    PLOOP_EVENT_SYNC_FAILED = 6    /**< once, a positive errno: what the backend said to a SYNC. See PLOOP_STATE_SYNC_FAILED */
 };
 
 /** ploop_dev_config.log's level. */
@@ -57,8 +72,10 @@ struct ploop_clock {
     /** A monotonic time. Any thread, often; must not call the library. */
     uint64_t (*now_ns)(void *context);
     /**
-     * Optional: run the device (ploop_dev_run()) by then; 0 means as soon as can be. Replaces what was asked for before. Every
-     * run asks again for what is due after it. May come from any thread and must not call the library: note it, wake your loop.
+     * Optional: run the device (ploop_dev_run()) by then; 0 means as soon as can be. Replaces what was asked for before. Called when
+     * the deadline moves forward, and by a run that comes at the deadline that was asked for last, after it, or up to 2 ms before
+     * it (timers fire early): a timer that fires once is enough. A deadline that moves back is not told; the run that then comes too
+     * early finds the new one. May come from any thread and must not call the library: note it, wake your loop.
      */
     void (*wake_at)(void *context, uint64_t deadline_ns);
 };
@@ -83,8 +100,10 @@ struct ploop_dev_config {
     void (*log)(void *user_data, uint32_t level, uint32_t message_id, const char *text);
     /** Optional: something happened: PLOOP_EVENT_ ... Any thread; must not call the library. */
     void (*event)(void *user_data, uint32_t event, uint64_t value);
-    void *user_data; /**< for log and event */
-    uint64_t reserved[8];
+    void *user_data;             /**< for log and event */
+    uint32_t sync_failed_policy; /**< PLOOP_SYNC_FAILED_ ... */
+    uint32_t reserved1;
+    uint64_t reserved[7];
 };
 
 /**
@@ -125,9 +144,12 @@ int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop
 /**
  * Close a device: waits for the requests in flight, writes what is dirty, syncs, clears the in-use mark, frees.
  *
+ * Callbacks that have not run yet run inside this call, on the calling thread: with PLOOP_DEV_COMPLETE_IN_RUN too, since no
+ * ploop_queue_run() will come any more.
+ *
  * @return 0: everything is durable and the mark is cleared; -errno: something did not reach the disk, the mark stays, and the
- *         image needs PLOOP_DEV_RECOVER. The device is gone in either case. -EDEADLK (from a callback): nothing happened. NULL
- *         is 0.
+ *         image needs PLOOP_DEV_RECOVER. In one case the mark may be cleared although close failed: the SYNC after the clearing failed;
+ *         everything else is durable then. The device is gone in any case. -EDEADLK (from a callback): nothing happened. NULL is 0.
  *
  * Any thread, blocks, not from a callback; nothing else may use the device any more: every call has returned. @since 2.0
  */
@@ -135,7 +157,8 @@ int ploop_dev_close(ploop_dev *dev);
 
 /**
  * Leave a device as a crash would: nothing more is written. Requests in flight are cancelled at the backend where it can,
- * else waited for, and complete; those that had not reached the backend complete with -ECANCELED.
+ * else waited for, and complete; those that had not reached the backend complete with -ECANCELED. Their callbacks, and those that have
+ * not run yet, run inside this call, on the calling thread: with PLOOP_DEV_COMPLETE_IN_RUN too.
  *
  * Any thread, blocks, not from a callback; nothing else may use the device any more. NULL is allowed. @since 2.0
  */
@@ -167,7 +190,10 @@ int ploop_dev_retry_parked(ploop_dev *dev);
 
 /**
  * Hold new requests back, wait for those in flight, make everything durable. Requests submitted from now on are kept in
- * order until ploop_dev_resume().
+ * order until ploop_dev_resume(). A request over many clusters stops where it is and goes on after the resume.
+ *
+ * With PLOOP_DEV_COMPLETE_IN_RUN, callbacks may still wait for ploop_queue_run() when this returns: the requests are done, and
+ * ploop_dev_info.completions_waiting counts them. Run each queue until it is 0 before you save what the callbacks change.
  *
  * @return 0; -errno: something did not reach the disk; the device is suspended all the same; -EALREADY: it was; -ECANCELED: it
  *         was resumed meanwhile; -EDEADLK (from a callback)
@@ -187,7 +213,8 @@ int ploop_dev_resume(ploop_dev *dev);
 enum {
     PLOOP_STATE_READ_ONLY = 1,
     PLOOP_STATE_SUSPENDED = 2,
-    PLOOP_STATE_SYNC_FAILED = 4,       /**< latched: no flush or FUA succeeds any more; close and open with RECOVER */
+    PLOOP_STATE_SYNC_FAILED = 4,       /**< a SYNC failed: every flush, FUA, suspend and close fails with -EIO from now on, whatever
+                                            the backend said, because what was lost does not come back. Close, then open with RECOVER */
     PLOOP_STATE_ALLOCATION_REFUSED = 8 /**< after page_failure_limit: until a page write succeeds */
 };
 
@@ -200,7 +227,7 @@ struct ploop_dev_info {
     uint32_t discard_granularity;  /**< what a discard gives back: the cluster */
     uint64_t max_request_bytes;    /**< the longest request */
     uint32_t state;                /**< PLOOP_STATE_ ... */
-    int32_t error;                 /**< why, for the last two: -errno */
+    int32_t error;                 /**< why, for the last two: what the backend said, -errno */
     uint64_t file_size;            /**< of the top delta, as the engine knows it */
     uint64_t clusters_mapped;      /**< by the top delta */
     uint64_t clusters_free;        /**< below the end of the file, to be had without extending it */
@@ -227,7 +254,9 @@ struct ploop_dev_info {
                                         length is a multiple of 512 too */
     uint32_t delta_count;        /**< image files in the stack, the top one included */
     uint64_t clusters_copied;    /**< from lower deltas, because a part of them was written */
-    uint64_t reserved[7];
+    uint32_t max_segments; /**< pieces of memory in a request that is handed to the backend as it is; one with more is cut up */
+    uint32_t completions_waiting; /**< requests that are done and whose callbacks wait for ploop_queue_run(): COMPLETE_IN_RUN */
+    uint64_t reserved[6];
 };
 
 /**

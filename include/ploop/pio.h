@@ -103,7 +103,12 @@ void ploop_pio_prep_writev(ploop_pio *pio, uint64_t offset, const struct iovec *
  */
 void ploop_pio_prep_write_zeroes(ploop_pio *pio, uint64_t offset, uint64_t length, uint32_t flags);
 
-/** Prepare a discard: clusters wholly within the range are given back and read as zeros; the rest is ignored. @since 2.0 */
+/**
+ * Prepare a discard: a hint. Clusters wholly within the range that only the top delta has are given back and read as zeros; parts of
+ * clusters are ignored. What a lower delta has is never uncovered: a cluster that the top has too is zeroed in place where the backend
+ * can punch holes, else left as it is; one that only a lower delta has is left as it is. Use write_zeroes where zeros have to be read.
+ * @since 2.0
+ */
 void ploop_pio_prep_discard(ploop_pio *pio, uint64_t offset, uint64_t length);
 
 /** Prepare a flush: completes when every request completed before it was submitted is durable. @since 2.0 */

@@ -6,13 +6,13 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static void sync_over(struct syncer *syncer, int result)
+static void sync_over(struct syncer *syncer)
 {
     struct bat *bat = container_of(syncer, struct bat, syncer);
     alloc_synced(&bat->alloc);
-    if (result) {
-        bat->failed(bat->owner, result);
-        bat_fail_waiters(bat, result);
+    if (bat_latch(bat)) {
+        bat->latched(bat->owner, syncer->cause);
+        bat_fail_waiters(bat, bat_latch(bat));
     } else {
         pages_synced(bat);
     }

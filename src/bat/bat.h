@@ -36,6 +36,7 @@ struct bat_page {
     uint64_t synced_number;       /* UNSYNCED: the SYNC that ends it */
     uint64_t round_id, round_gen; /* member of that round, until that generation is done */
     uint32_t failures;            /* in a row */
+    uint32_t reserved;            /* unmapped clusters that writes in flight have a place for: dev/write.c */
     int32_t pending;              /* records of removed entries: alloc.h */
     struct list due;              /* on bat.due */
     struct list unsynced;         /* on bat.unsynced */
@@ -124,7 +125,8 @@ struct bat {
     /* How the bat reaches its device. */
     void *owner;
     uint64_t (*now_ns)(void *owner);
-    void (*failed)(void *owner, int error); /* a page write or a SYNC failed */
+    void (*failed)(void *owner, int error);  /* a page write failed */
+    void (*latched)(void *owner, int cause); /* a SYNC failed: once */
     struct bat_stats stats;
 };
 

@@ -3,6 +3,7 @@
 #include "bat/sync.h"
 
 #include <assert.h>
+#include <errno.h>
 
 static void sync_heard(struct channel_io *io, int result);
 
@@ -85,14 +86,15 @@ static void sync_heard(struct channel_io *io, int result)
         return; /* given up while it was under way: everybody has been told */
     }
     if (result) {
-        syncer->error = result;
-        atomic_store(&syncer->tripped, result);
+        syncer->error = -EIO;
+        syncer->cause = result;
+        atomic_store(&syncer->tripped, -EIO);
         atomic_fetch_add_explicit(&syncer->failures, 1, memory_order_relaxed);
     } else {
         syncer->succeeded = syncer->submitted;
     }
-    syncer->heard(syncer, result);
-    wake_waiters(syncer, result);
+    syncer->heard(syncer);
+    wake_waiters(syncer, syncer->error);
 }
 
 void sync_fail_waiters(struct syncer *syncer, int error)
@@ -104,7 +106,7 @@ void sync_fail_waiters(struct syncer *syncer, int error)
 void sync_give_up(struct syncer *syncer, int error)
 {
     if (!syncer->error) {
-        syncer->error = error;
+        syncer->error = syncer->cause = error;
         atomic_store(&syncer->tripped, error);
     }
 }

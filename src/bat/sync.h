@@ -7,7 +7,8 @@
  * "is it durable?" is a comparison. Whoever needs a number waits for it; those who wait for the same one share it.
  *
  * The latch: a SYNC that fails may have lost anything that was not durable, and a later success would say nothing of it. So after
- * the first failure no SYNC is sent any more, and everybody who waits or will wait gets its error.
+ * the first failure no SYNC is sent any more, and everybody who waits or will wait gets -EIO, whatever the backend said: -ENOSPC would
+ * promise that more space could mend it.
  *
  *  1. succeeded <= submitted <= succeeded + 1, but for the latch.
  *  2. in_flight means SYNC number `submitted` is at the backend.
@@ -23,11 +24,12 @@ struct syncer {
     uint64_t submitted, succeeded;
     uint64_t wanted;
     bool in_flight;
-    int error;           /* the latch */
+    int error;           /* the latch: -EIO, or at an abort -ECANCELED */
+    int cause;           /* what the backend said */
     _Atomic int tripped; /* the same, from the moment the backend says it: nothing is sent that must not be after it */
     struct list waiters;
-    void (*heard)(struct syncer *syncer, int result); /* after each SYNC, before its waiters */
-    _Atomic uint64_t count, failures;                 /* for the statistics */
+    void (*heard)(struct syncer *syncer); /* after each SYNC, before its waiters */
+    _Atomic uint64_t count, failures;     /* for the statistics */
 };
 
 struct sync_wait;

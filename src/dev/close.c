@@ -85,7 +85,7 @@ static void begin_closing(ploop_dev *dev)
 static void shut(ploop_dev *dev)
 {
     dev->closed = true;
-    atomic_store(&dev->gate, true);
+    gate_follow(dev);
 }
 
 static void stop_space_work(ploop_dev *dev)
@@ -159,7 +159,7 @@ static void begin_aborting(ploop_dev *dev)
 {
     struct bat *bat = &dev->bat;
     dev->aborting = dev->closing = true;
-    atomic_store(&dev->gate, true);
+    gate_follow(dev);
     sync_give_up(&bat->syncer, -ECANCELED);
     end_work(dev);
     dev->suspended = false;

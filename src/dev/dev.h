@@ -88,6 +88,9 @@ struct part {
     bool wants_space; /* parked, or tried again after that */
 };
 
+/* Why a pio that has begun does not advance: request.c. */
+enum pio_pause { PIO_GOES_ON, PIO_WAITS_FOR_PART, PIO_WAITS_FOR_TURN, PIO_HELD };
+
 struct ploop_pio {
     struct work work; /* to the turn, then to the queue's completions */
     ploop_queue *queue;
@@ -106,8 +109,11 @@ struct ploop_pio {
     uint64_t next, end; /* what is not yet cut into parts */
     struct iov_cursor cursor;
     uint32_t live, parked, want_space; /* parts */
-    bool advancing, waits_for_part, stuck;
-    struct list link;
+    uint64_t batch;                    /* of the turn's work, in which it has taken `steps` */
+    uint32_t steps;
+    enum pio_pause pause;
+    bool advancing, stuck;
+    struct list link; /* on part_waiters, later or held */
     struct round_wait round;
     struct part part;
 };
@@ -129,8 +135,10 @@ struct ploop_queue {
     _Atomic uint64_t requests, requests_fast;
     struct inbox done;
     atomic_bool delivering;
-    int event_fd; /* COMPLETE_IN_RUN, or -1 */
-    int poll_fd;  /* readable when that is, or the backend has something to reap; or -1 */
+    _Atomic uint64_t waiting; /* completions for a run to deliver: COMPLETE_IN_RUN */
+    atomic_bool rung;         /* event_fd is readable, or is going to be, and no run has begun since */
+    int event_fd;             /* COMPLETE_IN_RUN, or -1 */
+    int poll_fd;              /* readable when that is, or the backend has something to reap; or -1 */
 };
 
 struct ploop_dev {
@@ -150,7 +158,8 @@ struct ploop_dev {
     bool is_inside;  /* opened by dev_open_inside() */
     bool has_claims; /* on its files, see file_claim() */
     struct extension_keep extension;
-    atomic_bool gate; /* closed: every request goes to the engine */
+    atomic_bool gate;     /* closed: every request goes to the engine; see gate_follow() */
+    bool refuses_changes; /* a SYNC failed, and the policy is to let nothing be written then */
 
     struct cluster_lock *locks;
     struct part *parts;
@@ -168,6 +177,10 @@ struct ploop_dev {
     struct list record_waiters;  /* parts: for a removal's record */
     struct list parked;          /* parts: ENOSPC_PARK */
     struct list held;            /* pios: suspended */
+    struct list later;           /* pios: they have had their share of the turn */
+    uint64_t batch;              /* of work that the turn does now, counted by the pump */
+    uint32_t steps;              /* that requests have taken in it */
+    bool can_wake;               /* the embedder hears when to run: by wake_at or a descriptor */
     bool suspended, closing, aborting;
     bool closed;                  /* a close has begun to write: requests come too late */
     _Atomic uint64_t suspends;    /* suspends and resumes that the embedder asked for: odd for suspended; the turn follows */
@@ -184,7 +197,8 @@ struct ploop_dev {
     _Atomic uint64_t flushes;
     _Atomic uint32_t done_by_run;
     _Atomic uint64_t next_deadline_ns;
-    uint64_t announced_ns; /* wake_at was told */
+    uint64_t announced_ns; /* what the embedder was told last */
+    bool announce_again;   /* a run came when that was due: the timer is spent */
     _Atomic uint64_t requests_parked;
     _Atomic uint64_t clusters_free, clusters_pending, file_size; /* copies for info.c */
     _Atomic uint32_t state;
@@ -203,7 +217,8 @@ int pio_validate(const ploop_pio *pio);
 void pio_begin(struct work *work);             /* the turn's entry */
 void pio_enter(ploop_pio *pio);                /* from the fast path, its cluster's lock held: one part at work */
 void pio_complete(ploop_pio *pio, int result); /* any thread; delivery is the caller's or the turn's */
-void pio_restart_held(ploop_dev *dev);         /* and those that stood still while they waited for parts */
+void pio_restart_held(ploop_dev *dev);         /* and those that wait for a part: some may be free */
+uint32_t pio_go_on(ploop_dev *dev);            /* those that have had their share of an earlier turn; returns how many */
 void part_settle(struct part *part, int result,
                  uint64_t number); /* its effect is there, or failed; `number`: the SYNC that makes it durable, 0 if it is */
 void part_unlock(struct part *part);
@@ -256,6 +271,7 @@ int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_
 void queue_free(ploop_queue *queue);
 int queue_deliver(ploop_queue *queue);     /* or, with COMPLETE_IN_RUN, ring the descriptor */
 int queue_deliver_all(ploop_queue *queue); /* in any case */
+void queue_ring(ploop_queue *queue);       /* COMPLETE_IN_RUN: make its descriptor readable */
 bool in_callback(void);
 
 /* ---- engine.c ---- */
@@ -274,6 +290,9 @@ void block_wake(ploop_dev *dev);
 void block_control(ploop_dev *dev, void (*control)(ploop_dev *dev)); /* run a function in the turn, and wait for it */
 int block_round(ploop_dev *dev);
 bool dev_is_quiet(ploop_dev *dev);
+
+/* ---- suspend.c ---- */
+void gate_follow(ploop_dev *dev); /* in the turn: open or close the gate, when a reason for it has come or gone */
 
 /* ---- close.c ---- */
 int close_for_writing(ploop_dev *dev); /* nothing is in flight: all of it durable, then the mark cleared. 0, or the mark stays */

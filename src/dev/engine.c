@@ -9,7 +9,10 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
+
+enum { LATCH_MESSAGE_ID = 7 };
 
 static uint64_t monotonic_ns(void *context)
 {
@@ -34,7 +37,7 @@ void dev_log(const ploop_dev *dev, uint32_t level, uint32_t message_id, const ch
     if (!dev->config.log) {
         return;
     }
-    char text[256];
+    char text[320];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof(text), format, arguments);
@@ -49,15 +52,34 @@ void dev_event(const ploop_dev *dev, uint32_t event, uint64_t value)
     }
 }
 
-static void metadata_failed(void *owner, int error)
+static void page_failed(void *owner, int error)
 {
     dev_event(owner, PLOOP_EVENT_FAILED, (uint64_t)-error);
 }
 
+static void latched(void *owner, int cause)
+{
+    ploop_dev *dev = owner;
+    dev->refuses_changes = dev->config.sync_failed_policy == PLOOP_SYNC_FAILED_REFUSE_CHANGES;
+    gate_follow(dev);
+    dev_log(
+        dev, PLOOP_LOG_ERROR, LATCH_MESSAGE_ID,
+        "a SYNC failed (%s): data written since the last flush may be lost, and every flush fails from now on; close the image and "
+        "open it again with recovery",
+        strerror(-cause));
+    dev_event(dev, PLOOP_EVENT_SYNC_FAILED, (uint64_t)-cause);
+}
+
 /* ---- the clock ---- */
+
+/* A timer may fire this much before its time: its run finds nothing due, and must set it again. */
+#define EARLY_NS UINT64_C(2000000)
 
 static uint64_t earliest(ploop_dev *dev)
 {
+    if (!list_is_empty(&dev->later)) {
+        return 0;
+    }
     for (uint32_t level = 0; level <= dev->stack.count; level++) {
         if (channel_wants_run(delta_channel(dev, level))) {
             return 0;
@@ -70,14 +92,27 @@ static uint64_t earliest(ploop_dev *dev)
     return next;
 }
 
+/*
+ * Tell the embedder when to run: when the deadline moves forward, by wake_at and by the queues' descriptors, so that each alone
+ * is enough; and, by wake_at only, when a run has used up the deadline announced before. A deadline that moves back is not told: the
+ * run that comes too early finds the new one.
+ */
 static void announce(ploop_dev *dev)
 {
     uint64_t next = earliest(dev);
+    bool forward = next < dev->announced_ns, again = dev->announce_again;
     atomic_store(&dev->next_deadline_ns, next);
-    if (next < dev->announced_ns) {
-        dev->announced_ns = next;
-        if (dev->clock.wake_at) {
-            dev->clock.wake_at(dev->clock.context, next);
+    dev->announce_again = false;
+    if (!forward && !again) {
+        return;
+    }
+    dev->announced_ns = next;
+    if (next != UINT64_MAX && dev->clock.wake_at) {
+        dev->clock.wake_at(dev->clock.context, next);
+    }
+    if (forward) {
+        for (uint32_t i = 0; i < dev->queue_count; i++) {
+            queue_ring(&dev->queues[i]);
         }
         block_wake(dev);
     }
@@ -95,7 +130,7 @@ static void publish_state(ploop_dev *dev)
     struct bat *bat = &dev->bat;
     uint32_t state = (dev->read_only ? PLOOP_STATE_READ_ONLY : 0u) | (dev->suspended ? PLOOP_STATE_SUSPENDED : 0u) |
                      (bat_latch(bat) ? PLOOP_STATE_SYNC_FAILED : 0u) | (bat->over_limit ? PLOOP_STATE_ALLOCATION_REFUSED : 0u);
-    int error = bat_latch(bat) ? bat_latch(bat) : bat->over_limit ? bat->allocation_error : 0;
+    int error = bat_latch(bat) ? bat->syncer.cause : bat->over_limit ? bat->allocation_error : 0;
     atomic_store_explicit(&dev->state, state, memory_order_relaxed);
     atomic_store_explicit(&dev->error, error, memory_order_relaxed);
     atomic_store_explicit(&dev->clusters_free, alloc_free_count(&bat->alloc), memory_order_relaxed);
@@ -127,6 +162,8 @@ static void engine_pump(struct turn *turn)
     publish_state(dev);
     tell_parked(dev);
     announce(dev);
+    dev->batch++;
+    dev->steps = 0;
 }
 
 static void engine_leave(struct turn *turn)
@@ -141,9 +178,9 @@ static void run_due(struct work *work)
 {
     ploop_dev *dev = container_of(work, ploop_dev, run_work);
     atomic_store(&dev->run_posted, false);
-    dev->announced_ns = UINT64_MAX;
     uint64_t now = dev_now(dev);
     uint32_t done = 0;
+    dev->announce_again |= now >= dev->announced_ns || dev->announced_ns - now <= EARLY_NS;
     for (uint32_t level = 0; level <= dev->stack.count; level++) {
         done += channel_retry(delta_channel(dev, level));
     }
@@ -151,6 +188,7 @@ static void run_due(struct work *work)
         done += bat_run_deadlines(&dev->bat, now);
     }
     done += space_retry_parked(dev, false);
+    done += pio_go_on(dev);
     atomic_fetch_add(&dev->done_by_run, done);
 }
 
@@ -215,6 +253,7 @@ void engine_init(ploop_dev *dev)
     }
     dev->bat.owner = dev;
     dev->bat.now_ns = bat_now;
-    dev->bat.failed = metadata_failed;
+    dev->bat.failed = page_failed;
+    dev->bat.latched = latched;
     dev->bat.alloc.space = space_came;
 }

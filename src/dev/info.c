@@ -51,6 +51,7 @@ int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *out)
         .punches = load(&dev->bat.alloc.punches),
         .memory_alignment = dev->memory_alignment,
         .delta_count = dev->stack.count + 1,
+        .max_segments = PLOOP_IO_SEGMENTS_MAX,
         .clusters_copied = load(&dev->clusters_copied),
     };
     for (uint32_t level = 0; level <= dev->stack.count; level++) {
@@ -59,6 +60,7 @@ int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *out)
     for (uint32_t i = 0; i < dev->queue_count; i++) {
         info.requests += load(&dev->queues[i].requests);
         info.requests_fast += load(&dev->queues[i].requests_fast);
+        info.completions_waiting += (uint32_t)load(&dev->queues[i].waiting);
     }
     sized_out(out, &info, sizeof(info));
     return 0;

@@ -14,12 +14,13 @@
 #include "util/sized.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define DELAY_DEFAULT_NS UINT64_C(500000000)
 #define MAX_AGE_DEFAULT_NS UINT64_C(5000000000)
-enum { FAILURE_LIMIT_DEFAULT = 3 };
+enum { FAILURE_LIMIT_DEFAULT = 3, BACKEND_MESSAGE_ID = 6 };
 
 void ploop_dev_config_init(struct ploop_dev_config *config, size_t size)
 {
@@ -58,6 +59,9 @@ static int take_config(ploop_dev *dev, const struct ploop_dev_config *given)
     if (config->runner_count || config->flags & PLOOP_DEV_INACTIVE) {
         return -ENOTSUP;
     }
+    if (config->sync_failed_policy > PLOOP_SYNC_FAILED_REFUSE_CHANGES || config->reserved1) {
+        return -EINVAL;
+    }
     if (config->clock) {
         int error = sized_in(&dev->clock, sizeof(dev->clock), sizeof(dev->clock), config->clock);
         return error ? error : dev->clock.now_ns ? 0 : -EINVAL;
@@ -76,10 +80,8 @@ static void *take_aligned(size_t size)
 
 static void init_lists(ploop_dev *dev)
 {
-    struct list *lists[] = {&dev->parts_free,    &dev->part_waiters,
-
-                            &dev->space_waiters, &dev->reclaim_waiters, &dev->record_waiters, &dev->parked,
-                            &dev->held,          &dev->cow_buffers,     &dev->cow_waiters};
+    struct list *lists[] = {&dev->parts_free, &dev->part_waiters, &dev->space_waiters, &dev->reclaim_waiters, &dev->record_waiters,
+                            &dev->parked,     &dev->held,         &dev->later,         &dev->cow_buffers,     &dev->cow_waiters};
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
         list_init(lists[i]);
     }
@@ -282,11 +284,25 @@ static bool are_deltas(ploop_file *const *deltas, uint32_t count)
     return true;
 }
 
+/* A function that is no use without another, which is missing: where requests would hang, because nobody could tell or reap. */
+static const char *missing_function(const ploop_dev *dev, const struct ploop_io_ops *ops)
+{
+    if (ops->reap && !ops->poll_fd && dev->config.flags & PLOOP_DEV_COMPLETE_IN_RUN) {
+        return "reap and no poll_fd, which PLOOP_DEV_COMPLETE_IN_RUN needs";
+    }
+    return ops->poll_fd && !ops->reap ? "poll_fd and no reap" : NULL;
+}
+
 static int attach(const ploop_dev *dev)
 {
     int error = 0;
     for (uint32_t level = 0; level <= dev->stack.count && !error; level++) {
         const struct ploop_file *file = delta_file(dev, level);
+        const char *missing = missing_function(dev, &file->ops);
+        if (missing) {
+            dev_log(dev, PLOOP_LOG_ERROR, BACKEND_MESSAGE_ID, "delta %" PRIu32 ": the backend has %s", level, missing);
+            return -EINVAL;
+        }
         error = file->ops.attach ? file->ops.attach(file->context, dev->config.queue_count) : 0;
     }
     return error;
@@ -315,6 +331,7 @@ static int open_device(ploop_file *const *deltas, uint32_t count, const struct p
         error = -EINVAL;
     }
     dev->read_only = dev->config.flags & PLOOP_DEV_READ_ONLY;
+    dev->can_wake = dev->clock.wake_at || dev->config.flags & PLOOP_DEV_COMPLETE_IN_RUN;
     error = error ? error : stack_init(&dev->stack, deltas, count - 1);
     error = error || is_inside ? error : claim_files(dev);
     error = error ? error : attach(dev);

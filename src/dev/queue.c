@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 static _Thread_local uint32_t callback_depth;
+static _Thread_local const ploop_queue *running; /* this thread is about to deliver its completions: it need not be rung */
 
 bool in_callback(void)
 {
@@ -41,7 +42,11 @@ static int open_descriptors(ploop_queue *queue)
     for (uint32_t level = 0; level <= queue->dev->stack.count && !error; level++) {
         const struct ploop_file *file = delta_file(queue->dev, level);
         int backend_fd = file->ops.poll_fd ? file->ops.poll_fd(file->context, queue->index) : -1;
-        error = backend_fd < 0 ? 0 : watch(queue->poll_fd, backend_fd);
+        if (backend_fd >= 0) {
+            error = watch(queue->poll_fd, backend_fd);
+        } else if (file->ops.reap) {
+            error = backend_fd; /* nothing would tell when to reap */
+        }
     }
     return error;
 }
@@ -147,12 +152,28 @@ int queue_deliver_all(ploop_queue *queue)
             callback_depth--;
             if (queue->event_fd < 0) {
                 atomic_fetch_sub(&queue->in_flight, 1);
+            } else {
+                atomic_fetch_sub_explicit(&queue->waiting, 1, memory_order_relaxed);
             }
             delivered++;
         }
         atomic_store(&queue->delivering, false);
     }
     return delivered;
+}
+
+/*
+ * One write for everything that comes before the next run. A run reads the descriptor, then clears `rung`, then looks for
+ * completions: who finds `rung` set has pushed before that look.
+ */
+void queue_ring(ploop_queue *queue)
+{
+    if (queue->event_fd < 0 || queue == running || atomic_load(&queue->rung) || atomic_exchange(&queue->rung, true)) {
+        return;
+    }
+    uint64_t one = 1;
+    ssize_t written = write(queue->event_fd, &one, sizeof(one));
+    (void)written; /* a full counter is readable too */
 }
 
 int queue_deliver(ploop_queue *queue)
@@ -163,24 +184,27 @@ int queue_deliver(ploop_queue *queue)
     if (queue->event_fd < 0) {
         return queue_deliver_all(queue);
     }
-    uint64_t one = 1;
-    ssize_t written = write(queue->event_fd, &one, sizeof(one));
-    (void)written; /* a full counter is readable too */
+    queue_ring(queue);
     return 0;
 }
 
 int ploop_queue_run(ploop_queue *queue)
 {
-    engine_run(queue->dev);
     if (in_callback()) {
+        engine_run(queue->dev);
         return 0; /* what is to be delivered stays announced */
     }
     if (queue->event_fd >= 0) {
         uint64_t count;
         ssize_t got = read(queue->event_fd, &count, sizeof(count));
         (void)got;
+        atomic_store(&queue->rung, false);
     }
-    return queue_deliver_all(queue);
+    running = queue;
+    engine_run(queue->dev);
+    int delivered = queue_deliver_all(queue);
+    running = NULL;
+    return delivered;
 }
 
 int ploop_queue_poll_fd(ploop_queue *queue)

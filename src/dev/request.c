@@ -5,17 +5,31 @@
  *     begun -> (PREFLUSH: a round) -> advancing: parts are begun as there are parts to have -> no part live -> completed
  *     begun -> a round -> completed                                                   a flush
  *     begun -> page after page, each waited for until durable -> completed            a write of BAT pages
- *     begun -> held, until resume                                                     on a suspended device
+ *     held, until resume -> begun                                                     on a suspended device
+ *
+ * A pio that advances pauses (enum pio_pause) and goes on from where it stopped:
+ *
+ *     WAITS_FOR_PART   the device has no part left: it is on part_waiters, or its work is posted
+ *     WAITS_FOR_TURN   it has had its share of this batch of work: others come first. It is on `later` until the next run, or,
+ *                      where the embedder cannot be told to run, its work is posted
+ *     HELD             the device is suspended and no part is live: it does not count as in flight
  *
  *  1. A pio always has a part of its own, so that it gets on when the device has none left.
  *  2. After the first error no further part is begun; those that live end by themselves.
- *  3. A pio that waits for a part is on part_waiters, or its work is posted; nothing else makes it advance meanwhile.
+ *  3. A pio that pauses is advanced by what its state names, and while it WAITS_FOR_TURN by the end of one of its parts.
  *  4. A part that ends inside part_begin() does not recurse: `advancing` leaves the rest to the loop.
+ *  5. While the device is suspended no part is begun, so that a suspend waits for parts, never for whole requests.
  */
 #include "dev/dev.h"
 
 #include <assert.h>
 #include <errno.h>
+
+/*
+ * Steps: a part begun takes STEPS_OF_PART, a page of the map stepped over takes 1. All requests together may take STEPS_OF_BATCH in
+ * one batch of work, so that others never wait long for the turn; each may take STEPS_OF_PIO in any case.
+ */
+enum { STEPS_OF_PART = 16, STEPS_OF_PIO = 8 * STEPS_OF_PART, STEPS_OF_BATCH = 64 * STEPS_OF_PART };
 
 static void pio_advance(ploop_pio *pio);
 static void part_free(struct part *part);
@@ -96,6 +110,9 @@ void pio_complete(ploop_pio *pio, int result)
         block_wake(dev);
         atomic_fetch_sub(&queue->in_flight, 1);
         return;
+    }
+    if (queue->event_fd >= 0) {
+        atomic_fetch_add_explicit(&queue->waiting, 1, memory_order_relaxed);
     }
     inbox_push(&queue->done, &pio->work);
     if (queue->event_fd >= 0) {
@@ -195,11 +212,16 @@ static void part_end(struct part *part, int result)
     pio->live--;
     part_free(part);
     pio_set_stuck(pio);
-    if (!pio->advancing && !pio->waits_for_part) {
-        pio_advance(pio);
-    } else if (!part->pooled && !list_is_empty(&pio->link)) {
-        /* It stands in line for a part, and its own is free again. */
+    bool in_line = !list_is_empty(&pio->link);
+    if (pio->advancing) {
+        return;
+    }
+    if (pio->pause == PIO_GOES_ON || (pio->pause == PIO_WAITS_FOR_TURN && in_line)) {
         list_remove(&pio->link);
+        pio->pause = PIO_GOES_ON;
+        pio_advance(pio);
+    } else if (pio->pause == PIO_WAITS_FOR_PART && in_line && !part->pooled) {
+        list_remove(&pio->link); /* its own part is free again */
         turn_enqueue(&part->dev->turn, &pio->work);
     }
 }
@@ -265,6 +287,8 @@ static void part_locked(struct lock_waiter *waiter)
     bool over_lower = stack_maps(&part->dev->stack, part->cluster);
     if (part->pio->op == PIO_READ) {
         read_locked(part);
+    } else if (part->dev->refuses_changes) {
+        part_settle(part, -EIO, 0);
     } else if (wants_unmap(part)) {
         over_lower ? cover_locked(part) : unmap_locked(part);
     } else if (wants_cow(part)) {
@@ -298,16 +322,53 @@ static uint64_t part_place(struct part *part, uint64_t next, uint64_t end)
     return part->length;
 }
 
-/* Nothing is mapped at `next`, nobody is about to map it, and nobody waits for it to be durable: a discard steps over it. */
-static bool can_skip(ploop_pio *pio)
+/* Nothing to discard or to zero in this page of the map, for as long as a request of this moment can tell. */
+static bool page_is_empty(const ploop_dev *dev, struct guest_cluster cluster)
+{
+    const struct bat_page *page = &dev->bat.pages[geometry_page_of(cluster)];
+    return atomic_load_explicit(&page->mapped, memory_order_relaxed) == 0 && page->reserved == 0;
+}
+
+/*
+ * How many bytes from `next` on need no part: clusters that nothing maps and that no write has a place for, what one that fails might
+ * leave there included. 0: a part is needed. FUA has to wait for the entries that are absent.
+ */
+static uint64_t skip_length(const ploop_pio *pio)
 {
     ploop_dev *dev = pio->queue->dev;
-    uint64_t inside;
-    if (pio->op != PIO_DISCARD) {
-        return false;
+    bool zeroes = pio->op == PIO_ZEROES && !(pio->flags & PLOOP_PIO_FUA);
+    uint64_t inside, clusters = 0;
+    if (pio->op != PIO_DISCARD && !zeroes) {
+        return 0;
     }
     struct guest_cluster cluster = cluster_of(dev, pio->next, &inside);
-    return bat_entry(&dev->bat, cluster) == 0 && atomic_load(&lock_of(dev, cluster)->word) == 0;
+    if (page_is_empty(dev, cluster) && !(zeroes && dev->stack.count)) {
+        uint32_t page = geometry_page_of(cluster);
+        clusters = geometry_page_first(page) + geometry_page_entries(&dev->geometry, page) - cluster.n;
+    } else if (bat_entry(&dev->bat, cluster) == 0 && !(zeroes && stack_maps(&dev->stack, cluster)) &&
+               atomic_load(&lock_of(dev, cluster)->word) == 0) {
+        clusters = 1;
+    }
+    uint64_t length = clusters * dev->geometry.cluster_size, left = pio->end - pio->next;
+    length -= clusters ? inside : 0;
+    return length < left ? length : left;
+}
+
+/* Whether it may take more of this batch of work. */
+static bool has_steps(ploop_pio *pio)
+{
+    ploop_dev *dev = pio->queue->dev;
+    if (pio->batch != dev->batch) {
+        pio->batch = dev->batch;
+        pio->steps = 0;
+    }
+    return pio->steps < STEPS_OF_PIO || dev->steps < STEPS_OF_BATCH;
+}
+
+static void take_steps(ploop_pio *pio, uint32_t steps)
+{
+    pio->steps += steps;
+    pio->queue->dev->steps += steps;
 }
 
 void pio_enter(ploop_pio *pio)
@@ -322,34 +383,86 @@ void pio_enter(ploop_pio *pio)
     part->lock.locked = part_locked;
 }
 
+static void pio_wait_for_part(ploop_pio *pio)
+{
+    pio->pause = PIO_WAITS_FOR_PART;
+    list_append(&pio->queue->dev->part_waiters, &pio->link);
+}
+
+static void pio_wait_for_turn(ploop_pio *pio)
+{
+    ploop_dev *dev = pio->queue->dev;
+    pio->pause = PIO_WAITS_FOR_TURN;
+    if (dev->can_wake) {
+        list_append(&dev->later, &pio->link);
+    } else {
+        turn_enqueue(&dev->turn, &pio->work);
+    }
+}
+
+static void pio_hold(ploop_pio *pio)
+{
+    list_append(&pio->queue->dev->held, &pio->link);
+    atomic_fetch_sub(&pio->queue->in_flight, 1);
+}
+
+/* Begin the part at `next`. False: there is none to be had. */
+static bool pio_begin_part(ploop_pio *pio)
+{
+    struct part *part = part_get(pio);
+    if (!part) {
+        return false;
+    }
+    uint64_t length = part_place(part, pio->next, pio->end);
+    part->cursor = pio->cursor;
+    pio->next += length;
+    iov_advance(&pio->cursor, length);
+    pio->live++;
+    take_steps(pio, STEPS_OF_PART);
+    part_begin(part);
+    return true;
+}
+
 static void pio_advance(ploop_pio *pio)
 {
     ploop_dev *dev = pio->queue->dev;
+    assert(pio->pause == PIO_GOES_ON && list_is_empty(&pio->link));
     pio->advancing = true;
-    while (pio->next < pio->end && !pio->result) {
-        if (can_skip(pio)) {
-            uint64_t left = pio->end - pio->next;
-            pio->next += left < dev->geometry.cluster_size ? left : dev->geometry.cluster_size;
-            continue;
+    while (pio->next < pio->end && !pio->result && !dev->suspended && pio->pause == PIO_GOES_ON) {
+        uint64_t skip = skip_length(pio);
+        if (!has_steps(pio)) {
+            pio_wait_for_turn(pio);
+        } else if (skip) {
+            pio->next += skip;
+            take_steps(pio, 1);
+        } else if (!pio_begin_part(pio)) {
+            pio_wait_for_part(pio);
         }
-        struct part *part = part_get(pio);
-        if (!part) {
-            pio->waits_for_part = true;
-            list_append(&dev->part_waiters, &pio->link);
-            break;
-        }
-        uint64_t length = part_place(part, pio->next, pio->end);
-        part->cursor = pio->cursor;
-        pio->next += length;
-        iov_advance(&pio->cursor, length);
-        pio->live++;
-        part_begin(part);
     }
     pio->advancing = false;
     pio_set_stuck(pio);
-    if (pio->live == 0 && !pio->waits_for_part) {
+    if (pio->live > 0 || pio->pause != PIO_GOES_ON) {
+        return;
+    }
+    if (pio->next < pio->end && !pio->result) {
+        pio->pause = PIO_HELD;
+        pio_hold(pio);
+    } else {
         pio_finish(pio, pio->result);
     }
+}
+
+uint32_t pio_go_on(ploop_dev *dev)
+{
+    struct list *link;
+    uint32_t count = 0;
+    while (dev->steps < STEPS_OF_BATCH && (link = list_take_first(&dev->later)) != NULL) {
+        ploop_pio *pio = container_of(link, ploop_pio, link);
+        pio->pause = PIO_GOES_ON;
+        pio_advance(pio);
+        count++;
+    }
+    return count;
 }
 
 /* ---- the beginning ---- */
@@ -441,21 +554,18 @@ static void pio_start(ploop_pio *pio)
     }
 }
 
-/* A pio comes to the turn: new, or because it waited for a part. */
+/* A pio comes to the turn: new, or to go on after a pause. */
 void pio_begin(struct work *work)
 {
     ploop_pio *pio = container_of(work, ploop_pio, work);
     ploop_dev *dev = pio->queue->dev;
-    if (pio->waits_for_part && pio->stuck && dev->suspended) {
-        list_append(&dev->part_waiters, &pio->link); /* stands still until resume: suspend has not waited for it */
-    } else if (pio->waits_for_part) {
-        pio->waits_for_part = false;
+    if (pio->pause != PIO_GOES_ON) {
+        pio->pause = PIO_GOES_ON;
         pio_advance(pio);
     } else if (dev->aborting || dev->closed) {
         pio_finish(pio, -ECANCELED);
     } else if (dev->suspended) {
-        list_append(&dev->held, &pio->link);
-        atomic_fetch_sub(&pio->queue->in_flight, 1);
+        pio_hold(pio);
     } else {
         pio_start(pio);
     }

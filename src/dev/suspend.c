@@ -30,17 +30,22 @@ static bool is_quiet_or_resumed(ploop_dev *dev, void *argument)
     return dev_is_quiet(dev) || atomic_load(&dev->suspends) != *number;
 }
 
+void gate_follow(ploop_dev *dev)
+{
+    atomic_store(&dev->gate, dev->suspended || dev->closed || dev->aborting || dev->refuses_changes);
+}
+
 /* In the turn: make it so. However often it was changed before, the last one counts. */
 static void follow(ploop_dev *dev)
 {
     bool wanted = is_odd(atomic_load(&dev->suspends));
     if (wanted && !dev->suspended) {
         dev->suspended = true;
-        atomic_store(&dev->gate, true);
+        gate_follow(dev);
     } else if (!wanted && dev->suspended) {
         dev->suspended = false;
         pio_restart_held(dev);
-        atomic_store(&dev->gate, false);
+        gate_follow(dev);
     }
 }
 

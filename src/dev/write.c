@@ -25,6 +25,11 @@ static struct list *hash_of(ploop_dev *dev, struct guest_cluster guest)
     return &dev->reservation_hash[guest.n % RESERVATION_HASH];
 }
 
+static struct bat_page *page_of(ploop_dev *dev, struct guest_cluster guest)
+{
+    return &dev->bat.pages[geometry_page_of(guest)];
+}
+
 static struct reservation *reservation_find(ploop_dev *dev, struct guest_cluster guest)
 {
     struct list *hash = hash_of(dev, guest);
@@ -60,6 +65,7 @@ static int reservation_make(struct part *part)
     *reservation = (struct reservation){.guest = part->cluster, .host = host, .number = number};
     list_init(&reservation->parts);
     list_append(hash_of(dev, part->cluster), &reservation->link);
+    page_of(dev, part->cluster)->reserved++;
     return 0;
 }
 
@@ -99,6 +105,8 @@ static void reservation_leave(struct part *part)
         alloc_give_back(&dev->bat.alloc, reservation->host);
     }
     list_remove(&reservation->link);
+    assert(page_of(dev, reservation->guest)->reserved > 0);
+    page_of(dev, reservation->guest)->reserved--;
 }
 
 /* Data that the backend made durable by itself needs no SYNC. */

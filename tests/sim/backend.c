@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 #include "report.h"
 
@@ -472,6 +473,17 @@ static int sim_reap(void *context, uint32_t queue)
     return done;
 }
 
+/* Readable all the time: steps are taken by whoever reaps. */
+static int sim_poll_fd(void *context, uint32_t queue)
+{
+    static int fd = -1;
+    (void)context;
+    (void)queue;
+    if (fd < 0)
+        fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+    return fd;
+}
+
 static int sim_wait(void *context, uint32_t queue, uint64_t timeout_ns)
 {
     struct backend *backend = context;
@@ -513,6 +525,7 @@ void backend_base_ops(struct ploop_io_ops *ops)
     ops->submit = base_submit;
     ops->wait = sim_wait;
     ops->reap = sim_reap;
+    ops->poll_fd = sim_poll_fd;
 }
 
 void backend_ops(struct backend *backend, struct ploop_io_ops *ops)
@@ -523,6 +536,7 @@ void backend_ops(struct backend *backend, struct ploop_io_ops *ops)
     ops->submit = sim_submit;
     ops->wait = sim_wait;
     ops->reap = sim_reap;
+    ops->poll_fd = sim_poll_fd;
     ops->cancel = sim_cancel;
     ops->reopen = sim_reopen;
     backend->writable = true;

@@ -269,17 +269,53 @@ END_TEST
 
 /* ---- SYNCs ---- */
 
+/* The policy that lets nothing be written after a failed SYNC: on the fast path, in the engine, and what is parked. */
+START_TEST(changes_are_refused_after_a_failed_sync)
+{
+    struct rig rig;
+    struct req parked;
+    rig_small(&rig, PLOOP_ENOSPC_PARK);
+    rig.config.sync_failed_policy = PLOOP_SYNC_FAILED_REFUSE_CHANGES;
+    rig_open(&rig);
+    ck_assert_int_eq(rig_write(&rig, at(0), RIG_ROOM * CLUSTER, 0xA0, 0), 0);
+    req_write(&parked, &rig, at(RIG_ROOM), 512, 1, 0);
+    ck_assert(!req_done(&parked));
+    script_fail(&rig.script, PLOOP_IO_SYNC, 0, 1, -EIO);
+    ck_assert_int_eq(rig_flush(&rig), -EIO);
+    ck_assert_int_eq(rig_write(&rig, at(1), 512, 1, 0), -EIO);
+    ck_assert_int_eq(rig_write(&rig, at(1), 2 * CLUSTER, 1, 0), -EIO);
+    ck_assert_int_eq(rig_zeroes(&rig, at(1), 512, 0), -EIO);
+    ck_assert_int_eq(rig_discard(&rig, at(1), CLUSTER), -EIO);
+    rig_expect(&rig, at(0), RIG_ROOM * CLUSTER, 0xA0);
+    ploop_dev_retry_parked(rig.dev);
+    ck_assert_int_eq(req_wait(&parked), -EIO);
+    /* A resume does not open the gate again. */
+    ck_assert_int_eq(ploop_dev_suspend(rig.dev), -EIO);
+    ck_assert_int_eq(ploop_dev_resume(rig.dev), 0);
+    ck_assert_int_eq(rig_write(&rig, at(1), 512, 1, 0), -EIO);
+    rig_expect(&rig, at(1), CLUSTER, 0xA0);
+    ck_assert_int_eq(ploop_dev_close(rig.dev), -EIO);
+    rig.dev = NULL;
+    rig_free(&rig);
+}
+END_TEST
+
 START_TEST(a_failed_sync_latches)
 {
     struct rig rig;
     rig_with_a_dirty_page(&rig);
-    script_fail(&rig.script, PLOOP_IO_SYNC, 0, 1, -EIO);
-    ck_assert_int_eq(rig_flush(&rig), -EIO);
+    uint32_t lines = rig.log_lines;
+    script_fail(&rig.script, PLOOP_IO_SYNC, 0, 1, -ENOSPC);
+    ck_assert_int_eq(rig_flush(&rig), -EIO); /* never -ENOSPC: more space would not mend it */
     ck_assert_uint_eq(rig_info(&rig).state, PLOOP_STATE_SYNC_FAILED);
-    ck_assert_int_eq(rig_info(&rig).error, -EIO);
+    ck_assert_int_eq(rig_info(&rig).error, -ENOSPC);
     ck_assert_uint_eq(rig_info(&rig).sync_failures, 1);
-    ck_assert_uint_eq(rig.events[PLOOP_EVENT_FAILED], 1);
-    ck_assert_uint_eq(rig.event_value[PLOOP_EVENT_FAILED], EIO);
+    ck_assert_uint_eq(rig.events[PLOOP_EVENT_FAILED], 0);
+    ck_assert_uint_eq(rig.events[PLOOP_EVENT_SYNC_FAILED], 1);
+    ck_assert_uint_eq(rig.event_value[PLOOP_EVENT_SYNC_FAILED], ENOSPC);
+    ck_assert_uint_eq(rig.log_lines, lines + 1);
+    ck_assert_ptr_nonnull(strstr(rig.log_text, "No space left"));
+    ck_assert_ptr_nonnull(strstr(rig.log_text, "recovery"));
     script_forget(&rig.script);
 
     ck_assert_int_eq(rig_flush(&rig), -EIO);
@@ -382,6 +418,7 @@ int main(void)
                                   a_close_tries_a_failed_page_once_more,
                                   what_a_failed_page_removed_is_quarantined,
                                   a_failed_sync_latches,
+        changes_are_refused_after_a_failed_sync,
                                   a_barrier_that_fails_keeps_its_page_from_the_disk,
                                   removals_pending_at_a_failed_sync_stay};
     return RUN_TESTS("failures", tests);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -164,6 +165,7 @@ static void kick_locked(struct wild *wild)
 {
     wild->kicked_count = wild->pending_count;
     pthread_cond_broadcast(&wild->work);
+    eventfd_write(wild->fd, wild->kicked_count > 0);
 }
 
 static int wild_submit(void *context, struct ploop_io *io)
@@ -210,8 +212,19 @@ static int wild_reap(void *context, uint32_t queue)
         finish(wild, take_any(wild));
         reaped++;
     }
+    if (wild->kicked_count == 0) {
+        eventfd_t count;
+        (void)eventfd_read(wild->fd, &count);
+    }
     pthread_mutex_unlock(&wild->mutex);
     return reaped;
+}
+
+static int wild_poll_fd(void *context, uint32_t queue)
+{
+    struct wild *wild = context;
+    ck_assert_uint_lt(queue, wild->queue_count);
+    return wild->fd;
 }
 
 static int wild_wait(void *context, uint32_t queue, uint64_t timeout_ns)
@@ -293,6 +306,8 @@ struct wild *wild_new(const struct wild_config *config)
     ck_assert_ptr_nonnull(wild->bytes);
     wild->file_size = config->file_size;
     wild->queue_count = 1;
+    wild->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    ck_assert_int_ge(wild->fd, 0);
     pthread_mutex_init(&wild->mutex, NULL);
     pthread_cond_init(&wild->work, NULL);
     if (config->mode == WILD_THREADS || config->mode == WILD_MIXED) {
@@ -315,6 +330,7 @@ void wild_free(struct wild *wild)
     ck_assert_uint_eq(wild->in_flight, 0);
     pthread_cond_destroy(&wild->work);
     pthread_mutex_destroy(&wild->mutex);
+    close(wild->fd);
     free(wild->bytes);
     free(wild);
 }
@@ -330,6 +346,7 @@ ploop_file *wild_open(struct wild *wild)
                                .close = wild_close};
     if (wild->config.mode == WILD_REAP || wild->config.mode == WILD_POLLED) {
         ops.reap = wild_reap;
+        ops.poll_fd = wild_poll_fd;
     }
     if (wild->config.mode == WILD_REAP) {
         ops.wait = wild_wait;

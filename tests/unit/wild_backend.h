@@ -50,6 +50,7 @@ struct wild {
     uint32_t kicked_count; /* the first of those may be carried out */
     uint32_t in_flight;
     uint32_t queue_count;
+    int fd; /* readable while something can be reaped */
     bool stop, closed;
     pthread_t threads[WILD_THREADS_MAX];
     uint32_t thread_count;
