@@ -154,7 +154,7 @@ struct ploop_dev {
     struct ploop_dev_config config;
     struct ploop_clock clock;
     uint32_t memory_alignment; /* what the backend wants of requests' memory */
-    bool read_only, fast_path;
+    bool read_only;
     bool is_inside;  /* opened by dev_open_inside() */
     bool has_claims; /* on its files, see file_claim() */
     struct extension_keep extension;

@@ -173,7 +173,7 @@ static void set_geometry(ploop_dev *dev, const struct header *header)
     uint64_t cluster = header->geometry.cluster_size;
     dev->geometry = header->geometry;
     dev->cluster_shift = (cluster & (cluster - 1)) == 0 ? (uint32_t)__builtin_ctzll(cluster) : 0;
-    dev->fast_path = !(dev->config.flags & PLOOP_DEV_NO_FAST_PATH);
+    gate_follow(dev);
 }
 
 static int read_image(ploop_dev *dev)

@@ -117,9 +117,8 @@ static bool submit_fast(ploop_queue *queue, ploop_pio *pio)
     ploop_dev *dev = queue->dev;
     struct part *part = &pio->part;
     uint64_t inside;
-    if (!dev->fast_path || (pio->op != PIO_READ && pio->op != PIO_WRITE) || pio->flags || atomic_load(&dev->gate) ||
-        pio->length == 0 || pio->length > dev->channel.max_transfer || pio->iov_count > CHANNEL_IOV_MAX ||
-        channel_is_full(&dev->channel)) {
+    if ((pio->op != PIO_READ && pio->op != PIO_WRITE) || pio->flags || atomic_load(&dev->gate) || pio->length == 0 ||
+        pio->length > dev->channel.max_transfer || pio->iov_count > CHANNEL_IOV_MAX || channel_is_full(&dev->channel)) {
         return false;
     }
     struct guest_cluster cluster = cluster_of(dev, pio->offset, &inside);

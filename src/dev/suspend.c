@@ -32,7 +32,8 @@ static bool is_quiet_or_resumed(ploop_dev *dev, void *argument)
 
 void gate_follow(ploop_dev *dev)
 {
-    atomic_store(&dev->gate, dev->suspended || dev->closed || dev->aborting || dev->refuses_changes);
+    bool engine_only = dev->config.flags & PLOOP_DEV_NO_FAST_PATH;
+    atomic_store(&dev->gate, engine_only || dev->suspended || dev->closed || dev->aborting || dev->refuses_changes);
 }
 
 /* In the turn: make it so. However often it was changed before, the last one counts. */
