@@ -92,6 +92,21 @@ static uint64_t earliest(ploop_dev *dev)
     return next;
 }
 
+static void tell_to_run(ploop_dev *dev, uint64_t when)
+{
+    if (dev->clock.wake_at) {
+        dev->clock.wake_at(dev->clock.context, when);
+    }
+}
+
+static void ring_queues(ploop_dev *dev)
+{
+    for (uint32_t i = 0; i < dev->queue_count; i++) {
+        queue_ring(&dev->queues[i]);
+    }
+    block_wake(dev);
+}
+
 /*
  * Tell the embedder when to run: when the deadline moves forward, by wake_at and by the queues' descriptors, so that each alone
  * is enough; and, by wake_at only, when a run has used up the deadline announced before. A deadline that moves back is not told: the
@@ -107,14 +122,11 @@ static void announce(ploop_dev *dev)
         return;
     }
     dev->announced_ns = next;
-    if (next != UINT64_MAX && dev->clock.wake_at) {
-        dev->clock.wake_at(dev->clock.context, next);
+    if (next != UINT64_MAX) {
+        tell_to_run(dev, next);
     }
     if (forward) {
-        for (uint32_t i = 0; i < dev->queue_count; i++) {
-            queue_ring(&dev->queues[i]);
-        }
-        block_wake(dev);
+        ring_queues(dev);
     }
 }
 
@@ -172,6 +184,28 @@ static void engine_leave(struct turn *turn)
     for (uint32_t i = 0; i < dev->queue_count; i++) {
         queue_deliver(&dev->queues[i]);
     }
+}
+
+/* How long others' work may hold a thread that only came with its own. */
+#define HELD_NS UINT64_C(1000000)
+
+static bool engine_hand_over(struct turn *turn, uint64_t *since)
+{
+    ploop_dev *dev = container_of(turn, ploop_dev, turn);
+    if (!dev->can_wake) {
+        return false;
+    }
+    uint64_t now = dev_now(dev);
+    if (*since == 0 || now < *since) {
+        *since = now;
+    }
+    if (now - *since < HELD_NS) {
+        return false;
+    }
+    atomic_store(&dev->next_deadline_ns, 0);
+    tell_to_run(dev, 0);
+    ring_queues(dev);
+    return true;
 }
 
 static void run_due(struct work *work)
@@ -244,6 +278,7 @@ void engine_init(ploop_dev *dev)
 {
     dev->turn.pump = engine_pump;
     dev->turn.leave = engine_leave;
+    dev->turn.hand_over = engine_hand_over;
     dev->run_work.run = run_due;
     dev->retry_work.run = retry_now;
     dev->announced_ns = UINT64_MAX;

@@ -52,6 +52,7 @@ static void turn_work_off(struct turn *turn)
 
 void turn_take(struct turn *turn)
 {
+    uint64_t since = 0;
     /* Looking again after giving the turn back: work may have come from one who saw it taken. */
     while (!inbox_is_empty(&turn->inbox)) {
         if (atomic_exchange(&turn->owned, true)) {
@@ -60,6 +61,9 @@ void turn_take(struct turn *turn)
         turn_work_off(turn);
         atomic_store(&turn->owned, false);
         turn->leave(turn);
+        if (turn->hand_over && !inbox_is_empty(&turn->inbox) && turn->hand_over(turn, &since)) {
+            break;
+        }
     }
 }
 

@@ -11,6 +11,8 @@
  *     back, and once more for as long as somebody said turn_again() meanwhile and nothing new was posted: whoever changes what an
  *     earlier step of the pump looked at says so. `leave` runs after the turn was given back: what must not happen under it
  *     (callbacks into the embedder) happens there.
+ *  4. A thread that took the turn takes it again while there is work, unless `hand_over` has found another one to do so: others who
+ *     keep bringing work must not hold it.
  */
 #ifndef UTIL_WORK_H
 #define UTIL_WORK_H
@@ -39,6 +41,11 @@ struct turn {
     bool again;                /* what the pump did calls for another pump: the owner's */
     void (*pump)(struct turn *turn);
     void (*leave)(struct turn *turn);
+    /*
+     * Optional. Work came during the turn that this thread has just given back; *since is 0 at first, and the callee's. True: another
+     * thread will take the turn.
+     */
+    bool (*hand_over)(struct turn *turn, uint64_t *since);
 };
 
 /* True where the inbox was empty before. */

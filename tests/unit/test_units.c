@@ -325,6 +325,47 @@ START_TEST(work_posted_inside_a_turn_comes_after)
 }
 END_TEST
 
+static uint32_t hand_overs;
+
+/* Another thread brings work whenever the turn is given back. */
+static void hall_leave_with_work(struct turn *turn)
+{
+    hall.leaves++;
+    if (hall.leaves < 100) {
+        turn_enqueue(turn, &inner.work);
+    }
+}
+
+static bool hall_hand_over(struct turn *turn, uint64_t *since)
+{
+    (void)turn;
+    ck_assert_uint_eq(*since, hand_overs); /* each call finds what the one before left */
+    *since = ++hand_overs;
+    return hand_overs == 3;
+}
+
+START_TEST(others_work_does_not_hold_a_thread_for_ever)
+{
+    memset(&hall, 0, sizeof(hall));
+    hall.turn.pump = hall_pump;
+    hall.turn.leave = hall_leave_with_work;
+    hall.turn.hand_over = hall_hand_over;
+    hand_overs = 0;
+    inner = (struct item){.work.run = item_run};
+    hall.next[0] = 0;
+    turn_enqueue(&hall.turn, &inner.work);
+    turn_take(&hall.turn);
+    ck_assert_uint_eq(hall.leaves, 3);
+    ck_assert(!inbox_is_empty(&hall.turn.inbox));
+    /* Where there is no other thread it stays to the end. */
+    hall.turn.hand_over = NULL;
+    turn_take(&hall.turn);
+    ck_assert_uint_eq(hall.leaves, 100);
+    ck_assert(inbox_is_empty(&hall.turn.inbox));
+    ck_assert(!hall.turn.owned);
+}
+END_TEST
+
 /* ---- cluster locks ---- */
 
 enum { WAITERS = 12 };
@@ -503,6 +544,7 @@ int main(void)
                                   the_earliest_deadline_is_first,
                                   a_turn_does_everything_once_in_order_and_alone,
                                   work_posted_inside_a_turn_comes_after,
+                                  others_work_does_not_hold_a_thread_for_ever,
                                   locks_are_granted_in_order,
                                   the_fast_path_lets_the_waiters_in_when_it_leaves,
                                   a_lock_may_be_asked_for_while_it_is_being_given_up,
