@@ -2,8 +2,6 @@
 /* The inbox is a stack that its one consumer takes whole and reverses; the turn is a flag around its consumption. */
 #include "util/work.h"
 
-#include <stddef.h>
-
 bool inbox_push(struct inbox *inbox, struct work *work)
 {
     struct work *head = atomic_load_explicit(&inbox->head, memory_order_relaxed);
@@ -26,11 +24,6 @@ struct work *inbox_take(struct inbox *inbox)
     return oldest;
 }
 
-bool inbox_is_empty(const struct inbox *inbox)
-{
-    return atomic_load(&inbox->head) == NULL;
-}
-
 /* Some batches and not all there will ever be: others' work must not hold this thread for ever. */
 enum { TURN_BATCHES_MAX = 16 };
 
@@ -50,7 +43,7 @@ static void turn_work_off(struct turn *turn)
     }
 }
 
-void turn_take(struct turn *turn)
+void turn_take_with_work(struct turn *turn)
 {
     uint64_t since = 0;
     /* Looking again after giving the turn back: work may have come from one who saw it taken. */

@@ -19,6 +19,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct work;
@@ -54,7 +55,10 @@ bool inbox_push(struct inbox *inbox, struct work *work);
 /* Everything, oldest first; NULL for nothing. */
 struct work *inbox_take(struct inbox *inbox);
 
-bool inbox_is_empty(const struct inbox *inbox);
+static inline bool inbox_is_empty(const struct inbox *inbox)
+{
+    return atomic_load(&inbox->head) == NULL;
+}
 
 /*
  * Post work and do it, unless the turn's owner will. For threads that nobody else holds back from freeing the turn: it is safe until
@@ -63,7 +67,13 @@ bool inbox_is_empty(const struct inbox *inbox);
 void turn_post(struct turn *turn, struct work *work);
 
 /* Take a turn if it is free and there is work. */
-void turn_take(struct turn *turn);
+void turn_take_with_work(struct turn *turn);
+static inline void turn_take(struct turn *turn)
+{
+    if (!inbox_is_empty(&turn->inbox)) {
+        turn_take_with_work(turn);
+    }
+}
 
 /* For the owner: pump once more. */
 static inline void turn_again(struct turn *turn)
