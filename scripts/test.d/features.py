@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """The last column of docs/features.md names tests that exist: a file (unit/open, interop/nbd, bench/instructions, examples/event_loop,
-fuzz/open, sim and a scenario) and, after it, tests of that file; a name that ends in dots is the beginning of one. A row that is done names one."""
+fuzz/open, sim or sched and a scenario) and, after it, tests of that file; a name that ends in dots is the beginning of one. A row that is done names one."""
 import pathlib
 import re
 import sys
@@ -9,6 +9,8 @@ import sys
 PLACES = {"unit": "tests/unit/test_%s.c", "interop": "tests/interop/%s.sh", "bench": "bench/%s.c", "examples": "examples/%s.c",
           "fuzz": "tests/fuzz/fuzz_%s.c"}
 SCENARIOS = "random exhaustive scenarios" + "".join(pathlib.Path("tests/sim/%s.c" % name).read_text() for name in ("scenarios", "repair"))
+
+SCHEDULES = "".join(path.read_text() for path in sorted(pathlib.Path("tests/sched").glob("scenario_*.c")))
 
 
 def faults(shown):
@@ -25,7 +27,9 @@ def faults(shown):
             text = SCENARIOS
             if name and name not in text:
                 yield f"no mode {name} of the simulator"
-        elif "_" in word or (text is SCENARIOS and "-" in word):
+        elif kind == "sched":
+            text = SCHEDULES
+        elif "_" in word or (text in (SCENARIOS, SCHEDULES) and "-" in word):
             if not re.search(r"\b" + re.escape(word.removesuffix("...")) + ("" if word.endswith("...") else r"\b"), text):
                 yield f"no {word} there"
 

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: MIT */
+#include "disk.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fiber.h"
+#include "threads.h"
+
+static int64_t move(struct disk *disk, const struct ploop_io *io)
+{
+    uint64_t at = io->offset, end = io->offset + io->length;
+    if (end > disk->capacity) {
+        return -ENOSPC;
+    }
+    for (uint32_t i = 0; i < io->iov_count; i++) {
+        if (io->op == PLOOP_IO_READ) {
+            memcpy(io->iov[i].iov_base, disk->bytes + at, io->iov[i].iov_len);
+        } else {
+            memcpy(disk->bytes + at, io->iov[i].iov_base, io->iov[i].iov_len);
+        }
+        at += io->iov[i].iov_len;
+    }
+    if (io->op == PLOOP_IO_WRITE) {
+        disk->written++;
+        disk->size = end > disk->size ? end : disk->size;
+    }
+    return (int64_t)io->length;
+}
+
+/* What it does to the bytes. SYNC: see `backend_data`, where submit left what it covers. */
+static int64_t execute(struct disk *disk, const struct ploop_io *io)
+{
+    switch (io->op) {
+    case PLOOP_IO_READ:
+    case PLOOP_IO_WRITE:
+        return move(disk, io);
+    case PLOOP_IO_SYNC: {
+        uint64_t covers = (uint64_t)(uintptr_t)io->backend_data[0];
+        disk->durable = covers > disk->durable ? covers : disk->durable;
+        return 0;
+    }
+    case PLOOP_IO_PUNCH:
+        memset(disk->bytes + io->offset, 0, io->length);
+        return 0;
+    case PLOOP_IO_TRUNCATE:
+        if (io->offset > disk->capacity) {
+            return -ENOSPC;
+        }
+        if (io->offset < disk->size) {
+            memset(disk->bytes + io->offset, 0, disk->size - io->offset);
+        }
+        disk->size = io->offset;
+        return 0;
+    default:
+        return -ENOTSUP;
+    }
+}
+
+static int disk_info(void *context, struct ploop_file_info *info)
+{
+    const struct disk *disk = context;
+    info->file_size = disk->size;
+    info->capabilities = PLOOP_FILE_CAN_PUNCH | (disk->no_growth ? 0u : PLOOP_FILE_CAN_GROW);
+    info->request_alignment = 1;
+    return 0;
+}
+
+static int disk_submit(void *context, struct ploop_io *io)
+{
+    struct disk *disk = context;
+    sched_point(__FILE__, __LINE__, "submit", disk, true);
+    if (disk->shut) {
+        sched_fail("a request comes to a backend that was promised to have rest");
+    }
+    if (io->op == PLOOP_IO_SYNC) {
+        io->backend_data[0] = (void *)(uintptr_t)disk->written;
+    }
+    if (disk->mode == DISK_INLINE || !sched_is_running()) {
+        ploop_io_complete(io, execute(disk, io));
+        return 0;
+    }
+    if (disk->held_count >= (disk->room ? disk->room : DISK_ROOM_MAX)) {
+        disk->refused++;
+        return -EAGAIN;
+    }
+    disk->held[disk->held_count++] = io;
+    return 0;
+}
+
+static void disk_kick(void *context, uint32_t queue)
+{
+    struct disk *disk = context;
+    (void)queue;
+    sched_point(__FILE__, __LINE__, "kick", disk, true);
+    disk->kicked = disk->held_count;
+}
+
+static bool has_work(void *context)
+{
+    const struct disk *disk = context;
+    return disk->kicked > 0;
+}
+
+/* One of those it was told of, done and completed. `result`: instead of doing it; 0: do it. */
+static void complete_one(struct disk *disk, unsigned which, int64_t result)
+{
+    struct ploop_io *io = disk->held[which];
+    disk->held_count--;
+    disk->kicked -= disk->kicked > 0;
+    memmove(&disk->held[which], &disk->held[which + 1], (disk->held_count - which) * sizeof(disk->held[0]));
+    ploop_io_complete(io, result ? result : execute(disk, io));
+}
+
+static int disk_reap(void *context, uint32_t queue)
+{
+    struct disk *disk = context;
+    int reaped = 0;
+    (void)queue;
+    if (disk->mode != DISK_REAP) {
+        return 0;
+    }
+    sched_point(__FILE__, __LINE__, "reap", disk, true);
+    for (unsigned ready = disk->kicked; ready && disk->kicked; ready--) {
+        complete_one(disk, 0, 0);
+        reaped++;
+    }
+    return reaped;
+}
+
+static void disk_cancel(void *context)
+{
+    struct disk *disk = context;
+    sched_point(__FILE__, __LINE__, "cancel", disk, true);
+    while (disk->held_count) {
+        complete_one(disk, 0, -ECANCELED);
+        sched_point(__FILE__, __LINE__, "cancel", disk, true);
+    }
+}
+
+ploop_file *disk_open(struct disk *disk, uint64_t capacity)
+{
+    const struct ploop_io_ops ops = {
+        .size = sizeof(ops),
+        .get_info = disk_info,
+        .submit = disk_submit,
+        .kick = disk_kick,
+        .reap = disk->mode == DISK_REAP ? disk_reap : NULL,
+        .cancel = disk_cancel,
+    };
+    ploop_file *file;
+    disk->capacity = capacity;
+    disk->bytes = calloc(1, capacity);
+    if (ploop_file_create(&ops, disk, &file)) {
+        sched_fail("no file");
+    }
+    return file;
+}
+
+void disk_device(void *context)
+{
+    struct disk *disk = context;
+    for (;;) {
+        sched_wait(__FILE__, __LINE__, "waits for requests", has_work, disk, 0);
+        sched_point(__FILE__, __LINE__, "complete", disk, true);
+        if (disk->kicked) {
+            complete_one(disk, sched_choose(disk->kicked < 3 ? disk->kicked : 3), 0);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The backend of the scenarios: bytes in memory, and three ways to complete a request.
+ *
+ *     inline   before submit returns; and always outside a schedule, whatever the disk is
+ *     device   by a fiber of its own (disk_device()), at any later moment, in any order, once it was kicked
+ *     reap     by whoever calls reap, once it was kicked
+ *
+ *  1. A request takes its effect on the bytes at the moment of its completion, in one step.
+ *  2. It holds `room` requests; more are refused with -EAGAIN.
+ *  3. While it is `shut`, a request is a failure: the library promised that none comes.
+ */
+#ifndef SCHED_DISK_H
+#define SCHED_DISK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <ploop/file.h>
+
+enum { DISK_ROOM_MAX = 32 };
+
+enum disk_mode { DISK_INLINE, DISK_DEVICE, DISK_REAP };
+
+struct disk {
+    enum disk_mode mode;
+    unsigned room; /* DISK_ROOM_MAX if 0 */
+    bool no_growth;
+    bool shut;
+    uint8_t *bytes;
+    uint64_t size, capacity;
+    struct ploop_io *held[DISK_ROOM_MAX];
+    unsigned held_count, kicked;
+    uint64_t refused;
+    /* Completions of writes are numbered; those up to `durable` came before a SYNC was submitted that has succeeded. */
+    uint64_t written, durable;
+};
+
+/* In memory of the arena; zeros, `capacity` bytes at most. */
+ploop_file *disk_open(struct disk *disk, uint64_t capacity);
+
+/* A daemon's fiber_fn: completes what the disk holds. Several may do so. */
+void disk_device(void *disk);
+
+#endif

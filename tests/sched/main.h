@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: MIT */
+#ifndef SCHED_MAIN_H
+#define SCHED_MAIN_H
+
+#include <stdbool.h>
+
+struct options {
+    bool verbose; /* print every step */
+};
+extern struct options options;
+
+/* The part of a source's path that tells it apart. */
+const char *short_name(const char *file);
+
+/* Say what is wrong and how the schedule is replayed, and leave with status 1. */
+void report_failure(const char *text) __attribute__((noreturn));
+
+#endif

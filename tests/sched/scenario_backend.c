@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT */
+/* Backends that are full, or that complete while a flush is made. */
+#include "scenarios.h"
+
+#include <stdlib.h>
+
+#include "world.h"
+
+/* ---- a full ring ---- */
+
+static void write_one(void *argument)
+{
+    uint64_t cluster = (uint64_t)(uintptr_t)argument;
+    must_be(end(begin_write(world->queue, cluster * CLUSTER, SECTOR, (char)('a' + cluster), 0)), 0, "a write");
+}
+
+static void ring_set_up(enum disk_mode mode)
+{
+    world_open(&(struct plan){.mode = mode, .mapped = 2, .room = 1});
+    sched_spawn("first", write_one, (void *)(uintptr_t)0, false);
+    sched_spawn("second", write_one, (void *)(uintptr_t)1, false);
+    sched_spawn("runner", world_runner, NULL, true);
+}
+
+static void full_ring_set_up(void)
+{
+    ring_set_up(DISK_DEVICE);
+}
+
+static void full_ring_finish(void)
+{
+    world_is_quiet();
+    expect(0, SECTOR, 'a', "the first write");
+    expect(CLUSTER, SECTOR, 'b', "the second write");
+}
+
+const struct scenario full_ring = {
+    .name = "full-ring",
+    .about = "two fast writes to a backend with room for one: the refused one is sent again",
+    .set_up = full_ring_set_up,
+    .finish = full_ring_finish,
+    .bound = 2,
+    .random = 2000,
+};
+
+/* ---- flush ---- */
+
+static void write_and_flush(void *argument)
+{
+    uint64_t cluster = (uint64_t)(uintptr_t)argument;
+    must_be(end(begin_write(world->queue, cluster * CLUSTER, SECTOR, (char)('a' + cluster), 0)), 0, "a write");
+    sched_point(HERE, "looks", &world->disk, false);
+    uint64_t written = world->disk.written;
+    must_be(end(begin_flush(world->queue)), 0, "flush");
+    if (world->disk.durable < written) {
+        sched_fail("a flush ended before a SYNC that covers what was completed before it");
+    }
+}
+
+static void flush_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_DEVICE, .mapped = 1});
+    sched_spawn("fast", write_and_flush, (void *)(uintptr_t)0, false);
+    sched_spawn("new", write_and_flush, (void *)(uintptr_t)1, false);
+}
+
+const struct scenario flush_completion = {
+    .name = "flush-completion",
+    .about = "two threads write and flush while another completes: a flush covers what was completed before",
+    .set_up = flush_set_up,
+    .finish = full_ring_finish,
+    .bound = 1,
+    .random = 3000,
+};

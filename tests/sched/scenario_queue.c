@@ -1,0 +1,181 @@
+/* SPDX-License-Identifier: MIT */
+/* Queues: the pool, delivery of callbacks, and the descriptor of an event loop. */
+#include "scenarios.h"
+
+#include <stddef.h>
+
+#include "world.h"
+
+/* ---- the pool ---- */
+
+static bool has_room(void *seen)
+{
+    return world->room_events != *(const uint64_t *)seen;
+}
+
+/* As an embedder does: no request, so wait until the event says that another try is worth it. */
+static ploop_pio *get_patiently(void)
+{
+    for (;;) {
+        uint64_t seen = world->room_events;
+        ploop_pio *pio = ploop_pio_get(world->queue);
+        if (pio) {
+            return pio;
+        }
+        sched_wait(HERE, "waits for POOL_HAS_ROOM", has_room, &seen, 0);
+    }
+}
+
+static void get_and_put(void *unused)
+{
+    (void)unused;
+    ploop_pio *pio = get_patiently();
+    struct request *owner = &world->requests[0]; /* `calls`: who has a request */
+    sched_point(HERE, "has one", owner, true);
+    if (owner->pio == pio) {
+        sched_fail("two threads have the same request");
+    }
+    owner->pio = pio;
+    sched_point(HERE, "has one", owner, true);
+    owner->pio = NULL;
+    ploop_pio_put(pio);
+}
+
+static void pool_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_INLINE, .pio_count = 1});
+    sched_spawn("one", get_and_put, NULL, false);
+    sched_spawn("two", get_and_put, NULL, false);
+    sched_spawn("three", get_and_put, NULL, false);
+}
+
+static void pool_finish(void)
+{
+    ploop_pio *pio = ploop_pio_get(world->queue);
+    if (!pio || ploop_pio_get(world->queue)) {
+        sched_fail("the pool has not the one request it began with");
+    }
+}
+
+const struct scenario pool_room = {
+    .name = "pool-room",
+    .about = "three threads share a pool of one request, and wait for POOL_HAS_ROOM",
+    .set_up = pool_set_up,
+    .finish = pool_finish,
+    .bound = 3,
+    .random = 3000,
+};
+
+/* Twice as many takers as the pool has: the stack's head is taken and given back under a thread that looks at it (ABA). */
+static void take_two_give_back(void *argument)
+{
+    (void)argument;
+    ploop_pio *first = ploop_pio_get(world->queue), *second = ploop_pio_get(world->queue);
+    if (first && first == second) {
+        sched_fail("the pool gives one request twice");
+    }
+    ploop_pio_put(first);
+    ploop_pio_put(second);
+}
+
+static void pool_stack_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_INLINE, .pio_count = 3});
+    sched_spawn("one", take_two_give_back, NULL, false);
+    sched_spawn("two", take_two_give_back, NULL, false);
+}
+
+static void pool_stack_finish(void)
+{
+    ploop_pio *all[3];
+    for (unsigned i = 0; i < 3; i++) {
+        all[i] = ploop_pio_get(world->queue);
+        for (unsigned j = 0; j < i; j++) {
+            if (all[j] == all[i]) {
+                sched_fail("the pool gives one request twice");
+            }
+        }
+        if (!all[i]) {
+            sched_fail("the pool has lost a request");
+        }
+    }
+    if (ploop_pio_get(world->queue)) {
+        sched_fail("the pool has more requests than it began with");
+    }
+}
+
+const struct scenario pool_stack = {
+    .name = "pool-stack",
+    .about = "two threads take and give back requests: none is lost, none is had twice",
+    .set_up = pool_stack_set_up,
+    .finish = pool_stack_finish,
+    .bound = 3,
+    .random = 3000,
+};
+
+/* ---- delivery ---- */
+
+static void write_two(void *unused)
+{
+    (void)unused;
+    struct request *first = begin_write(world->queue, 0, SECTOR, 'a', 0);
+    struct request *second = begin_write(world->queue, CLUSTER, SECTOR, 'b', 0);
+    must_be(end(first), 0, "the first write");
+    must_be(end(second), 0, "the second write");
+}
+
+static void two_writes_finish(void)
+{
+    world_is_quiet();
+    expect(0, SECTOR, 'a', "the first write");
+    expect(CLUSTER, SECTOR, 'b', "the second write");
+}
+
+static void delivery_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_DEVICE, .mapped = 2, .devices = 2});
+    sched_spawn("writer", write_two, NULL, false);
+}
+
+const struct scenario delivery = {
+    .name = "delivery",
+    .about = "two threads complete requests of one queue: callbacks one after another, each once",
+    .set_up = delivery_set_up,
+    .finish = two_writes_finish,
+    .bound = 3,
+    .random = 1000,
+};
+
+/* ---- an event loop ---- */
+
+static bool is_readable(void *unused)
+{
+    (void)unused;
+    return sched_readable(ploop_queue_poll_fd(world->queue)) || world->wake_ns <= sched_now();
+}
+
+static void event_loop(void *unused)
+{
+    struct request *first = begin_write(world->queue, 0, SECTOR, 'a', 0);
+    struct request *second = begin_write(world->queue, CLUSTER, SECTOR, 'b', 0);
+    while (!first->calls || !second->calls) {
+        sched_wait(HERE, "polls", is_readable, unused, 0);
+        world->wake_ns = world->wake_ns <= sched_now() ? UINT64_MAX : world->wake_ns;
+        ploop_queue_run(world->queue);
+    }
+}
+
+static void event_loop_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_DEVICE, .mapped = 2, .devices = 2, .flags = PLOOP_DEV_COMPLETE_IN_RUN});
+    sched_spawn("loop", event_loop, NULL, false);
+}
+
+const struct scenario event_descriptor = {
+    .name = "event-descriptor",
+    .about = "an event loop sleeps on its descriptor while two threads complete: no ring is lost",
+    .set_up = event_loop_set_up,
+    .finish = two_writes_finish,
+    .bound = 2,
+    .random = 20000,
+};
