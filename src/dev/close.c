@@ -12,6 +12,7 @@
 #include "dev/dev.h"
 
 #include <errno.h>
+#include <string.h>
 
 /*
  * Nothing in flight and nothing to deliver. A callback that is delivered here may submit again, to any queue, so it is only
@@ -123,7 +124,7 @@ int close_for_writing(ploop_dev *dev)
         error = block_round(dev);
     }
     if (error) {
-        dev_log(dev, PLOOP_LOG_ERROR, 3, "not closed cleanly, the in-use mark stays (error %d)", -error);
+        dev_log(dev, PLOOP_LOG_ERROR, 3, "not closed cleanly, the in-use mark stays (%s)", strerror(-error));
     }
     return error;
 }

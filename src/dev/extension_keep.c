@@ -29,6 +29,7 @@
 #include "dev/dev.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum { KEEP_MESSAGE_ID = 4 };
 
@@ -180,7 +181,7 @@ int extension_keep_write(ploop_dev *dev)
     block_control(dev, begin);
     block_until(dev, is_over, &write);
     if (write.result) {
-        dev_log(dev, PLOOP_LOG_ERROR, KEEP_MESSAGE_ID, "the format extension cannot be written anew (error %d)", -write.result);
+        dev_log(dev, PLOOP_LOG_ERROR, KEEP_MESSAGE_ID, "the format extension cannot be written anew (%s)", strerror(-write.result));
         block_control(dev, go_back);
         close_for_writing(dev);
     }

@@ -10,6 +10,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { LOAD_CHUNK_PAGES = 64 };
 
@@ -170,7 +171,7 @@ static int load_pages(const struct load *load, uint32_t first, uint32_t count, u
         return error;
     }
     if (got < 0 && read_only) {
-        load_log(load, PLOOP_LOG_WARNING, "BAT page %" PRIu32 ": cannot be read (error %d)", first, (int)-got);
+        load_log(load, PLOOP_LOG_WARNING, "BAT page %" PRIu32 ": cannot be read (%s)", first, strerror((int)-got));
         mark_page_bad(load, first);
         return 0;
     }

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 static bool is_raw(const struct load *load)
 {
@@ -32,7 +33,7 @@ static int load_tail(const struct load *load, uint64_t length)
     int64_t got = ploop_file_pread(load->file, lower->tail, length, lower->tail_at);
     int error = got < 0 ? (int)got : (uint64_t)got < length ? -EIO : 0;
     if (error && load->dev->read_only) {
-        load_log(load, PLOOP_LOG_WARNING, "the last %" PRIu64 " bytes: cannot be read (error %d)", length, -error);
+        load_log(load, PLOOP_LOG_WARNING, "the last %" PRIu64 " bytes: cannot be read (%s)", length, strerror(-error));
         stack->entries[lower->tail_at / lower->geometry.cluster_size] = BAT_ENTRY_BAD;
         error = 0;
     }
@@ -135,7 +136,7 @@ static int recover(const struct load *load)
         file_change_claim(load->file, FILE_SHARED);
     }
     if (error) {
-        load_log(load, PLOOP_LOG_ERROR, "not closed cleanly, and cannot be recovered (error %d)", -error);
+        load_log(load, PLOOP_LOG_ERROR, "not closed cleanly, and cannot be recovered (%s)", strerror(-error));
     }
     return error;
 }

@@ -240,7 +240,7 @@ static int allocate_bat(ploop_dev *dev)
     if (done >= 0 || done == -ENOTSUP) {
         return 0;
     }
-    dev_log(dev, PLOOP_LOG_ERROR, 2, "the blocks of the BAT cannot be allocated (error %d)", (int)-done);
+    dev_log(dev, PLOOP_LOG_ERROR, 2, "the blocks of the BAT cannot be allocated (%s)", strerror((int)-done));
     return (int)done;
 }
 
@@ -259,7 +259,7 @@ static int open_for_writing(ploop_dev *dev)
         error = block_round(dev);
     }
     if (error) {
-        dev_log(dev, PLOOP_LOG_ERROR, 2, "the in-use mark cannot be written (error %d)", -error);
+        dev_log(dev, PLOOP_LOG_ERROR, 2, "the in-use mark cannot be written (%s)", strerror(-error));
         return error;
     }
     return extension_keep_write(dev);

@@ -20,6 +20,7 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#include "complaints.h"
 #include "timer.h"
 
 enum { LANE_COUNT = 4, LANE_REQUESTS = 64 };
@@ -246,6 +247,7 @@ static int open_device(const struct server_config *config, bool read_only)
     dev_config.writeback_delay_ns = config->delay_ms * NS_PER_MS;
     dev_config.writeback_max_age_ns = config->max_age_ms * NS_PER_MS;
     dev_config.clock = &timer_clock;
+    dev_config.sync_failed_policy = config->refuse_after_sync_failure ? PLOOP_SYNC_FAILED_REFUSE_CHANGES : PLOOP_SYNC_FAILED_GO_ON;
     err = ploop_dev_open(files, config->base_count + 1, &dev_config, &opened);
     if (err) {
         goto fail_open;
@@ -278,12 +280,12 @@ int device_open(const struct server_config *config, bool read_only)
     return result;
 }
 
-void device_close(void)
+int device_close(void)
 {
     int err;
 
     if (!device) {
-        return;
+        return 0;
     }
     timer_stop();
     err = ploop_dev_close(device);
@@ -293,6 +295,7 @@ void device_close(void)
     device = NULL;
     destroy_lanes();
     close_files(server);
+    return err ? -1 : 0;
 }
 
 const struct ploop_dev_info *device_info(void)
@@ -410,6 +413,25 @@ static int request_run(struct request *request)
     return request->result;
 }
 
+static void complain(const struct request *request, int err)
+{
+    uint64_t count = complaint(request->kind, err, timer_clock.now_ns(NULL));
+    char more[64] = "";
+
+    if (count == 0) {
+        return;
+    }
+    if (count > 1) {
+        snprintf(more, sizeof(more), " (%llu times since the last message)", (unsigned long long)count);
+    }
+    if (request->kind == REQUEST_FLUSH) {
+        nbdkit_error("%s: flush: %s%s", server->image, strerror(-err), more);
+    } else {
+        nbdkit_error("%s: %s of %zu bytes at %llu: %s%s", server->image, request_names[request->kind], request->memory.iov_len,
+                     (unsigned long long)request->offset, strerror(-err), more);
+    }
+}
+
 /* A fast zero refused is an answer that the client reckons with, and no message. */
 static int request_finish(struct request *request)
 {
@@ -418,11 +440,8 @@ static int request_finish(struct request *request)
     if (!err) {
         return 0;
     }
-    if (request->kind == REQUEST_FLUSH) {
-        nbdkit_error("%s: flush: %s", server->image, strerror(-err));
-    } else if (err != -ENOTSUP) {
-        nbdkit_error("%s: %s of %zu bytes at %llu: %s", server->image, request_names[request->kind], request->memory.iov_len,
-                     (unsigned long long)request->offset, strerror(-err));
+    if (err != -ENOTSUP) {
+        complain(request, err);
     }
     nbdkit_set_error(-err);
     return -1;

@@ -22,6 +22,7 @@ struct server_config {
     bool has_raw_base; /* bases[0] */
     bool recover;
     bool direct;
+    bool refuse_after_sync_failure;
     uint32_t delay_ms;
     uint32_t max_age_ms;
 };
@@ -32,8 +33,8 @@ int device_probe(const struct server_config *config);
 /* Open the device if it is not open. The configuration must live until device_close(). Any thread. */
 int device_open(const struct server_config *config, bool read_only);
 
-/* Close the device if it is open: no request is in flight. */
-void device_close(void);
+/* Close the device if it is open: no request is in flight. -1: not everything reached the disk. */
+int device_close(void);
 
 /* From here on, the device is open. */
 

@@ -87,6 +87,16 @@ static int set_bool(const char *value, bool *target)
     return 0;
 }
 
+static int set_after_sync_failure(const char *value)
+{
+    config.refuse_after_sync_failure = !strcmp(value, "refuse");
+    if (!config.refuse_after_sync_failure && strcmp(value, "go-on")) {
+        nbdkit_error("after-sync-failure=%s: expected go-on or refuse", value);
+        return -1;
+    }
+    return 0;
+}
+
 static int set_ms(const char *key, const char *value, uint32_t *target, bool *given)
 {
     *given = true;
@@ -106,6 +116,9 @@ static int plugin_config(const char *key, const char *value)
     }
     if (!strcmp(key, "direct")) {
         return set_bool(value, &config.direct);
+    }
+    if (!strcmp(key, "after-sync-failure")) {
+        return set_after_sync_failure(value);
     }
     if (!strcmp(key, "delay")) {
         return set_ms(key, value, &config.delay_ms, &delay_given);
@@ -159,9 +172,11 @@ static int plugin_get_ready(void)
     return device_probe(&config);
 }
 
+static bool ended_badly;
+
 static void plugin_cleanup(void)
 {
-    device_close();
+    ended_badly = device_close() != 0;
 }
 
 static void plugin_unload(void)
@@ -169,6 +184,10 @@ static void plugin_unload(void)
     free(config.image);
     for (uint32_t i = 0; i < config.base_count; i++) {
         free(config.bases[i]);
+    }
+    /* The last of the plugin's functions to be called, and nbdkit would exit with 0: a service manager must see an unclean end. */
+    if (ended_badly) {
+        exit(EXIT_FAILURE);
     }
 }
 
@@ -310,6 +329,7 @@ static struct nbdkit_plugin plugin = {
                    "delay=MS        write a page of the map so long after its last change (500)\n"
                    "max-age=MS      and so long after its first change at the latest (5000)\n"
                    "direct=BOOL     bypass the host's page cache\n"
+                   "after-sync-failure=go-on|refuse   whether writes are still done after a failed SYNC; go-on\n"
                    "backend=posix   how the file is reached",
     .magic_config_key = "image",
     .dump_plugin = plugin_dump,
