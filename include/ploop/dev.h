@@ -40,7 +40,10 @@ enum {
     PLOOP_DEV_INACTIVE = 32  /**< open without reading or locking. Not in this version: -ENOTSUP */
 };
 
-/** What a request that finds no space does: ploop_dev_config.enospc_policy. */
+/**
+ * What a request that finds no space does: ploop_dev_config.enospc_policy. It concerns writes, and FLUSH, PREFLUSH, FUA and BAT-page
+ * writes that depend on a BAT page for which there is no space. Suspend, close and open never wait: they fail with -ENOSPC.
+ */
 enum {
     PLOOP_ENOSPC_FAIL = 0, /**< fail with -ENOSPC */
     PLOOP_ENOSPC_PARK = 1  /**< wait: tried again by the clock and by ploop_dev_retry_parked() */
@@ -88,7 +91,8 @@ struct ploop_dev_config {
     uint32_t queue_count;            /**< 1 if 0 */
     uint32_t pio_count;              /**< requests per queue; 128 if 0 */
     uint32_t enospc_policy;          /**< PLOOP_ENOSPC_ ... */
-    uint32_t page_failure_limit;     /**< writes of a BAT page that fail in a row before allocations are refused; 3 if 0 */
+    uint32_t page_failure_limit;     /**< writes of a BAT page that fail in a row before allocations are refused; 3 if 0. With
+                                        PLOOP_ENOSPC_PARK those that find no space count after park_timeout_ns only */
     uint64_t writeback_delay_ns;     /**< from a page's last change to its write; 0: at once */
     uint64_t writeback_max_age_ns;   /**< from a page's first change to its write, at most */
     uint64_t preallocate_bytes;      /**< how far the file is extended ahead of need, at most; 0: the library decides */

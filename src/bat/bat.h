@@ -11,6 +11,8 @@
 #ifndef BAT_BAT_H
 #define BAT_BAT_H
 
+#include <errno.h>
+
 #include "bat/alloc.h"
 #include "bat/deadline.h"
 #include "bat/sync.h"
@@ -35,7 +37,9 @@ struct bat_page {
     uint64_t barrier;             /* the SYNC that must have succeeded before an image taken now may be written */
     uint64_t synced_number;       /* UNSYNCED: the SYNC that ends it */
     uint64_t round_id, round_gen; /* member of that round, until that generation is done */
-    uint32_t failures;            /* in a row */
+    uint32_t tries;               /* that failed in a row: the delay to the next one grows with them */
+    uint32_t failures;            /* of those that count against the limit */
+    uint64_t no_space_ns;         /* the first try that found no space since one that was written; 0: none */
     uint32_t reserved;            /* unmapped clusters that writes in flight have a place for: dev/write.c */
     int32_t pending;              /* records of removed entries: alloc.h */
     struct list due;              /* on bat.due */
@@ -118,6 +122,7 @@ struct bat {
 
     uint64_t delay_ns, max_age_ns;
     uint32_t failure_limit;
+    uint64_t patience_ns; /* so long a lack of space is not counted as a failure; 0: not at all */
     uint32_t over_limit;  /* pages with PAGE_OVER_LIMIT */
     int allocation_error; /* of the page that crossed the limit */
     struct round_wait reclaim_wait;
@@ -186,6 +191,11 @@ void bat_fail_waiters(struct bat *bat, int error);
 
 /* Nothing of the bat's own is at the backend or on its way there. */
 bool bat_is_idle(const struct bat *bat);
+
+static inline bool is_no_space(int error)
+{
+    return error == -ENOSPC || error == -EDQUOT;
+}
 
 /* Why nothing can be promised any more, or 0: the latch. */
 static inline int bat_latch(const struct bat *bat)

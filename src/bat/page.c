@@ -227,6 +227,7 @@ void page_written(struct bat *bat, uint32_t number, uint64_t gen)
     assert(gen + 1 == page->gen);
     writeback_over(bat, number);
     set_state(bat, number, state_of(bat, number, PLOOP_BAT_PAGE_FAILED | PLOOP_BAT_PAGE_UNSYNCED), PLOOP_BAT_PAGE_UNSYNCED);
+    page->no_space_ns = 0;
     atomic_store_explicit(&page->error, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&page->writes, 1, memory_order_relaxed);
     page->synced_number = sync_next(&bat->syncer);
@@ -239,6 +240,21 @@ void page_written(struct bat *bat, uint32_t number, uint64_t gen)
     assert_page_state(bat, number);
 }
 
+/*
+ * Whether a failure counts against the limit. A lack of space does not while requests wait for space, for as long as they do: they
+ * wait for this page too.
+ */
+static bool failure_counts(const struct bat *bat, struct bat_page *page, int error, uint64_t now)
+{
+    if (!is_no_space(error) || bat->patience_ns == 0) {
+        return true;
+    }
+    if (page->no_space_ns == 0) {
+        page->no_space_ns = now ? now : 1;
+    }
+    return now > page->no_space_ns && now - page->no_space_ns >= bat->patience_ns;
+}
+
 /* The disk may hold this generation, any since the last durable one, or a mix: the page is written again (R5). */
 void page_write_failed(struct bat *bat, uint32_t number, int error)
 {
@@ -246,7 +262,8 @@ void page_write_failed(struct bat *bat, uint32_t number, int error)
     assert(page_is(page, PLOOP_BAT_PAGE_WRITEBACK) && error);
     uint64_t now = bat->now_ns(bat->owner);
     writeback_over(bat, number);
-    page->failures++;
+    page->tries++;
+    page->failures += failure_counts(bat, page, error, now);
     atomic_store_explicit(&page->error, error, memory_order_relaxed);
     set_state(bat, number, state_of(bat, number, PLOOP_BAT_PAGE_FAILED), PLOOP_BAT_PAGE_FAILED);
     if (page->failures >= bat->failure_limit && !page_is(page, PAGE_OVER_LIMIT) && !bat_latch(bat)) {
@@ -259,7 +276,7 @@ void page_write_failed(struct bat *bat, uint32_t number, int error)
         atomic_store_explicit(&page->dirtied_ns, now, memory_order_relaxed);
     }
     if (!page_is(page, PAGE_DUE)) {
-        uint32_t doublings = page->failures < RETRY_DOUBLINGS_MAX ? page->failures : RETRY_DOUBLINGS_MAX;
+        uint32_t doublings = page->tries < RETRY_DOUBLINGS_MAX ? page->tries : RETRY_DOUBLINGS_MAX;
         set_deadline(bat, number, add_time(now, RETRY_FIRST_NS << doublings));
     }
     assert_page_state(bat, number);
@@ -277,7 +294,7 @@ void pages_synced(struct bat *bat)
         list_remove(&page->unsynced);
         set_state(bat, number, PLOOP_BAT_PAGE_UNSYNCED, 0);
         if (!page_is(page, PLOOP_BAT_PAGE_FAILED)) {
-            page->failures = 0;
+            page->tries = page->failures = 0;
             if (page_is(page, PAGE_OVER_LIMIT)) {
                 set_state(bat, number, PAGE_OVER_LIMIT, 0);
                 bat->over_limit--;

@@ -10,13 +10,14 @@
  *     write.c    writes, reservations               read.c     reads
  *     unmap.c    discard and zeros                  cow.c      the same over lower deltas
  *     space.c    parts that wait for space          stack.c    the deltas below the top
+ *     flush.c    parts that wait for the map to be durable
  *     queue.c    the pool, delivery of callbacks    lock.c     cluster locks
  *     open.c close.c block.c suspend.c              bat_api.c info.c  extension_keep.c
  *
  * The life of a part:
  *
  *     idle -> waiting for its cluster's lock -> at work (at the backend, or waiting for space, a record, or parked) ->
- *     settled: the lock is given back -> (FUA) waiting to be durable -> idle
+ *     settled: the lock is given back -> (FUA) waiting to be durable, or parked -> idle
  */
 #ifndef DEV_DEV_H
 #define DEV_DEV_H
@@ -80,6 +81,7 @@ struct part {
     uint64_t inside, length; /* bytes in the cluster */
     struct iov_cursor cursor;
     uint64_t parked_ns;
+    part_fn *again;  /* parked: what a retry calls */
     uint64_t zeroed; /* a write of zeros: bytes done */
     bool whole;      /* everything the disk has of the cluster */
     bool pooled;     /* not the pio's own */
@@ -175,7 +177,7 @@ struct ploop_dev {
     struct list space_waiters;   /* parts: for a host cluster */
     struct list reclaim_waiters; /* parts: for pending clusters to come back */
     struct list record_waiters;  /* parts: for a removal's record */
-    struct list parked;          /* parts: ENOSPC_PARK */
+    struct list parked;          /* parts: ENOSPC_PARK; they hold no lock */
     struct list held;            /* pios: suspended */
     struct list later;           /* pios: they have had their share of the turn */
     uint64_t batch;              /* of work that the turn does now, counted by the pump */
@@ -222,10 +224,16 @@ uint32_t pio_go_on(ploop_dev *dev);            /* those that have had their shar
 void part_settle(struct part *part, int result,
                  uint64_t number); /* its effect is there, or failed; `number`: the SYNC that makes it durable, 0 if it is */
 void part_unlock(struct part *part);
-void part_fail_unlocked(struct part *part, int error);
+void part_end(struct part *part, int result); /* holds no lock any more, and waits for nothing */
+struct part *pio_own_part(ploop_pio *pio);    /* live, without a lock: for what a request does as a whole */
 void pio_note_parked(ploop_pio *pio, bool parked);
 void part_wants_space(struct part *part, bool wants);
 struct guest_cluster cluster_of(const ploop_dev *dev, uint64_t offset, uint64_t *inside);
+
+/* ---- flush.c ---- */
+void pio_wait_round(ploop_pio *pio);                        /* its own part ends when a round has */
+void pio_write_pages(ploop_pio *pio);                       /* its own part ends when they are durable */
+void part_wait_durable(struct part *part, uint64_t number); /* it ends when its entry is durable, and SYNC `number` done */
 
 /* ---- read.c, write.c, unmap.c, cow.c: a part that has its lock ---- */
 part_fn read_locked, write_locked, unmap_locked, zero_locked;
@@ -259,7 +267,8 @@ static inline struct channel *delta_channel(ploop_dev *dev, uint32_t level)
 /* ---- space.c ---- */
 void space_came(struct alloc *alloc, int result);
 void part_wait_for_space(struct part *part);
-void part_no_space(struct part *part, int error); /* the data write itself, or the allocation, found no space */
+void part_no_space(struct part *part, int error);  /* the data write itself, or the allocation, found no space */
+bool part_park(struct part *part, part_fn *again); /* false: it is not to wait for space, or has waited long enough */
 void part_wait_for_record(struct part *part);
 void space_pump(ploop_dev *dev);
 uint32_t space_retry_parked(ploop_dev *dev, bool all);
@@ -302,11 +311,6 @@ void dev_free(ploop_dev *dev);
 
 /* As ploop_dev_open(), of one file, for the recovery of a lower delta: the opening device has claimed it alone, and keeps the claim. */
 int dev_open_inside(ploop_file *file, const struct ploop_dev_config *config, ploop_dev **out);
-
-static inline bool is_no_space(int error)
-{
-    return error == -ENOSPC || error == -EDQUOT;
-}
 
 static inline uint64_t disk_size(const ploop_dev *dev)
 {

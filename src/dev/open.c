@@ -201,6 +201,9 @@ static int read_image(ploop_dev *dev)
     dev->bat.delay_ns = dev->config.writeback_delay_ns;
     dev->bat.max_age_ns = dev->config.writeback_max_age_ns;
     dev->bat.failure_limit = dev->config.page_failure_limit;
+    if (dev->config.enospc_policy == PLOOP_ENOSPC_PARK) {
+        dev->bat.patience_ns = dev->config.park_timeout_ns ? dev->config.park_timeout_ns : UINT64_MAX;
+    }
     engine_init(dev);
     error = load_bat(&top);
     if (!error && !dev->read_only) {

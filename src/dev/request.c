@@ -3,8 +3,7 @@
  * Requests in the engine: cut into parts of one cluster each, put together again at the end.
  *
  *     begun -> (PREFLUSH: a round) -> advancing: parts are begun as there are parts to have -> no part live -> completed
- *     begun -> a round -> completed                                                   a flush
- *     begun -> page after page, each waited for until durable -> completed            a write of BAT pages
+ *     begun -> what it waits for: flush.c -> completed                                a flush, a write of BAT pages
  *     held, until resume -> begun                                                     on a suspended device
  *
  * A pio that advances pauses (enum pio_pause) and goes on from where it stopped:
@@ -14,7 +13,8 @@
  *                      where the embedder cannot be told to run, its work is posted
  *     HELD             the device is suspended and no part is live: it does not count as in flight
  *
- *  1. A pio always has a part of its own, so that it gets on when the device has none left.
+ *  1. A pio always has a part of its own, so that it gets on when the device has none left. What it does as a whole (flush.c) that
+ *     part does.
  *  2. After the first error no further part is begun; those that live end by themselves.
  *  3. A pio that pauses is advanced by what its state names, and while it WAITS_FOR_TURN by the end of one of its parts.
  *  4. A part that ends inside part_begin() does not recurse: `advancing` leaves the rest to the loop.
@@ -201,7 +201,7 @@ void part_wants_space(struct part *part, bool wants)
     }
 }
 
-static void part_end(struct part *part, int result)
+void part_end(struct part *part, int result)
 {
     ploop_pio *pio = part->pio;
     part_wants_space(part, false);
@@ -231,27 +231,14 @@ void part_unlock(struct part *part)
     lock_release(&part->lock, &part->dev->turn);
 }
 
-void part_fail_unlocked(struct part *part, int error)
-{
-    part_end(part, error);
-}
-
-static void part_durable(struct durable_wait *wait, int result)
-{
-    part_end(container_of(wait, struct part, durable), result);
-}
-
 void part_settle(struct part *part, int result, uint64_t number)
 {
-    struct bat *bat = &part->dev->bat;
     part_unlock(part);
     if (!result && part->pio->flags & PLOOP_PIO_FUA) {
-        result = bat_wait_durable(bat, geometry_page_of(part->cluster), number, &part->durable, part_durable);
-        if (result > 0) {
-            return;
-        }
+        part_wait_durable(part, number);
+    } else {
+        part_end(part, result);
     }
-    part_end(part, result);
 }
 
 static bool wants_unmap(const struct part *part)
@@ -467,7 +454,8 @@ uint32_t pio_go_on(ploop_dev *dev)
 
 /* ---- the beginning ---- */
 
-static void pio_cut(ploop_pio *pio)
+/* What of the request is to be cut into parts. */
+static void pio_set_range(ploop_pio *pio)
 {
     ploop_dev *dev = pio->queue->dev;
     uint64_t cluster_size = dev->geometry.cluster_size;
@@ -482,74 +470,37 @@ static void pio_cut(ploop_pio *pio)
             pio->end -= pio->end % cluster_size;
         }
     }
-    pio_advance(pio);
 }
 
-static void preflushed(struct round_wait *wait, int result)
+struct part *pio_own_part(ploop_pio *pio)
 {
-    ploop_pio *pio = container_of(wait, ploop_pio, round);
-    if (result) {
-        pio_finish(pio, result);
-    } else {
-        pio_cut(pio);
-    }
-}
-
-static void flushed(struct round_wait *wait, int result)
-{
-    pio_finish(container_of(wait, ploop_pio, round), result);
-}
-
-static void pages_durable(struct durable_wait *wait, int result);
-
-static void pio_next_page(ploop_pio *pio)
-{
-    struct bat *bat = &pio->queue->dev->bat;
-    int result = 0;
-    while (result == 0 && pio->next < pio->end) {
-        result = bat_wait_durable(bat, (uint32_t)pio->next++, 0, &pio->part.durable, pages_durable);
-    }
-    if (result <= 0) {
-        pio_finish(pio, result);
-    }
-}
-
-static void pages_durable(struct durable_wait *wait, int result)
-{
-    struct part *part = container_of(wait, struct part, durable);
-    if (result) {
-        pio_finish(part->pio, result);
-    } else {
-        pio_next_page(part->pio);
-    }
+    part_take(&pio->part, pio);
+    pio->live++;
+    return &pio->part;
 }
 
 static void pio_start(ploop_pio *pio)
 {
     ploop_dev *dev = pio->queue->dev;
-    struct bat *bat = &dev->bat;
     switch (pio->op) {
     case PIO_FLUSH:
         count(&dev->flushes, 1);
+        pio->next = pio->end = 0;
         if (dev->read_only) {
             pio_finish(pio, 0);
         } else {
-            bat_join_round(bat, &pio->round, flushed);
+            pio_wait_round(pio);
         }
         break;
     case PIO_BAT_WRITE:
-        pio->next = pio->offset;
-        pio->end = pio->offset + pio->length;
-        for (uint64_t page = pio->next; page < pio->end; page++) {
-            bat_page_hurry(bat, (uint32_t)page);
-        }
-        pio_next_page(pio);
+        pio_write_pages(pio);
         break;
     default:
+        pio_set_range(pio);
         if (pio->flags & PLOOP_PIO_PREFLUSH) {
-            bat_join_round(bat, &pio->round, preflushed);
+            pio_wait_round(pio); /* advances when its own part ends */
         } else {
-            pio_cut(pio);
+            pio_advance(pio);
         }
     }
 }

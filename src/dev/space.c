@@ -6,8 +6,9 @@
  *     record_waiters   for a removal's record; they keep the lock. A reclaim is under way.
  *     reclaim_waiters  the backend said ENOSPC to a data write; before that is believed, pending clusters are made ripe and
  *                      punched, once for each part. They keep the lock.
- *     parked           there is no space, and the policy is to wait for it; they hold nothing. Tried again by the clock and
- *                      by ploop_dev_retry_parked(), failed after park_timeout_ns and by a close.
+ *     parked           there is no space for data, or for a page of the map (flush.c), and the policy is to wait for it; they hold
+ *                      nothing. Tried again by the clock and by ploop_dev_retry_parked(), failed after park_timeout_ns and by a
+ *                      close.
  *
  * A reclaim is a round of our own: removals become durable, their clusters come back.
  */
@@ -93,14 +94,21 @@ void part_wait_for_record(struct part *part)
     reclaim(part->dev);
 }
 
-static void park(struct part *part)
+/* ---- parked ---- */
+
+bool part_park(struct part *part, part_fn *again)
 {
     ploop_dev *dev = part->dev;
-    uint64_t now = dev_now(dev);
-    part_unlock(part);
+    uint64_t now = dev_now(dev); /* which may have gone back since */
+    uint64_t age = part->parked_ns && now > part->parked_ns ? now - part->parked_ns : 0;
+    bool late = dev->config.park_timeout_ns && age >= dev->config.park_timeout_ns;
+    if (dev->config.enospc_policy != PLOOP_ENOSPC_PARK || dev->closing || late) {
+        return false;
+    }
     if (part->parked_ns == 0) {
         part->parked_ns = now ? now : 1;
     }
+    part->again = again;
     part->parked = true;
     part_wants_space(part, true);
     part->reclaimed = false;
@@ -109,6 +117,7 @@ static void park(struct part *part)
     }
     list_append(&dev->parked, &part->link);
     pio_note_parked(part->pio, true);
+    return true;
 }
 
 void part_no_space(struct part *part, int error)
@@ -119,19 +128,12 @@ void part_no_space(struct part *part, int error)
         part->reclaimed = true;
         list_append(&dev->reclaim_waiters, &part->link);
         reclaim(dev);
-        return;
-    }
-    uint64_t now = dev_now(dev); /* which may have gone back since */
-    uint64_t age = part->parked_ns && now > part->parked_ns ? now - part->parked_ns : 0;
-    bool late = dev->config.park_timeout_ns && age >= dev->config.park_timeout_ns;
-    if (dev->config.enospc_policy == PLOOP_ENOSPC_PARK && !dev->closing && !late) {
-        park(part);
+    } else if (part_park(part, part_begin)) {
+        part_unlock(part);
     } else {
         part_settle(part, error, 0);
     }
 }
-
-/* ---- parked ---- */
 
 static void unpark(struct part *part)
 {
@@ -151,7 +153,7 @@ uint32_t space_retry_parked(ploop_dev *dev, bool all)
     while ((link = list_take_first(&parts)) != NULL) {
         struct part *part = container_of(link, struct part, link);
         unpark(part);
-        part_begin(part);
+        part->again(part);
         tried++;
     }
     return tried;
@@ -179,8 +181,7 @@ void space_fail_all(ploop_dev *dev, int error)
     while ((link = list_take_first(&parts)) != NULL) {
         struct part *part = container_of(link, struct part, link);
         unpark(part);
-        /* It holds no lock, so it ends without part_settle(). */
-        part_fail_unlocked(part, error);
+        part_end(part, error);
     }
     if (!dev->aborting) {
         return;

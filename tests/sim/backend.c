@@ -232,7 +232,7 @@ static int injected_error(struct backend *backend, const struct request *request
     case PLOOP_IO_WRITE:
         if (strikes(backend, page ? FAULT_EIO_PAGE : FAULT_EIO_DATA))
             return -EIO;
-        return !page && strikes(backend, FAULT_ENOSPC_WRITE) ? -ENOSPC : 0;
+        return (page && backend->pages_full) || strikes(backend, FAULT_ENOSPC_WRITE) ? -ENOSPC : 0;
     case PLOOP_IO_SYNC:
         return strikes(backend, FAULT_EIO_SYNC) ? -EIO : 0;
     case PLOOP_IO_PUNCH:

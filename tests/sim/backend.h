@@ -52,6 +52,7 @@ struct backend {
     bool quick;                   /* executed and completed at once, at the next chance */
     unsigned chance[FAULT_COUNT]; /* permille */
     bool quiet;                   /* no new faults */
+    bool pages_full;              /* no write of a BAT page finds space */
 
     /* fail the Nth call, and those after it; error 0 is a short transfer */
     uint64_t calls, fail_at;

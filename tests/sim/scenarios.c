@@ -246,6 +246,58 @@ static void extension(struct sim *sim)
     flush(sim);
 }
 
+/* With nothing else that fails, all of them are parked, and allocations go on. */
+static void expect_parked(struct sim *sim, unsigned count)
+{
+    struct ploop_dev_info info = {.size = sizeof(info)};
+    if (sim->backend.fail_at || sim->backend.latched)
+        return;
+    if (ploop_dev_info(sim->dev, &info) || info.state & PLOOP_STATE_ALLOCATION_REFUSED)
+        violation("R5", "allocations are refused while a page waits for space");
+    if (sim->outstanding != count || info.requests_parked != count)
+        violation("F7", "%u requests outstanding, %" PRIu64 " parked, and %u depend on a page without space", sim->outstanding,
+                  info.requests_parked, count);
+}
+
+/* What depends on a page without space waits for it; a suspend tries once. */
+static void map_without_space(struct sim *sim)
+{
+    session_close(sim);
+    sim->config.enospc_policy = PLOOP_ENOSPC_PARK;
+    session_reopen(sim);
+    done(sim, GUEST_WRITE, at(sim, 0, 0), whole(sim), PLOOP_PIO_FUA);
+    sim->expect_errors = sim->backend.pages_full = true;
+    done(sim, GUEST_WRITE, at(sim, 1, 0), 1, 0);
+    done(sim, GUEST_DISCARD, at(sim, 0, 0), whole(sim), 0);
+    done(sim, GUEST_FLUSH, 0, 0, 0);
+    done(sim, GUEST_WRITE, at(sim, 0, 1), 1, PLOOP_PIO_FUA);
+    done(sim, GUEST_ZEROES, at(sim, 0, 0), whole(sim), PLOOP_PIO_FUA);
+    done(sim, GUEST_WRITE, at(sim, 2, 1), 1, PLOOP_PIO_PREFLUSH);
+    done(sim, GUEST_BAT_WRITE, 0, 1, 0);
+    expect_parked(sim, 5);
+    for (int i = 0; i < 6; i++) {
+        clock_advance(&sim->clock, UINT64_C(20000000000));
+        session_run(sim);
+        session_drain(sim);
+    }
+    done(sim, GUEST_WRITE, at(sim, 3, 0), 1, 0);
+    expect_parked(sim, 5);
+    int result = ploop_dev_suspend(sim->dev);
+    if (!result && !sim->backend.fail_at)
+        violation("F7", "suspend succeeds although a page finds no space");
+    if (result == 0)
+        model_flushed(&sim->model, ++sim->backend.now);
+    if (ploop_dev_resume(sim->dev))
+        violation("S7", "resume fails");
+    session_drain(sim);
+    expect_parked(sim, 5);
+    sim->backend.pages_full = false;
+    ploop_dev_retry_parked(sim->dev);
+    session_drain(sim);
+    expect_parked(sim, 0);
+    flush(sim);
+}
+
 /* The callbacks of two requests submit again, again and again, while everything completes inline. */
 static void inline_storm(struct sim *sim)
 {
@@ -289,6 +341,7 @@ static const struct scenario {
     {"copy-on-write", copy_on_write, false, NULL, true},
     {"copies-at-once", copies_at_once, false, NULL, true},
     {"copy-with-extension", copy_on_write, false, "pbtT", true},
+    {"map-without-space", map_without_space, false, NULL, false},
 };
 
 enum { SCENARIO_COUNT = sizeof(scenarios) / sizeof(scenarios[0]) };

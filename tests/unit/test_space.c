@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* No space (F7): writes fail or are parked, and what was removed is given back before. */
+/* No space for data (F7): writes fail or are parked, and what was removed is given back before. For pages: test_page_space.c. */
 #include "device_fixture.h"
 #include "run_tests.h"
 
@@ -285,19 +285,6 @@ START_TEST(data_without_space_has_pending_clusters_given_back_first)
 }
 END_TEST
 
-START_TEST(a_page_without_space_is_a_failed_page)
-{
-    struct rig rig;
-    rig_small(&rig, PLOOP_ENOSPC_PARK);
-    rig_open(&rig);
-    ck_assert_int_eq(rig_write(&rig, at(0), CLUSTER, 1, 0), 0);
-    script_fail(&rig.script, SCRIPT_META, 0, 1, -ENOSPC);
-    ck_assert_int_eq(rig_flush(&rig), -ENOSPC);
-    ck_assert_int_eq(rig_flush(&rig), 0);
-    rig_end_with_leaks(&rig);
-}
-END_TEST
-
 int main(void)
 {
     const TTest *const tests[] = {a_write_without_space_fails,
@@ -310,7 +297,6 @@ int main(void)
                                   an_abort_ends_parked_writes,
                                   a_suspend_does_not_wait_for_parked_writes,
                                   data_without_space_follows_the_policy,
-                                  data_without_space_has_pending_clusters_given_back_first,
-                                  a_page_without_space_is_a_failed_page};
+                                  data_without_space_has_pending_clusters_given_back_first};
     return RUN_TESTS("space", tests);
 }

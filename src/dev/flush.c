@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Parts that wait for the map to be durable: a flush, the PREFLUSH of a write, a write of BAT pages, and the end of a FUA part.
+ *
+ *     waiting for a round, or for a page --durable, or failed--> the part ends
+ *             ^                  |
+ *             |                  +--no space for a page, and the policy is to wait for space--> parked
+ *             +------------------------------------retry------------------------------------------+
+ *
+ *  1. A request that waits as a whole does so by its own part, which is live and holds no lock. So it is parked, counted as stuck and
+ *     ended as every part is.
+ *  2. A retry only waits again: the next round, or the page that is hurried, tries the failed pages once more. Data that was written is
+ *     not written again.
+ *  3. A failed SYNC is never waited out: space that comes back does not bring back what may be lost (R6). Its error is -EIO, whatever
+ *     the backend said (sync.h), so it cannot be taken for a lack of space.
+ *  4. The library's own rounds (suspend, close, open: block.c) are no parts: they fail, and never wait for space.
+ */
+#include "dev/dev.h"
+
+/* The wait has ended; `again` waits once more. */
+static void wait_ended(struct part *part, int result, part_fn *again)
+{
+    if (!is_no_space(result) || !part_park(part, again)) {
+        part_end(part, result);
+    }
+}
+
+/* ---- a round: a flush, PREFLUSH ---- */
+
+static part_fn join_round;
+
+static void round_ended(struct round_wait *wait, int result)
+{
+    ploop_pio *pio = container_of(wait, ploop_pio, round);
+    wait_ended(&pio->part, result, join_round);
+}
+
+static void join_round(struct part *part)
+{
+    bat_join_round(&part->dev->bat, &part->pio->round, round_ended);
+}
+
+void pio_wait_round(ploop_pio *pio)
+{
+    join_round(pio_own_part(pio));
+}
+
+/* ---- pages, one after another ---- */
+
+static part_fn wait_for_pages;
+
+static void page_ended(struct durable_wait *wait, int result)
+{
+    struct part *part = container_of(wait, struct part, durable);
+    if (result) {
+        wait_ended(part, result, wait_for_pages);
+    } else {
+        part->pio->next++;
+        wait_for_pages(part);
+    }
+}
+
+/* From `next` on. */
+static void wait_for_pages(struct part *part)
+{
+    ploop_pio *pio = part->pio;
+    int result = 0;
+    while (pio->next < pio->end) {
+        result = bat_wait_durable(&part->dev->bat, (uint32_t)pio->next, 0, &part->durable, page_ended);
+        if (result) {
+            break;
+        }
+        pio->next++;
+    }
+    if (result <= 0) {
+        part_end(part, result);
+    }
+}
+
+void pio_write_pages(ploop_pio *pio)
+{
+    struct part *part = pio_own_part(pio);
+    pio->next = pio->offset;
+    pio->end = pio->offset + pio->length;
+    for (uint64_t page = pio->next; page < pio->end; page++) {
+        bat_page_hurry(&part->dev->bat, (uint32_t)page);
+    }
+    wait_for_pages(part);
+}
+
+/* ---- a FUA part ---- */
+
+static void wait_for_entry(struct part *part)
+{
+    part_wait_durable(part, part->durable.number);
+}
+
+static void entry_ended(struct durable_wait *wait, int result)
+{
+    wait_ended(container_of(wait, struct part, durable), result, wait_for_entry);
+}
+
+void part_wait_durable(struct part *part, uint64_t number)
+{
+    int result = bat_wait_durable(&part->dev->bat, geometry_page_of(part->cluster), number, &part->durable, entry_ended);
+    if (result <= 0) {
+        part_end(part, result);
+    }
+}
