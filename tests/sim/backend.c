@@ -343,12 +343,18 @@ static void complete(struct backend *backend, struct request *request)
 
 static struct request *choose(struct backend *backend)
 {
-    struct request *chosen = &backend->requests[rng_below(backend->rng, backend->in_flight)], *oldest = backend->requests;
-    for (unsigned i = 1; i < backend->in_flight; i++)
+    struct request *chosen = &backend->requests[rng_below(backend->rng, backend->in_flight)], *oldest = backend->requests,
+                   *youngest = oldest;
+    for (unsigned i = 1; i < backend->in_flight; i++) {
         if (backend->requests[i].order < oldest->order)
             oldest = &backend->requests[i];
+        if (backend->requests[i].order > youngest->order)
+            youngest = &backend->requests[i];
+    }
     if (backend->fifo)
         return oldest;
+    if (backend->lifo)
+        chosen = youngest;
     if (chosen != oldest)
         fault(backend, FAULT_LATE);
     return chosen;

@@ -49,6 +49,7 @@ struct backend {
     uint64_t max_transfer;
     unsigned inline_permille;
     bool fifo;                    /* the oldest request first */
+    bool lifo;                    /* the youngest first */
     bool quick;                   /* executed and completed at once, at the next chance */
     unsigned chance[FAULT_COUNT]; /* permille */
     bool quiet;                   /* no new faults */

@@ -107,6 +107,20 @@ void image_fixed(struct image *image, bool odd_v1, uint32_t mapped, uint32_t lea
     image->host_clusters = mapped + leaks;
 }
 
+void image_small(struct image *image, bool used, bool split)
+{
+    memset(image, 0, sizeof(*image));
+    image->v1 = used;
+    image->cluster_sectors = 2;
+    add_run(image, split ? FIRST_PAGE - 1 : 0, 3);
+    image->entries = image->hot[2] + 1;
+    image->disk_sectors = (uint64_t)image->entries * image->cluster_sectors;
+    lay_out(image, 0);
+    image->mapped = used;
+    image->leaks = used;
+    image->host_clusters = image->mapped + image->leaks;
+}
+
 void image_below(struct image *image, const struct image *top, struct rng *rng)
 {
     *image = *top;

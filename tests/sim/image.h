@@ -44,6 +44,13 @@ void image_random(struct image *image, struct rng *rng);
 /* A fixed one for the scenarios: version 2 with 4 KiB clusters, or version 1 with odd data_off; three pages. */
 void image_fixed(struct image *image, bool odd_v1, uint32_t mapped, uint32_t leaks);
 
+/*
+ * The smallest there is: three guest clusters of two sectors, all hot, in one page; or, `split`, the first of them the last of
+ * page 0. With `used`, one of them is mapped, a host cluster is nobody's and full of old bytes, and the format is version 1, whose
+ * data begin inside the last page.
+ */
+void image_small(struct image *image, bool used, bool split);
+
 /* Give it a format extension, void or not. */
 void image_extend(struct image *image, const char *features, bool is_void);
 

@@ -119,12 +119,12 @@ static void compare(struct scene *scene, ploop_dev *dev, const char *when)
     }
 }
 
-/* Write a few sectors, some of which must be allocated; the scene's content follows. */
+/* Write a sector of every third hot cluster, of each where they are few; some must be allocated. The scene's content follows. */
 static void write_a_little(struct scene *scene, ploop_dev *dev)
 {
     static uint64_t version = UINT64_C(1) << 60;
     uint8_t bytes[DISK_SECTOR];
-    for (uint32_t i = 0; i < scene->image->hot_count; i += 3) {
+    for (uint32_t i = 0; i<scene->image->hot_count; i += scene->image->hot_count> 3 ? 3 : 1) {
         uint32_t s = i % scene->image->cluster_sectors;
         uint64_t sector = (uint64_t)scene->image->hot[i] * scene->image->cluster_sectors + s;
         if (sector >= scene->image->disk_sectors)
@@ -176,7 +176,7 @@ static void go_on(struct scene *scene, const struct disk_state *state, bool uncl
     memfile_close(&base);
 }
 
-void judge_disk(struct sim *sim, const struct snapshot *snapshot, const struct disk_state *state, const char *name)
+void judge_disk(struct sim *sim, const struct snapshot *snapshot, const struct disk_state *state, const char *name, bool going_on)
 {
     const struct image *image = &sim->image;
     struct scene scene = {.image = image, .base = &sim->base, .model = &sim->model, .name = name};
@@ -189,8 +189,10 @@ void judge_disk(struct sim *sim, const struct snapshot *snapshot, const struct d
     scene_read(&scene, scene.content);
     judge_content(&scene, snapshot, !unclean);
     oracle_close(&scene.oracle);
-    counters->recoveries += unclean;
-    go_on(&scene, state, unclean);
+    if (going_on) {
+        counters->recoveries += unclean;
+        go_on(&scene, state, unclean);
+    }
     sim_free(scene.content);
     alloc_resume(failing);
 }
@@ -203,7 +205,7 @@ struct judging {
 static void judge_one(void *context, const struct disk_state *state, const char *name)
 {
     struct judging *judging = context;
-    judge_disk(judging->sim, &judging->cut->snapshot, state, name);
+    judge_disk(judging->sim, &judging->cut->snapshot, state, name, true);
 }
 
 void judge_cuts(struct sim *sim)

@@ -157,7 +157,7 @@ void session_power_cut(struct sim *sim)
     cut_random_disk(cut, &state);
     cut->next = sim->cuts;
     sim->cuts = cut;
-    judge_disk(sim, &cut->snapshot, &state, "the disk to go on with");
+    judge_disk(sim, &cut->snapshot, &state, "the disk to go on with", true);
     sim->no_cuts = true;
     abort_device(sim);
     sim->no_cuts = false;

@@ -100,7 +100,8 @@ bool guest_random(struct sim *sim); /* any request */
 
 /* judge.c */
 void judge_cuts(struct sim *sim);
-void judge_disk(struct sim *sim, const struct snapshot *snapshot, const struct disk_state *state, const char *name);
+/* `going_on`: also open it with the library and go on with it; what comes of that depends on the disk only. */
+void judge_disk(struct sim *sim, const struct snapshot *snapshot, const struct disk_state *state, const char *name, bool going_on);
 void judge_closed(struct sim *sim); /* after a clean close: the file has no error */
 
 #endif
