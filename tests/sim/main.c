@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "bounded.h"
 #include "counters.h"
 #include "repair.h"
 #include "report.h"
@@ -39,7 +40,8 @@ static const char usage[] =
     "call failing\n"
     "    [--repair NAME|all] [--exhaustive]                         the same for repairs of damaged images\n"
     "    [--coverage]                                               fail if something reachable never happened\n"
-    "    [-v]                                                       tell every event\n";
+    "    [-v]                                                       tell every event\n"
+    "sim --bounded N ...                                            all short sequences; sim --bounded help tells more\n";
 
 static uint64_t seconds_now(void)
 {
@@ -208,10 +210,12 @@ static void parse(int argc, char **argv, struct options *options)
 int main(int argc, char **argv)
 {
     struct options options = {.seed = 1, .jobs = 1, .steps = STEPS_DEFAULT, .cut_permille = CUT_PERMILLE_DEFAULT};
-    parse(argc, argv, &options);
     report_crashes();
     mallopt(M_MMAP_THRESHOLD, 1 << 30); /* devices are opened and closed by the hundred thousand: keep their memory */
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
+    if (argc > 1 && !strcmp(argv[1], "--bounded"))
+        return bounded_main(argc, argv);
+    parse(argc, argv, &options);
     if (options.scenario)
         return scenarios_run(options.scenario, options.exhaustive);
     if (options.repair)
