@@ -34,10 +34,11 @@ enum {
     PLOOP_DEV_RECOVER = 2,      /**< open an image that was not closed cleanly, after a check found no more than that and leaks */
     PLOOP_DEV_NO_FAST_PATH = 4, /**< send every request through the engine: for tests and comparison */
     PLOOP_DEV_COMPLETE_IN_RUN =
-        8,                   /**< callbacks run inside ploop_queue_run() only, and at the end in close and abort: what an event
+        8,                        /**< callbacks run inside ploop_queue_run() only, and at the end in close and abort: what an event
                                         loop wants */
-    PLOOP_DEV_RAW_BASE = 16, /**< the first file of several is raw; never guessed from its bytes */
-    PLOOP_DEV_INACTIVE = 32  /**< open without reading or locking. Not in this version: -ENOTSUP */
+    PLOOP_DEV_RAW_BASE = 16,      /**< the first file of several is raw; never guessed from its bytes */
+    PLOOP_DEV_INACTIVE = 32,      /**< open without reading or locking. Not in this version: -ENOTSUP */
+    PLOOP_DEV_RECOVER_CACHED = 64 /**< with RECOVER: go on where the file's cache cannot be dropped; see ploop_dev_open() */
 };
 
 /**
@@ -127,6 +128,12 @@ void ploop_dev_config_init(struct ploop_dev_config *config, size_t size);
  * Writes go to the last file, the top; the others are only read, with the exception of PLOOP_DEV_RECOVER: each that was not closed
  * cleanly is made clean, for which it must be open for writing, and stays so if a later step fails.
  *
+ * With PLOOP_DEV_RECOVER each file that was not closed cleanly is synced and its cache dropped before it is read: after a failed SYNC
+ * a cache may show bytes that the disk has lost, and the guest would take them for durable. A SYNC that fails there is logged and does
+ * not end the open. Where something stays in the cache, because another process maps the file for example, the open fails with
+ * -EBUSY before anything is changed. PLOOP_DEV_RECOVER_CACHED opens all the same: for a caller who knows that no SYNC or writeback
+ * of the file has failed since it was last durable. A backend without `invalidate` is warned of in the log.
+ *
  * @param deltas  base first, up to 255, each once, and in no other device: a base that several devices share is opened once for
  *                each. They stay the caller's; a failed open leaves them as they were.
  * @param count   how many. All images but the top have the top's format version and cluster size and are no larger than the next
@@ -136,10 +143,11 @@ void ploop_dev_config_init(struct ploop_dev_config *config, size_t size);
  * @return 0; -EINVAL (a parameter, or no image: too short, another magic); -EUCLEAN (an image that cannot be trusted, or for
  *         writing one that was not closed cleanly: check it, or open with PLOOP_DEV_RECOVER; the log says which field);
  *         in a stack also: deltas that do not fit together; -EAGAIN (open elsewhere); -EBUSY (another device or call uses a file
- *         that this one is to write, or writes one of these files); -EROFS; -EFBIG (BAT larger than bat_limit_bytes); -ENOMEM;
- *         -ENOTSUP (what this version has not; for writing, a necessary feature of the format extension that it does not know);
- *         -ENOSPC (no room for the blocks of a sparse BAT: no content was changed; or to keep features of the extension); -E2BIG
- *         (unknown bytes of the configuration set); -EDEADLK (from a callback); or what the backend returns
+ *         that this one is to write, or writes one of these files; with RECOVER, a cache that cannot be dropped); -EROFS; -EFBIG
+ *         (BAT larger than bat_limit_bytes); -ENOMEM; -ENOTSUP (what this version has not; for writing, a necessary feature of the
+ *         format extension that it does not know); -ENOSPC (no room for the blocks of a sparse BAT: no content was changed; or to
+ *         keep features of the extension); -E2BIG (unknown bytes of the configuration set); -EDEADLK (from a callback); or what the
+ *         backend returns
  *
  * Any thread, blocks, not from a callback. @since 2.0
  */

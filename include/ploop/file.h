@@ -134,7 +134,7 @@ struct ploop_io_ops {
     /**
      * Optional: change to these PLOOP_FILE_ flags: read-only, read-write, locked or not. A new description does not report what the
      * kernel has already told to another one. So before any description is replaced the old one is synced; if that fails, `reopen`
-     * fails with its error, and every SYNC fails with it until `invalidate` has succeeded.
+     * fails with its error, and every SYNC fails with it until `invalidate` was called.
      * @return 0 or -errno, unchanged then
      */
     int (*reopen)(void *context, uint32_t flags);
@@ -142,7 +142,8 @@ struct ploop_io_ops {
     void (*close)(void *context);
     /**
      * Optional: drop whatever is cached of the file, so that reads show what the storage holds. Called after a SYNC, with no request in
-     * flight, before RECOVER or a repair reads the file: after a failed SYNC a cache may show bytes that the storage has lost.
+     * flight, before RECOVER or a repair reads the file: after a failed SYNC a cache may show bytes that the storage has lost. The result
+     * tells the library what it may trust; SYNC reports only what is lost from then on.
      * @return 0 only if nothing of the file is cached afterwards; -EBUSY: something stays cached; another -errno
      */
     int (*invalidate)(void *context);

@@ -117,7 +117,8 @@ enum {
     PLOOP_REPAIR_LEAKS = 1,   /**< fill interior leaks with the last clusters and cut the tail; the tail only while errors stay */
     PLOOP_REPAIR_UNCLEAN = 2, /**< clear the in-use mark after a clean check, and leave the header as a clean close does */
     PLOOP_REPAIR_ENTRIES =
-        4 /**< copy duplicates to a cluster of their own, clear entries that cannot be right, drop a bad extension */
+        4, /**< copy duplicates to a cluster of their own, clear entries that cannot be right, drop a bad extension */
+    PLOOP_REPAIR_CACHED = 8 /**< with another: go on where the file's cache cannot be dropped; see ploop_image_check() */
 };
 
 /** How to check. */
@@ -152,11 +153,15 @@ struct ploop_check_result {
 /**
  * Check an image.
  *
+ * Before a repair the file is synced and its cache dropped, as by an open with PLOOP_DEV_RECOVER: what the cache shows may be lost on the
+ * disk. Where something stays in the cache the call fails with -EBUSY and has changed nothing. PLOOP_REPAIR_CACHED repairs all the
+ * same: for a caller who knows that no SYNC or writeback of the file has failed since it was last durable.
+ *
  * @param options  NULL: change nothing, report only the result
  * @param result   `size` set by the caller
  * @return 0: checked, see the result; -EINVAL (no image), -EUCLEAN (the header cannot be trusted: result->errors is 1), -EFBIG (the
  *         BAT needs more memory than allowed), -ENOMEM, -ECANCELED, -ENOTSUP (a repair this version has not), -EBUSY (a
- *         repair of a file that a device has open), -EROFS, or what the backend returns
+ *         repair of a file that a device has open, or whose cache cannot be dropped), -EROFS, or what the backend returns
  *
  * Any thread, not from a callback. @since 2.0
  */

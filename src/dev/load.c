@@ -51,7 +51,7 @@ int load_info(struct load *load)
     return 0;
 }
 
-int load_header(struct load *load)
+static int read_header(struct load *load)
 {
     ploop_dev *dev = load->dev;
     struct header *header = &load->header;
@@ -85,6 +85,38 @@ int load_header(struct load *load)
         return -EUCLEAN;
     }
     return 0;
+}
+
+/* R11: the cache, the mark in it included, may show what the disk has lost, or never had. */
+static int drop_cache(const struct load *load)
+{
+    int sync_error, error = file_drop_cache(load->file, &sync_error);
+    if (sync_error) {
+        load_log(load, PLOOP_LOG_WARNING, "recovery: SYNC reports lost writes (error %d)", -sync_error);
+    }
+    if (error == -ENOTSUP && !sync_error) {
+        load_log(load, PLOOP_LOG_WARNING,
+                 "recovery: the backend cannot drop its cache, which may show data that the disk has lost");
+        return 0;
+    }
+    if (!error) {
+        return 0;
+    }
+    bool goes_on = load->dev->config.flags & PLOOP_DEV_RECOVER_CACHED;
+    load_log(load, goes_on ? PLOOP_LOG_WARNING : PLOOP_LOG_ERROR,
+             "recovery: the file's cache cannot be dropped (error %d), and may show data that the disk has lost", -error);
+    return goes_on ? 0 : error == -ENOTSUP ? sync_error : error;
+}
+
+int load_header(struct load *load)
+{
+    int error = read_header(load);
+    if (error || load->dev->read_only || load->dev->is_inside || load->header.in_use != HEADER_IN_USE) {
+        return error;
+    }
+    error = drop_cache(load);
+    error = error ? error : load_info(load);
+    return error ? error : read_header(load);
 }
 
 static const char *const VERDICTS[] = {

@@ -28,7 +28,10 @@ void load_log(const struct load *load, uint32_t level, const char *format, ...) 
 /* Fills load->info. 0, -ENOTSUP with a line in the log, or what the backend returns. */
 int load_info(struct load *load);
 
-/* After load_info(): fills load->header. 0; -EINVAL, -EUCLEAN with a line in the log; -EFBIG; or what the backend returns. */
+/*
+ * After load_info(): fills load->header. With RECOVER, where the mark is set, header and file size are read again when the cache was
+ * dropped. 0; -EINVAL, -EUCLEAN, -EBUSY (the cache cannot be dropped) with a line in the log; -EFBIG; or what the backend returns.
+ */
 int load_header(struct load *load);
 
 /* After load_header(), for the top after bat_init(). 0, -EUCLEAN with a line in the log, -ENOMEM, or what the backend returns. */

@@ -48,11 +48,12 @@ static int take_config(ploop_dev *dev, const struct ploop_dev_config *given)
         config->size = sizeof(*config); /* of this copy, which load_stack.c opens lower deltas with */
     }
     const uint32_t known = PLOOP_DEV_READ_ONLY | PLOOP_DEV_RECOVER | PLOOP_DEV_NO_FAST_PATH | PLOOP_DEV_COMPLETE_IN_RUN |
-                           PLOOP_DEV_RAW_BASE | PLOOP_DEV_INACTIVE;
+                           PLOOP_DEV_RAW_BASE | PLOOP_DEV_INACTIVE | PLOOP_DEV_RECOVER_CACHED;
     config->queue_count = config->queue_count ? config->queue_count : 1;
     config->pio_count = config->pio_count ? config->pio_count : PIO_COUNT_DEFAULT;
     config->page_failure_limit = config->page_failure_limit ? config->page_failure_limit : FAILURE_LIMIT_DEFAULT;
-    if (config->flags & ~known || config->queue_count > CHANNEL_QUEUES_MAX || config->pio_count > PIO_COUNT_MAX ||
+    if (config->flags & ~known || (config->flags & PLOOP_DEV_RECOVER_CACHED && !(config->flags & PLOOP_DEV_RECOVER)) ||
+        config->queue_count > CHANNEL_QUEUES_MAX || config->pio_count > PIO_COUNT_MAX ||
         config->enospc_policy > PLOOP_ENOSPC_PARK || config->writeback_max_age_ns < config->writeback_delay_ns) {
         return -EINVAL;
     }

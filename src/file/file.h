@@ -58,6 +58,13 @@ void file_io_init(struct file_io *io, ploop_file *file, file_io_fn *done);
 int file_io_submit(struct file_io *io);
 
 /*
+ * Make reads show what the storage holds, before a recovery or a repair trusts them: SYNC, then the backend's invalidate.
+ * 0; -ENOTSUP: the backend cannot; -EBUSY, or another -errno: what is read may be lost on the storage. *sync_error is SYNC's result:
+ * a failure may be an old loss that is reported once more.
+ */
+int file_drop_cache(ploop_file *file, int *sync_error);
+
+/*
  * One request, waited for: with the backend's reap and wait where it has them, else asleep until another thread completes.
  * Short transfers are continued, EINTR and EAGAIN tried again, max_transfer kept.
  * READ: the bytes read, fewer only at the end of the file; others: length or 0; or -errno.

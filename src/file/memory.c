@@ -252,6 +252,13 @@ static int memory_get_info(void *context, struct ploop_file_info *info)
     return 0;
 }
 
+/* The memory is the storage. */
+static int memory_invalidate(void *context)
+{
+    (void)context;
+    return 0;
+}
+
 static void memory_close(void *context)
 {
     struct memory *memory = context;
@@ -263,8 +270,11 @@ static void memory_close(void *context)
 
 int ploop_file_create_memory(uint64_t file_size, ploop_file **file)
 {
-    static const struct ploop_io_ops ops = {
-        .size = sizeof(ops), .get_info = memory_get_info, .submit = memory_submit, .close = memory_close};
+    static const struct ploop_io_ops ops = {.size = sizeof(ops),
+                                            .get_info = memory_get_info,
+                                            .submit = memory_submit,
+                                            .close = memory_close,
+                                            .invalidate = memory_invalidate};
     if (!file) {
         return -EINVAL;
     }

@@ -243,11 +243,9 @@ static int posix_invalidate(void *context)
     pthread_mutex_lock(&file->reopening);
     int64_t size = posix_size(file);
     int err = size < 0 ? (int)size : posix_cache_drop(file->fd, file->is_block, (uint64_t)size);
-    if (!err) {
-        pthread_mutex_lock(&file->syncing);
-        file->sync_error = 0;
-        pthread_mutex_unlock(&file->syncing);
-    }
+    pthread_mutex_lock(&file->syncing);
+    file->sync_error = 0;
+    pthread_mutex_unlock(&file->syncing);
     pthread_mutex_unlock(&file->reopening);
     return err;
 }

@@ -9,7 +9,8 @@
  *  1. sync_fd is a description of its own, and nothing but SYNC is done on it. Where it cannot be opened SYNC runs on `fd` and FUA is
  *     not offered: plain writes do not ask for errors, but on NFS.
  *  2. Each FUA write has a description to itself while it is under way (posix_fua.h).
- *  3. SYNCs run one at a time, and once one has failed all fail with its error until posix_invalidate() has succeeded. Without that,
+ *  3. SYNCs run one at a time, and once one has failed all fail with its error until posix_invalidate() was called, whose result tells what
+ *     the cache may show. Without that,
  *     of two callers one would be told of the loss and the other would take what it wrote for durable.
  *  4. `fd` and `direct_fd` keep their numbers from open to close: reopen puts other files under them, so that a request that is
  *     being carried out needs no lock against it. sync_fd and sync_error belong to `syncing`.

@@ -275,6 +275,12 @@ int64_t file_sync_io(ploop_file *file, uint32_t op, void *buffer, uint64_t lengt
     return transfer(file, &limits, op, buffer, length, offset);
 }
 
+int file_drop_cache(ploop_file *file, int *sync_error)
+{
+    *sync_error = (int)file_sync_io(file, PLOOP_IO_SYNC, NULL, 0, 0);
+    return file->ops.invalidate ? file->ops.invalidate(file->context) : -ENOTSUP;
+}
+
 int64_t ploop_file_pread(ploop_file *file, void *buffer, uint64_t length, uint64_t offset)
 {
     return file ? file_sync_io(file, PLOOP_IO_READ, buffer, length, offset) : -EINVAL;

@@ -16,6 +16,8 @@
 /* Over the BAT, as progress counts them: loaded, looked for duplicates, for leaks; repaired: duplicates copied, clusters moved. */
 enum { TEXT_SIZE = 256, PASSES = 3, REPAIR_PASSES = 2 };
 
+enum { REPAIRS = PLOOP_REPAIR_LEAKS | PLOOP_REPAIR_UNCLEAN | PLOOP_REPAIR_ENTRIES };
+
 /* The repair that mends each kind; 0: none does. */
 static const uint32_t repairs[CHECK_KINDS] = {
     [PLOOP_CHECK_UNCLEAN] = PLOOP_REPAIR_UNCLEAN,    [PLOOP_CHECK_IN_USE_VALUE] = PLOOP_REPAIR_UNCLEAN,
@@ -241,6 +243,32 @@ static int check_file(struct check *check, ploop_file *file)
     return err;
 }
 
+/* R11: a repair trusts only what the storage has. */
+static int drop_cache(const struct check *check, ploop_file *file)
+{
+    int sync_error, err = file_drop_cache(file, &sync_error);
+
+    if (!err || check->options.repair & PLOOP_REPAIR_CACHED) {
+        return 0;
+    }
+    return err == -ENOTSUP ? sync_error : err;
+}
+
+static int check_for_repair(struct check *check, ploop_file *file)
+{
+    int err = file_claim(file, FILE_ALONE);
+
+    if (err) {
+        return err;
+    }
+    err = drop_cache(check, file);
+    if (!err) {
+        err = check_file(check, file);
+    }
+    file_give_back(file, FILE_ALONE);
+    return err;
+}
+
 int ploop_image_check(ploop_file *file, const struct ploop_check_options *options, struct ploop_check_result *result)
 {
     struct check check = {0};
@@ -251,22 +279,13 @@ int ploop_image_check(ploop_file *file, const struct ploop_check_options *option
         return err;
     }
     if (!file || sized_out_check(result, offsetof(struct ploop_check_result, reserved)) || check.options.reserved1 ||
-        check.options.repair & ~(uint32_t)(PLOOP_REPAIR_LEAKS | PLOOP_REPAIR_UNCLEAN | PLOOP_REPAIR_ENTRIES)) {
+        check.options.repair & ~(uint32_t)(REPAIRS | PLOOP_REPAIR_CACHED) || check.options.repair == PLOOP_REPAIR_CACHED) {
         return -EINVAL;
     }
     if (!check.options.bat_limit_bytes) {
         check.options.bat_limit_bytes = PLOOP_BAT_LIMIT_DEFAULT;
     }
-    if (check.options.repair) {
-        err = file_claim(file, FILE_ALONE);
-        if (err) {
-            return err;
-        }
-    }
-    err = check_file(&check, file);
-    if (check.options.repair) {
-        file_give_back(file, FILE_ALONE);
-    }
+    err = check.options.repair ? check_for_repair(&check, file) : check_file(&check, file);
     sized_out(result, &check.result, sizeof(check.result));
     return err;
 }

@@ -43,7 +43,7 @@ static int submit(void *context, struct ploop_io *io)
     struct memfile *memfile = context;
     int64_t result = 0;
     struct disk_op op = {.seq = memfile->next_seq++, .offset = io->offset, .length = io->length};
-    memfile->changes += io->op != PLOOP_IO_READ;
+    memfile->changes += io->op != PLOOP_IO_READ && io->op != PLOOP_IO_SYNC;
     switch (io->op) {
     case PLOOP_IO_READ:
     case PLOOP_IO_WRITE:

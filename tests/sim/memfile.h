@@ -10,7 +10,7 @@
 struct memfile {
     struct disk_state state;
     uint64_t next_seq;
-    uint64_t changes; /* requests other than reads */
+    uint64_t changes; /* requests other than reads and SYNCs */
     ploop_file *file;
 };
 

@@ -131,6 +131,15 @@ void fixture_open(struct fixture *fixture, const void *bytes, uint64_t size)
     ck_assert_int_eq(ploop_file_create(&ops, fixture, &fixture->file), 0);
 }
 
+uint32_t fixture_changes(const struct fixture *fixture)
+{
+    uint32_t changes = 0;
+    for (uint32_t i = 0; i < fixture->log_size; i++) {
+        changes += fixture->log[i].op != PLOOP_IO_SYNC;
+    }
+    return changes;
+}
+
 void fixture_reset(struct fixture *fixture)
 {
     for (uint32_t i = 0; i < fixture->log_size; i++) {

@@ -49,6 +49,8 @@ struct fixture {
 /* A file that holds a copy of those bytes. */
 void fixture_open(struct fixture *fixture, const void *bytes, uint64_t size);
 void fixture_close(struct fixture *fixture);
+/* How many requests of the log changed the file: a repair begins with a SYNC, even where it has nothing to do. */
+uint32_t fixture_changes(const struct fixture *fixture);
 /* Forget the counts and the log. */
 void fixture_reset(struct fixture *fixture);
 

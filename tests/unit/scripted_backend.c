@@ -227,6 +227,20 @@ static int script_get_info(void *context, struct ploop_file_info *info)
     return 0;
 }
 
+static int script_invalidate(void *context)
+{
+    struct script *script = context;
+    pthread_mutex_lock(&script->mutex);
+    script->invalidates++;
+    int result = script->invalidate_error;
+    if (!result && script->disk) {
+        resize(script, script->disk_size);
+        memcpy(script->bytes, script->disk, script->disk_size);
+    }
+    pthread_mutex_unlock(&script->mutex);
+    return result;
+}
+
 static void script_closed(void *context)
 {
     struct script *script = context;
@@ -243,7 +257,8 @@ static void make_file(struct script *script, uint32_t options)
                                .submit = script_submit,
                                .kick = script_kick,
                                .wait = options & SCRIPT_NO_WAIT ? NULL : script_wait,
-                               .close = script_closed};
+                               .close = script_closed,
+                               .invalidate = options & SCRIPT_NO_INVALIDATE ? NULL : script_invalidate};
     script->closed = false;
     ck_assert_int_eq(ploop_file_create(&ops, script, &script->file), 0);
 }
@@ -298,6 +313,7 @@ void script_forget(struct script *script)
     memset(script->submitted, 0, sizeof(script->submitted));
     memset(script->completed, 0, sizeof(script->completed));
     script->kicks = 0;
+    script->invalidates = 0;
     script->log_count = 0;
     script->in_flight_most = script->in_flight;
     pthread_mutex_unlock(&script->mutex);

@@ -53,6 +53,11 @@ struct script {
         int error;
     } fail[SCRIPT_KINDS];
 
+    int invalidate_error; /* what `invalidate` returns */
+    uint64_t invalidates;
+    const uint8_t *disk; /* or NULL: what the file turns out to hold when the cache is dropped; the test's */
+    uint64_t disk_size;
+
     uint64_t submitted[SCRIPT_KINDS], completed[SCRIPT_KINDS], kicks;
     uint64_t in_flight, in_flight_most;
     struct script_entry log[SCRIPT_LOG_MAX];
@@ -72,9 +77,9 @@ struct script {
     uint64_t random;
 };
 
-enum { SCRIPT_THREAD = 1, SCRIPT_NO_WAIT = 2 };
+enum { SCRIPT_THREAD = 1, SCRIPT_NO_WAIT = 2, SCRIPT_NO_INVALIDATE = 4 };
 
-/* A file of those bytes, copied. SCRIPT_THREAD: held requests are completed by a thread, in random order. SCRIPT_NO_WAIT: without `wait`. */
+/* A file of those bytes, copied. SCRIPT_THREAD: held requests are completed by a thread, in random order. SCRIPT_NO_...: without that function. */
 void script_open(struct script *script, const void *bytes, uint64_t size, uint32_t options);
 /* The file's handle anew, as another program would open it; the bytes stay. */
 void script_reopen(struct script *script, uint32_t options);

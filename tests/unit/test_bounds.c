@@ -99,7 +99,7 @@ static void refused(const char *what, int error)
 
         ck_assert_msg(err == (way == PROBE && error == -EFBIG ? 0 : error), "%s: way %d: %d", what, way, err);
         cost_at_most(what, 512 * KIB, 1);
-        ck_assert_uint_eq(fixture.log_size, 0);
+        ck_assert_uint_eq(fixture_changes(&fixture), 0);
     }
 }
 

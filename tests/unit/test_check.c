@@ -355,7 +355,7 @@ START_TEST(an_unreadable_page)
     fixture.fail_offset = 0;
     run_check(&fixture, 0, &outcome);
     ck_assert_int_eq(outcome.err, -ECONNRESET);
-    ck_assert_uint_eq(fixture.log_size, 0);
+    ck_assert_uint_eq(fixture_changes(&fixture), 0);
     fixture_close(&fixture);
 }
 END_TEST

@@ -40,7 +40,7 @@ START_TEST(all_leaves_nothing)
     run_check(&fixture, ALL, &outcome); /* the second time there is nothing to do, and nothing is done */
     ck_assert_int_eq(outcome.err, 0);
     ck_assert_uint_eq(outcome.result.errors + outcome.result.leaks + outcome.result.repaired, 0);
-    ck_assert_uint_eq(fixture.log_size, 0);
+    ck_assert_uint_eq(fixture_changes(&fixture), 0);
     fixture_close(&fixture);
 }
 END_TEST
@@ -110,7 +110,7 @@ START_TEST(unclean_alone)
     store_le32(fixture.bytes + 44, IN_USE);
     run_check(&fixture, PLOOP_REPAIR_UNCLEAN, &outcome);
     ck_assert_uint_eq(outcome.result.repaired, 0);
-    ck_assert_uint_eq(fixture.log_size, 0);
+    ck_assert_uint_eq(fixture_changes(&fixture), 0);
     repair_one(&fixture, PLOOP_REPAIR_UNCLEAN | PLOOP_REPAIR_ENTRIES, 0, 9);
     fixture_close(&fixture);
     repair_make(&fixture, LEAKS_ONLY, 2); /* no known value */
@@ -161,14 +161,14 @@ START_TEST(a_header_is_tidied)
         fixture_open_image(&fixture, &untidy[i]);
         fixture.size = i == 2 ? image_data_start(fixture.bytes) : fixture.size;
         repair_one(&fixture, PLOOP_REPAIR_LEAKS | PLOOP_REPAIR_ENTRIES, 0, 0);
-        ck_assert_uint_eq(fixture.log_size, 0);
+        ck_assert_uint_eq(fixture_changes(&fixture), 0);
         repair_one(&fixture, PLOOP_REPAIR_UNCLEAN, 0, 0);
         ck_assert_uint_eq(load_le32(fixture.bytes + 44), 0);
         ck_assert_uint_eq(load_le64(fixture.bytes + 56), 0);
         ck_assert_uint_eq(load_le32(fixture.bytes + 52), i == 2);
         fixture_reset(&fixture);
         repair_one(&fixture, ALL, 0, 0);
-        ck_assert_uint_eq(fixture.log_size, 0);
+        ck_assert_uint_eq(fixture_changes(&fixture), 0);
         fixture_close(&fixture);
     }
 }
@@ -280,7 +280,7 @@ START_TEST(a_necessary_feature_forbids_repair)
     ck_assert_int_eq(outcome.err, -ENOTSUP);
     ck_assert_uint_eq(outcome.result.errors, 0);
     ck_assert_uint_gt(outcome.result.leaks, 0);
-    ck_assert_uint_eq(fixture.log_size, 0);
+    ck_assert_uint_eq(fixture_changes(&fixture), 0);
     fixture_close(&fixture);
 }
 END_TEST

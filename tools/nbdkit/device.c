@@ -92,8 +92,10 @@ static const char *explain(int err)
 {
     switch (err) {
     case -EAGAIN:
-    case -EBUSY:
         return "another process has it open";
+    case -EBUSY:
+        return "something of it stays in the page cache, which may show data that the disk has lost: "
+               "end what maps the file, or see recover=cached";
     case -EUCLEAN:
         return "not closed cleanly, or damaged: check it (ploopctl check), or try recover=1";
     case -EINVAL:
@@ -129,7 +131,7 @@ static void init_dev_config(const struct server_config *config, bool read_only, 
 {
     ploop_dev_config_init(dev_config, sizeof(*dev_config));
     dev_config->flags = (read_only ? PLOOP_DEV_READ_ONLY : 0u) | (config->recover ? PLOOP_DEV_RECOVER : 0u) |
-                        (config->has_raw_base ? PLOOP_DEV_RAW_BASE : 0u);
+                        (config->recover_cached ? PLOOP_DEV_RECOVER_CACHED : 0u) | (config->has_raw_base ? PLOOP_DEV_RAW_BASE : 0u);
     dev_config->log = device_log;
     dev_config->user_data = (void *)(uintptr_t)config;
 }

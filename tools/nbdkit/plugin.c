@@ -97,6 +97,16 @@ static int set_after_sync_failure(const char *value)
     return 0;
 }
 
+static int set_recover(const char *value)
+{
+    config.recover_cached = !strcmp(value, "cached");
+    if (config.recover_cached) {
+        config.recover = true;
+        return 0;
+    }
+    return set_bool(value, &config.recover);
+}
+
 static int set_ms(const char *key, const char *value, uint32_t *target, bool *given)
 {
     *given = true;
@@ -112,7 +122,7 @@ static int plugin_config(const char *key, const char *value)
         return add_base(key, value, key[0] == 'r');
     }
     if (!strcmp(key, "recover")) {
-        return set_bool(value, &config.recover);
+        return set_recover(value);
     }
     if (!strcmp(key, "direct")) {
         return set_bool(value, &config.direct);
@@ -325,7 +335,7 @@ static struct nbdkit_plugin plugin = {
     .config_help = "[image=]IMAGE   (required) the ploop image to serve\n"
                    "base=FILE       an image below it, only read; once for each, the lowest first\n"
                    "raw-base=FILE   a raw disk below all of them\n"
-                   "recover=BOOL    serve an image that was not closed cleanly\n"
+                   "recover=BOOL    serve an image that was not closed cleanly; cached: also if its cache cannot be dropped\n"
                    "delay=MS        write a page of the map so long after its last change (500)\n"
                    "max-age=MS      and so long after its first change at the latest (5000)\n"
                    "direct=BOOL     bypass the host's page cache\n"

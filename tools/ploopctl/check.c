@@ -147,6 +147,19 @@ static void add_result(struct report *report, const struct ploop_check_result *r
     sum->recoverable &= result->recoverable;
 }
 
+static const char *check_reason(int error)
+{
+    switch (error) {
+    case -EFBIG:
+        return "its BAT needs more memory than a check may take, 1 GiB";
+    case -EBUSY:
+        return "something of it stays in the page cache, which may show data that the disk has lost; "
+               "end what maps the file, or repair with --cached";
+    default:
+        return reason(error);
+    }
+}
+
 /* The check, and after a repair another one that only counts: what that finds decides, the repair's success is not taken on trust.
  */
 static void check_delta(struct report *report, const char *path, ploop_file *file, uint32_t repair)
@@ -164,7 +177,7 @@ static void check_delta(struct report *report, const char *path, ploop_file *fil
     }
     int status = error && error != -EUCLEAN ? EXIT_FAILURE : status_of(&now);
     if (status == EXIT_FAILURE) {
-        complain(path, "%s", error == -EFBIG ? "its BAT needs more memory than a check may take, 1 GiB" : reason(error));
+        complain(path, "%s", check_reason(error));
     } else if (!report->is_json) {
         print_result(path, &result, status);
     }
@@ -274,15 +287,22 @@ static uint32_t parse_repair(const char *word)
 
 static int run(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"json", no_argument, 0, 'j'}, {"repair", required_argument, 0, 'r'}, OPTION_BASE_ENTRIES, OPTION_HELP_ENTRY, {0}};
+    static const struct option options[] = {{"cached", no_argument, 0, 'c'},
+                                            {"json", no_argument, 0, 'j'},
+                                            {"repair", required_argument, 0, 'r'},
+                                            OPTION_BASE_ENTRIES,
+                                            OPTION_HELP_ENTRY,
+                                            {0}};
     struct image image = {0};
-    uint32_t repair = 0;
+    uint32_t repair = 0, cached = 0;
     bool json = false, right = true;
     int option;
 
     while (right && (option = next_option(&check_command, argc, argv, options)) != OPTION_END) {
         switch (option) {
+        case 'c':
+            cached = PLOOP_REPAIR_CACHED;
+            break;
         case 'j':
             json = true;
             break;
@@ -304,18 +324,23 @@ static int run(int argc, char **argv)
     if (repair && image.base_count) {
         return complain_usage(&check_command, "--repair is for one image: repair each alone, then check them together");
     }
+    if (cached && !repair) {
+        return complain_usage(&check_command, "--cached is for --repair");
+    }
     image.path = argv[optind];
-    return check(&image, json, repair);
+    return check(&image, json, repair | cached);
 }
 
 const struct command check_command = {
     .name = "check",
-    .synopsis = "[--json] [--repair leaks|unclean|all] " BASE_SYNOPSIS " IMAGE",
+    .synopsis = "[--json] [--repair leaks|unclean|all [--cached]] " BASE_SYNOPSIS " IMAGE",
     .summary = "Check an image; the exit status is 0 clean, 1 not checked, 2 corrupt, 3 leaks only",
     .details = "      --json             for programs; sizes and offsets in bytes\n"
                "      --repair WHAT      leaks: give back clusters that nothing refers to\n"
                "                         unclean: clear the mark of an image that was not closed cleanly\n"
-               "                         all: these, and entries that cannot be right\n" BASE_DETAILS
+               "                         all: these, and entries that cannot be right\n"
+               "      --cached           repair also if something of the image stays in the page cache, which may show\n"
+               "                         data that the disk has lost\n" BASE_DETAILS
                "Without --repair nothing is changed. Files below are checked too, and whether all fit together.\n",
     .run = run,
 };
