@@ -34,11 +34,20 @@ enum {
     PLOOP_DEV_RECOVER = 2,      /**< open an image that was not closed cleanly, after a check found no more than that and leaks */
     PLOOP_DEV_NO_FAST_PATH = 4, /**< send every request through the engine: for tests and comparison */
     PLOOP_DEV_COMPLETE_IN_RUN =
-        8,                        /**< callbacks run inside ploop_queue_run() only, and at the end in close and abort: what an event
+        8,                   /**< callbacks run inside ploop_queue_run() only, and at the end in close and abort: what an event
                                         loop wants */
-    PLOOP_DEV_RAW_BASE = 16,      /**< the first file of several is raw; never guessed from its bytes */
-    PLOOP_DEV_INACTIVE = 32,      /**< open without reading or locking. Not in this version: -ENOTSUP */
-    PLOOP_DEV_RECOVER_CACHED = 64 /**< with RECOVER: go on where the file's cache cannot be dropped; see ploop_dev_open() */
+    PLOOP_DEV_RAW_BASE = 16, /**< the first file of several is raw; never guessed from its bytes */
+    PLOOP_DEV_INACTIVE = 32, /**< open without reading or locking. Not in this version: -ENOTSUP */
+    PLOOP_DEV_RECOVER_CACHED = 64, /**< with RECOVER: go on where the file's cache cannot be dropped; see ploop_dev_open() */
+    /**
+     * The host file system may show a deleted file's bytes after a power cut where a write filled a hole: ext4 mounted with
+     * data=writeback, ext2, vfat. A new cluster is then written whole, with zeros where the guest has written nothing, and is
+     * durable before the map names it, so that no later write has to allocate; nothing is punched, so discards give no space
+     * back to the host, and a write of zeros with PLOOP_PIO_FAST_ONLY is -ENOTSUP where it would have to write. The BAT is
+     * written at each open for writing. Holes that an image has already are not found: make one with `cp --sparse=never`. After a
+     * failed SYNC no new cluster can be had.
+     */
+    PLOOP_DEV_HOST_SHOWS_STALE = 128
 };
 
 /**

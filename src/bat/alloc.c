@@ -52,7 +52,8 @@ int alloc_init(struct alloc *alloc, struct channel *channel, struct syncer *sync
     *alloc = (struct alloc){.channel = channel, .syncer = syncer, .geometry = geometry, .file_size = config->file_size};
     channel_io_init(&alloc->io, channel, 0);
     alloc->can_grow = config->capabilities & PLOOP_FILE_CAN_GROW;
-    alloc->can_punch = config->capabilities & PLOOP_FILE_CAN_PUNCH;
+    alloc->can_punch = config->capabilities & PLOOP_FILE_CAN_PUNCH && !config->host_shows_stale;
+    alloc->host_shows_stale = config->host_shows_stale;
     alloc->extend_bytes_max = config->extend_bytes_max;
 
     uint64_t clusters = geometry_host_clusters(geometry, config->file_size);
@@ -374,14 +375,27 @@ static uint64_t extension_clusters(const struct alloc *alloc)
 
 static void extension_ended(struct channel_io *io, int result);
 
+/* Why a longer file would not help, or 0. Where new clusters are zeroed too, it is of no use while nothing can be zeroed. */
+static int growth_error(const struct alloc *alloc, uint64_t room)
+{
+    if (alloc->host_shows_stale && alloc->syncer->error) {
+        return alloc->syncer->error;
+    }
+    bool zeroing_fails = alloc->zeroing_error && alloc->unknown_count;
+    if (alloc->can_grow && room > alloc->partial_tail && !(zeroing_fails && alloc->host_shows_stale)) {
+        return 0;
+    }
+    return zeroing_fails ? alloc->zeroing_error : -ENOSPC;
+}
+
 /* False: it cannot be done, *error says why. */
 static bool extension_begin(struct alloc *alloc, uint64_t clusters, int *error)
 {
     uint64_t room = alloc->limit - alloc->fresh_end;
     /* A file that ends inside a cluster gains that one only as `unknown`. */
     clusters += alloc->partial_tail;
-    if (!alloc->can_grow || room <= alloc->partial_tail) {
-        *error = alloc->zeroing_error && alloc->unknown_count ? alloc->zeroing_error : -ENOSPC;
+    *error = growth_error(alloc, room);
+    if (*error) {
         return false;
     }
     alloc->work = SPACE_EXTENDING;
@@ -402,11 +416,12 @@ static void extended(struct alloc *alloc)
     alloc->extension_failed = alloc->least;
     alloc->changed = true;
     atomic_fetch_add_explicit(&alloc->extensions, 1, memory_order_relaxed);
-    if (alloc->partial_tail) {
-        assert(alloc->fresh_next == alloc->work_first);
-        alloc->partial_tail = false;
-        alloc->fresh_next++;
-        make_unknown(alloc, bit_of(alloc, (struct host_cluster){(uint32_t)alloc->work_first}));
+    /* The rest of a cluster that the file had a part of, and holes that may come to show what their blocks held, are not zeros. */
+    uint64_t unknown_end = alloc->host_shows_stale ? alloc->fresh_end : alloc->work_first + alloc->partial_tail;
+    assert(alloc->fresh_next == alloc->work_first || unknown_end == alloc->work_first);
+    alloc->partial_tail = false;
+    while (alloc->fresh_next < unknown_end) {
+        make_unknown(alloc, bit_of(alloc, (struct host_cluster){(uint32_t)alloc->fresh_next++}));
     }
     space_idle(alloc, 0);
 }
@@ -524,7 +539,7 @@ void alloc_pump(struct alloc *alloc)
         if (!alloc->reclaiming && !extension_begin(alloc, extension_clusters(alloc), &error)) {
             out_of_space(alloc, error);
         }
-    } else if (alloc->changed && !alloc->extension_failed && !may_zero &&
+    } else if (alloc->changed && !alloc->extension_failed && !may_zero && !alloc->host_shows_stale &&
                alloc->fresh_end - alloc->fresh_next + alloc->zero_count < extension_clusters(alloc) / 2) {
         if (!extension_begin(alloc, extension_clusters(alloc), &error)) {
             alloc->extension_failed = true;

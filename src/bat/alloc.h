@@ -4,7 +4,7 @@
  *
  * The life of a host cluster, from the engine's point of view:
  *
- *     beyond the end --extension--> fresh --+
+ *     beyond the end --extension--> fresh --+                          (host_shows_stale: unknown, not fresh)
  *                                           +--take--> taken --(mapped, then removed from the map)--> pending
  *     unknown --zeroing--> zeroed --SYNC--> zero --+                                                  |
  *        ^                   +---------------------+  (zeroed: with a barrier)                        |
@@ -66,9 +66,10 @@ struct alloc {
     uint64_t file_size;             /* as it is now */
     uint64_t extend_bytes_max;      /* configured; 0: none */
     bool can_grow, can_punch;
-    bool partial_tail; /* the file ends inside cluster fresh_end: its bytes are unknown */
-    bool changed;      /* something was handed out: the tail may be cut at close */
-    bool recovered;    /* it may be cut too: a dead session's extension */
+    bool host_shows_stale; /* a hole may come to show old bytes: what an extension brings is unknown, nothing is punched (R18) */
+    bool partial_tail;     /* the file ends inside cluster fresh_end: its bytes are unknown */
+    bool changed;          /* something was handed out: the tail may be cut at close */
+    bool recovered;        /* it may be cut too: a dead session's extension */
 
     struct pending pending[PENDING_MAX];
     int32_t pending_free; /* a list through `next`; so are the ripening ones, oldest first */
@@ -98,6 +99,7 @@ struct alloc_config {
     uint64_t file_size;
     uint32_t capabilities;
     uint64_t extend_bytes_max;
+    bool host_shows_stale;
 };
 
 /* 0 or -ENOMEM; alloc_free() in either case. All clusters of the file are `unknown` until they are claimed. */

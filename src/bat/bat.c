@@ -115,7 +115,6 @@ void bat_header_changed(struct bat *bat, uint64_t barrier)
 
 void bat_rewrite_all(struct bat *bat)
 {
-    bat->alloc.recovered = true;
     for (uint32_t page = 0; page < bat->page_count; page++) {
         page_change(bat, page, sync_next(&bat->syncer));
         page_make_due(bat, page);

@@ -163,7 +163,7 @@ void bat_unmap(struct bat *bat, struct guest_cluster guest);
 /* A change of the header: page 0 is dirty, and its next image carries bat->header as it is then. */
 void bat_header_changed(struct bat *bat, uint64_t barrier);
 
-/* Every page dirty and due, whether it changed or not: RECOVER. */
+/* Every page dirty and due, whether it changed or not: RECOVER, and a BAT that may have holes. */
 void bat_rewrite_all(struct bat *bat);
 
 /* Pages whose deadline has come become due. Returns how many. */

@@ -128,7 +128,8 @@ static int recover(const struct load *load)
 {
     struct ploop_dev_config config = load->dev->config;
     ploop_dev *dev;
-    config.flags = PLOOP_DEV_RECOVER; /* of a file whose cache was dropped: see load_header() */
+    /* The cache of the file was dropped by load_header(), so RECOVER_CACHED is not needed. */
+    config.flags = PLOOP_DEV_RECOVER | (config.flags & PLOOP_DEV_HOST_SHOWS_STALE);
     int error = file_change_claim(load->file, FILE_ALONE);
     if (!error) {
         error = dev_open_inside(load->file, &config, &dev);

@@ -48,7 +48,7 @@ static int take_config(ploop_dev *dev, const struct ploop_dev_config *given)
         config->size = sizeof(*config); /* of this copy, which load_stack.c opens lower deltas with */
     }
     const uint32_t known = PLOOP_DEV_READ_ONLY | PLOOP_DEV_RECOVER | PLOOP_DEV_NO_FAST_PATH | PLOOP_DEV_COMPLETE_IN_RUN |
-                           PLOOP_DEV_RAW_BASE | PLOOP_DEV_INACTIVE | PLOOP_DEV_RECOVER_CACHED;
+                           PLOOP_DEV_RAW_BASE | PLOOP_DEV_INACTIVE | PLOOP_DEV_RECOVER_CACHED | PLOOP_DEV_HOST_SHOWS_STALE;
     config->queue_count = config->queue_count ? config->queue_count : 1;
     config->pio_count = config->pio_count ? config->pio_count : PIO_COUNT_DEFAULT;
     config->page_failure_limit = config->page_failure_limit ? config->page_failure_limit : FAILURE_LIMIT_DEFAULT;
@@ -192,8 +192,10 @@ static int read_image(ploop_dev *dev)
     if (error) {
         return error;
     }
-    struct alloc_config space = {
-        .file_size = info->file_size, .capabilities = info->capabilities, .extend_bytes_max = dev->config.preallocate_bytes};
+    struct alloc_config space = {.file_size = info->file_size,
+                                 .capabilities = info->capabilities,
+                                 .extend_bytes_max = dev->config.preallocate_bytes,
+                                 .host_shows_stale = dev->config.flags & PLOOP_DEV_HOST_SHOWS_STALE};
     error = bat_init(&dev->bat, &top.header, &dev->channel, &space);
     if (error) {
         return error;
@@ -229,6 +231,12 @@ static void rewrite(ploop_dev *dev)
     bat_rewrite_all(&dev->bat);
 }
 
+static void recover_all(ploop_dev *dev)
+{
+    dev->bat.alloc.recovered = true;
+    rewrite(dev);
+}
+
 /*
  * Blocks for a BAT that has holes, so that no page write runs out of space (F7). No content changes: it comes before the mark, so
  * that an image for which there is no space stays closed and clean. Where the backend gives no blocks, a page write may fail for
@@ -258,8 +266,8 @@ static int open_for_writing(ploop_dev *dev)
     }
     block_control(dev, mark_in_use);
     error = block_round(dev);
-    if (!error && recover) {
-        block_control(dev, rewrite);
+    if (!error && (recover || dev->config.flags & PLOOP_DEV_HOST_SHOWS_STALE)) {
+        block_control(dev, recover ? recover_all : rewrite);
         error = block_round(dev);
     }
     if (error) {

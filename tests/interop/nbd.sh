@@ -269,6 +269,21 @@ for at in range(40):
     same "$(mapped)" 40 "clusters mapped after the close"
 }
 
+# A cluster is written whole, and a trim makes no hole.
+test_no_holes_where_the_host_shows_stale_blocks() {
+    create --size 32M --cluster 1M a.hds
+    serve "$plugin" a.hds host-shows-stale=1
+    client '
+h.pwrite(b"a" * 512, 0)
+h.flush()'
+    (($(stat -c '%b * %B' a.hds) >= 1 << 20)) || fail "a new cluster has holes"
+    client '
+h.trim(M, 0)
+h.flush()
+assert h.pread(M, 0) == bytes(M)'
+    (($(stat -c '%b * %B' a.hds) >= 1 << 20)) || fail "a hole was made"
+}
+
 test_trim_and_zero() {
     create --size 32M --cluster 1M a.hds
     serve "$plugin" a.hds

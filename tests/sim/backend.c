@@ -157,6 +157,8 @@ static void check_rules(struct backend *backend, const struct ploop_io *io)
         violation("R6", "a BAT page is written after a failed SYNC");
     if (io->op == PLOOP_IO_ALLOCATE && io->offset + io->length <= backend->bat_end)
         return; /* blocks for the BAT: no content changes */
+    if (backend->shows_stale && io->op == PLOOP_IO_PUNCH)
+        violation("R18", "a hole is made where the host shows stale blocks");
     if (backend->latched && io->op == PLOOP_IO_TRUNCATE && io->offset < backend->disk->current.size)
         violation("R6", "the file is cut after a failed SYNC");
     if (!backend->session_synced)

@@ -12,6 +12,7 @@
  *  - R11: no change but the header's before the mark is durable;
  *  - F8: the stack does not grow with how often a callback submits again;
  *  - R8, R9: the base, a second file behind the same backend, is only read;
+ *  - R18: no punch where the host shows stale blocks;
  *  - R6: after a failed SYNC no write to the BAT area, not even the rest of one that was cut short, and the file is not cut.
  */
 #ifndef SIM_BACKEND_H
@@ -54,6 +55,7 @@ struct backend {
     unsigned chance[FAULT_COUNT]; /* permille */
     bool quiet;                   /* no new faults */
     bool pages_full;              /* no write of a BAT page finds space */
+    bool shows_stale;             /* after a cut, as disk_state_stale() */
 
     /* fail the Nth call, and those after it; error 0 is a short transfer */
     uint64_t calls, fail_at;

@@ -42,6 +42,7 @@ struct cut *cut_take(struct backend *backend, const struct model *model, struct 
     struct disk *disk = backend->disk;
     cut->at = backend->now;
     cut->bat_end = backend->bat_end;
+    cut->shows_stale = backend->shows_stale;
     cut->rng.state = rng_next(rng);
     disk_state_copy(&cut->durable, &disk->durable);
     for (uint64_t i = 0; i < disk->op_count; i++)
@@ -82,6 +83,8 @@ static void build(struct cut *cut, const enum fate *fates, struct disk_state *st
         if (tear && cut->ops[i].kind == DISK_WRITE && cut->ops[i].offset < cut->bat_end && cut->ops[i].length > DISK_SECTOR)
             counters_fault(FAULT_TORN, cut->rules, cut->states);
     }
+    if (cut->shows_stale)
+        disk_state_stale(state, &cut->durable, cut->ops, cut->op_count, &cut->rng);
 }
 
 struct seen {

@@ -20,6 +20,7 @@ struct cut {
     uint64_t op_count;
     struct snapshot snapshot;
     uint64_t bat_end;
+    bool shows_stale;
     uint32_t rules, states; /* for the counters */
     struct rng rng;
 };

@@ -32,7 +32,7 @@ void disk_state_init(struct disk_state *state, const uint8_t *bytes, uint64_t si
     memset(state, 0, sizeof(*state));
     reserve(state, size);
     memcpy(state->bytes, bytes, size);
-    state->size = size;
+    state->size = state->found = size;
 }
 
 void disk_state_copy(struct disk_state *to, const struct disk_state *from)
@@ -47,6 +47,7 @@ void disk_state_copy(struct disk_state *to, const struct disk_state *from)
     memcpy(to->seq, from->seq, capacity / DISK_SECTOR * sizeof(*to->seq));
     to->size = from->size;
     to->size_seq = from->size_seq;
+    to->found = from->found;
 }
 
 void disk_state_free(struct disk_state *state)
@@ -271,4 +272,38 @@ bool disk_has_lost(const struct disk *disk)
         if (disk->ops[i].lost)
             return true;
     return false;
+}
+
+enum { DISK_BLOCK = 4096 };
+
+static uint64_t seq_of(const struct disk_state *state, uint64_t sector)
+{
+    return sector * DISK_SECTOR < state->capacity ? state->seq[sector] : 0;
+}
+
+/* Nothing was ever written to that block. */
+static bool is_hole(const struct disk_state *state, uint64_t block)
+{
+    bool written = block * DISK_BLOCK < state->found;
+    for (uint64_t i = 0; i < DISK_BLOCK / DISK_SECTOR; i++)
+        written |= seq_of(state, block * (DISK_BLOCK / DISK_SECTOR) + i) != 0;
+    return !written;
+}
+
+void disk_state_stale(struct disk_state *state, const struct disk_state *durable, const struct disk_op *ops, uint64_t count,
+                      struct rng *rng)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        if (ops[i].kind != DISK_WRITE)
+            continue;
+        uint64_t last = (ops[i].offset + ops[i].length - 1) / DISK_BLOCK;
+        for (uint64_t block = ops[i].offset / DISK_BLOCK; block <= last; block++) {
+            if (!is_hole(durable, block) || !rng_permille(rng, 500))
+                continue;
+            for (uint64_t at = block * DISK_BLOCK; at < (block + 1) * DISK_BLOCK && at + DISK_SECTOR <= state->size;
+                 at += DISK_SECTOR)
+                if (!state->seq[at / DISK_SECTOR])
+                    memset(state->bytes + at, 0xD5, DISK_SECTOR);
+        }
+    }
 }

@@ -27,6 +27,7 @@ struct disk_state {
     uint64_t *seq; /* per sector */
     uint64_t size, capacity;
     uint64_t size_seq; /* the operation that last made the file larger without writing */
+    uint64_t found;    /* the size when the disk was begun: what lies below has its blocks */
 };
 
 struct disk_op {
@@ -74,5 +75,12 @@ void disk_sync(struct disk *disk, uint64_t submitted, bool success, struct rng *
 
 /* Whether some operation's fate is open for ever (an earlier SYNC or write failed). */
 bool disk_has_lost(const struct disk *disk);
+
+/*
+ * A host file system that shows stale blocks: wherever a block of `durable` that was never written is being allocated by a write of
+ * `ops`, happened or not, what that write has not brought to `state` may show the bytes of a deleted file.
+ */
+void disk_state_stale(struct disk_state *state, const struct disk_state *durable, const struct disk_op *ops, uint64_t count,
+                      struct rng *rng);
 
 #endif

@@ -143,6 +143,10 @@ static void choose_config(struct sim *sim)
     backend->inline_permille = inlines[rng_below(rng, 5)];
     backend->fifo = rng_permille(rng, 150);
     sim->resubmit_permille = rng_permille(rng, 400) ? (unsigned)rng_below(rng, 400) : 0;
+    if (rng_permille(rng, 150)) {
+        config->flags |= PLOOP_DEV_HOST_SHOWS_STALE;
+        backend->shows_stale = true;
+    }
 }
 
 /* Which faults strike, and how often. Many runs have none. */

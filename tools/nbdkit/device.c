@@ -131,7 +131,9 @@ static void init_dev_config(const struct server_config *config, bool read_only, 
 {
     ploop_dev_config_init(dev_config, sizeof(*dev_config));
     dev_config->flags = (read_only ? PLOOP_DEV_READ_ONLY : 0u) | (config->recover ? PLOOP_DEV_RECOVER : 0u) |
-                        (config->recover_cached ? PLOOP_DEV_RECOVER_CACHED : 0u) | (config->has_raw_base ? PLOOP_DEV_RAW_BASE : 0u);
+                        (config->recover_cached ? PLOOP_DEV_RECOVER_CACHED : 0u) |
+                        (config->has_raw_base ? PLOOP_DEV_RAW_BASE : 0u) |
+                        (config->host_shows_stale ? PLOOP_DEV_HOST_SHOWS_STALE : 0u);
     dev_config->log = device_log;
     dev_config->user_data = (void *)(uintptr_t)config;
 }

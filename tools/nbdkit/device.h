@@ -22,6 +22,7 @@ struct server_config {
     bool has_raw_base; /* bases[0] */
     bool recover;
     bool recover_cached; /* also where the file's cache cannot be dropped */
+    bool host_shows_stale;
     bool direct;
     bool refuse_after_sync_failure;
     uint32_t delay_ms;

@@ -127,6 +127,9 @@ static int plugin_config(const char *key, const char *value)
     if (!strcmp(key, "direct")) {
         return set_bool(value, &config.direct);
     }
+    if (!strcmp(key, "host-shows-stale")) {
+        return set_bool(value, &config.host_shows_stale);
+    }
     if (!strcmp(key, "after-sync-failure")) {
         return set_after_sync_failure(value);
     }
@@ -339,6 +342,7 @@ static struct nbdkit_plugin plugin = {
                    "delay=MS        write a page of the map so long after its last change (500)\n"
                    "max-age=MS      and so long after its first change at the latest (5000)\n"
                    "direct=BOOL     bypass the host's page cache\n"
+                   "host-shows-stale=BOOL   for host file systems that may show deleted data after a power cut\n"
                    "after-sync-failure=go-on|refuse   whether writes are still done after a failed SYNC; go-on\n"
                    "backend=posix   how the file is reached",
     .magic_config_key = "image",
