@@ -394,8 +394,7 @@ static bool extension_begin(struct alloc *alloc, uint64_t clusters, int *error)
     uint64_t room = alloc->limit - alloc->fresh_end;
     /* A file that ends inside a cluster gains that one only as `unknown`. */
     clusters += alloc->partial_tail;
-    *error = growth_error(alloc, room);
-    if (*error) {
+    if ((*error = growth_error(alloc, room)) != 0) {
         return false;
     }
     alloc->work = SPACE_EXTENDING;

@@ -418,7 +418,7 @@ int main(void)
                                   a_close_tries_a_failed_page_once_more,
                                   what_a_failed_page_removed_is_quarantined,
                                   a_failed_sync_latches,
-        changes_are_refused_after_a_failed_sync,
+                                  changes_are_refused_after_a_failed_sync,
                                   a_barrier_that_fails_keeps_its_page_from_the_disk,
                                   removals_pending_at_a_failed_sync_stay};
     return RUN_TESTS("failures", tests);
