@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: MIT
 # shellcheck shell=bash
 #
-# What the parts of scripts/test share. $RESULTS gets a line "KIND PASSED FAILED" for each count reported, $NOTES what people should
+# What the parts of scripts/test share. $RESULTS gets a line "KIND PASSED FAILED SKIPPED" for each count reported, $NOTES what people should
 # see even if all is well.
 
 set -u
 jobs=$(nproc)
 : "${RESULTS:=/dev/null}" "${NOTES:=/dev/null}"
 
-# count KIND PASSED FAILED
+# count KIND PASSED FAILED [SKIPPED]
 count() {
-    echo "$1 $2 $3" >>"$RESULTS"
+    echo "$1 $2 $3 ${4-0}" >>"$RESULTS"
 }
 
 # note LINE
@@ -27,6 +27,27 @@ judge() {
         count "$kind" 0 1
         echo "FAILED: $*"
     fi
+}
+
+# judge_or_skip KIND COMMAND...: as judge; exit status 77 says that it cannot be tried on this machine, its last line why.
+judge_or_skip() {
+    local kind=$1 output status
+    shift
+    echo "== $*"
+    output=$("$@" 2>&1)
+    status=$?
+    echo "$output"
+    case $status in
+    0) count "$kind" 1 0 ;;
+    77)
+        count "$kind" 0 0 1
+        note "skipped: $(tail -n 1 <<<"$output")"
+        ;;
+    *)
+        count "$kind" 0 1
+        echo "FAILED: $*"
+        ;;
+    esac
 }
 
 # build_preset PRESET: configure and build it, in silence unless it fails.
