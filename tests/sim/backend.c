@@ -11,6 +11,8 @@
 
 enum { STACK_MAX = 128 << 10 };
 
+bool backend_steals_reports;
+
 static const char *op_name(uint32_t op)
 {
     static const char *const names[] = {"?", "read", "write", "sync", "allocate", "punch", "truncate"};
@@ -28,8 +30,11 @@ void backend_init(struct backend *backend, struct disk *disk, struct rng *rng)
     backend->alignment = 1;
 }
 
-void backend_new_session(struct backend *backend)
+void backend_new_session(struct backend *backend, bool recovers)
 {
+    backend->forgiving = recovers;
+    backend->synced = false;
+    backend->busy = false;
     backend->latched = false;
     backend->session_marked = false;
     backend->session_synced = false;
@@ -58,6 +63,18 @@ static bool strikes(struct backend *backend, enum fault kind)
         return false;
     fault(backend, kind);
     return true;
+}
+
+/* What a cache does by itself between two steps. */
+static void cache_moves(struct backend *backend)
+{
+    if (backend->write_back_permille && rng_permille(backend->rng, backend->write_back_permille))
+        disk_write_back(backend->disk, backend->rng);
+    unsigned chance = backend->quiet ? 0 : backend->chance[FAULT_LOST];
+    if (chance && rng_permille(backend->rng, chance) && disk_lose(backend->disk, UINT64_MAX, 400, backend->rng)) {
+        trace("  [%" PRIu64 "] writeback fails", backend->now);
+        fault(backend, FAULT_LOST);
+    }
 }
 
 static bool is_page(const struct backend *backend, const struct ploop_io *io)
@@ -253,6 +270,17 @@ static uint64_t transfer(struct backend *backend, struct request *request, bool 
     return request->io->length;
 }
 
+/* A FUA write asks for errors, and hears of what was lost before it. Its own bytes are in the cache, and not durable. */
+static void tell_loss(struct backend *backend, struct request *request)
+{
+    if (!(request->io->flags & PLOOP_IO_FUA) || !backend->disk->unreported || !strikes(backend, FAULT_TOLD))
+        return;
+    backend->errors++;
+    request->result = -EIO;
+    if (backend_steals_reports)
+        backend->disk->unreported = false;
+}
+
 static void execute_op(struct backend *backend, struct request *request, bool short_now)
 {
     struct ploop_io *io = request->io;
@@ -272,6 +300,7 @@ static void execute_op(struct backend *backend, struct request *request, bool sh
         if (!strikes(backend, FAULT_NO_PROGRESS)) {
             request->result = (int64_t)transfer(backend, request, short_now);
             request->seq = execute_write(backend, request, (uint64_t)request->result);
+            tell_loss(backend, request);
         }
         break;
     case PLOOP_IO_SYNC:
@@ -317,6 +346,22 @@ static void execute(struct backend *backend, struct request *request)
     happened(backend);
 }
 
+/* Whether something was lost shows at its very end. What was lost before the session is no reason for RECOVER to fail. */
+static int64_t sync_ends(struct backend *backend, const struct request *request)
+{
+    bool success = disk_sync(backend->disk, request->submitted, request->result != 0, backend->rng);
+    int64_t result = success || request->result ? request->result : -EIO;
+    backend->synced = true;
+    backend->session_synced |= success;
+    if (!success) {
+        backend->errors += !request->result && !backend->forgiving;
+        backend->sync_errors++;
+        backend->latched |= !backend->forgiving;
+    }
+    backend->forgiving = false;
+    return result;
+}
+
 static void complete(struct backend *backend, struct request *request)
 {
     struct ploop_io *io = request->io;
@@ -328,14 +373,8 @@ static void complete(struct backend *backend, struct request *request)
         if ((io->flags & PLOOP_IO_FUA) && result > 0)
             disk_make_durable(backend->disk, request->seq);
     }
-    if (io->op == PLOOP_IO_SYNC && !again(result)) {
-        disk_sync(backend->disk, request->submitted, result == 0, backend->rng);
-        backend->session_synced |= result == 0;
-        if (result) {
-            backend->sync_errors++;
-            backend->latched = true;
-        }
-    }
+    if (io->op == PLOOP_IO_SYNC && !again(result))
+        result = sync_ends(backend, request);
     trace("  [%" PRIu64 "] %s %" PRIu64 "+%" PRIu64 " -> %" PRId64, backend->now, op_name(io->op), io->offset, io->length, result);
     *request = backend->requests[--backend->in_flight];
     backend->idle_waits = 0;
@@ -364,6 +403,7 @@ static struct request *choose(struct backend *backend)
 
 bool backend_step(struct backend *backend)
 {
+    cache_moves(backend);
     if (!backend->in_flight)
         return false;
     struct request *request = choose(backend);
@@ -419,6 +459,7 @@ static void check_stack(const struct backend *backend)
 static int take(struct backend *backend, struct ploop_io *io, bool below)
 {
     check_stack(backend);
+    cache_moves(backend);
     if (strikes(backend, FAULT_EAGAIN))
         return -EAGAIN;
     if (io->op != PLOOP_IO_SYNC && strikes(backend, FAULT_EIO_SUBMIT)) {
@@ -525,6 +566,28 @@ static int sim_reopen(void *context, uint32_t flags)
     return 0;
 }
 
+static int sim_invalidate(void *context)
+{
+    struct backend *backend = context;
+    if (backend->in_flight || !backend->synced)
+        violation("R11", "the cache is dropped %s", backend->in_flight ? "with a request in flight" : "without a SYNC before");
+    if (nth_fails(backend) && backend->fail_error && !again(backend->fail_error)) {
+        backend->errors++;
+        return backend->fail_error;
+    }
+    if (rng_permille(backend->rng, backend->chance[FAULT_BUSY])) {
+        fault(backend, FAULT_BUSY);
+        backend->busy = true;
+        return -EBUSY;
+    }
+    disk_invalidate(backend->disk, backend->rng);
+    trace("  [%" PRIu64 "] the cache is dropped", backend->now);
+    if (backend->invalidated)
+        backend->invalidated(backend->context);
+    happened(backend);
+    return 0;
+}
+
 void backend_base_ops(struct ploop_io_ops *ops)
 {
     memset(ops, 0, sizeof(*ops));
@@ -547,5 +610,6 @@ void backend_ops(struct backend *backend, struct ploop_io_ops *ops)
     ops->poll_fd = sim_poll_fd;
     ops->cancel = sim_cancel;
     ops->reopen = sim_reopen;
+    ops->invalidate = backend->keeps_cache ? NULL : sim_invalidate;
     backend->writable = true;
 }

@@ -13,7 +13,11 @@
  *  - F8: the stack does not grow with how often a callback submits again;
  *  - R8, R9: the base, a second file behind the same backend, is only read;
  *  - R18: no punch where the host shows stale blocks;
- *  - R6: after a failed SYNC no write to the BAT area, not even the rest of one that was cut short, and the file is not cut.
+ *  - R6: after a failed SYNC no write to the BAT area, not even the rest of one that was cut short, and the file is not cut;
+ *  - R11: the cache is dropped after a SYNC and with nothing in flight.
+ *
+ * It keeps the rule of ploop/file.h for errors that are reported once (F14): a FUA write that reports a loss leaves it to the next
+ * SYNC to report. With backend_steals_reports it breaks the rule, to prove that this would be seen.
  */
 #ifndef SIM_BACKEND_H
 #define SIM_BACKEND_H
@@ -24,6 +28,8 @@
 #include "disk.h"
 
 enum { BACKEND_REQUESTS = 256 };
+
+extern bool backend_steals_reports;
 
 struct request {
     struct ploop_io *io;
@@ -49,6 +55,8 @@ struct backend {
     uint32_t capabilities, alignment;
     uint64_t max_transfer;
     unsigned inline_permille;
+    unsigned write_back_permille; /* of the steps: the cache writes something back */
+    bool keeps_cache;             /* it has no `invalidate` */
     bool fifo;                    /* the oldest request first */
     bool lifo;                    /* the youngest first */
     bool quick;                   /* executed and completed at once, at the next chance */
@@ -62,6 +70,9 @@ struct backend {
     bool fail_persistent;
     int fail_error;
 
+    bool forgiving;      /* the next SYNC may fail and the session go on: RECOVER's first */
+    bool synced;         /* a SYNC of this session has ended, well or not */
+    bool busy;           /* the cache could not be dropped in this session */
     bool latched;        /* a SYNC failed in this session, and the library was told */
     bool session_marked; /* the mark was found durable in this session */
     bool session_synced; /* a SYNC of this session has succeeded */
@@ -72,6 +83,7 @@ struct backend {
     uint64_t errors;   /* injected in this session: a request may fail */
     uint64_t sync_errors;
     void (*event)(void *context); /* after each step */
+    void (*invalidated)(void *context);
     void (*fault)(void *context, enum fault fault);
     void *context;
 };
@@ -79,7 +91,7 @@ struct backend {
 void backend_init(struct backend *backend, struct disk *disk, struct rng *rng);
 void backend_ops(struct backend *backend, struct ploop_io_ops *ops);
 void backend_base_ops(struct ploop_io_ops *ops);
-void backend_new_session(struct backend *backend);
+void backend_new_session(struct backend *backend, bool recovers);
 
 /* One step of one request; false: nothing is in flight. */
 bool backend_step(struct backend *backend);

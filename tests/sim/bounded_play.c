@@ -170,7 +170,8 @@ void sequence_play(const struct world *world, struct sequence *sequence, struct 
     struct sim *sim = start(world);
     sim->backend.stack = &stack;
     sim->no_cuts = sequence->length > 0;
-    int result = session_open(sim, false);
+    sim_make_files(sim);
+    int result = session_open(sim, SESSION_PLAIN);
     if (result)
         violation("contract", "open gives %d", result);
     for (uint32_t i = 0; i < sequence->length; i++) {

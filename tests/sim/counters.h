@@ -33,6 +33,9 @@ enum fault {
     FAULT_CLOCK,        /* F10: jumped or went back */
     FAULT_MEMORY,       /* F11 */
     FAULT_CRASH,        /* the process dies, the cache does not */
+    FAULT_TOLD,         /* F14: a FUA write reports a loss that the next SYNC reports too */
+    FAULT_LOST,         /* F15: writeback fails, the cache goes on showing what is lost */
+    FAULT_BUSY,         /* F15: the cache cannot be dropped */
     FAULT_COUNT
 };
 

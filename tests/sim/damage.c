@@ -212,13 +212,29 @@ void damaged_free(struct damaged *damaged)
     sim_free(damaged->durable);
 }
 
-void damaged_put_on_disk(const struct damaged *damaged, struct disk *disk)
+/* Only the cache shows the end of the file, or some clusters; the disk has other bytes there. */
+static void lose_more(const struct damaged *damaged, struct disk *disk, struct rng *rng)
+{
+    uint64_t cluster = cluster_bytes(damaged), clusters = (damaged->size - data_start(damaged)) / cluster;
+    for (uint32_t i = 0; i < COPIES; i++) {
+        uint64_t offset = data_start(damaged) + rng_below(rng, clusters) * cluster;
+        for (uint64_t at = offset; at < offset + cluster; at += DISK_SECTOR)
+            content_fill(disk->durable.bytes + at, UINT32_MAX, at);
+        disk_execute_failed(disk, offset, cluster, damaged->found + offset);
+    }
+    if (rng_permille(rng, 500))
+        disk_lose_end(disk, damaged->size - rng_between(rng, 1, 2 * cluster));
+}
+
+void damaged_put_on_disk(const struct damaged *damaged, struct disk *disk, struct rng *rng)
 {
     disk_init(disk, damaged->found, damaged->size);
     if (!damaged->durable)
         return;
     memcpy(disk->durable.bytes, damaged->durable, damaged->image.bat_end);
     disk_execute_failed(disk, 0, damaged->image.bat_end, damaged->found);
+    lose_more(damaged, disk, rng);
+    disk->unreported = rng_permille(rng, 500);
 }
 
 /* ---- what it shows ---- */

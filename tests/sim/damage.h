@@ -27,7 +27,7 @@ enum {
     DAMAGE_CHECKSUM = 2048,  /* an extension that cannot be believed */
     DAMAGE_VOID = 4096,      /* an extension that does not count */
     DAMAGE_SENSELESS = 8192, /* an extension whose bitmap makes no sense; what else it holds does */
-    DAMAGE_STALE = 16384,    /* with MARK: the map that is found is in the page cache only, after a SYNC of it has failed */
+    DAMAGE_STALE = 16384,    /* with MARK: the cache shows a map, clusters and a size that the disk has lost */
     DAMAGE_TRANSIT = 32768,  /* none: the extension holds a feature besides that is not known here, and to be kept */
     DAMAGE_LOW = 65536,      /* none: the extension's own cluster is one of the holes */
     DAMAGE_ALL = 2 * DAMAGE_LOW - 1
@@ -46,7 +46,7 @@ void damaged_build(struct damaged *damaged, uint32_t damage, struct rng *rng);
 void damaged_free(struct damaged *damaged);
 
 /* Such an image on a disk, and what the dead process left in the cache. */
-void damaged_put_on_disk(const struct damaged *damaged, struct disk *disk);
+void damaged_put_on_disk(const struct damaged *damaged, struct disk *disk, struct rng *rng);
 
 /* What a guest cluster may show. */
 enum showing { SHOWS_ZEROS, SHOWS_BYTES, SHOWS_BAD, SHOWS_COPY };

@@ -204,6 +204,15 @@ void disk_execute_failed(struct disk *disk, uint64_t offset, uint64_t length, co
             disk->ops[i].lost = true;
 }
 
+void disk_lose_end(struct disk *disk, uint64_t size)
+{
+    struct disk_state *durable = &disk->durable;
+    memset(durable->bytes + size, 0, durable->size - size);
+    durable->size = size;
+    disk_execute(disk, DISK_RESIZE, disk->current.size, 0, NULL);
+    disk->ops[disk->op_count - 1].lost = true;
+}
+
 static struct disk_op *find(struct disk *disk, uint64_t seq)
 {
     for (uint64_t i = disk->op_count; i-- > 0;)
@@ -247,15 +256,46 @@ static bool matters(const struct disk *disk, const struct disk_op *op)
     return false;
 }
 
-void disk_sync(struct disk *disk, uint64_t submitted, bool success, struct rng *rng)
+void disk_write_back(struct disk *disk, struct rng *rng)
 {
+    if (!disk->op_count)
+        return;
+    const struct disk_op *op = &disk->ops[rng_below(rng, disk->op_count)];
+    if (!op->lost)
+        disk_make_durable(disk, op->seq);
+}
+
+static bool overlaps(const struct disk_op *a, const struct disk_op *b)
+{
+    bool sectors = (a->kind == DISK_WRITE || a->kind == DISK_PUNCH) && (b->kind == DISK_WRITE || b->kind == DISK_PUNCH);
+    return sectors && a->offset < b->offset + b->length && b->offset < a->offset + a->length;
+}
+
+bool disk_lose(struct disk *disk, uint64_t completed_before, unsigned permille, struct rng *rng)
+{
+    bool any = false;
+    for (uint64_t i = 0; i < disk->op_count; i++) {
+        struct disk_op *op = &disk->ops[i];
+        if (op->lost || !op->completed || op->completed >= completed_before || !rng_permille(rng, permille))
+            continue;
+        op->lost = any = true;
+        for (uint64_t under = 0; under < i; under++) /* the same page of the cache */
+            disk->ops[under].lost |= overlaps(op, &disk->ops[under]);
+    }
+    disk->unreported |= any;
+    return any;
+}
+
+bool disk_sync(struct disk *disk, uint64_t submitted, bool fails, struct rng *rng)
+{
+    if (fails)
+        disk_lose(disk, submitted, 700, rng);
+    fails |= disk->unreported;
+    disk->unreported = false;
     for (uint64_t i = 0; i < disk->op_count;) {
         struct disk_op *op = &disk->ops[i];
         bool covered = op->completed && op->completed < submitted;
-        bool content = op->kind == DISK_WRITE || op->kind == DISK_PUNCH;
-        if (covered && !success && content && rng_permille(rng, 700))
-            op->lost = true;
-        if (covered && success && !op->lost) {
+        if (covered && !fails && !op->lost) {
             disk_state_apply(&disk->durable, op, NULL, NULL);
             remove_op(disk, i);
         } else if (op->lost && !matters(disk, op)) {
@@ -264,6 +304,31 @@ void disk_sync(struct disk *disk, uint64_t submitted, bool success, struct rng *
             i++;
         }
     }
+    return !fails;
+}
+
+static bool some_sectors(void *context, uint64_t sector)
+{
+    (void)sector;
+    return rng_permille(context, 500);
+}
+
+void disk_invalidate(struct disk *disk, struct rng *rng)
+{
+    for (uint64_t i = 0; i < disk->op_count;) {
+        struct disk_op *op = &disk->ops[i];
+        if (!op->lost) {
+            i++;
+            continue;
+        }
+        if (rng_permille(rng, 200))
+            disk_state_apply(&disk->durable, op, some_sectors, rng);
+        remove_op(disk, i);
+    }
+    disk_state_free(&disk->current);
+    disk_state_copy(&disk->current, &disk->durable);
+    for (uint64_t i = 0; i < disk->op_count; i++)
+        disk_state_apply(&disk->current, &disk->ops[i], NULL, NULL);
 }
 
 bool disk_has_lost(const struct disk *disk)

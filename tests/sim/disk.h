@@ -5,9 +5,13 @@
  *  1. `current` is what reads see: durable, and every operation of the list applied in order.
  *  2. An operation gets its sequence number when it is executed. Each sector remembers the number of the operation that wrote it last;
  *     an older one applied later leaves it alone. That is the rule "per sector monotone".
- *  3. A SYNC makes durable what had completed before it was submitted, nothing else. One that fails marks some of that `lost`:
- *     reads still see it, no later SYNC helps it, and after a cut it may be there or not. Sizes are not lost so: nobody could
- *     reopen a file whose size is not what it seems.
+ *  3. A SYNC makes durable what had completed before it was submitted, nothing else. The cache may write back any operation before
+ *     that: it is durable then.
+ *  4. A writeback that fails loses an operation of any kind, sizes and punches too, and those under it that were not durable either
+ *     (F15). Reads go on showing it, no later SYNC makes it durable, and after a cut it may be there or not.
+ *  5. A loss is `unreported` until a SYNC has failed because of it (F14). The next SYNC says nothing of it.
+ *  6. disk_invalidate() drops the cache: what is lost happened in part or not at all, for good, and `current` shows that. What is
+ *     neither durable nor lost stays, as a cache keeps its dirty pages.
  */
 #ifndef SIM_DISK_H
 #define SIM_DISK_H
@@ -36,7 +40,7 @@ struct disk_op {
     uint64_t offset, length; /* RESIZE: the new size is offset */
     uint8_t *data;           /* WRITE */
     uint64_t completed;      /* when; 0: not yet */
-    bool lost;
+    bool lost;               /* only the cache shows it */
 };
 
 struct disk {
@@ -44,6 +48,7 @@ struct disk {
     struct disk_op *ops;
     uint64_t op_count, op_capacity;
     uint64_t next_seq;
+    bool unreported; /* something was lost, and no SYNC has said so */
 };
 
 void disk_state_init(struct disk_state *state, const uint8_t *bytes, uint64_t size);
@@ -64,16 +69,27 @@ void disk_restart(struct disk *disk, const struct disk_state *state);
 /* Execute: the effect is visible at once. `data` is copied. Returns the operation's number, for disk_complete(). */
 uint64_t disk_execute(struct disk *disk, enum disk_kind kind, uint64_t offset, uint64_t length, const uint8_t *data);
 
-/* Some sectors of a write happen, and it fails: optional for ever. */
+/* Some sectors of a write happen, and it fails: lost, and its caller knows. */
 void disk_execute_failed(struct disk *disk, uint64_t offset, uint64_t length, const uint8_t *data);
+
+/* As found at the beginning: the disk's file ends there, only the cache shows more. */
+void disk_lose_end(struct disk *disk, uint64_t size);
 
 void disk_complete(struct disk *disk, uint64_t seq, uint64_t now);
 void disk_make_durable(struct disk *disk, uint64_t seq); /* native FUA */
 
-/* A SYNC that was submitted at that time has ended. */
-void disk_sync(struct disk *disk, uint64_t submitted, bool success, struct rng *rng);
+/* One operation is written back of the cache's own accord. */
+void disk_write_back(struct disk *disk, struct rng *rng);
 
-/* Whether some operation's fate is open for ever (an earlier SYNC or write failed). */
+/* Writeback fails: each operation that completed before then is lost, or not. Returns whether any was. */
+bool disk_lose(struct disk *disk, uint64_t completed_before, unsigned permille, struct rng *rng);
+
+/* A SYNC that was submitted at that time ends. False: it fails, because it is to, or reports a loss. */
+bool disk_sync(struct disk *disk, uint64_t submitted, bool fails, struct rng *rng);
+
+void disk_invalidate(struct disk *disk, struct rng *rng);
+
+/* Whether the cache shows something that the disk need not have, and will not get. */
 bool disk_has_lost(const struct disk *disk);
 
 /*

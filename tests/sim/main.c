@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "backend.h"
 #include "bounded.h"
 #include "counters.h"
 #include "repair.h"
@@ -39,6 +40,8 @@ static const char usage[] =
     "    [--scenario NAME|all] [--exhaustive]                       the fixed scenarios, cut after every event; or with the Nth "
     "call failing\n"
     "    [--repair NAME|all] [--exhaustive]                         the same for repairs of damaged images\n"
+    "    [--steal-reports]                                          the backend lets a FUA write take a SYNC's error: must be "
+    "noticed\n"
     "    [--coverage]                                               fail if something reachable never happened\n"
     "    [-v]                                                       tell every event\n"
     "sim --bounded N ...                                            all short sequences; sim --bounded help tells more\n";
@@ -150,6 +153,7 @@ static void parse(int argc, char **argv, struct options *options)
         {"shrink", no_argument, NULL, 'h'},
         {"repair", required_argument, NULL, 'm'},
         {"exhaustive", no_argument, NULL, 'x'},
+        {"steal-reports", no_argument, NULL, 'b'},
         {"coverage", no_argument, NULL, 'g'},
         {"cut-permille", required_argument, NULL, 'p'},
         {NULL, 0, NULL, 0},
@@ -192,6 +196,9 @@ static void parse(int argc, char **argv, struct options *options)
             break;
         case 'x':
             options->exhaustive = true;
+            break;
+        case 'b':
+            backend_steals_reports = true;
             break;
         case 'g':
             options->coverage = true;

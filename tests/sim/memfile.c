@@ -67,9 +67,17 @@ static int wait_for(void *context, uint32_t queue, uint64_t timeout_ns)
     return 0;
 }
 
+/* The machine has just come back: nothing is cached. */
+static int invalidate(void *context)
+{
+    (void)context;
+    return 0;
+}
+
 static void make_file(struct memfile *memfile)
 {
-    struct ploop_io_ops ops = {.size = sizeof(ops), .get_info = get_info, .submit = submit, .wait = wait_for};
+    struct ploop_io_ops ops = {
+        .size = sizeof(ops), .get_info = get_info, .submit = submit, .wait = wait_for, .invalidate = invalidate};
     memfile->next_seq = UINT64_MAX / 2;
     memfile->changes = 0;
     if (ploop_file_create(&ops, memfile, &memfile->file))

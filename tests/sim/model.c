@@ -89,17 +89,6 @@ static bool readable(const struct sector *sector, const struct version *version,
     return true;
 }
 
-/* A disk that was closed cleanly may show it: as readable, but nothing is demanded of what an earlier failed SYNC put in doubt. */
-static bool closed_with(const struct sector *sector, const struct version *version)
-{
-    for (uint32_t i = 0; i < sector->count; i++) {
-        const struct version *later = &sector->versions[i];
-        if (later->done && !later->failed && !later->limbo && before(version, later))
-            return false;
-    }
-    return true;
-}
-
 /* A cut may show it. */
 static bool survives(const struct sector *sector, const struct version *version)
 {
@@ -194,7 +183,7 @@ void model_flushed(struct model *model, uint64_t submitted)
         struct sector *sector = &model->sectors[i];
         for (uint32_t k = 0; k < sector->count; k++) {
             struct version *version = &sector->versions[k];
-            if (version->done && !version->failed && !version->limbo && version->complete < submitted)
+            if (version->done && !version->failed && version->complete < submitted)
                 version->durable = true;
         }
     }
@@ -204,9 +193,9 @@ static void print_versions(const struct version *versions, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
         const struct version *version = &versions[i];
-        printf("    version %" PRIu64 " (request %" PRIu64 ") submitted %" PRIu64 "%s %" PRIu64 "%s%s%s\n", version->content,
+        printf("    version %" PRIu64 " (request %" PRIu64 ") submitted %" PRIu64 "%s %" PRIu64 "%s%s\n", version->content,
                version->id, version->submit, version->done ? ", completed" : ", in flight", version->complete,
-               version->failed ? ", failed" : "", version->durable ? ", durable" : "", version->limbo ? ", in limbo" : "");
+               version->failed ? ", failed" : "", version->durable ? ", durable" : "");
     }
 }
 
@@ -259,7 +248,7 @@ void model_read(struct model *model, uint64_t guest_sector, const uint8_t *bytes
     }
 }
 
-void model_restart(struct model *model, uint64_t guest_sector, const uint8_t *bytes, uint64_t now, bool durable, bool limbo)
+void model_restart(struct model *model, uint64_t guest_sector, const uint8_t *bytes, uint64_t now)
 {
     struct sector *sector = model_sector(model, guest_sector);
     if (!sector)
@@ -267,7 +256,7 @@ void model_restart(struct model *model, uint64_t guest_sector, const uint8_t *by
     uint64_t content = named_content(bytes, guest_sector, "after reopening"), id = 0;
     bool allowed = sector->count == 0;
     for (uint32_t i = 0; i < sector->count; i++) {
-        struct version *version = &sector->versions[i];
+        const struct version *version = &sector->versions[i];
         if (version->content == content && survives(sector, version)) {
             id = version->id;
             allowed = true;
@@ -277,22 +266,14 @@ void model_restart(struct model *model, uint64_t guest_sector, const uint8_t *by
         print_versions(sector->versions, sector->count);
         violation("F1", "after reopening: guest sector %" PRIu64 " shows version %" PRIu64, guest_sector, content);
     }
-    for (uint32_t i = 0; i < sector->count; i++) {
-        struct version *version = &sector->versions[i];
-        version->complete = version->done ? version->complete : now;
-        version->done = true;
-        version->limbo |= limbo;
-    }
-    if (durable)
-        sector->count = 0;
+    sector->count = 0;
     struct version *version = add(sector);
-    version->id = durable ? id : now << 32; /* a version of its own, after all that was */
+    version->id = id;
     version->content = content;
     version->submit = now + 1;
     version->complete = now + 1;
     version->done = true;
-    version->durable = durable;
-    version->limbo = limbo;
+    version->durable = true;
 }
 
 void snapshot_take(struct snapshot *snapshot, const struct model *model)
@@ -313,7 +294,7 @@ void snapshot_take(struct snapshot *snapshot, const struct model *model)
             if (!survives(sector, &sector->versions[k]))
                 continue;
             snapshot->versions[at] = sector->versions[k];
-            snapshot->current[at++] = closed_with(sector, &sector->versions[k]);
+            snapshot->current[at++] = readable(sector, &sector->versions[k], UINT64_MAX);
         }
     }
     snapshot->first[sectors] = at;
@@ -367,8 +348,7 @@ void judge_order(struct judgement *judgement)
             fine = version->content == judgement->found[at];
             for (uint32_t k = snapshot->first[at]; k < snapshot->first[at + 1] && fine; k++) {
                 const struct version *later = &snapshot->versions[k];
-                fine = !(later->done && !later->failed && !later->limbo && later->complete < judgement->preflush &&
-                         before(version, later));
+                fine = !(later->done && !later->failed && later->complete < judgement->preflush && before(version, later));
             }
         }
         if (!fine)

@@ -25,7 +25,6 @@ struct version {
     uint64_t settled_by; /* the version that a read showed after this one */
     uint64_t preflush;   /* when a PREFLUSH write was submitted; else 0 */
     bool done, failed, durable;
-    bool limbo; /* seen after a failed SYNC: no flush can vouch for it */
 };
 
 struct sector {
@@ -80,8 +79,8 @@ void model_flushed(struct model *model, uint64_t submitted);
 void model_read(struct model *model, uint64_t guest_sector, const uint8_t *bytes, uint64_t submitted, uint64_t now,
                 const char *who);
 
-/* The device is open again and reads show these bytes: after a cut, `durable`; after a crash with operations lost, not. */
-void model_restart(struct model *model, uint64_t guest_sector, const uint8_t *bytes, uint64_t now, bool durable, bool limbo);
+/* After a power cut or a recovery, reads show these bytes, and they are durable: from now on nothing else will do. */
+void model_restart(struct model *model, uint64_t guest_sector, const uint8_t *bytes, uint64_t now);
 
 void snapshot_take(struct snapshot *snapshot, const struct model *model);
 void snapshot_free(struct snapshot *snapshot);

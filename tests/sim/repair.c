@@ -95,6 +95,43 @@ static void on_event(void *context)
         take_cut(repairing);
 }
 
+static void drop_cuts(struct repairing *repairing)
+{
+    while (repairing->cuts) {
+        struct cut *cut = repairing->cuts;
+        repairing->cuts = cut->next;
+        cut_free(cut);
+    }
+}
+
+static bool has_changed(const struct repairing *repairing)
+{
+    return repairing->disk.next_seq != repairing->first_seq;
+}
+
+static void init_judge(struct repairing *repairing, uint32_t what)
+{
+    bool failing = alloc_pause();
+    repair_judge_init(&repairing->judge, &repairing->disk, what);
+    alloc_resume(failing);
+    if (repairing->judge.has_older && repairing->judge.errors < repairing->errors)
+        repairing->judge.errors = repairing->errors; /* what an earlier repair failed to make durable can come back */
+    repairing->errors = repairing->judge.errors;
+    repairing->backend.session_marked = repairing->judge.found.marked; /* with a value that is none too */
+}
+
+/* The repair finds what the disk has. What cuts left before that is none of its doing. */
+static void on_invalidated(void *context)
+{
+    struct repairing *repairing = context;
+    uint32_t what = repairing->judge.repair;
+    if (has_changed(repairing))
+        violation("R11", "the cache is dropped after a change");
+    drop_cuts(repairing);
+    repair_judge_free(&repairing->judge);
+    init_judge(repairing, what);
+}
+
 static int on_progress(void *user_data, uint64_t done, uint64_t total)
 {
     struct repairing *repairing = user_data;
@@ -131,10 +168,11 @@ static void start(struct repairing *repairing, const struct playing *playing)
     repairing->rng.state = playing->seed;
     repairing->cut_rng.state = playing->seed ^ 0x5bd1e9955bd1e995;
     choose(repairing);
-    damaged_put_on_disk(&repairing->damaged, &repairing->disk);
+    damaged_put_on_disk(&repairing->damaged, &repairing->disk, &repairing->rng);
     backend_init(&repairing->backend, &repairing->disk, &repairing->rng);
     repairing->backend.bat_end = repairing->damaged.image.bat_end;
     repairing->backend.event = on_event;
+    repairing->backend.invalidated = on_invalidated;
     repairing->backend.context = repairing;
     backend_ops(&repairing->backend, &ops);
     if (ploop_file_create(&ops, &repairing->backend, &repairing->file))
@@ -144,6 +182,8 @@ static void start(struct repairing *repairing, const struct playing *playing)
         repairing->backend.max_transfer = rng_permille(&repairing->rng, 300) ? 3 * DISK_SECTOR : 0;
         repairing->backend.chance[FAULT_SHORT] = (unsigned)rng_below(&repairing->rng, 300);
         repairing->backend.chance[FAULT_EINTR] = (unsigned)rng_below(&repairing->rng, 200);
+        repairing->backend.chance[FAULT_BUSY] = rng_permille(&repairing->rng, 300) ? 500 : 0;
+        repairing->backend.write_back_permille = (unsigned)rng_below(&repairing->rng, 2) * 50;
     }
 }
 
@@ -171,28 +211,48 @@ static void judge_cuts(struct repairing *repairing)
     }
 }
 
-/* One repair by the library, cut as often as it is asked for. */
-static int repair(struct repairing *repairing, uint32_t what, unsigned cut_permille, struct ploop_check_result *result)
+static int call(struct repairing *repairing, uint32_t what, struct ploop_check_result *result)
 {
     const struct ploop_check_options options = {
         .size = sizeof(options), .repair = what, .progress = on_progress, .user_data = repairing};
     *result = (struct ploop_check_result){.size = sizeof(*result)};
-    bool failing = alloc_pause();
-    repair_judge_init(&repairing->judge, &repairing->disk, what);
-    alloc_resume(failing);
-    if (repairing->judge.has_older && repairing->judge.errors < repairing->errors)
-        repairing->judge.errors = repairing->errors; /* what an earlier repair failed to make durable can come back */
-    repairing->errors = repairing->judge.errors;
-    backend_new_session(&repairing->backend);
-    repairing->backend.session_marked = repairing->judge.found.marked; /* with a value that is none too */
-    repairing->cut_permille = cut_permille;
+    backend_new_session(&repairing->backend, true);
+    init_judge(repairing, what & REPAIR_ALL);
     repairing->first_seq = repairing->disk.next_seq;
     repairing->chances = 0;
-    counters->runs++;
     int error = ploop_image_check(repairing->file, &options, result);
     trace("repair %" PRIu32 ": %d, %" PRIu64 " errors, %" PRIu64 " leaks, %" PRIu64 " repaired", what, error, result->errors,
           result->leaks, result->repaired);
+    if (!has_changed(repairing))
+        drop_cuts(repairing);
     return error;
+}
+
+/* The cache could not be dropped: see recover_cached(). */
+static int repair_cached(struct repairing *repairing, uint32_t what, struct ploop_check_result *result)
+{
+    struct disk_state state;
+    repair_judge_free(&repairing->judge);
+    if (disk_has_lost(&repairing->disk)) {
+        take_cut(repairing);
+        cut_random_disk(repairing->cuts, &state);
+        disk_restart(&repairing->disk, &state);
+        disk_state_free(&state);
+        drop_cuts(repairing);
+    }
+    return call(repairing, what | PLOOP_REPAIR_CACHED, result);
+}
+
+/* One repair by the library, cut as often as it is asked for. */
+static int repair(struct repairing *repairing, uint32_t what, unsigned cut_permille, struct ploop_check_result *result)
+{
+    repairing->cut_permille = cut_permille;
+    counters->runs++;
+    int error = call(repairing, what, result);
+    if (repairing->backend.busy && (error != -EBUSY || has_changed(repairing)))
+        violation("R11", "the cache cannot be dropped, and the repair gives %d%s", error,
+                  has_changed(repairing) ? ", and has changed the image" : "");
+    return repairing->backend.busy ? repair_cached(repairing, what, result) : error;
 }
 
 /* The repair ended well: all that it did is durable, and what was asked for is done. */
@@ -202,6 +262,12 @@ static void judge_success(const struct repairing *repairing, uint32_t what)
     for (uint64_t i = 0; i < disk->op_count; i++)
         if (disk->ops[i].seq >= repairing->first_seq)
             violation("repair", "it succeeded, and something is not durable");
+    for (uint64_t at = 0; at < repairing->damaged.image.bat_end && repairing->judge.found.marked && has_changed(repairing);
+         at += DISK_SECTOR)
+        if (disk->durable.seq[at / DISK_SECTOR] < repairing->first_seq)
+            violation("R11", "it succeeded, and byte %" PRIu64 " of the map was not written", at);
+    if (disk_has_lost(disk))
+        violation("R11", "it succeeded, and the cache shows what the disk has lost");
     if (what == REPAIR_ALL)
         repair_judge_clean(disk->op_count ? &disk->current : &disk->durable, "it succeeded");
 }
@@ -262,7 +328,7 @@ static uint64_t play_first(struct repairing *repairing)
         judge_success(repairing, playing->repair);
     if (error == -ECANCELED)
         judge_cancelled(repairing);
-    if (playing->trouble) {
+    if (playing->trouble && has_changed(repairing)) {
         repair_judge_disk(&repairing->judge, &repairing->disk.current, "as it is left");
         take_cut(repairing);
     }
@@ -298,7 +364,7 @@ static void play_again(struct repairing *repairing)
     judge_cuts(repairing);
     repair_judge_free(&repairing->judge);
     error = repair(repairing, REPAIR_ALL, 0, &result);
-    if (error || result.errors || result.leaks || result.repaired || repairing->disk.next_seq != repairing->first_seq)
+    if (error || result.errors || result.leaks || result.repaired || has_changed(repairing))
         violation("repair",
                   "run once more it gives %d, finds %" PRIu64 " errors and %" PRIu64 " leaks, and changes %" PRIu64 " times", error,
                   result.errors, result.leaks, repairing->disk.next_seq - repairing->first_seq);

@@ -313,6 +313,63 @@ static void inline_storm(struct sim *sim)
     flush(sim);
 }
 
+/* Something is lost behind everybody's back; a FUA write may hear of it, and the flush must. */
+static void lost_writeback(struct sim *sim)
+{
+    done(sim, GUEST_WRITE, at(sim, 0, 0), whole(sim), 0);
+    flush(sim);
+    done(sim, GUEST_WRITE, at(sim, 0, 0), 1, 0);
+    done(sim, GUEST_WRITE, at(sim, 2, 1), whole(sim), 0);
+    session_lose(sim);
+    sim->backend.chance[FAULT_TOLD] = 1000;
+    done(sim, GUEST_WRITE, at(sim, 0, 1), 1, PLOOP_PIO_FUA);
+    flush(sim);
+    session_close(sim);
+    judge_cuts(sim);
+    session_reopen(sim);
+    flush(sim);
+    session_power_cut(sim);
+    session_reopen(sim);
+}
+
+/* What is lost, the file's size with it, is not known to anybody when the process dies. */
+static void lost_and_crashed(struct sim *sim)
+{
+    done(sim, GUEST_WRITE, at(sim, 0, 0), 1, PLOOP_PIO_FUA);
+    for (uint32_t run = 0; run < 3; run++)
+        done(sim, GUEST_WRITE, at(sim, run, 0), whole(sim), 0);
+    done(sim, GUEST_DISCARD, at(sim, 0, 0), whole(sim), 0);
+    ploop_bat_page_write(sim->dev, 0);
+    session_drain(sim);
+    session_lose(sim);
+    done(sim, GUEST_WRITE, at(sim, 1, 1), 1, 0);
+    session_crash(sim);
+    judge_cuts(sim);
+    session_reopen(sim);
+    done(sim, GUEST_WRITE, at(sim, 2, 1), 1, 0);
+    flush(sim);
+    session_power_cut(sim);
+    session_reopen(sim);
+}
+
+/* The cache cannot be dropped, and nothing is lost the first time. */
+static void cache_stays(struct sim *sim)
+{
+    sim->backend.chance[FAULT_BUSY] = 1000;
+    for (int lost = 0; lost < 2; lost++) {
+        done(sim, GUEST_WRITE, at(sim, 0, 0), 1, PLOOP_PIO_FUA);
+        done(sim, GUEST_WRITE, at(sim, 2, 0), whole(sim), 0);
+        if (lost)
+            session_lose(sim);
+        session_crash(sim);
+        judge_cuts(sim);
+        session_reopen(sim);
+        done(sim, GUEST_WRITE, at(sim, 0, 1), 1, 0);
+        flush(sim);
+    }
+    sim->backend.chance[FAULT_BUSY] = 0;
+}
+
 static const struct scenario {
     const char *name;
     void (*play)(struct sim *sim);
@@ -338,6 +395,9 @@ static const struct scenario {
     {"extension-in-place", extension, false, "t", false},
     {"extension-dropped", extension, false, "b", false},
     {"inline-storm", inline_storm, true, NULL, false},
+    {"lost-writeback", lost_writeback, false, NULL, false},
+    {"lost-and-crashed", lost_and_crashed, false, NULL, false},
+    {"cache-stays", cache_stays, false, NULL, false},
     {"copy-on-write", copy_on_write, false, NULL, true},
     {"copies-at-once", copies_at_once, false, NULL, true},
     {"copy-with-extension", copy_on_write, false, "pbtT", true},
@@ -379,9 +439,10 @@ static uint64_t play(const struct playing *playing)
     sim->backend.fail_error = playing->error;
     sim->backend.fail_persistent = playing->persistent;
     sim->expect_errors = playing->fail_at && playing->error;
+    sim_make_files(sim);
     if (playing->memory)
         alloc_fail(playing->fail_at, playing->persistent);
-    int result = session_open(sim, false);
+    int result = session_open(sim, SESSION_PLAIN);
     if (result && !sim->expect_errors)
         violation("contract", "open gives %d", result);
     if (!result) {

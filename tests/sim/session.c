@@ -35,32 +35,59 @@ static void on_log(void *user_data, uint32_t level, uint32_t message_id, const c
     trace("    log %" PRIu32 "/%" PRIu32 ": %s", level, message_id, text);
 }
 
-int session_open(struct sim *sim, bool recover)
+static bool is_marked(const struct sim *sim)
 {
+    return mark_of(&sim->disk.current) == IN_USE_MARK;
+}
+
+void session_found(struct sim *sim)
+{
+    sim->found_marked = is_marked(sim);
+    sim->kept = extension_is_kept(&sim->image, sim->disk.current.bytes);
+}
+
+/* All that RECOVER found is durable, or was lost for good, and the map was written anew. */
+static void check_recovered(const struct sim *sim, uint64_t first_seq)
+{
+    for (uint64_t i = 0; i < sim->disk.op_count; i++)
+        if (sim->disk.ops[i].seq < first_seq)
+            violation("R11", "RECOVER succeeded, and something that it found is not durable");
+    for (uint64_t at = 0; at < sim->image.bat_end && sim->found_marked; at += DISK_SECTOR)
+        if (sim->disk.durable.seq[at / DISK_SECTOR] < first_seq)
+            violation("R11", "RECOVER succeeded, and has not written byte %" PRIu64 " of the BAT area", at);
+}
+
+int session_open(struct sim *sim, enum session_how how)
+{
+    static const uint32_t flags[] = {
+        [SESSION_RECOVER] = PLOOP_DEV_RECOVER, [SESSION_RECOVER_CACHED] = PLOOP_DEV_RECOVER | PLOOP_DEV_RECOVER_CACHED};
+    uint64_t first_seq = sim->disk.next_seq;
     struct ploop_clock clock;
     clock_ops(&sim->clock, &clock);
     sim->config.clock = &clock;
     sim->config.event = on_event;
     sim->config.log = on_log;
     sim->config.user_data = sim;
-    sim->config.flags = (sim->config.flags & ~(uint32_t)PLOOP_DEV_RECOVER) | (recover ? PLOOP_DEV_RECOVER : 0);
-    backend_new_session(&sim->backend);
+    sim->config.flags = (sim->config.flags & ~flags[SESSION_RECOVER_CACHED]) | flags[how];
+    backend_new_session(&sim->backend, how != SESSION_PLAIN && !sim->backend.keeps_cache);
     sim->opening = true;
     sim->aborting = false;
     sim->suspended = false;
     sim->discards = 0;
-    sim->kept = extension_is_kept(&sim->image, sim->disk.current.bytes);
+    session_found(sim);
     ploop_file *deltas[] = {sim->base_file, sim->file};
     bool alone = !sim->base.there;
     int result = ploop_dev_open(deltas + alone, alone ? 1 : 2, &sim->config, &sim->dev);
     sim->opening = false;
-    trace("open%s: %d", recover ? " with RECOVER" : "", result);
+    trace("open%s%s: %d", how != SESSION_PLAIN ? " with RECOVER" : "", how == SESSION_RECOVER_CACHED ? ", cached" : "", result);
     if (result) {
         if (sim->backend.in_flight)
             violation("contract", "open failed with %d and left %u requests at the backend", result, sim->backend.in_flight);
         sim->dev = NULL;
         return result;
     }
+    if (how != SESSION_PLAIN)
+        check_recovered(sim, first_seq);
     counters->sessions++;
     sim->model.used = true;
     if (mark_of(&sim->disk.durable) != IN_USE_MARK)
@@ -112,7 +139,7 @@ static void abort_device(struct sim *sim)
 }
 
 /* What the guest finds: every hot sector's content as the oracle reads it becomes the model's. */
-static void adopt(struct sim *sim, bool durable, bool limbo)
+static void adopt(struct sim *sim)
 {
     bool failing = alloc_pause();
     struct oracle oracle;
@@ -132,7 +159,7 @@ static void adopt(struct sim *sim, bool durable, bool limbo)
             uint64_t sector = (uint64_t)sim->image.hot[i] * sim->image.cluster_sectors + s;
             if (sector >= sim->image.disk_sectors)
                 continue;
-            model_restart(&sim->model, sector, cluster + s * DISK_SECTOR, sim->backend.now, durable, limbo);
+            model_restart(&sim->model, sector, cluster + s * DISK_SECTOR, sim->backend.now);
         }
     }
     sim->backend.now += 2;
@@ -164,28 +191,82 @@ void session_power_cut(struct sim *sim)
     judge_cuts(sim);
     disk_restart(&sim->disk, &state);
     disk_state_free(&state);
-    adopt(sim, true, false);
+    adopt(sim);
     counters->continued++;
+}
+
+void session_lose(struct sim *sim)
+{
+    trace("writeback fails");
+    if (disk_lose(&sim->disk, UINT64_MAX, 1000, &sim->rng))
+        counters_fault(FAULT_LOST, session_rules(sim), sim->states);
+}
+
+static void try_without_recover(struct sim *sim)
+{
+    uint64_t seq = sim->disk.next_seq;
+    int result = session_open(sim, SESSION_PLAIN);
+    if (!result || sim->disk.next_seq != seq)
+        violation("R11", "an image in use opens without RECOVER (%d), or is changed by the try", result);
+    if (result != -EUCLEAN && result != -ENOMEM && !sim->backend.errors)
+        violation("R11", "an image in use, opened without RECOVER, gives %d", result);
+}
+
+static bool may_be_lost(const struct sim *sim)
+{
+    return disk_has_lost(&sim->disk) || sim->disk.unreported;
+}
+
+/*
+ * The cache could not be dropped, and RECOVER has refused. The embedder starts the machine anew if anything may be lost, and allows
+ * the cache then.
+ */
+static int recover_cached(struct sim *sim)
+{
+    struct backend *backend = &sim->backend;
+    uint64_t fail_at = backend->fail_at;
+    bool was_quiet = backend->quiet;
+    if (may_be_lost(sim))
+        session_power_cut(sim);
+    backend->quiet = true; /* nothing is lost now either: the embedder has seen to that */
+    backend->fail_at = 0;
+    int result = session_open(sim, is_marked(sim) ? SESSION_RECOVER_CACHED : SESSION_PLAIN);
+    backend->quiet = was_quiet;
+    backend->fail_at = fail_at;
+    return result;
+}
+
+static int reopen_once(struct sim *sim)
+{
+    const struct backend *backend = &sim->backend;
+    bool tries = sim->disk.unreported && !backend->quiet && rng_permille(&sim->rng, 500);
+    if (backend->keeps_cache && may_be_lost(sim) && !tries)
+        session_power_cut(sim); /* the log has warned of it */
+    if (!is_marked(sim))
+        return session_open(sim, SESSION_PLAIN);
+    bool lost = may_be_lost(sim);
+    uint64_t seq = sim->disk.next_seq;
+    int result = session_open(sim, SESSION_RECOVER);
+    if (!result && (backend->busy || (backend->keeps_cache && lost)))
+        violation("R11", "RECOVER succeeds over a cache that may show what is lost");
+    if (backend->busy && sim->disk.next_seq != seq)
+        violation("R11", "RECOVER refuses because of the cache, and has changed the image");
+    if (backend->busy && result != -EBUSY)
+        violation("R11", "the cache cannot be dropped, and RECOVER gives %d", result);
+    return backend->busy ? recover_cached(sim) : result;
 }
 
 void session_reopen(struct sim *sim)
 {
-    bool unclean = mark_of(&sim->disk.current) == IN_USE_MARK, lost = disk_has_lost(&sim->disk);
-    if (unclean && rng_permille(&sim->rng, 200)) {
-        uint64_t seq = sim->disk.next_seq;
-        int result = session_open(sim, false);
-        if (!result || sim->disk.next_seq != seq)
-            violation("R11", "an image in use opens without RECOVER (%d), or is changed by the try", result);
-        if (result != -EUCLEAN && result != -ENOMEM && !sim->backend.errors)
-            violation("R11", "an image in use, opened without RECOVER, gives %d", result);
-    }
-    int result = session_open(sim, unclean);
+    bool unclean = is_marked(sim);
+    if (unclean && rng_permille(&sim->rng, 200))
+        try_without_recover(sim);
+    int result = reopen_once(sim);
     for (int tries = 0; result; tries++) {
         judge_cuts(sim);
         if (!sim->backend.errors && result != -ENOMEM)
             violation("recovery", "open gives %d although nothing failed", result);
-        lost |= disk_has_lost(&sim->disk);
-        unclean |= mark_of(&sim->disk.current) == IN_USE_MARK;
+        unclean |= is_marked(sim);
         if (tries == 2) {
             sim->backend.quiet = true;
             sim->backend.fail_at = 0;
@@ -193,12 +274,10 @@ void session_reopen(struct sim *sim)
         }
         if (tries == 3)
             violation("recovery", "open gives %d although nothing fails any more", result);
-        result = session_open(sim, mark_of(&sim->disk.current) == IN_USE_MARK);
+        result = reopen_once(sim);
     }
     if (unclean)
-        adopt(sim, false, lost);
-    if (unclean && !lost)
-        model_flushed(&sim->model, ++sim->backend.now); /* RECOVER's own SYNC came after all of it */
+        adopt(sim);
 }
 
 void session_run(struct sim *sim)

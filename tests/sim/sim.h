@@ -63,6 +63,7 @@ struct sim {
     bool suspended, aborting, opening, closing;
     bool expect_errors; /* a request may fail: something was injected */
     uint64_t discards;  /* in this session */
+    bool found_marked;  /* this session's image, as the disk has it */
     bool kept;          /* this session is to keep features of the format extension */
 
     unsigned cut_permille; /* per event */
@@ -75,14 +76,18 @@ struct sim {
 void sim_init(struct sim *sim, uint64_t seed);
 enum sim_base { SIM_ALONE, SIM_OVER_IMAGE, SIM_OVER_RAW };
 void sim_start(struct sim *sim, enum sim_base below); /* after sim->image is chosen: builds it, and what lies below */
+void sim_make_files(struct sim *sim);                 /* after the backend's abilities are chosen */
 void sim_free_all(struct sim *sim);
 void sim_cut(struct sim *sim); /* take a cut now, to be judged later */
 
 /* session.c */
-int session_open(struct sim *sim, bool recover);
+enum session_how { SESSION_PLAIN, SESSION_RECOVER, SESSION_RECOVER_CACHED };
+int session_open(struct sim *sim, enum session_how how);
 int session_close(struct sim *sim);
 void session_crash(struct sim *sim);     /* the process dies, what it wrote stays in the cache */
 void session_power_cut(struct sim *sim); /* the machine dies; one of the disks it may have left is what the next session finds */
+void session_found(struct sim *sim);     /* what is shown now is what the device opens */
+void session_lose(struct sim *sim);      /* writeback of all that is not durable fails, and no call is told yet */
 void session_reopen(struct sim *sim);    /* however the last one ended; must succeed, without faults if need be */
 void session_drain(struct sim *sim);     /* everything in flight completes, with the clock standing still */
 void session_heal(struct sim *sim);      /* no more faults: a flush must succeed, unless latched */

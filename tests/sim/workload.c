@@ -34,6 +34,11 @@ static void on_backend_fault(void *context, enum fault fault)
     counters_fault(fault, session_rules(sim), sim->states);
 }
 
+static void on_invalidated(void *context)
+{
+    session_found(context);
+}
+
 void sim_init(struct sim *sim, uint64_t seed)
 {
     memset(sim, 0, sizeof(*sim));
@@ -57,7 +62,7 @@ static void learn(struct sim *sim, const uint8_t *bytes, uint64_t size)
         for (uint64_t s = 0; s < cluster; s++) {
             uint64_t sector = image->hot[i] * cluster + s, at = entry * unit + s * DISK_SECTOR;
             if (sector < image->disk_sectors && at < size)
-                model_restart(&sim->model, sector, entry ? bytes + at : below + s * DISK_SECTOR, 0, true, false);
+                model_restart(&sim->model, sector, entry ? bytes + at : below + s * DISK_SECTOR, 0);
         }
     }
     sim_free(below);
@@ -65,19 +70,14 @@ static void learn(struct sim *sim, const uint8_t *bytes, uint64_t size)
 
 static void start_base(struct sim *sim, enum sim_base below)
 {
-    struct ploop_io_ops ops;
     base_build(&sim->base, &sim->image, &sim->rng, below == SIM_OVER_RAW);
     sim->backend.base = sim->base.bytes;
     sim->backend.base_size = sim->base.size;
     sim->config.flags |= below == SIM_OVER_RAW ? PLOOP_DEV_RAW_BASE : 0;
-    backend_base_ops(&ops);
-    if (ploop_file_create(&ops, &sim->backend, &sim->base_file))
-        give_up("ploop_file_create failed");
 }
 
 void sim_start(struct sim *sim, enum sim_base below)
 {
-    struct ploop_io_ops ops;
     uint64_t size;
     uint8_t *bytes = image_build(&sim->image, &sim->rng, &size);
     disk_init(&sim->disk, bytes, size);
@@ -85,6 +85,7 @@ void sim_start(struct sim *sim, enum sim_base below)
     sim->backend.bat_end = sim->image.bat_end;
     sim->backend.event = on_backend_event;
     sim->backend.fault = on_backend_fault;
+    sim->backend.invalidated = on_invalidated;
     sim->backend.context = sim;
     model_init(&sim->model, sim->image.hot, sim->image.hot_count, sim->image.cluster_sectors, sim->image.disk_sectors);
     sim->base.cluster = (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
@@ -93,8 +94,17 @@ void sim_start(struct sim *sim, enum sim_base below)
     learn(sim, bytes, size);
     sim->backend.now += 2;
     sim_free(bytes);
+}
+
+void sim_make_files(struct sim *sim)
+{
+    struct ploop_io_ops ops;
     backend_ops(&sim->backend, &ops);
-    if (ploop_file_create(&ops, &sim->backend, &sim->file))
+    int error = ploop_file_create(&ops, &sim->backend, &sim->file);
+    backend_base_ops(&ops);
+    if (!error && sim->base.there)
+        error = ploop_file_create(&ops, &sim->backend, &sim->base_file);
+    if (error)
         give_up("ploop_file_create failed");
 }
 
@@ -142,6 +152,9 @@ static void choose_config(struct sim *sim)
     static const unsigned inlines[] = {0, 0, 100, 500, 1000};
     backend->inline_permille = inlines[rng_below(rng, 5)];
     backend->fifo = rng_permille(rng, 150);
+    static const unsigned write_backs[] = {0, 0, 20, 200};
+    backend->write_back_permille = write_backs[rng_below(rng, 4)];
+    backend->keeps_cache = rng_permille(rng, 150);
     sim->resubmit_permille = rng_permille(rng, 400) ? (unsigned)rng_below(rng, 400) : 0;
     if (rng_permille(rng, 150)) {
         config->flags |= PLOOP_DEV_HOST_SHOWS_STALE;
@@ -156,6 +169,8 @@ static void choose_faults(struct sim *sim)
     struct backend *backend = &sim->backend;
     memset(backend->chance, 0, sizeof(backend->chance));
     backend->quiet = false;
+    backend->chance[FAULT_TOLD] = (unsigned)rng_below(rng, 3) * 500;
+    backend->chance[FAULT_BUSY] = rng_permille(rng, 200) ? 500 : 0;
     if (rng_permille(rng, 400)) { /* those that must not be noticed */
         backend->chance[FAULT_SHORT] = (unsigned)rng_below(rng, 400);
         backend->chance[FAULT_EINTR] = (unsigned)rng_below(rng, 300);
@@ -165,11 +180,14 @@ static void choose_faults(struct sim *sim)
         return;
     static const enum fault hard[] = {FAULT_NO_PROGRESS, FAULT_EIO_READ,  FAULT_EIO_DATA,   FAULT_EIO_PAGE,   FAULT_EIO_PAGE,
                                       FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE, FAULT_EIO_SUBMIT, FAULT_ENOSPC_WRITE,
-                                      FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE};
+                                      FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE, FAULT_LOST,       FAULT_LOST};
     unsigned kinds = (unsigned)rng_between(rng, 1, 3);
     while (kinds--) {
         enum fault fault = hard[rng_below(rng, sizeof(hard) / sizeof(hard[0]))];
-        backend->chance[fault] = (unsigned)(rng_permille(rng, 200) ? rng_between(rng, 300, 1000) : rng_between(rng, 5, 100));
+        if (fault == FAULT_LOST) /* for each step, and the end of promises */
+            backend->chance[fault] = (unsigned)rng_between(rng, 1, 20);
+        else
+            backend->chance[fault] = (unsigned)(rng_permille(rng, 200) ? rng_between(rng, 300, 1000) : rng_between(rng, 5, 100));
     }
 }
 
@@ -261,6 +279,8 @@ static void step_end(struct sim *sim)
     struct rng *rng = &sim->rng;
     if (sim->suspended && rng_permille(rng, 500))
         step_suspend(sim);
+    if (rng_permille(rng, 100))
+        session_lose(sim);
     switch (rng_below(rng, 4)) {
     case 0:
         session_crash(sim);
@@ -296,6 +316,19 @@ static void step_memory(struct sim *sim)
         step_some_events(sim);
     }
     alloc_off();
+}
+
+/* What a FUA write may hear of first. */
+static void step_lose(struct sim *sim)
+{
+    if (!sim->backend.chance[FAULT_LOST])
+        return;
+    for (uint64_t n = rng_below(&sim->rng, 4); n > 0; n--)
+        guest_random(sim);
+    step_some_events(sim);
+    session_lose(sim);
+    const struct run_of_clusters *run = &sim->image.runs[rng_below(&sim->rng, sim->image.run_count)];
+    guest_do(sim, GUEST_WRITE, (uint64_t)run->first * sim->image.cluster_sectors, 1, PLOOP_PIO_FUA);
 }
 
 static void step(struct sim *sim)
@@ -338,6 +371,8 @@ static void step(struct sim *sim)
             step_hot(sim);
         break;
     case 10:
+        step_lose(sim);
+        break;
     case 11:
     case 12:
     case 13:
@@ -366,6 +401,7 @@ void workload_run(const struct workload *workload)
     sim->cut_permille = workload->cut_permille;
     sim->backend.stack = &stack;
     choose_config(sim);
+    sim_make_files(sim);
     sim->backend.quiet = true;
     if (sim->image.features[0]) /* the one open that has to write an extension anew */
         choose_faults(sim);
