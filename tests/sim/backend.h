@@ -3,7 +3,9 @@
  * The backend of the simulator: takes the library's requests, executes and completes them in an order and at times of its own
  * choosing, and fails them on purpose.
  *
- * A request: TAKEN --execute--> EXECUTED --complete--> gone. Between any two such steps the power can be cut. What it watches
+ * A request: TAKEN --execute--> EXECUTED --complete--> gone. Between any two such steps the power can be cut. Where it keeps rings,
+ * one for each queue: TAKEN waits for its queue's kick, EXECUTED becomes READY, and completes when its queue is reaped; a ring that is
+ * full takes nothing before that. What it watches
  * by itself, because a wrong disk might hide it:
  *  - memory lent for a write does not change before its completion;
  *  - R16: no two writes of one sector of the BAT area in flight;
@@ -27,7 +29,7 @@
 #include "counters.h"
 #include "disk.h"
 
-enum { BACKEND_REQUESTS = 256 };
+enum { BACKEND_REQUESTS = 256, BACKEND_QUEUES = 4 };
 
 extern bool backend_steals_reports;
 
@@ -38,7 +40,7 @@ struct request {
     uint64_t sum;       /* of the memory to be written */
     uint64_t seq;       /* of the disk's operation, 0 if none */
     int64_t result;
-    bool executed;
+    bool kicked, executed, ready;
     bool below; /* to the base */
 };
 
@@ -57,13 +59,19 @@ struct backend {
     unsigned inline_permille;
     unsigned write_back_permille; /* of the steps: the cache writes something back */
     bool keeps_cache;             /* it has no `invalidate` */
-    bool fifo;                    /* the oldest request first */
-    bool lifo;                    /* the youngest first */
-    bool quick;                   /* executed and completed at once, at the next chance */
-    unsigned chance[FAULT_COUNT]; /* permille */
-    bool quiet;                   /* no new faults */
-    bool pages_full;              /* no write of a BAT page finds space */
-    bool shows_stale;             /* after a cut, as disk_state_stale() */
+    bool needs_kick;
+    bool by_reap;                    /* completes nothing but in reap */
+    unsigned ring;                   /* requests that a queue of a file has room for; 0: no matter */
+    uint32_t queue_count;            /* that attach was told */
+    int poll_fds[2][BACKEND_QUEUES]; /* of the file and of the base; -1: not asked for */
+    bool polled;                     /* it has `poll_fd` */
+    bool fifo;                       /* the oldest request first */
+    bool lifo;                       /* the youngest first */
+    bool quick;                      /* executed and completed at once, at the next chance */
+    unsigned chance[FAULT_COUNT];    /* permille */
+    bool quiet;                      /* no new faults */
+    bool pages_full;                 /* no write of a BAT page finds space */
+    bool shows_stale;                /* after a cut, as disk_state_stale() */
 
     /* fail the Nth call, and those after it; error 0 is a short transfer */
     uint64_t calls, fail_at;
@@ -90,11 +98,15 @@ struct backend {
 
 void backend_init(struct backend *backend, struct disk *disk, struct rng *rng);
 void backend_ops(struct backend *backend, struct ploop_io_ops *ops);
-void backend_base_ops(struct ploop_io_ops *ops);
+void backend_base_ops(const struct backend *backend, struct ploop_io_ops *ops);
 void backend_new_session(struct backend *backend, bool recovers);
 
-/* One step of one request; false: nothing is in flight. */
+/* One step of one request; false: none can go on by itself. */
 bool backend_step(struct backend *backend);
+
+bool backend_is_ready(const struct backend *backend, uint32_t queue); /* something of its ring waits to be reaped */
+unsigned backend_unkicked(const struct backend *backend);             /* requests that wait for a kick */
+void backend_close(struct backend *backend);                          /* after its files */
 
 /* The data writes and the like that are in flight and not executed: they may happen at a cut. */
 typedef void backend_pending_fn(void *context, enum disk_kind kind, uint64_t offset, uint64_t length, const uint8_t *data);

@@ -33,6 +33,7 @@ static const char *const fault_names[FAULT_COUNT] = {
     [FAULT_TOLD] = "told to FUA",
     [FAULT_LOST] = "lost",
     [FAULT_BUSY] = "cache stays",
+    [FAULT_FULL] = "ring full",
 };
 
 static const char *const rule_names[RULE_COUNT] = {"R1", "R2", "R3", "R4", "R5", "R6", "R7", "R11", "R14", "R15", "R16", "R17"};
@@ -108,7 +109,8 @@ static const struct unclaimed unclaimed[] = {
     {BIT(RULE_R11), ANY, BETWEEN_CALLS,
      "opening and closing are one call each; memory that fails in open is counted without a page state"},
     {BIT(RULE_R11), ANY, SPACE_FAULTS | DATA_FAULTS, "no guest request is in flight while a device opens or closes"},
-    {BIT(RULE_R11), ANY & ~(BIT(STATE_CLEAN) | BIT(STATE_DIRTY)), BIT(FAULT_EIO_PAGE) | BIT(FAULT_EIO_SYNC),
+    {BIT(RULE_R11), ANY & ~(BIT(STATE_CLEAN) | BIT(STATE_DIRTY)),
+     BIT(FAULT_EIO_PAGE) | BIT(FAULT_EIO_SYNC) | BIT(FAULT_LOST) | BIT(FAULT_FULL),
      "the states are those before the call, and most devices come to close with their pages at rest"},
     {BIT(RULE_R6), ANY, BIT(FAULT_EIO_SYNC), "after a failed SYNC no other is sent"},
     {BIT(RULE_R6), ANY, BIT(FAULT_EIO_PAGE), "after a failed SYNC no page is written"},
@@ -122,6 +124,7 @@ static const struct unclaimed unclaimed[] = {
      "finding and freeing space does not look at what a page is doing"},
     {ANY, BIT(STATE_HIGH) | BIT(STATE_UNSYNCED_DIRTY) | BIT(STATE_FAILED), DATA_FAULTS | BETWEEN_CALLS,
      "data requests do not look at what a page is doing"},
+    {ANY, BIT(STATE_WRITEBACK_DIRTY), BIT(FAULT_TOLD), "two rare things at once: soaks see them"},
     {ANY, BIT(STATE_HIGH) | BIT(STATE_UNSYNCED_DIRTY) | BIT(STATE_FAILED), BIT(FAULT_EIO_PAGE) | BIT(FAULT_EIO_SYNC),
      "two pages in two short-lived states at once: soaks see them"},
 };

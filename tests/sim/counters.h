@@ -18,6 +18,7 @@ enum fault {
     FAULT_SHORT,        /* F3 */
     FAULT_EINTR,        /* F3 */
     FAULT_EAGAIN,       /* F3: at submit */
+    FAULT_FULL,         /* F3: EAGAIN until the ring is reaped */
     FAULT_NO_PROGRESS,  /* F3: 0 bytes */
     FAULT_EIO_READ,     /* F4 */
     FAULT_EIO_DATA,     /* F4 */

@@ -91,6 +91,9 @@ static void guest_done(ploop_pio *pio, int result, void *user_data)
     struct sim *sim = op->sim;
     if (!op->submitted || op->pio != pio)
         violation("R14", "a request completes that is not in flight, or twice");
+    bool in_run = sim->config.flags & PLOOP_DEV_COMPLETE_IN_RUN && !sim->closing && !sim->aborting;
+    if (in_run && sim->running != op->queue + 1)
+        violation("contract", "a callback of queue %" PRIu32 " runs in no run of that queue", op->queue);
     uint64_t now = ++sim->backend.now;
     trace("  [%" PRIu64 "] request %" PRIu64 " (%s %" PRIu64 "+%" PRIu64 ") -> %d", now, op->id, kind_name(op->kind), op->first,
           op->count, result);
@@ -149,18 +152,20 @@ static void make_iov(struct guest_op *op)
     }
 }
 
-struct guest_op *guest_prepare(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count, uint32_t flags)
+/* On the queue that sim->target names. NULL: no room. */
+static struct guest_op *prepare(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count, uint32_t flags)
 {
     struct guest_op *op = NULL;
     for (unsigned i = 0; i < GUEST_OPS && !op; i++)
         if (!sim->ops[i].submitted && !sim->ops[i].pio)
             op = &sim->ops[i];
-    ploop_pio *pio = op ? ploop_pio_get(sim->queue) : NULL;
+    ploop_pio *pio = op ? ploop_pio_get(sim->queues[sim->target]) : NULL;
     if (!pio)
         return NULL;
     memset(op, 0, sizeof(*op));
     op->sim = sim;
     op->pio = pio;
+    op->queue = sim->target;
     op->kind = kind;
     op->flags = flags;
     op->first = first;
@@ -195,7 +200,7 @@ struct guest_op *guest_prepare(struct sim *sim, enum guest_kind kind, uint64_t f
     return op;
 }
 
-void guest_submit(struct sim *sim, struct guest_op **ops, uint32_t count)
+static void submit(struct sim *sim, struct guest_op **ops, uint32_t count)
 {
     ploop_pio *pios[8];
     for (uint32_t i = 0; i < count; i++) {
@@ -213,20 +218,21 @@ void guest_submit(struct sim *sim, struct guest_op **ops, uint32_t count)
         sim->backend.guest_zeroes += op->kind == GUEST_ZEROES;
         counters->requests++;
         sim->discards += op->kind == GUEST_DISCARD;
-        trace("  [%" PRIu64 "] request %" PRIu64 ": %s %" PRIu64 "+%" PRIu64 " flags %" PRIu32, op->submit, op->id,
-              kind_name(op->kind), op->first, op->count, op->flags);
+        trace("  [%" PRIu64 "] request %" PRIu64 ": %s %" PRIu64 "+%" PRIu64 " flags %" PRIu32 ", queue %" PRIu32, op->submit,
+              op->id, kind_name(op->kind), op->first, op->count, op->flags, op->queue);
     }
     note_oldest_read(sim);
-    int taken = ploop_queue_submit(sim->queue, pios, count);
+    int taken = ploop_queue_submit(sim->queues[ops[0]->queue], pios, count);
     if (taken != (int)count)
         violation("contract", "of %" PRIu32 " right requests, submit took %d", count, taken);
 }
 
 bool guest_do(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count, uint32_t flags)
 {
-    struct guest_op *op = guest_prepare(sim, kind, first, count, flags);
+    sim->target = (uint32_t)rng_below(&sim->rng, sim->queue_count);
+    struct guest_op *op = prepare(sim, kind, first, count, flags);
     if (op)
-        guest_submit(sim, &op, 1);
+        submit(sim, &op, 1);
     return op != NULL;
 }
 
@@ -264,7 +270,7 @@ static struct guest_op *prepare_wide(struct sim *sim)
     static const enum guest_kind kinds[] = {GUEST_READ, GUEST_ZEROES, GUEST_ZEROES, GUEST_DISCARD};
     enum guest_kind kind = kinds[rng_below(&sim->rng, 4)];
     uint32_t flags = kind == GUEST_ZEROES && rng_permille(&sim->rng, 700) ? PLOOP_PIO_FUA : 0;
-    return guest_prepare(sim, kind, 0, sim->image.disk_sectors, flags);
+    return prepare(sim, kind, 0, sim->image.disk_sectors, flags);
 }
 
 static struct guest_op *prepare_random(struct sim *sim)
@@ -284,25 +290,25 @@ static struct guest_op *prepare_random(struct sim *sim)
     case 1:
     case 2:
     case 3:
-        return guest_prepare(sim, GUEST_READ, first, count, 0);
+        return prepare(sim, GUEST_READ, first, count, 0);
     case 4:
     case 5:
-        return guest_prepare(sim, GUEST_FLUSH, 0, 0, 0);
+        return prepare(sim, GUEST_FLUSH, 0, 0, 0);
     case 6:
     case 7:
         flags |= rng_permille(rng, 300) ? PLOOP_PIO_NO_UNMAP : 0;
         flags |= rng_permille(rng, 100) ? PLOOP_PIO_FAST_ONLY : 0;
-        return guest_prepare(sim, GUEST_ZEROES, first, count, flags);
+        return prepare(sim, GUEST_ZEROES, first, count, flags);
     case 8:
     case 9:
     case 10:
-        return guest_prepare(sim, GUEST_DISCARD, first, count, 0);
+        return prepare(sim, GUEST_DISCARD, first, count, 0);
     case 11:
         if (rng_permille(rng, 300))
-            return guest_prepare(sim, GUEST_BAT_WRITE, rng_below(rng, ploop_bat_page_count(sim->dev)), 1, 0);
+            return prepare(sim, GUEST_BAT_WRITE, rng_below(rng, ploop_bat_page_count(sim->dev)), 1, 0);
         /* fall through */
     default:
-        return guest_prepare(sim, GUEST_WRITE, first, count, flags);
+        return prepare(sim, GUEST_WRITE, first, count, flags);
     }
 }
 
@@ -310,9 +316,10 @@ bool guest_random(struct sim *sim)
 {
     struct guest_op *ops[8];
     uint32_t count = 0, wanted = rng_permille(&sim->rng, 200) ? (uint32_t)rng_between(&sim->rng, 2, 6) : 1;
+    sim->target = (uint32_t)rng_below(&sim->rng, sim->queue_count);
     while (count < wanted && (ops[count] = prepare_random(sim)))
         count++;
     if (count)
-        guest_submit(sim, ops, count);
+        submit(sim, ops, count);
     return count > 0;
 }

@@ -2,6 +2,7 @@
 /* The device's life in the simulation: open, run, close, crash, power cut. See sim.h. */
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -64,6 +65,9 @@ int session_open(struct sim *sim, enum session_how how)
     uint64_t first_seq = sim->disk.next_seq;
     struct ploop_clock clock;
     clock_ops(&sim->clock, &clock);
+    if (sim->no_wake)
+        clock.wake_at = NULL;
+    sim->clock.wake_ns = UINT64_MAX;
     sim->config.clock = &clock;
     sim->config.event = on_event;
     sim->config.log = on_log;
@@ -92,7 +96,9 @@ int session_open(struct sim *sim, enum session_how how)
     sim->model.used = true;
     if (mark_of(&sim->disk.durable) != IN_USE_MARK)
         violation("R11", "the device is open and the in-use mark is not durable");
-    sim->queue = ploop_dev_queue(sim->dev, 0);
+    sim->queue_count = sim->config.queue_count;
+    for (uint32_t queue = 0; queue < sim->queue_count; queue++)
+        sim->queues[queue] = ploop_dev_queue(sim->dev, queue);
     session_look(sim);
     return 0;
 }
@@ -280,10 +286,52 @@ void session_reopen(struct sim *sim)
         adopt(sim);
 }
 
+bool session_run_queue(struct sim *sim, uint32_t queue)
+{
+    sim->running = queue + 1;
+    int delivered = ploop_queue_run(sim->queues[queue]);
+    sim->running = 0;
+    return delivered > 0;
+}
+
 void session_run(struct sim *sim)
 {
-    ploop_dev_run(sim->dev);
-    ploop_queue_run(sim->queue);
+    if (rng_permille(&sim->rng, 500))
+        ploop_dev_run(sim->dev);
+    session_run_queue(sim, (uint32_t)rng_below(&sim->rng, sim->queue_count));
+}
+
+/* The clock says that the device wants to be run. */
+static bool is_due(struct sim *sim)
+{
+    uint64_t when = sim->no_wake ? ploop_dev_next_deadline(sim->dev) : sim->clock.wake_ns;
+    if (when > sim->clock.now_ns)
+        return false;
+    sim->clock.wake_ns = UINT64_MAX;
+    return true;
+}
+
+static bool is_readable(int fd)
+{
+    struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+    if (fd < 0)
+        violation("contract", "ploop_queue_poll_fd gives %d", fd);
+    return poll(&poll_fd, 1, 0) > 0;
+}
+
+/* What an embedder's loop does once: it runs what was announced, and nothing else. Returns whether there was anything. */
+static bool run_what_is_due(struct sim *sim)
+{
+    bool any = is_due(sim), in_run = sim->config.flags & PLOOP_DEV_COMPLETE_IN_RUN;
+    if (any)
+        ploop_dev_run(sim->dev);
+    for (uint32_t queue = 0; queue < sim->queue_count; queue++) {
+        if (in_run ? !is_readable(ploop_queue_poll_fd(sim->queues[queue])) : !backend_is_ready(&sim->backend, queue))
+            continue;
+        any = true;
+        session_run_queue(sim, sim->only_queue && !in_run ? sim->only_queue - 1 : queue);
+    }
+    return any;
 }
 
 static unsigned parked(struct sim *sim)
@@ -296,17 +344,20 @@ static unsigned parked(struct sim *sim)
 
 void session_drain(struct sim *sim)
 {
-    unsigned idle = 0;
-    for (uint64_t rounds = 0; idle < 8; rounds++) {
-        bool moved = false;
+    bool moved = true;
+    sim->only_queue = rng_permille(&sim->rng, 300) ? (uint32_t)rng_below(&sim->rng, sim->queue_count) + 1 : 0;
+    for (uint64_t rounds = 0; moved; rounds++) {
+        moved = false;
         while (backend_step(&sim->backend))
             moved = true;
-        moved |= ploop_dev_run(sim->dev) > 0;
-        moved |= ploop_queue_run(sim->queue) > 0;
-        idle = moved || sim->backend.in_flight ? 0 : idle + 1;
+        moved |= run_what_is_due(sim);
         if (rounds > 200000)
             violation("R14", "the device never comes to rest");
     }
+    if (backend_unkicked(&sim->backend))
+        violation("kick", "%u requests at the backend were never kicked", backend_unkicked(&sim->backend));
+    if (sim->backend.in_flight)
+        violation("reap", "%u requests at the backend are ready and not reaped", sim->backend.in_flight);
     if (sim->outstanding && !sim->suspended && sim->outstanding > parked(sim)) {
         for (unsigned i = 0; i < GUEST_OPS; i++)
             if (sim->ops[i].submitted)

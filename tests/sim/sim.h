@@ -30,6 +30,7 @@ enum guest_kind { GUEST_READ = 1, GUEST_WRITE, GUEST_ZEROES, GUEST_DISCARD, GUES
 struct guest_op {
     struct sim *sim;
     ploop_pio *pio;
+    uint32_t queue;
     bool submitted;
     enum guest_kind kind;
     uint32_t flags;
@@ -54,7 +55,12 @@ struct sim {
     struct ploop_dev_config config;
     ploop_file *file, *base_file;
     ploop_dev *dev;
-    ploop_queue *queue;
+    ploop_queue *queues[BACKEND_QUEUES];
+    uint32_t queue_count;
+    uint32_t target;     /* of the request that is made now */
+    uint32_t running;    /* the queue whose run delivers now, plus one; else 0 */
+    uint32_t only_queue; /* the one that a loop without descriptors runs, plus one; 0: any */
+    bool no_wake;        /* the loop looks at the next deadline, and gives no wake_at */
     struct guest_op ops[GUEST_OPS];
     unsigned outstanding;
     uint64_t next_id;
@@ -89,17 +95,15 @@ void session_power_cut(struct sim *sim); /* the machine dies; one of the disks i
 void session_found(struct sim *sim);     /* what is shown now is what the device opens */
 void session_lose(struct sim *sim);      /* writeback of all that is not durable fails, and no call is told yet */
 void session_reopen(struct sim *sim);    /* however the last one ended; must succeed, without faults if need be */
-void session_drain(struct sim *sim);     /* everything in flight completes, with the clock standing still */
-void session_heal(struct sim *sim);      /* no more faults: a flush must succeed, unless latched */
-void session_look(struct sim *sim);      /* note the pages' states */
+bool session_run_queue(struct sim *sim, uint32_t queue); /* whether it delivered anything */
+void session_drain(struct sim *sim);                     /* everything in flight completes, with the clock standing still */
+void session_heal(struct sim *sim);                      /* no more faults: a flush must succeed, unless latched */
+void session_look(struct sim *sim);                      /* note the pages' states */
 void session_check_age(struct sim *sim);
 uint32_t session_rules(const struct sim *sim);
 void session_run(struct sim *sim);
 
 /* guest.c */
-struct guest_op *guest_prepare(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count,
-                               uint32_t flags); /* NULL: no room */
-void guest_submit(struct sim *sim, struct guest_op **ops, uint32_t count);
 bool guest_do(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count, uint32_t flags);
 bool guest_random(struct sim *sim); /* any request */
 

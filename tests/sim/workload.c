@@ -101,7 +101,7 @@ void sim_make_files(struct sim *sim)
     struct ploop_io_ops ops;
     backend_ops(&sim->backend, &ops);
     int error = ploop_file_create(&ops, &sim->backend, &sim->file);
-    backend_base_ops(&ops);
+    backend_base_ops(&sim->backend, &ops);
     if (!error && sim->base.there)
         error = ploop_file_create(&ops, &sim->backend, &sim->base_file);
     if (error)
@@ -117,9 +117,25 @@ void sim_free_all(struct sim *sim)
     }
     ploop_file_close(sim->file);
     ploop_file_close(sim->base_file);
+    backend_close(&sim->backend);
     base_free(&sim->base);
     model_free(&sim->model);
     disk_free(&sim->disk);
+}
+
+/* How many queues there are, and whether the backend keeps a ring for each. */
+static void choose_rings(struct sim *sim)
+{
+    struct rng *rng = &sim->rng;
+    struct backend *backend = &sim->backend;
+    sim->config.queue_count = (uint32_t)rng_between(rng, 1, BACKEND_QUEUES);
+    sim->no_wake = rng_permille(rng, 300);
+    backend->needs_kick = rng_permille(rng, 300);
+    backend->by_reap = rng_permille(rng, 300);
+    backend->ring = rng_permille(rng, 300) ? (unsigned)rng_between(rng, 1, 6) : 0;
+    backend->polled = sim->config.flags & PLOOP_DEV_COMPLETE_IN_RUN || rng_permille(rng, 300);
+    if (backend->needs_kick || backend->by_reap)
+        backend->inline_permille = 0;
 }
 
 /* How the device is opened, and what the backend can do. */
@@ -155,6 +171,7 @@ static void choose_config(struct sim *sim)
     static const unsigned write_backs[] = {0, 0, 20, 200};
     backend->write_back_permille = write_backs[rng_below(rng, 4)];
     backend->keeps_cache = rng_permille(rng, 150);
+    choose_rings(sim);
     sim->resubmit_permille = rng_permille(rng, 400) ? (unsigned)rng_below(rng, 400) : 0;
     if (rng_permille(rng, 150)) {
         config->flags |= PLOOP_DEV_HOST_SHOWS_STALE;
@@ -169,7 +186,7 @@ static void choose_faults(struct sim *sim)
     struct backend *backend = &sim->backend;
     memset(backend->chance, 0, sizeof(backend->chance));
     backend->quiet = false;
-    backend->chance[FAULT_TOLD] = (unsigned)rng_below(rng, 3) * 500;
+    backend->chance[FAULT_TOLD] = (unsigned)rng_between(rng, 1, 2) * 500;
     backend->chance[FAULT_BUSY] = rng_permille(rng, 200) ? 500 : 0;
     if (rng_permille(rng, 400)) { /* those that must not be noticed */
         backend->chance[FAULT_SHORT] = (unsigned)rng_below(rng, 400);
@@ -180,7 +197,7 @@ static void choose_faults(struct sim *sim)
         return;
     static const enum fault hard[] = {FAULT_NO_PROGRESS, FAULT_EIO_READ,  FAULT_EIO_DATA,   FAULT_EIO_PAGE,   FAULT_EIO_PAGE,
                                       FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE, FAULT_EIO_SUBMIT, FAULT_ENOSPC_WRITE,
-                                      FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE, FAULT_LOST,       FAULT_LOST};
+                                      FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE, FAULT_LOST,       FAULT_EIO_READ};
     unsigned kinds = (unsigned)rng_between(rng, 1, 3);
     while (kinds--) {
         enum fault fault = hard[rng_below(rng, sizeof(hard) / sizeof(hard[0]))];
