@@ -22,6 +22,15 @@ static int invalidate(ploop_file *file)
     return file->ops.invalidate(file->context);
 }
 
+/* Valgrind knows no cachestat, and reads the first page of each file that is mapped to look at it with mincore. */
+static bool expect_dropped(ploop_file *file)
+{
+    const char *preloaded = getenv("LD_PRELOAD");
+    int result = invalidate(file);
+    ck_assert(result == 0 || (result == -EBUSY && preloaded && strstr(preloaded, "vgpreload")));
+    return result == 0;
+}
+
 static bool can_fua(ploop_file *file)
 {
     return info_of(file).capabilities & PLOOP_FILE_CAN_FUA;
@@ -176,7 +185,7 @@ START_TEST(a_failed_sync_is_remembered_until_the_cache_is_dropped)
     ck_assert_int_eq(ploop_file_sync(file), -EIO);
     ck_assert_int_eq(calls(SYNCS), 1);
     ck_assert_int_eq(fdatasync(posix_of(file)->fd), 0); /* what is dirty cannot be dropped */
-    ck_assert_int_eq(invalidate(file), 0);
+    expect_dropped(file);
     ck_assert_int_eq(ploop_file_sync(file), 0);
     ploop_file_close(file);
 }
@@ -216,13 +225,13 @@ START_TEST(reopen_asks_the_old_description_first)
     ck_assert_int_eq(reopen(file, RO), -EIO);
     ck_assert_int_eq(calls(SYNCS), 1);
     ck_assert_int_eq(fdatasync(posix_of(file)->fd), 0);
-    ck_assert_int_eq(invalidate(file), 0);
+    expect_dropped(file);
     ck_assert_int_eq(reopen(file, RO), 0);
     fail_next(SYNCS, 1, EIO);
     ck_assert_int_eq(reopen(file, RW), -EIO);
     ck_assert_int_eq(writable_descriptions(), 0);
     ck_assert_int_eq(reopen(file, RO | PLOOP_FILE_UNLOCKED), 0); /* of the locks alone: nothing is replaced */
-    ck_assert_int_eq(invalidate(file), 0);
+    expect_dropped(file);
     ck_assert_int_eq(reopen(file, RW), 0);
     ploop_file_close(file);
 }
@@ -262,8 +271,7 @@ START_TEST(invalidate_succeeds_only_if_nothing_stays)
     ck_assert_int_eq(invalidate(file), -EBUSY);
     ck_assert(is_cached(file));
     ck_assert_int_eq(munmap(mapped, 4096), 0);
-    ck_assert_int_eq(invalidate(file), 0);
-    ck_assert(!is_cached(file));
+    ck_assert(!expect_dropped(file) || !is_cached(file));
     ploop_file_close(file);
 }
 END_TEST
