@@ -129,6 +129,13 @@ static int disk_reap(void *context, uint32_t queue)
     return reaped;
 }
 
+static int disk_wait(void *context, uint32_t queue, uint64_t timeout_ns)
+{
+    (void)queue;
+    sched_wait(__FILE__, __LINE__, "waits for requests", has_work, context, sched_now() + timeout_ns);
+    return 0;
+}
+
 static void disk_cancel(void *context)
 {
     struct disk *disk = context;
@@ -147,6 +154,7 @@ ploop_file *disk_open(struct disk *disk, uint64_t capacity)
         .submit = disk_submit,
         .kick = disk_kick,
         .reap = disk->mode == DISK_REAP ? disk_reap : NULL,
+        .wait = disk->mode == DISK_REAP ? disk_wait : NULL,
         .cancel = disk_cancel,
     };
     ploop_file *file;

@@ -176,8 +176,11 @@ static void move_clock(void)
         setcontext(&explorer);
     }
     first->expired = true;
+    if (first->until_ns <= fibers->now_ns) {
+        return; /* it only let the others go first */
+    }
     fibers->expiries++;
-    fibers->now_ns = first->until_ns > fibers->now_ns ? first->until_ns : fibers->now_ns;
+    fibers->now_ns = first->until_ns;
     if (options.verbose) {
         printf("                the clock moves to %.6f s for %s\n", (double)fibers->now_ns / 1e9, first->name);
     }

@@ -3,6 +3,7 @@
 #include "scenarios.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "world.h"
 
@@ -71,4 +72,51 @@ const struct scenario flush_completion = {
     .finish = full_ring_finish,
     .bound = 1,
     .random = 3000,
+};
+
+/* ---- calls that wait ---- */
+
+static void write_and_flush_blocking(void *argument)
+{
+    uint64_t cluster = (uint64_t)(uintptr_t)argument;
+    char bytes[SECTOR];
+    memset(bytes, (char)('a' + cluster), sizeof(bytes));
+    must_be((int)ploop_dev_pwrite(world->dev, bytes, SECTOR, cluster * CLUSTER), SECTOR, "pwrite");
+    must_be(ploop_dev_flush(world->dev), 0, "flush");
+}
+
+static void blocking_set_up(enum disk_mode mode)
+{
+    world_open(&(struct plan){.mode = mode, .mapped = 1});
+    sched_spawn("fast", write_and_flush_blocking, (void *)(uintptr_t)0, false);
+    sched_spawn("new", write_and_flush_blocking, (void *)(uintptr_t)1, false);
+}
+
+static void blocking_device_set_up(void)
+{
+    blocking_set_up(DISK_DEVICE);
+}
+
+static void blocking_reap_set_up(void)
+{
+    blocking_set_up(DISK_REAP);
+}
+
+const struct scenario blocking_device = {
+    .name = "blocking-device",
+    .about = "two threads in calls that wait, another one completes: no wake-up is lost",
+    .set_up = blocking_device_set_up,
+    .finish = full_ring_finish,
+    .bound = 1,
+    .random = 10000,
+};
+
+const struct scenario blocking_reap = {
+    .name = "blocking-reap",
+    .about = "two threads in calls that wait reap for each other",
+    .set_up = blocking_reap_set_up,
+    .finish = full_ring_finish,
+    .bound = 1,
+    .random = 10000,
+    .may_expire = true, /* what another one has reaped ends nobody's wait in the backend */
 };

@@ -58,3 +58,73 @@ const struct scenario fast_discard = {
     .bound = 2,
     .random = 1000,
 };
+
+static void read_zero(void *unused)
+{
+    (void)unused;
+    struct request *request = begin_read(world->queue, SECTOR, SECTOR);
+    must_be(end(request), 0, "the read");
+    char byte = *(const char *)request->iov.iov_base;
+    if (byte != 'm' && byte != 0) {
+        sched_fail("a read shows '%c', which is another cluster's", byte);
+    }
+}
+
+static void read_discard_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_DEVICE, .mapped = 1, .full = true});
+    sched_spawn("reader", read_zero, NULL, false);
+    sched_spawn("discard", move_cluster, NULL, false);
+}
+
+static void read_discard_finish(void)
+{
+    world_is_quiet();
+    expect(0, CLUSTER, '0', "the cluster that was discarded");
+    expect_one_of(CLUSTER + SECTOR, SECTOR, "b0", "the cluster that was written");
+}
+
+const struct scenario read_discard = {
+    .name = "read-discard",
+    .about = "a fast read against a discard of its cluster, whose place another cluster then gets",
+    .set_up = read_discard_set_up,
+    .finish = read_discard_finish,
+    .bound = 1,
+    .random = 5000,
+};
+
+/* ---- copy on write ---- */
+
+static void write_and_read(void *argument)
+{
+    uint32_t sector = (uint32_t)(uintptr_t)argument;
+    char byte = (char)('a' + sector);
+    must_be(end(write_of(0, sector, byte)), 0, "the write");
+    struct request *request = begin_read(world->queue, (uint64_t)sector * SECTOR, SECTOR);
+    must_be(end(request), 0, "the read");
+    must_be(*(const char *)request->iov.iov_base, byte, "what was written before");
+}
+
+static void copy_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_DEVICE, .lower = 1});
+    sched_spawn("first", write_and_read, (void *)(uintptr_t)0, false);
+    sched_spawn("second", write_and_read, (void *)(uintptr_t)1, false);
+}
+
+static void copy_finish(void)
+{
+    world_is_quiet();
+    expect(0, SECTOR, 'a', "the first write");
+    expect(SECTOR, SECTOR, 'b', "the second write");
+    expect(2 * SECTOR, CLUSTER - 2 * SECTOR, 'l', "what was copied");
+}
+
+const struct scenario fast_copy = {
+    .name = "fast-copy",
+    .about = "two threads write to a cluster of the delta below, and read it again",
+    .set_up = copy_set_up,
+    .finish = copy_finish,
+    .bound = 1,
+    .random = 5000,
+};

@@ -2,7 +2,7 @@
 /* Queues: the pool, delivery of callbacks, and the descriptor of an event loop. */
 #include "scenarios.h"
 
-#include <stddef.h>
+#include <stdlib.h>
 
 #include "world.h"
 
@@ -66,7 +66,7 @@ const struct scenario pool_room = {
     .random = 3000,
 };
 
-/* Twice as many takers as the pool has: the stack's head is taken and given back under a thread that looks at it (ABA). */
+/* The stack's head is taken and given back under a thread that looks at it (ABA). */
 static void take_two_give_back(void *argument)
 {
     (void)argument;
@@ -142,8 +142,55 @@ const struct scenario delivery = {
     .about = "two threads complete requests of one queue: callbacks one after another, each once",
     .set_up = delivery_set_up,
     .finish = two_writes_finish,
-    .bound = 3,
-    .random = 1000,
+    .bound = 2,
+    .random = 10000,
+};
+
+/* ---- callbacks that submit again ---- */
+
+enum { LINKS = 3 };
+
+static void submit_again(ploop_pio *pio, int result, void *user_data)
+{
+    struct request *request = user_data;
+    must_be(result, 0, "a write of the chain");
+    if (++request->calls < LINKS) {
+        ploop_pio_prep_writev(pio, 0, &request->iov, 1, 0);
+        must_be(ploop_queue_submit(world->queue, &pio, 1), 1, "submit from a callback");
+    }
+}
+
+static bool chain_has_ended(void *argument)
+{
+    const struct request *request = argument;
+    return request->calls == LINKS;
+}
+
+static void run_chain(void *argument)
+{
+    struct request *request = argument;
+    ploop_pio *pio = ploop_pio_get(world->queue);
+    request->iov = (struct iovec){calloc(1, SECTOR), SECTOR};
+    ploop_pio_set_callback(pio, submit_again, request);
+    ploop_pio_prep_writev(pio, 0, &request->iov, 1, 0);
+    must_be(ploop_queue_submit(world->queue, &pio, 1), 1, "submit");
+    sched_wait(HERE, "waits for the chain's end", chain_has_ended, request, 0);
+}
+
+static void chain_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_DEVICE, .mapped = 1, .devices = 2});
+    sched_spawn("one", run_chain, &world->requests[0], false);
+    sched_spawn("two", run_chain, &world->requests[1], false);
+}
+
+const struct scenario callback_chain = {
+    .name = "callback-chain",
+    .about = "callbacks submit again while two threads complete",
+    .set_up = chain_set_up,
+    .finish = world_is_quiet,
+    .bound = 1,
+    .random = 20000,
 };
 
 /* ---- an event loop ---- */
@@ -151,31 +198,52 @@ const struct scenario delivery = {
 static bool is_readable(void *unused)
 {
     (void)unused;
-    return sched_readable(ploop_queue_poll_fd(world->queue)) || world->wake_ns <= sched_now();
+    return sched_readable(ploop_queue_poll_fd(world->queue));
 }
 
+/* It knows the descriptor and the next deadline only: there is no wake_at. */
 static void event_loop(void *unused)
 {
     struct request *first = begin_write(world->queue, 0, SECTOR, 'a', 0);
     struct request *second = begin_write(world->queue, CLUSTER, SECTOR, 'b', 0);
     while (!first->calls || !second->calls) {
-        sched_wait(HERE, "polls", is_readable, unused, 0);
-        world->wake_ns = world->wake_ns <= sched_now() ? UINT64_MAX : world->wake_ns;
+        bool due = ploop_dev_next_deadline(world->dev) <= sched_now();
+        sched_wait(HERE, "polls", is_readable, unused, due ? sched_now() : 0);
         ploop_queue_run(world->queue);
     }
 }
 
-static void event_loop_set_up(void)
+static void loop_set_up(unsigned room)
 {
-    world_open(&(struct plan){.mode = DISK_DEVICE, .mapped = 2, .devices = 2, .flags = PLOOP_DEV_COMPLETE_IN_RUN});
+    world_open(&(struct plan){
+        .mode = DISK_DEVICE, .room = room, .mapped = 2, .devices = 2, .flags = PLOOP_DEV_COMPLETE_IN_RUN, .no_wake_at = true});
     sched_spawn("loop", event_loop, NULL, false);
+}
+
+static void event_descriptor_set_up(void)
+{
+    loop_set_up(0);
 }
 
 const struct scenario event_descriptor = {
     .name = "event-descriptor",
     .about = "an event loop sleeps on its descriptor while two threads complete: no ring is lost",
-    .set_up = event_loop_set_up,
+    .set_up = event_descriptor_set_up,
     .finish = two_writes_finish,
     .bound = 2,
     .random = 20000,
+};
+
+static void event_full_set_up(void)
+{
+    loop_set_up(1);
+}
+
+const struct scenario event_full_ring = {
+    .name = "event-full-ring",
+    .about = "an event loop over a backend with room for one request: the refused one is sent again",
+    .set_up = event_full_set_up,
+    .finish = two_writes_finish,
+    .bound = 2,
+    .random = 3000,
 };

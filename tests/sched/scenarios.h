@@ -1,14 +1,21 @@
 /* SPDX-License-Identifier: MIT */
-/* All scenarios; a new one gets a line here and one in scenarios.c. */
+/* All scenarios; a new one gets a name here and in scenarios.c. */
 #ifndef SCHED_SCENARIOS_H
 #define SCHED_SCENARIOS_H
 
 #include "scenario.h"
 
-extern const struct scenario fast_discard;                                                     /* scenario_fast.c */
-extern const struct scenario two_submitters;                                                   /* scenario_turn.c */
-extern const struct scenario fast_suspend, resume_suspend, close_completion, abort_completion; /* scenario_life.c */
-extern const struct scenario pool_room, pool_stack, delivery, event_descriptor;                /* scenario_queue.c */
-extern const struct scenario full_ring, flush_completion;                                      /* scenario_backend.c */
+/* scenario_turn.c */
+extern const struct scenario turn_posts, turn_hand_over, lock_mixed, lock_queued, two_submitters, device_hand_over;
+/* scenario_fast.c */
+extern const struct scenario fast_discard, read_discard, fast_copy;
+/* scenario_life.c */
+extern const struct scenario fast_suspend, resume_suspend, close_completion, abort_completion;
+/* scenario_queue.c */
+extern const struct scenario pool_room, pool_stack, delivery, callback_chain, event_descriptor, event_full_ring;
+/* scenario_backend.c */
+extern const struct scenario full_ring, flush_completion, blocking_device, blocking_reap;
+/* scenario_pool.c */
+extern const struct scenario io_threads, io_threads_cancel;
 
 #endif

@@ -23,7 +23,7 @@ void must_be(int result, int expected, const char *what)
 static uint64_t now_ns(void *context)
 {
     (void)context;
-    return sched_now();
+    return sched_now() + world->tick_ns * ++world->ticks;
 }
 
 static void wake_at(void *context, uint64_t deadline_ns)
@@ -59,7 +59,9 @@ static void open_device(uint32_t count, const struct plan *plan)
 {
     struct ploop_dev_config config;
     ploop_dev_config_init(&config, sizeof(config));
-    world->clock = (struct ploop_clock){.size = sizeof(world->clock), .now_ns = now_ns, .wake_at = wake_at};
+    world->clock =
+        (struct ploop_clock){.size = sizeof(world->clock), .now_ns = now_ns, .wake_at = plan->no_wake_at ? NULL : wake_at};
+    world->tick_ns = plan->tick_ns;
     world->wake_ns = UINT64_MAX;
     config.clock = &world->clock;
     config.event = on_event;

@@ -24,6 +24,8 @@ struct plan {
     bool full;            /* the file cannot grow, and no cluster is free */
     unsigned devices;     /* fibers that complete; 1 if 0, with DISK_DEVICE */
     uint64_t delay_ns;    /* of writeback; an hour if 0 */
+    uint64_t tick_ns;     /* so much later it is each time the device looks at the clock */
+    bool no_wake_at;
 };
 
 struct request {
@@ -41,6 +43,7 @@ struct world {
     ploop_queue *queue;
     struct ploop_clock clock;
     uint64_t wake_ns; /* what wake_at was told last */
+    uint64_t tick_ns, ticks;
     uint64_t room_events;
     bool calling_back[4]; /* by queue */
     struct request requests[REQUESTS_MAX];
