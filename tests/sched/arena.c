@@ -83,10 +83,11 @@ void arena_restore(void)
 void arena_touch(void *address, size_t size)
 {
     volatile uint8_t *bytes = address;
-    for (size_t at = 0; at < size; at += PAGE) {
-        bytes[at] = bytes[at];
+    for (size_t at = 0; at < size + PAGE; at += PAGE) {
+        volatile uint8_t *byte = &bytes[at < size ? at : size - 1];
+        uint8_t same = *byte;
+        *byte = same;
     }
-    bytes[size - 1] = bytes[size - 1];
 }
 
 void *arena_take(size_t size, size_t alignment)

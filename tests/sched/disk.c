@@ -109,7 +109,7 @@ static void complete_one(struct disk *disk, unsigned which, int64_t result)
     struct ploop_io *io = disk->held[which];
     disk->held_count--;
     disk->kicked -= disk->kicked > 0;
-    memmove(&disk->held[which], &disk->held[which + 1], (disk->held_count - which) * sizeof(disk->held[0]));
+    memmove(&disk->held[which], &disk->held[which + 1], (disk->held_count - which) * sizeof(struct ploop_io *));
     ploop_io_complete(io, result ? result : execute(disk, io));
 }
 

@@ -45,6 +45,12 @@ struct fibers {
 };
 
 static struct fibers *fibers;
+
+static size_t tls_size(void)
+{
+    return (size_t)((uintptr_t)__stop_sched_tls - (uintptr_t)__start_sched_tls);
+}
+
 static bool running;
 static ucontext_t explorer;
 
@@ -82,7 +88,7 @@ static void switch_to(unsigned next)
     if (from == to) {
         return;
     }
-    size_t size = (size_t)(__stop_sched_tls - __start_sched_tls);
+    size_t size = tls_size();
     memcpy(from->tls, __start_sched_tls, size);
     memcpy(__start_sched_tls, to->tls, size);
     from->top = __builtin_frame_address(0);
@@ -174,6 +180,7 @@ static void move_clock(void)
         }
         running = false;
         setcontext(&explorer);
+        abort();
     }
     first->expired = true;
     if (first->until_ns <= fibers->now_ns) {
@@ -294,7 +301,7 @@ void fibers_run(void)
 {
     volatile bool begun = false;
     arena_touch(fibers, sizeof(*fibers)); /* swapcontext() saves the signal mask by a system call */
-    memset(__start_sched_tls, 0, (size_t)(__stop_sched_tls - __start_sched_tls));
+    memset(__start_sched_tls, 0, tls_size());
     getcontext(&explorer);
     if (begun) {
         return;

@@ -202,8 +202,8 @@ int sched_create(const char *file, int line, pthread_t *thread, void *(*start)(v
 
 int sched_name(pthread_t thread, const char *name)
 {
-    char *copy = arena_take(strlen(name) + 1, 64);
-    strcpy(copy, name);
+    size_t size = strlen(name) + 1;
+    char *copy = memcpy(arena_take(size, 64), name, size);
     sched_rename((unsigned)thread, copy);
     return 0;
 }
