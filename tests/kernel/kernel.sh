@@ -37,7 +37,7 @@ clean_up() {
     exec 9<&-
     umount "$work/mount" 2>/dev/null
     umount "$work/tmpfs" 2>/dev/null
-    rmdir "$work/mount" "$work/tmpfs" "$work"
+    rmdir "$work/mount" "$work/tmpfs" "$work" 2>/dev/null
 }
 trap clean_up EXIT
 trap 'exit 2' INT TERM HUP
