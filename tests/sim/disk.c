@@ -6,6 +6,8 @@
 
 #include "report.h"
 
+enum { OPS_MAX = 50000 };
+
 static uint64_t sectors_of(uint64_t bytes)
 {
     return (bytes + DISK_SECTOR - 1) / DISK_SECTOR;
@@ -172,6 +174,8 @@ void disk_restart(struct disk *disk, const struct disk_state *state)
 
 static struct disk_op *append(struct disk *disk)
 {
+    if (disk->op_count == OPS_MAX)
+        violation("R14", "%d changes of the file that are not durable, and no end", OPS_MAX);
     if (disk->op_count == disk->op_capacity) {
         disk->op_capacity = disk->op_capacity ? 2 * disk->op_capacity : 64;
         disk->ops = sim_realloc(disk->ops, disk->op_capacity * sizeof(*disk->ops));

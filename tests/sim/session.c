@@ -50,6 +50,10 @@ void session_found(struct sim *sim)
 /* All that RECOVER found is durable, or was lost for good, and the map was written anew. */
 static void check_recovered(const struct sim *sim, uint64_t first_seq)
 {
+    struct ploop_dev_info info = {.size = sizeof(info)};
+    if (ploop_dev_info(sim->dev, &info) || info.file_size > sim->disk.current.size)
+        violation("R11", "RECOVER succeeded, and takes the file of %" PRIu64 " bytes for %" PRIu64, sim->disk.current.size,
+                  info.file_size);
     for (uint64_t i = 0; i < sim->disk.op_count; i++)
         if (sim->disk.ops[i].seq < first_seq)
             violation("R11", "RECOVER succeeded, and something that it found is not durable");
@@ -351,7 +355,7 @@ void session_drain(struct sim *sim)
         while (backend_step(&sim->backend))
             moved = true;
         moved |= run_what_is_due(sim);
-        if (rounds > 200000)
+        if (rounds > 20000)
             violation("R14", "the device never comes to rest");
     }
     if (backend_unkicked(&sim->backend))
