@@ -88,7 +88,7 @@ struct ploop_clock {
      * Optional: run the device (ploop_dev_run()) by then; 0 means as soon as can be. Replaces what was asked for before. Called when
      * the deadline moves forward, and by a run that comes at the deadline that was asked for last, after it, or up to 2 ms before
      * it (timers fire early): a timer that fires once is enough. A deadline that moves back is not told; the run that then comes too
-     * early finds the new one. May come from any thread and must not call the library: note it, wake your loop.
+     * early finds the new one. May come from any thread, one call at a time, and must not call the library: note it, wake your loop.
      */
     void (*wake_at)(void *context, uint64_t deadline_ns);
 };

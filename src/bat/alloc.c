@@ -378,14 +378,13 @@ static void extension_ended(struct channel_io *io, int result);
 /* Why a longer file would not help, or 0. Where new clusters are zeroed too, it is of no use while nothing can be zeroed. */
 static int growth_error(const struct alloc *alloc, uint64_t room)
 {
-    if (alloc->host_shows_stale && alloc->syncer->error) {
-        return alloc->syncer->error;
-    }
     bool zeroing_fails = alloc->zeroing_error && alloc->unknown_count;
-    if (alloc->can_grow && room > alloc->partial_tail && !(zeroing_fails && alloc->host_shows_stale)) {
+    bool unfit = alloc->host_shows_stale && (zeroing_fails || alloc->syncer->error);
+    if (alloc->can_grow && room > alloc->partial_tail && !unfit) {
         return 0;
     }
-    return zeroing_fails ? alloc->zeroing_error : -ENOSPC;
+    /* After a failed SYNC nothing is reused: space that comes would not help. */
+    return alloc->syncer->error ? alloc->syncer->error : zeroing_fails ? alloc->zeroing_error : -ENOSPC;
 }
 
 /* False: it cannot be done, *error says why. */
@@ -416,10 +415,10 @@ static void extended(struct alloc *alloc)
     alloc->changed = true;
     atomic_fetch_add_explicit(&alloc->extensions, 1, memory_order_relaxed);
     /* The rest of a cluster that the file had a part of, and holes that may come to show what their blocks held, are not zeros. */
-    uint64_t unknown_end = alloc->host_shows_stale ? alloc->fresh_end : alloc->work_first + alloc->partial_tail;
-    assert(alloc->fresh_next == alloc->work_first || unknown_end == alloc->work_first);
+    uint64_t unknown = alloc->host_shows_stale ? alloc->fresh_end - alloc->work_first : alloc->partial_tail;
+    assert(unknown == 0 || alloc->fresh_next == alloc->work_first);
     alloc->partial_tail = false;
-    while (alloc->fresh_next < unknown_end) {
+    while (unknown-- > 0) {
         make_unknown(alloc, bit_of(alloc, (struct host_cluster){(uint32_t)alloc->fresh_next++}));
     }
     space_idle(alloc, 0);

@@ -40,6 +40,9 @@ void block_until(ploop_dev *dev, block_fn *done, void *argument)
         if (done(dev, argument)) {
             break;
         }
+        if (atomic_load(&dev->has_later)) {
+            continue;
+        }
         if (ops->wait) {
             /* A lower delta may be the one that has something: then look often. */
             ops->wait(dev->file->context, queue, (uint64_t)(dev->stack.count ? NAP_NS / 20 : NAP_NS));

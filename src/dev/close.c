@@ -41,8 +41,7 @@ static void look_for_rest(ploop_dev *dev)
 {
     dev->at_rest = bat_is_idle(&dev->bat);
     for (uint32_t level = 0; level <= dev->stack.count; level++) {
-        const struct channel *channel = delta_channel(dev, level);
-        dev->at_rest &= channel->in_flight == 0 && list_is_empty(&channel->retry);
+        dev->at_rest &= channel_is_idle(delta_channel(dev, level));
     }
 }
 

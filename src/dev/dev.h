@@ -180,6 +180,7 @@ struct ploop_dev {
     struct list parked;          /* parts: ENOSPC_PARK; they hold no lock */
     struct list held;            /* pios: suspended */
     struct list later;           /* pios: they have had their share of the turn */
+    atomic_bool has_later;       /* whoever blocks has something to do */
     uint64_t batch;              /* of work that the turn does now, counted by the pump */
     uint32_t steps;              /* that requests have taken in it */
     bool can_wake;               /* the embedder hears when to run: by wake_at or a descriptor */
@@ -199,8 +200,10 @@ struct ploop_dev {
     _Atomic uint64_t flushes;
     _Atomic uint32_t done_by_run;
     _Atomic uint64_t next_deadline_ns;
-    uint64_t announced_ns; /* what the embedder was told last */
-    bool announce_again;   /* a run came when that was due: the timer is spent */
+    pthread_mutex_t clock_mutex;   /* around wake_at */
+    _Atomic uint64_t announced_ns; /* what it was told last */
+    uint64_t ran_ns;               /* the time of the last run */
+    bool announce_again;           /* a run came when that was due: the timer is spent */
     _Atomic uint64_t requests_parked;
     _Atomic uint64_t clusters_free, clusters_pending, file_size; /* copies for info.c */
     _Atomic uint32_t state;

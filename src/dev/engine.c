@@ -92,13 +92,6 @@ static uint64_t earliest(ploop_dev *dev)
     return next;
 }
 
-static void tell_to_run(ploop_dev *dev, uint64_t when)
-{
-    if (dev->clock.wake_at) {
-        dev->clock.wake_at(dev->clock.context, when);
-    }
-}
-
 static void ring_queues(ploop_dev *dev)
 {
     for (uint32_t i = 0; i < dev->queue_count; i++) {
@@ -107,26 +100,32 @@ static void ring_queues(ploop_dev *dev)
     block_wake(dev);
 }
 
+/* What wake_at was told last is what the timer has: the two change together. */
+static void tell_clock(ploop_dev *dev, uint64_t when)
+{
+    pthread_mutex_lock(&dev->clock_mutex);
+    atomic_store(&dev->announced_ns, when);
+    if (when != UINT64_MAX && dev->clock.wake_at) {
+        dev->clock.wake_at(dev->clock.context, when);
+    }
+    pthread_mutex_unlock(&dev->clock_mutex);
+}
+
 /*
- * Tell the embedder when to run: when the deadline moves forward, by wake_at and by the queues' descriptors, so that each alone
- * is enough; and, by wake_at only, when a run has used up the deadline announced before. A deadline that moves back is not told: the
- * run that comes too early finds the new one.
+ * Tell the embedder when to run, by two ways, each of which is enough alone. A loop that sleeps until ploop_dev_next_deadline() may
+ * have read any value since the last one: the queues' descriptors are rung when it moves forward from that. A timer keeps what
+ * wake_at asked for last: it is asked for when the deadline moves forward from that, and again when a run has used it up; a deadline
+ * that moves back is not told, the run that then comes too early finds the new one.
  */
 static void announce(ploop_dev *dev)
 {
     uint64_t next = earliest(dev);
-    bool forward = next < dev->announced_ns, again = dev->announce_again;
-    atomic_store(&dev->next_deadline_ns, next);
-    dev->announce_again = false;
-    if (!forward && !again) {
-        return;
-    }
-    dev->announced_ns = next;
-    if (next != UINT64_MAX) {
-        tell_to_run(dev, next);
-    }
-    if (forward) {
+    if (next < atomic_exchange(&dev->next_deadline_ns, next)) {
         ring_queues(dev);
+    }
+    if (next < atomic_load(&dev->announced_ns) || dev->announce_again) {
+        dev->announce_again = false;
+        tell_clock(dev, next);
     }
 }
 
@@ -174,6 +173,7 @@ static void engine_pump(struct turn *turn)
     publish_state(dev);
     tell_parked(dev);
     announce(dev);
+    atomic_store_explicit(&dev->has_later, !list_is_empty(&dev->later), memory_order_relaxed);
     dev->batch++;
     dev->steps = 0;
 }
@@ -187,24 +187,26 @@ static void engine_leave(struct turn *turn)
 }
 
 /* How long others' work may hold a thread that only came with its own. */
-#define HELD_NS UINT64_C(1000000)
+#define HELD_NS UINT64_C(500000)
 
+/*
+ * Not in the turn. The run that is told of asks for the right deadline again, because it comes when 0 was asked for last; whoever takes
+ * the turn before it does the work that is left, or hands it over in turn.
+ */
 static bool engine_hand_over(struct turn *turn, uint64_t *since)
 {
     ploop_dev *dev = container_of(turn, ploop_dev, turn);
-    if (!dev->can_wake) {
-        return false;
-    }
     uint64_t now = dev_now(dev);
     if (*since == 0 || now < *since) {
         *since = now;
     }
-    if (now - *since < HELD_NS) {
+    if (!dev->can_wake || now - *since < HELD_NS) {
         return false;
     }
-    atomic_store(&dev->next_deadline_ns, 0);
-    tell_to_run(dev, 0);
-    ring_queues(dev);
+    tell_clock(dev, 0);
+    if (atomic_exchange(&dev->next_deadline_ns, 0) != 0) {
+        ring_queues(dev);
+    }
     return true;
 }
 
@@ -214,7 +216,10 @@ static void run_due(struct work *work)
     atomic_store(&dev->run_posted, false);
     uint64_t now = dev_now(dev);
     uint32_t done = 0;
-    dev->announce_again |= now >= dev->announced_ns || dev->announced_ns - now <= EARLY_NS;
+    /* Or the clock has gone back: nobody knows what the timer made of that. */
+    uint64_t announced = atomic_load(&dev->announced_ns);
+    dev->announce_again |= now >= announced || announced - now <= EARLY_NS || now < dev->ran_ns;
+    dev->ran_ns = now;
     for (uint32_t level = 0; level <= dev->stack.count; level++) {
         done += channel_retry(delta_channel(dev, level));
     }
@@ -230,6 +235,8 @@ void engine_post_run(ploop_dev *dev)
 {
     if (!atomic_exchange(&dev->run_posted, true)) {
         turn_post(&dev->turn, &dev->run_work);
+    } else {
+        turn_visit(&dev->turn); /* it may lie where a thread has handed the turn over */
     }
 }
 
@@ -281,7 +288,7 @@ void engine_init(ploop_dev *dev)
     dev->turn.hand_over = engine_hand_over;
     dev->run_work.run = run_due;
     dev->retry_work.run = retry_now;
-    dev->announced_ns = UINT64_MAX;
+    atomic_store(&dev->announced_ns, UINT64_MAX);
     atomic_store(&dev->next_deadline_ns, UINT64_MAX);
     if (!dev->clock.now_ns) {
         dev->clock.now_ns = monotonic_ns;

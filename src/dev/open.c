@@ -166,6 +166,7 @@ void dev_free(ploop_dev *dev)
     free(dev->parts);
     pthread_cond_destroy(&dev->wait_cond);
     pthread_mutex_destroy(&dev->wait_mutex);
+    pthread_mutex_destroy(&dev->clock_mutex);
     free(dev);
 }
 
@@ -334,6 +335,7 @@ static int open_device(ploop_file *const *deltas, uint32_t count, const struct p
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_mutex_init(&dev->wait_mutex, NULL);
+    pthread_mutex_init(&dev->clock_mutex, NULL);
     pthread_cond_init(&dev->wait_cond, &attributes);
     pthread_condattr_destroy(&attributes);
     init_lists(dev);

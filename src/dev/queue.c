@@ -168,7 +168,7 @@ int queue_deliver_all(ploop_queue *queue)
  */
 void queue_ring(ploop_queue *queue)
 {
-    if (queue->event_fd < 0 || queue == running || atomic_load(&queue->rung) || atomic_exchange(&queue->rung, true)) {
+    if (queue->event_fd < 0 || atomic_load(&queue->rung) || atomic_exchange(&queue->rung, true)) {
         return;
     }
     uint64_t one = 1;
@@ -184,7 +184,9 @@ int queue_deliver(ploop_queue *queue)
     if (queue->event_fd < 0) {
         return queue_deliver_all(queue);
     }
-    queue_ring(queue);
+    if (queue != running) {
+        queue_ring(queue);
+    }
     return 0;
 }
 

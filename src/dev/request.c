@@ -29,7 +29,7 @@
  * Steps: a part begun takes STEPS_OF_PART, a page of the map stepped over takes 1. All requests together may take STEPS_OF_BATCH in
  * one batch of work, so that others never wait long for the turn; each may take STEPS_OF_PIO in any case.
  */
-enum { STEPS_OF_PART = 16, STEPS_OF_PIO = 8 * STEPS_OF_PART, STEPS_OF_BATCH = 64 * STEPS_OF_PART };
+enum { STEPS_OF_PART = 16, STEPS_OF_PIO = 32 * STEPS_OF_PART, STEPS_OF_BATCH = 512 * STEPS_OF_PART };
 
 static void pio_advance(ploop_pio *pio);
 static void part_free(struct part *part);
@@ -325,7 +325,7 @@ static uint64_t skip_length(const ploop_pio *pio)
     ploop_dev *dev = pio->queue->dev;
     bool zeroes = pio->op == PIO_ZEROES && !(pio->flags & PLOOP_PIO_FUA);
     uint64_t inside, clusters = 0;
-    if (pio->op != PIO_DISCARD && !zeroes) {
+    if ((pio->op != PIO_DISCARD && !zeroes) || dev->refuses_changes) {
         return 0;
     }
     struct guest_cluster cluster = cluster_of(dev, pio->next, &inside);
@@ -414,6 +414,9 @@ static void pio_advance(ploop_pio *pio)
 {
     ploop_dev *dev = pio->queue->dev;
     assert(pio->pause == PIO_GOES_ON && list_is_empty(&pio->link));
+    if (dev->aborting && pio->next < pio->end && !pio->result) {
+        pio->result = -ECANCELED;
+    }
     pio->advancing = true;
     while (pio->next < pio->end && !pio->result && !dev->suspended && pio->pause == PIO_GOES_ON) {
         uint64_t skip = skip_length(pio);
@@ -443,7 +446,8 @@ uint32_t pio_go_on(ploop_dev *dev)
 {
     struct list *link;
     uint32_t count = 0;
-    while (dev->steps < STEPS_OF_BATCH && (link = list_take_first(&dev->later)) != NULL) {
+    /* One at least, which has its own share, whatever others have taken. */
+    while ((count == 0 || dev->steps < STEPS_OF_BATCH) && (link = list_take_first(&dev->later)) != NULL) {
         ploop_pio *pio = container_of(link, ploop_pio, link);
         pio->pause = PIO_GOES_ON;
         pio_advance(pio);

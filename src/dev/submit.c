@@ -82,7 +82,7 @@ static void fast_send(ploop_queue *queue, ploop_pio *pio, struct channel *channe
     int refused = file_io_submit(&part->io.io);
     if (refused) {
         if (refused == -EAGAIN || refused == -EINTR) {
-            channel_note_full(channel); /* the rest of the batch need not ask */
+            channel_note_full(channel, queue->index); /* the rest of the batch need not ask */
         }
         channel_bypass_over(channel, queue->index); /* the turn that takes it looks again */
         part->io.result = refused;
@@ -98,7 +98,7 @@ static bool read_lower_fast(ploop_queue *queue, ploop_pio *pio, struct guest_clu
     struct lower *lower = stack_lower(stack, cluster);
     struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
     uint64_t offset;
-    if (pio->length > lower->channel.max_transfer || channel_is_full(&lower->channel) ||
+    if (pio->length > lower->channel.max_transfer || channel_is_full(&lower->channel, queue->index) ||
         stack_entry(stack, cluster) == BAT_ENTRY_BAD ||
         stack_fill(stack, cluster, inside, pio->length, &cursor, &offset) < pio->length) {
         unlock_fast(&pio->part);
@@ -118,7 +118,8 @@ static bool submit_fast(ploop_queue *queue, ploop_pio *pio)
     struct part *part = &pio->part;
     uint64_t inside;
     if ((pio->op != PIO_READ && pio->op != PIO_WRITE) || pio->flags || atomic_load(&dev->gate) || pio->length == 0 ||
-        pio->length > dev->channel.max_transfer || pio->iov_count > CHANNEL_IOV_MAX || channel_is_full(&dev->channel)) {
+        pio->length > dev->channel.max_transfer || pio->iov_count > CHANNEL_IOV_MAX ||
+        channel_is_full(&dev->channel, queue->index)) {
         return false;
     }
     struct guest_cluster cluster = cluster_of(dev, pio->offset, &inside);

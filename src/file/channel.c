@@ -8,9 +8,10 @@
  *
  * `sent` is file_io's SENT. Everything but the step from sent to heard happens in the turn.
  *
- * A full backend must not make work quadratic. So the channel remembers how many requests the backend held when it last refused one
- * (`room`), and a completion sends only as many waiting requests as fit; `room` grows by one each time so many were sent without a
- * refusal, which finds a backend that has more room now. With nothing at the backend one request is tried whatever `room` says.
+ * A full backend must not make work quadratic. So the channel remembers for each queue how many requests the backend held when it last
+ * refused one (`room`), and a completion sends only as many waiting requests as fit, and stops at the first refusal; `room` grows by one
+ * each time so many were sent without a refusal, which finds a backend that has more room now. With nothing of the queue at the backend
+ * one request is tried whatever `room` says. A backend may have room for all queues together: so a completion lets others' requests try.
  */
 #include "file/channel.h"
 
@@ -39,10 +40,12 @@ static void channel_io_done(struct file_io *file_io, int64_t result)
 void channel_init(struct channel *channel, ploop_file *file, struct turn *turn, uint64_t max_transfer)
 {
     max_transfer = max_transfer ? max_transfer : UINT64_MAX;
-    *channel =
-        (struct channel){.file = file, .turn = turn, .max_transfer = max_transfer - max_transfer % SECTOR_SIZE, .room = UINT64_MAX};
+    *channel = (struct channel){.file = file, .turn = turn, .max_transfer = max_transfer - max_transfer % SECTOR_SIZE};
     assert(channel->max_transfer > 0);
-    list_init(&channel->retry);
+    for (uint32_t lane = 0; lane < CHANNEL_LANES; lane++) {
+        channel->rings[lane].room = UINT64_MAX;
+        list_init(&channel->rings[lane].retry);
+    }
 }
 
 void channel_io_init(struct channel_io *io, struct channel *channel, uint32_t queue)
@@ -98,28 +101,46 @@ static void heard_soon(struct channel_io *io, int64_t result)
     turn_enqueue(io->channel->turn, &io->work);
 }
 
-static void wait_for_room(struct channel_io *io)
+static uint32_t lane_of(const struct channel_io *io)
 {
-    list_append(&io->channel->retry, &io->link);
-    atomic_store(&io->channel->wants_retry, true);
+    return io->io.pub.queue % CHANNEL_LANES;
 }
 
-/* Requests at the backend, those sent past the channel too. */
-static uint64_t at_backend(const struct channel *channel)
+static struct channel_ring *ring_of(struct channel_io *io)
 {
-    uint64_t count = channel->in_flight;
-    for (uint32_t i = 0; i < CHANNEL_LANES; i++) {
-        count += atomic_load(&channel->lanes[i].bypassing);
-    }
-    return count;
+    return &io->channel->rings[lane_of(io)];
+}
+
+static void wait_for_room(struct channel_io *io)
+{
+    list_append(&ring_of(io)->retry, &io->link);
+    channel_note_full(io->channel, io->io.pub.queue);
+}
+
+static uint64_t bypassing(const struct channel *channel, uint32_t lane)
+{
+    return atomic_load(&channel->lanes[lane].bypassing);
+}
+
+/* Requests of a lane at the backend, those sent past the channel too. */
+static uint64_t at_backend(const struct channel *channel, uint32_t lane)
+{
+    return channel->rings[lane].in_flight + bypassing(channel, lane);
+}
+
+static void count_in_flight(struct channel_io *io, uint64_t more)
+{
+    io->channel->in_flight += more;
+    ring_of(io)->in_flight += more;
 }
 
 /* True: it is sent, or has ended and will be heard of. False: the backend has no room for it. */
 static bool channel_try(struct channel_io *io)
 {
     struct channel *channel = io->channel;
+    struct channel_ring *ring = ring_of(io);
     int stopped = channel->cut ? -ECANCELED : io->stop ? atomic_load(io->stop) : 0;
-    channel->in_flight++;
+    count_in_flight(io, 1);
     if (stopped) {
         heard_soon(io, stopped);
         return true;
@@ -130,9 +151,9 @@ static bool channel_try(struct channel_io *io)
     io->io.done = channel_io_done;
     int refused = file_io_submit(&io->io);
     if (says_again(refused)) {
-        channel->in_flight--;
-        channel->room = at_backend(channel);
-        channel->sent = 0;
+        count_in_flight(io, UINT64_MAX);
+        ring->room = at_backend(channel, lane_of(io));
+        ring->sent = 0;
         return false;
     }
     if (refused) {
@@ -140,18 +161,61 @@ static bool channel_try(struct channel_io *io)
         return true;
     }
     channel->unkicked |= UINT64_C(1) << io->io.pub.queue;
-    if (++channel->sent > channel->room) {
-        channel->room++;
-        channel->sent = 0;
+    if (++ring->sent > ring->room) {
+        ring->room++;
+        ring->sent = 0;
     }
     return true;
+}
+
+/* Send what waits for a lane, as much as there is room for. True: one was refused. */
+static bool ring_retry(struct channel *channel, uint32_t lane, uint32_t *tried)
+{
+    struct channel_ring *ring = &channel->rings[lane];
+    while (!list_is_empty(&ring->retry)) {
+        struct channel_io *io = container_of(ring->retry.next, struct channel_io, link);
+        uint64_t held = at_backend(channel, lane);
+        if (!channel->cut && held > 0 && held >= ring->room) {
+            return false;
+        }
+        ++*tried;
+        if (!channel_try(io)) {
+            return true;
+        }
+        list_remove(&io->link);
+        if (list_is_empty(&ring->retry)) {
+            atomic_fetch_and(&channel->waiting, ~channel_ring_bit(lane));
+        }
+    }
+    return false;
+}
+
+/* A request of this lane is over: there may be room. */
+static void room_came(struct channel *channel, uint32_t lane)
+{
+    uint32_t tried = 0;
+    if (atomic_load(&channel->waiting) == 0 || ring_retry(channel, lane, &tried)) {
+        return;
+    }
+    for (uint32_t i = 0; i < CHANNEL_LANES; i++) {
+        if (ring_retry(channel, channel->next_ring++ % CHANNEL_LANES, &tried)) {
+            return;
+        }
+    }
 }
 
 /* Behind those that wait already. */
 static void channel_send(struct channel_io *io)
 {
-    if ((!list_is_empty(&io->channel->retry) && !io->channel->cut) || !channel_try(io)) {
-        wait_for_room(io);
+    struct channel *channel = io->channel;
+    uint32_t lane = lane_of(io), tried = 0;
+    if (list_is_empty(&ring_of(io)->retry) && channel_try(io)) {
+        return;
+    }
+    bool alone = list_is_empty(&ring_of(io)->retry);
+    wait_for_room(io);
+    if (channel->cut || (!alone && at_backend(channel, lane) == 0)) {
+        (void)ring_retry(channel, lane, &tried);
     }
 }
 
@@ -224,8 +288,9 @@ static void channel_heard(struct work *work)
 {
     struct channel_io *io = container_of(work, struct channel_io, work);
     struct channel *channel = io->channel;
-    assert(channel->in_flight > 0);
-    channel->in_flight--;
+    uint32_t lane = lane_of(io);
+    assert(channel->in_flight > 0 && ring_of(io)->in_flight > 0);
+    count_in_flight(io, UINT64_MAX);
     int verdict = judge(io, io->result);
     if (verdict == -EAGAIN) {
         wait_for_room(io);
@@ -236,7 +301,7 @@ static void channel_heard(struct work *work)
     } else {
         io->then(io, verdict);
     }
-    channel_retry(channel);
+    room_came(channel, lane);
 }
 
 void channel_adopt(struct channel_io *io, struct iov_cursor cursor, int64_t result, channel_fn *then)
@@ -250,34 +315,40 @@ void channel_adopt(struct channel_io *io, struct iov_cursor cursor, int64_t resu
         wait_for_room(io); /* now, so that it stands before those that come later */
         return;
     }
-    io->channel->in_flight++;
+    count_in_flight(io, 1);
     heard_soon(io, result);
 }
 
 uint32_t channel_retry(struct channel *channel)
 {
     uint32_t tried = 0;
-    while (!list_is_empty(&channel->retry)) {
-        struct channel_io *io = container_of(channel->retry.next, struct channel_io, link);
-        uint64_t held = at_backend(channel);
-        if (!channel->cut && held > 0 && held >= channel->room) {
-            break;
-        }
-        tried++;
-        if (!channel_try(io)) {
-            break;
-        }
-        list_remove(&io->link);
-    }
-    if (tried && list_is_empty(&channel->retry)) {
-        atomic_store(&channel->wants_retry, false);
+    for (uint32_t lane = 0; lane < CHANNEL_LANES; lane++) {
+        (void)ring_retry(channel, lane, &tried);
     }
     return tried;
 }
 
+static bool any_waits(const struct channel *channel)
+{
+    bool waits = false;
+    for (uint32_t lane = 0; lane < CHANNEL_LANES; lane++) {
+        waits |= !list_is_empty(&channel->rings[lane].retry);
+    }
+    return waits;
+}
+
 bool channel_wants_run(const struct channel *channel)
 {
-    return !list_is_empty(&channel->retry) && at_backend(channel) == 0;
+    bool wants = channel->in_flight == 0 && any_waits(channel);
+    for (uint32_t lane = 0; lane < CHANNEL_LANES && wants; lane++) {
+        wants = bypassing(channel, lane) == 0;
+    }
+    return wants;
+}
+
+bool channel_is_idle(const struct channel *channel)
+{
+    return channel->in_flight == 0 && !any_waits(channel);
 }
 
 void channel_kick(struct channel *channel)

@@ -10,11 +10,12 @@
  *  1. `then` runs in a turn, later than the call that began the request, never inside it.
  *  2. Short transfers are continued; no progress at all is -EIO. A sector is moved by one backend request, whole: requests are cut
  *     and continued at sector borders only.
- *  3. -EAGAIN, from submit or as a result, and -EINTR put the request on the retry list; while there are such, later ones stand
- *     behind them, in order, and nothing is sent past the channel (channel_is_full()). They are sent again, the first ones first
- *     and as many as the backend has room for, when another request makes progress, or by channel_retry(), which a run calls;
- *     channel_wants_run() says that nothing else would. Requests that are sent to the file directly make progress too: from
- *     channel_bypass() to channel_bypass_over(), which says whether to run.
+ *  3. -EAGAIN, from submit or as a result, and -EINTR put the request on its queue's retry list; while there are such, later ones of
+ *     that queue stand behind them, in order, and are not sent past the channel (channel_is_full()). They are sent again, the first
+ *     ones first and as many as the backend has room for, when another request makes progress, of whatever queue; one is tried too
+ *     when a request comes and the queue has nothing at the backend; or by channel_retry(), which a run calls: channel_wants_run()
+ *     says that nothing else would. Requests that are sent to the file directly make progress too: from channel_bypass() to
+ *     channel_bypass_over(), which says whether to run.
  *  4. After channel_cut() nothing reaches the backend any more: what is begun ends with -ECANCELED.
  *
  * All functions but channel_io_init(), channel_io_aim() and the bypass belong to the owner of the turn.
@@ -36,16 +37,26 @@ struct channel_lane {
     uint64_t distance[7];
 };
 
+/*
+ * What is known of the room that the backend has for requests of one queue, or of those that share a lane: a backend may have a ring for
+ * each queue. The turn's.
+ */
+struct channel_ring {
+    uint64_t in_flight; /* begun here and at the backend */
+    uint64_t room;      /* how many the backend held when it last refused one */
+    uint64_t sent;      /* without a refusal since then, or since `room` grew */
+    struct list retry;
+};
+
 struct channel {
     ploop_file *file;
     struct turn *turn;
     uint64_t max_transfer;
     uint64_t in_flight; /* begun here and at the backend */
     uint64_t unkicked;  /* a bit for each queue that was sent to */
-    uint64_t room;      /* requests that the backend held when it last refused one */
-    uint64_t sent;      /* without a refusal since then, or since `room` grew */
-    struct list retry;
-    atomic_bool wants_retry; /* for other threads: the retry list is not empty, or is not going to be */
+    struct channel_ring rings[CHANNEL_LANES];
+    _Atomic uint32_t waiting; /* a bit for each ring for which requests wait, or are going to */
+    uint32_t next_ring;       /* the one to look at first when another has got on */
     bool cut;
     struct channel_lane lanes[CHANNEL_LANES]; /* requests that were sent directly and are not over */
 };
@@ -87,16 +98,21 @@ void channel_transfer(struct channel_io *io, uint32_t op, uint32_t flags, struct
 /* SYNC, ALLOCATE, PUNCH, TRUNCATE. */
 void channel_order(struct channel_io *io, uint32_t op, uint64_t offset, uint64_t length, channel_fn *then);
 
-/* Any thread. Requests wait for room: what would be sent directly now goes through the channel. */
-static inline bool channel_is_full(const struct channel *channel)
+static inline uint32_t channel_ring_bit(uint32_t queue)
 {
-    return atomic_load_explicit(&channel->wants_retry, memory_order_relaxed);
+    return UINT32_C(1) << queue % CHANNEL_LANES;
+}
+
+/* Any thread. Requests of this queue wait for room: what would be sent directly now goes through the channel. */
+static inline bool channel_is_full(const struct channel *channel, uint32_t queue)
+{
+    return atomic_load_explicit(&channel->waiting, memory_order_relaxed) & channel_ring_bit(queue);
 }
 
 /* Any thread. The backend has refused a request that was sent directly, and that comes through channel_adopt(). */
-static inline void channel_note_full(struct channel *channel)
+static inline void channel_note_full(struct channel *channel, uint32_t queue)
 {
-    atomic_store(&channel->wants_retry, true);
+    atomic_fetch_or(&channel->waiting, channel_ring_bit(queue));
 }
 
 /* Any thread. A request is about to go to the file directly. */
@@ -112,7 +128,7 @@ static inline void channel_bypass(struct channel *channel, uint32_t queue)
 static inline bool channel_bypass_over(struct channel *channel, uint32_t queue)
 {
     atomic_fetch_sub(&channel->lanes[queue % CHANNEL_LANES].bypassing, 1);
-    return atomic_load(&channel->wants_retry);
+    return atomic_load(&channel->waiting) != 0;
 }
 
 /*
@@ -121,9 +137,12 @@ static inline bool channel_bypass_over(struct channel *channel, uint32_t queue)
  */
 void channel_adopt(struct channel_io *io, struct iov_cursor cursor, int64_t result, channel_fn *then);
 
-/* Send what waits on the retry list, as much as there is room for. Returns how many were tried. */
+/* Send what waits on the retry lists, as much as there is room for. Returns how many were tried. */
 uint32_t channel_retry(struct channel *channel);
 bool channel_wants_run(const struct channel *channel);
+
+/* Nothing begun here is at the backend, or waits to be. */
+bool channel_is_idle(const struct channel *channel);
 
 /* The end of a batch. */
 void channel_kick(struct channel *channel);

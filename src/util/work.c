@@ -54,6 +54,7 @@ void turn_take_with_work(struct turn *turn)
         turn_work_off(turn);
         atomic_store(&turn->owned, false);
         turn->leave(turn);
+        /* After the turn was given back: whoever is told finds it free. */
         if (turn->hand_over && !inbox_is_empty(&turn->inbox) && turn->hand_over(turn, &since)) {
             break;
         }
@@ -63,6 +64,13 @@ void turn_take_with_work(struct turn *turn)
 void turn_enqueue(struct turn *turn, struct work *work)
 {
     inbox_push(&turn->inbox, work);
+}
+
+void turn_visit(struct turn *turn)
+{
+    atomic_fetch_add(&turn->visitors, 1);
+    turn_take(turn);
+    atomic_fetch_sub(&turn->visitors, 1);
 }
 
 void turn_post(struct turn *turn, struct work *work)

@@ -43,8 +43,8 @@ struct turn {
     void (*pump)(struct turn *turn);
     void (*leave)(struct turn *turn);
     /*
-     * Optional. Work came during the turn that this thread has just given back; *since is 0 at first, and the callee's. True: another
-     * thread will take the turn.
+     * Optional. Called after the turn was given back, where work has come meanwhile; *since is 0 at first, and the callee's. True:
+     * another thread was told to take the turn.
      */
     bool (*hand_over)(struct turn *turn, uint64_t *since);
 };
@@ -65,6 +65,9 @@ static inline bool inbox_is_empty(const struct inbox *inbox)
  * `visitors` is 0 again.
  */
 void turn_post(struct turn *turn, struct work *work);
+
+/* As turn_post(), without work of one's own: what another thread has left. */
+void turn_visit(struct turn *turn);
 
 /* Take a turn if it is free and there is work. */
 void turn_take_with_work(struct turn *turn);

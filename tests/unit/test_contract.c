@@ -70,7 +70,7 @@ struct shape {
 
 struct run {
     const struct shape *shape;
-    bool over_base, overlap;
+    bool over_base, overlap, refuses;
     uint32_t requests; /* in a session */
     uint32_t alignment;
     ploop_dev *dev;
@@ -458,7 +458,8 @@ static void run_session(struct run *run, ploop_file *const *deltas, uint32_t cou
     struct ploop_dev_info info = {.size = sizeof(info)};
     ck_assert_int_eq(ploop_dev_info(run->dev, &info), 0);
     ck_assert_uint_eq(info.double_completions, 0);
-    ck_assert(run->shape->dev_flags & PLOOP_DEV_NO_FAST_PATH ? info.requests_fast == 0 : info.requests_fast > 0);
+    /* One that refuses often is seldom asked past the engine. */
+    ck_assert(run->shape->dev_flags & PLOOP_DEV_NO_FAST_PATH ? info.requests_fast == 0 : info.requests_fast > 0 || run->refuses);
     ck_assert(count == 1 || info.clusters_copied > 0);
     ck_assert_int_eq(ploop_dev_close(run->dev), 0);
 }
@@ -473,6 +474,7 @@ static void run_over_base(struct run *run, struct wild *base, ploop_file *base_f
     uint8_t *before = malloc(base->file_size);
     memcpy(before, base->bytes, base->file_size);
     run->over_base = true;
+    run->refuses |= above->backend.again_percent > 0;
     run->overlap = run->shape->overlap && above->overlap;
     run->alignment = run->alignment ? run->alignment : above->backend.alignment;
     ck_assert_int_eq(ploop_image_create(deltas[1], options), 0);
@@ -490,6 +492,7 @@ START_TEST(the_disk_reads_as_its_model)
     struct ploop_image_options options = {
         .size = sizeof(options), .disk_size = DISK, .cluster_size = CLUSTER, .version = 2 - (uint32_t)_i % 2};
     struct run *run = calloc(1, sizeof(*run));
+    run->refuses = shape->backend.again_percent > 0;
     struct wild *wild = wild_new(&shape->backend);
     ploop_file *file = wild_open(wild);
     run->shape = shape;

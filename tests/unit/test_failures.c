@@ -286,6 +286,10 @@ START_TEST(changes_are_refused_after_a_failed_sync)
     ck_assert_int_eq(rig_write(&rig, at(1), 2 * CLUSTER, 1, 0), -EIO);
     ck_assert_int_eq(rig_zeroes(&rig, at(1), 512, 0), -EIO);
     ck_assert_int_eq(rig_discard(&rig, at(1), CLUSTER), -EIO);
+    /* Where nothing is mapped too, and where zeros are there already. */
+    ck_assert_int_eq(rig_zeroes(&rig, at(100), 3 * CLUSTER, 0), -EIO);
+    ck_assert_int_eq(rig_zeroes(&rig, at(100), 3 * CLUSTER, PLOOP_PIO_FUA), -EIO);
+    ck_assert_int_eq(rig_discard(&rig, at(100), 3 * CLUSTER), -EIO);
     rig_expect(&rig, at(0), RIG_ROOM * CLUSTER, 0xA0);
     ploop_dev_retry_parked(rig.dev);
     ck_assert_int_eq(req_wait(&parked), -EIO);

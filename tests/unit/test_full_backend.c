@@ -12,14 +12,14 @@
 
 #include <ploop/ploop.h>
 
-enum { CLUSTER = 65536, BLOCK = 4096, DEPTH_MAX = 2048, ROOM = 32 };
+enum { CLUSTER = 65536, BLOCK = 4096, DEPTH_MAX = 2048, ROOM = 32, NO_QUEUE = 99 };
 
 struct ring {
     ploop_file *memory;
     struct ploop_io *held[DEPTH_MAX];
     uint32_t first, count, room;
     uint64_t submits;
-    uint32_t segments_most;
+    uint32_t segments_most, full_queue;
     bool holding;
 };
 
@@ -57,7 +57,7 @@ static int ring_submit(void *context, struct ploop_io *io)
         carry_out(ring, io);
         return 0;
     }
-    if (ring->count == ring->room) {
+    if (ring->count == ring->room || io->queue == ring->full_queue) {
         return -EAGAIN;
     }
     ring->held[(ring->first + ring->count++) % DEPTH_MAX] = io;
@@ -93,12 +93,14 @@ static void world_open(struct world *world, uint32_t flags)
     static uint8_t bytes[64 * CLUSTER];
     memset(world, 0, sizeof(*world));
     world->ring.room = ROOM;
+    world->ring.full_queue = NO_QUEUE;
     ck_assert_int_eq(ploop_file_create_memory(0, &world->ring.memory), 0);
     ck_assert_int_eq(ploop_file_create(&ops, &world->ring, &world->file), 0);
     ck_assert_int_eq(ploop_image_create(world->file, &image), 0);
     ploop_dev_config_init(&config, sizeof(config));
     config.flags = flags;
     config.pio_count = DEPTH_MAX;
+    config.queue_count = 2;
     ck_assert_int_eq(ploop_dev_open(&world->file, 1, &config, &world->dev), 0);
     world->queue = ploop_dev_queue(world->dev, 0);
     ck_assert_int_eq(ploop_dev_pwrite(world->dev, bytes, sizeof(bytes), 0), sizeof(bytes));
@@ -224,6 +226,45 @@ START_TEST(without_anything_in_flight_each_run_tries_one)
 }
 END_TEST
 
+/* Nothing is in flight and nobody runs the device: the next request finds out that there is room. */
+START_TEST(a_request_that_comes_brings_those_before_it_along)
+{
+    static ploop_pio *pios[DEPTH_MAX];
+    struct world world;
+    world_open(&world, WAYS[_i]);
+    world.ring.room = 0;
+    read_at_once(&world, 1, pios);
+    ck_assert_uint_eq(world.ring.count, 0);
+    world.ring.room = ROOM;
+    read_at_once(&world, 1, pios + 1);
+    ck_assert_uint_ge(world.ring.count, 1);
+    finish(&world, 2, pios);
+    world_close(&world);
+}
+END_TEST
+
+/* Each queue has a ring: one that is full holds up its own requests only. */
+START_TEST(a_full_ring_holds_up_its_own_queue_only)
+{
+    static ploop_pio *pios[DEPTH_MAX];
+    struct world world;
+    world_open(&world, WAYS[_i]);
+    world.ring.full_queue = 0;
+    read_at_once(&world, 4, pios);
+    ck_assert_uint_eq(world.ring.count, 0);
+    world.queue = ploop_dev_queue(world.dev, 1);
+    read_at_once(&world, 4, pios + 4);
+    ck_assert_uint_eq(world.ring.count, 4);
+    while (complete_oldest(&world.ring)) {
+    }
+    ck_assert_uint_eq(world.done_count, 4);
+    world.ring.full_queue = NO_QUEUE;
+    ploop_dev_run(world.dev);
+    finish(&world, 8, pios);
+    world_close(&world);
+}
+END_TEST
+
 START_TEST(no_request_has_more_pieces_than_the_limit)
 {
     enum { PIECES = 2 * PLOOP_IO_SEGMENTS_MAX, PIECE = 16 };
@@ -258,6 +299,8 @@ int main(void)
     tcase_add_loop_test(tests, requests_without_room_keep_their_order, 0, 2);
     tcase_add_loop_test(tests, room_that_comes_is_used, 0, 2);
     tcase_add_loop_test(tests, without_anything_in_flight_each_run_tries_one, 0, 2);
+    tcase_add_loop_test(tests, a_request_that_comes_brings_those_before_it_along, 0, 2);
+    tcase_add_loop_test(tests, a_full_ring_holds_up_its_own_queue_only, 0, 2);
     tcase_add_loop_test(tests, no_request_has_more_pieces_than_the_limit, 0, 2);
     return run_case("full backend", tests);
 }

@@ -58,7 +58,7 @@ START_TEST(a_discard_of_many_clusters_is_sliced)
     ready(&rig, true);
     req_discard(&discard, &rig, 0, at(CLUSTERS));
     ck_assert(!req_done(&discard));
-    ck_assert_uint_ge(rig_info(&rig).clusters_mapped, CLUSTERS - 100);
+    ck_assert_uint_ge(rig_info(&rig).clusters_mapped, CLUSTERS - 600);
     ck_assert_uint_eq(rig.clock.wake_at_ns, 0);
     ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), 0);
     /* Another request is not held up, on the fast path or off it. */
@@ -127,9 +127,9 @@ START_TEST(what_is_not_mapped_is_stepped_over_by_page)
             ploop_dev_run(rig.dev);
         }
         ck_assert_int_eq(req_end(&req), 0);
-        /* 16,385 pages, 1,024 in each run, and the parts */
-        ck_assert_uint_ge(runs, 16);
-        ck_assert_uint_le(runs, 40);
+        /* 16,385 pages, 8,192 in each run, and the parts */
+        ck_assert_uint_ge(runs, 2);
+        ck_assert_uint_le(runs, 10);
         ck_assert_uint_eq(rig_info(&rig).clusters_mapped, 0);
         rig_expect(&rig, at(5000), CLUSTER, 0);
     }
@@ -231,15 +231,19 @@ START_TEST(suspend_waits_for_parts_not_for_requests)
 }
 END_TEST
 
-START_TEST(close_and_abort_end_a_request_that_is_held)
+/* Held by a suspend, or waiting for its turn. */
+START_TEST(close_and_abort_end_a_request_that_is_not_over)
 {
     for (int abort = 0; abort < 2; abort++) {
         struct rig rig;
         struct req discard;
         ready(&rig, true);
         req_discard(&discard, &rig, 0, at(CLUSTERS));
-        ck_assert_int_eq(ploop_dev_suspend(rig.dev), 0);
+        if (_i) {
+            ck_assert_int_eq(ploop_dev_suspend(rig.dev), 0);
+        }
         ck_assert(!req_done(&discard));
+        rig.script.naps = 0;
         if (abort) {
             ploop_dev_abort(rig.dev);
         } else {
@@ -247,9 +251,8 @@ START_TEST(close_and_abort_end_a_request_that_is_held)
         }
         rig.dev = NULL;
         ck_assert(req_done(&discard));
-        if (!abort) {
-            ck_assert_int_eq(discard.result, 0);
-        }
+        ck_assert_int_eq(discard.result, abort ? -ECANCELED : 0);
+        ck_assert_uint_le(rig.script.naps, 10); /* none between slices */
         rig_free(&rig);
     }
 }
@@ -266,7 +269,11 @@ int main(void)
         fua_zeros_wait_for_removals_everywhere,
         suspend_stops_a_request_between_clusters,
         suspend_waits_for_parts_not_for_requests,
-        close_and_abort_end_a_request_that_is_held,
     };
-    return RUN_TESTS("slices", tests);
+    TCase *flat = tcase_create("slices");
+    for (size_t i = 0; i < sizeof(tests) / sizeof(tests[0]); i++) {
+        tcase_add_test(flat, tests[i]);
+    }
+    tcase_add_loop_test(flat, close_and_abort_end_a_request_that_is_not_over, 0, 2);
+    return run_case("slices", flat);
 }

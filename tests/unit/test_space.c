@@ -285,9 +285,30 @@ START_TEST(data_without_space_has_pending_clusters_given_back_first)
 }
 END_TEST
 
+/* The file is extended ahead of need while clusters of the last extension are left: they are used, in order, and none is wasted. */
+START_TEST(extensions_ahead_of_need_waste_nothing)
+{
+    struct rig rig;
+    rig_create(&rig, 2, 1 << 20, CLUSTER, 0);
+    rig.config.preallocate_bytes = 16 * CLUSTER;
+    rig_open(&rig);
+    for (uint32_t i = 0; i < 200; i++) {
+        ck_assert_int_eq(rig_write(&rig, at(i), CLUSTER, 1, 0), 0);
+    }
+    ck_assert_uint_ge(rig_info(&rig).extensions, 8);
+    ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_PUNCH], 0);
+    ck_assert_int_eq(rig_flush(&rig), 0);
+    for (uint32_t i = 0; i < 200; i++) {
+        ck_assert_uint_eq(rig_file_offset(&rig, i), rig.data_start + at(i));
+    }
+    rig_end(&rig);
+}
+END_TEST
+
 int main(void)
 {
-    const TTest *const tests[] = {a_write_without_space_fails,
+    const TTest *const tests[] = {extensions_ahead_of_need_waste_nothing,
+                                  a_write_without_space_fails,
                                   a_file_that_cannot_grow_has_what_it_has,
                                   a_parked_write_waits_for_space,
                                   the_clock_tries_parked_writes_again,

@@ -338,8 +338,8 @@ static void hall_leave_with_work(struct turn *turn)
 
 static bool hall_hand_over(struct turn *turn, uint64_t *since)
 {
-    (void)turn;
     ck_assert_uint_eq(*since, hand_overs); /* each call finds what the one before left */
+    ck_assert(!turn->owned);
     *since = ++hand_overs;
     return hand_overs == 3;
 }

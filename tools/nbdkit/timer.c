@@ -3,7 +3,7 @@
  * A clock, and a thread that sleeps until the deadline which the device asked for last.
  *
  * The deadline is written by wake_at, from any thread, and taken by the timer thread: it forgets the deadline, runs the device, and
- * then sleeps until the earlier of what wake_at said meanwhile and what the device says is next. So no request to be woken is lost.
+ * then sleeps until what wake_at has said meanwhile. A run at the deadline makes the device say the next one, so none is lost.
  */
 #include "timer.h"
 
