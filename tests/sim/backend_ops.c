@@ -184,10 +184,13 @@ void backend_ring(struct backend *backend, const struct request *request)
 
 void backend_close(struct backend *backend)
 {
-    for (int *fd = &backend->poll_fds[0][0]; fd < &backend->poll_fds[2][0]; fd++) {
-        if (*fd >= 0)
-            close(*fd);
-        *fd = -1;
+    for (unsigned below = 0; below < 2; below++) {
+        for (unsigned queue = 0; queue < BACKEND_QUEUES; queue++) {
+            int *fd = &backend->poll_fds[below][queue];
+            if (*fd >= 0)
+                close(*fd);
+            *fd = -1;
+        }
     }
 }
 
