@@ -122,7 +122,7 @@ struct bat {
 
     uint64_t delay_ns, max_age_ns;
     uint32_t failure_limit;
-    uint64_t patience_ns; /* so long a lack of space is not counted as a failure; 0: not at all */
+    uint64_t patience_ns; /* for this time a lack of space does not count as a failure; 0: it always counts */
     uint32_t over_limit;  /* pages with PAGE_OVER_LIMIT */
     int allocation_error; /* of the page that crossed the limit */
     struct round_wait reclaim_wait;

@@ -7,7 +7,7 @@
  * "is it durable?" is a comparison. Whoever needs a number waits for it; those who wait for the same one share it.
  *
  * The latch: a SYNC that fails may have lost anything that was not durable, and a later success would say nothing of it. So after
- * the first failure no SYNC is sent any more, and everybody who waits or will wait gets -EIO, whatever the backend said: -ENOSPC would
+ * the first failure no SYNC is sent any more, and every wait, present or future, ends with -EIO, whatever the backend said: -ENOSPC would
  * promise that more space could mend it.
  *
  *  1. succeeded <= submitted <= succeeded + 1, but for the latch.

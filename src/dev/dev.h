@@ -180,7 +180,7 @@ struct ploop_dev {
     struct list parked;          /* parts: ENOSPC_PARK; they hold no lock */
     struct list held;            /* pios: suspended */
     struct list later;           /* pios: they have had their share of the turn */
-    atomic_bool has_later;       /* whoever blocks has something to do */
+    atomic_bool has_later;       /* `later` is not empty: a blocking call goes on instead of sleeping */
     uint64_t batch;              /* of work that the turn does now, counted by the pump */
     uint32_t steps;              /* that requests have taken in it */
     bool can_wake;               /* the embedder hears when to run: by wake_at or a descriptor */

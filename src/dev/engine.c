@@ -100,7 +100,7 @@ static void ring_queues(ploop_dev *dev)
     block_wake(dev);
 }
 
-/* What wake_at was told last is what the timer has: the two change together. */
+/* wake_at and the record of what it was told change together, under clock_mutex. */
 static void tell_clock(ploop_dev *dev, uint64_t when)
 {
     pthread_mutex_lock(&dev->clock_mutex);
@@ -112,10 +112,12 @@ static void tell_clock(ploop_dev *dev, uint64_t when)
 }
 
 /*
- * Tell the embedder when to run, by two ways, each of which is enough alone. A loop that sleeps until ploop_dev_next_deadline() may
- * have read any value since the last one: the queues' descriptors are rung when it moves forward from that. A timer keeps what
- * wake_at asked for last: it is asked for when the deadline moves forward from that, and again when a run has used it up; a deadline
- * that moves back is not told, the run that then comes too early finds the new one.
+ * Tell the embedder when to run, in two ways, each of which is enough alone.
+ *
+ *     descriptor  A loop sleeps until the last value of ploop_dev_next_deadline(). It is rung when that value moves forward.
+ *     wake_at     A timer holds what wake_at asked for last. wake_at is called when the deadline moves forward from that, and after a
+ *                 run that may have used up the timer. A deadline that moves back is not told: the run that comes too early finds
+ *                 the new one.
  */
 static void announce(ploop_dev *dev)
 {
@@ -190,8 +192,8 @@ static void engine_leave(struct turn *turn)
 #define HELD_NS UINT64_C(500000)
 
 /*
- * Not in the turn. The run that is told of asks for the right deadline again, because it comes when 0 was asked for last; whoever takes
- * the turn before it does the work that is left, or hands it over in turn.
+ * Called outside the turn. It asks the embedder for a run now. That run asks for the right deadline again, because 0 was asked for last.
+ * Another thread may take the turn before that run: it then does the work that is left, or hands it over itself.
  */
 static bool engine_hand_over(struct turn *turn, uint64_t *since)
 {
@@ -216,7 +218,7 @@ static void run_due(struct work *work)
     atomic_store(&dev->run_posted, false);
     uint64_t now = dev_now(dev);
     uint32_t done = 0;
-    /* Or the clock has gone back: nobody knows what the timer made of that. */
+    /* A clock that went back: the timer may have fired all the same. */
     uint64_t announced = atomic_load(&dev->announced_ns);
     dev->announce_again |= now >= announced || announced - now <= EARLY_NS || now < dev->ran_ns;
     dev->ran_ns = now;

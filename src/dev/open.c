@@ -297,7 +297,7 @@ static bool are_deltas(ploop_file *const *deltas, uint32_t count)
     return true;
 }
 
-/* A function that is no use without another, which is missing: where requests would hang, because nobody could tell or reap. */
+/* Names a function that the backend has and the one it needs with it, which is missing. Without it requests would hang. */
 static const char *missing_function(const ploop_dev *dev, const struct ploop_io_ops *ops)
 {
     if (ops->reap && !ops->poll_fd && dev->config.flags & PLOOP_DEV_COMPLETE_IN_RUN) {

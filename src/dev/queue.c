@@ -163,8 +163,8 @@ int queue_deliver_all(ploop_queue *queue)
 }
 
 /*
- * One write for everything that comes before the next run. A run reads the descriptor, then clears `rung`, then looks for
- * completions: who finds `rung` set has pushed before that look.
+ * One write to the descriptor covers everything that comes before the next run. A run reads the descriptor, then clears `rung`, then
+ * looks for completions. So a thread that finds `rung` set has pushed its completion before that look.
  */
 void queue_ring(ploop_queue *queue)
 {

@@ -8,10 +8,10 @@
  *
  * `sent` is file_io's SENT. Everything but the step from sent to heard happens in the turn.
  *
- * A full backend must not make work quadratic. So the channel remembers for each queue how many requests the backend held when it last
- * refused one (`room`), and a completion sends only as many waiting requests as fit, and stops at the first refusal; `room` grows by one
- * each time so many were sent without a refusal, which finds a backend that has more room now. With nothing of the queue at the backend
- * one request is tried whatever `room` says. A backend may have room for all queues together: so a completion lets others' requests try.
+ * A full backend must not make work quadratic. For each queue the channel remembers how many requests the backend held when it last
+ * refused one: `room`. A completion sends as many waiting requests as fit, and stops at the first refusal. After `room` requests
+ * without a refusal `room` grows by one, which finds a backend that has more room now. If the queue has nothing at the backend, one
+ * request is tried whatever `room` says. A backend may share its room among all queues, so a completion also tries the other queues.
  */
 #include "file/channel.h"
 

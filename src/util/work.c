@@ -54,7 +54,7 @@ void turn_take_with_work(struct turn *turn)
         turn_work_off(turn);
         atomic_store(&turn->owned, false);
         turn->leave(turn);
-        /* After the turn was given back: whoever is told finds it free. */
+        /* Only now: the thread that is told must find the turn free. */
         if (turn->hand_over && !inbox_is_empty(&turn->inbox) && turn->hand_over(turn, &since)) {
             break;
         }

@@ -11,8 +11,8 @@
  *     back, and once more for as long as somebody said turn_again() meanwhile and nothing new was posted: whoever changes what an
  *     earlier step of the pump looked at says so. `leave` runs after the turn was given back: what must not happen under it
  *     (callbacks into the embedder) happens there.
- *  4. A thread that took the turn takes it again while there is work, unless `hand_over` has found another one to do so: others who
- *     keep bringing work must not hold it.
+ *  4. A thread that took the turn takes it again while there is work, unless `hand_over` has found another thread to do so. Otherwise
+ *     threads that keep bringing work would hold this one for ever.
  */
 #ifndef UTIL_WORK_H
 #define UTIL_WORK_H
