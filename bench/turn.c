@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * How long a large request holds the others up: a discard of 200,000 mapped clusters, driven by one thread's runs, while another thread
- * writes 4 KiB through the engine as fast as it can. Prints how long the discard's submit took, the longest run, and the longest of the
+ * writes 4 KiB through the engine as fast as it can. With the argument "alone" the embedder cannot be told to run: the discard's submit
+ * does it all. Prints how long the discard's submit took, the longest run, and the longest of the
  * other thread's submits, each of which includes its completion. The backend completes inline and keeps the map only, so that nothing but
  * the library's own work is measured. A busy machine adds its own pauses to the figures.
  */
@@ -98,7 +99,7 @@ static void *write_on(void *argument)
     return NULL;
 }
 
-static int prepare(ploop_file **file)
+static int prepare(ploop_file **file, bool alone)
 {
     struct ploop_io_ops ops = {.size = sizeof(ops), .get_info = get_info, .submit = submit};
     struct ploop_image_options image = {
@@ -114,7 +115,7 @@ static int prepare(ploop_file **file)
     ploop_dev_config_init(&config, sizeof(config));
     config.flags = PLOOP_DEV_NO_FAST_PATH;
     config.queue_count = 2;
-    config.clock = &clock;
+    config.clock = alone ? NULL : &clock;
     error = error ? error : ploop_file_create(&ops, NULL, file);
     error = error ? error : ploop_dev_open(file, 1, &config, &dev);
     for (uint64_t at = 0; at < image.disk_size && !error; at += sizeof(bytes)) {
@@ -124,12 +125,12 @@ static int prepare(ploop_file **file)
     return error ? error : ploop_dev_flush(dev);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     ploop_file *file;
     struct figures others = {0};
     pthread_t thread;
-    if (prepare(&file) || pthread_create(&thread, NULL, write_on, &others)) {
+    if (prepare(&file, argc > 1 && strcmp(argv[1], "alone") == 0) || pthread_create(&thread, NULL, write_on, &others)) {
         fprintf(stderr, "turn: cannot prepare\n");
         return 1;
     }

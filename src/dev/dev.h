@@ -106,6 +106,7 @@ struct ploop_pio {
     uint64_t offset, length; /* bytes; pages for PIO_BAT_WRITE */
     int result;
     bool blocking; /* somebody waits in block.c; there is no callback */
+    bool is_long;  /* counted in long_waiting: its submit drives */
     atomic_bool finished;
     /* The turn's, while the engine has it: */
     uint64_t next, end; /* what is not yet cut into parts */
@@ -184,6 +185,8 @@ struct ploop_dev {
     uint64_t batch;              /* of work that the turn does now, counted by the pump */
     uint32_t steps;              /* that requests have taken in it */
     bool can_wake;               /* the embedder hears when to run: by wake_at or a descriptor */
+    uint64_t long_bytes;         /* where it cannot, longer requests are driven: see engine_drive() */
+    _Atomic uint32_t drivers, long_waiting;
     bool suspended, closing, aborting;
     bool closed;                  /* a close has begun to write: requests come too late */
     _Atomic uint64_t suspends;    /* suspends and resumes that the embedder asked for: odd for suspended; the turn follows */
@@ -289,7 +292,12 @@ bool in_callback(void);
 /* ---- engine.c ---- */
 void engine_init(ploop_dev *dev);
 void engine_post_run(ploop_dev *dev); /* what is due, without asking the backend */
-int engine_run(ploop_dev *dev);       /* reap, deadlines, turn; no delivery of COMPLETE_IN_RUN */
+/*
+ * Where the embedder cannot be told to run, the thread that submits a long request drives it: before the request is posted it is counted
+ * in dev->drivers, and from engine_drive() it returns when nothing is on `later` any more. Other threads do not stay for it then.
+ */
+void engine_drive(ploop_dev *dev);
+int engine_run(ploop_dev *dev); /* reap, deadlines, turn; no delivery of COMPLETE_IN_RUN */
 uint64_t dev_now(const ploop_dev *dev);
 void dev_log(const ploop_dev *dev, uint32_t level, uint32_t message_id, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

@@ -175,7 +175,7 @@ static void engine_pump(struct turn *turn)
     publish_state(dev);
     tell_parked(dev);
     announce(dev);
-    atomic_store_explicit(&dev->has_later, !list_is_empty(&dev->later), memory_order_relaxed);
+    atomic_store(&dev->has_later, !list_is_empty(&dev->later));
     dev->batch++;
     dev->steps = 0;
 }
@@ -185,6 +185,10 @@ static void engine_leave(struct turn *turn)
     ploop_dev *dev = container_of(turn, ploop_dev, turn);
     for (uint32_t i = 0; i < dev->queue_count; i++) {
         queue_deliver(&dev->queues[i]);
+    }
+    if (!dev->can_wake && atomic_load(&dev->has_later) && atomic_load(&dev->drivers) == 0) {
+        atomic_fetch_add(&dev->drivers, 1);
+        engine_drive(dev); /* the thread that submitted it has gone: it waited for the backend meanwhile */
     }
 }
 
@@ -202,8 +206,11 @@ static bool engine_hand_over(struct turn *turn, uint64_t *since)
     if (*since == 0 || now < *since) {
         *since = now;
     }
-    if (!dev->can_wake || now - *since < HELD_NS) {
+    if (now - *since < HELD_NS) {
         return false;
+    }
+    if (!dev->can_wake) {
+        return atomic_load(&dev->drivers) > 0; /* a driver looks once more after it is not counted any more */
     }
     tell_clock(dev, 0);
     if (atomic_exchange(&dev->next_deadline_ns, 0) != 0) {
@@ -240,6 +247,15 @@ void engine_post_run(ploop_dev *dev)
     } else {
         turn_visit(&dev->turn); /* it may lie where a thread has handed the turn over */
     }
+}
+
+void engine_drive(ploop_dev *dev)
+{
+    while (atomic_load(&dev->long_waiting) || atomic_load(&dev->has_later)) {
+        engine_post_run(dev);
+    }
+    atomic_fetch_sub(&dev->drivers, 1);
+    turn_visit(&dev->turn);
 }
 
 static int reap(const struct ploop_file *file, uint32_t queue_count)

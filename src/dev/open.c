@@ -20,7 +20,7 @@
 
 #define DELAY_DEFAULT_NS UINT64_C(500000000)
 #define MAX_AGE_DEFAULT_NS UINT64_C(5000000000)
-enum { FAILURE_LIMIT_DEFAULT = 3, BACKEND_MESSAGE_ID = 6 };
+enum { LONG_CLUSTERS = 16, FAILURE_LIMIT_DEFAULT = 3, BACKEND_MESSAGE_ID = 6 };
 
 void ploop_dev_config_init(struct ploop_dev_config *config, size_t size)
 {
@@ -175,6 +175,7 @@ static void set_geometry(ploop_dev *dev, const struct header *header)
     uint64_t cluster = header->geometry.cluster_size;
     dev->geometry = header->geometry;
     dev->cluster_shift = (cluster & (cluster - 1)) == 0 ? (uint32_t)__builtin_ctzll(cluster) : 0;
+    dev->long_bytes = dev->can_wake ? UINT64_MAX : LONG_CLUSTERS * cluster;
     gate_follow(dev);
 }
 

@@ -9,8 +9,8 @@
  * A pio that advances pauses (enum pio_pause) and goes on from where it stopped:
  *
  *     WAITS_FOR_PART   the device has no part left: it is on part_waiters, or its work is posted
- *     WAITS_FOR_TURN   it has had its share of this batch of work: others come first. It is on `later` until the next run, or,
- *                      where the embedder cannot be told to run, its work is posted
+ *     WAITS_FOR_TURN   it has had its share of this batch of work: others come first. It is on `later` until the next run; where the
+ *                      embedder cannot be told to run, a thread drives: engine.c
  *     HELD             the device is suspended and no part is live: it does not count as in flight
  *
  *  1. A pio always has a part of its own, so that it gets on when the device has none left. What it does as a whole (flush.c) that
@@ -29,7 +29,7 @@
  * Steps: a part begun takes STEPS_OF_PART, a page of the map stepped over takes 1. All requests together may take STEPS_OF_BATCH in
  * one batch of work, so that others never wait long for the turn; each may take STEPS_OF_PIO in any case.
  */
-enum { STEPS_OF_PART = 16, STEPS_OF_PIO = 32 * STEPS_OF_PART, STEPS_OF_BATCH = 512 * STEPS_OF_PART };
+enum { STEPS_OF_PART = 16, STEPS_OF_PIO = 32 * STEPS_OF_PART, STEPS_OF_BATCH = 128 * STEPS_OF_PART };
 
 static void pio_advance(ploop_pio *pio);
 static void part_free(struct part *part);
@@ -378,13 +378,8 @@ static void pio_wait_for_part(ploop_pio *pio)
 
 static void pio_wait_for_turn(ploop_pio *pio)
 {
-    ploop_dev *dev = pio->queue->dev;
     pio->pause = PIO_WAITS_FOR_TURN;
-    if (dev->can_wake) {
-        list_append(&dev->later, &pio->link);
-    } else {
-        turn_enqueue(&dev->turn, &pio->work);
-    }
+    list_append(&pio->queue->dev->later, &pio->link);
 }
 
 static void pio_hold(ploop_pio *pio)
@@ -514,6 +509,10 @@ void pio_begin(struct work *work)
 {
     ploop_pio *pio = container_of(work, ploop_pio, work);
     ploop_dev *dev = pio->queue->dev;
+    if (pio->is_long) {
+        pio->is_long = false;
+        atomic_fetch_sub(&dev->long_waiting, 1);
+    }
     if (pio->pause != PIO_GOES_ON) {
         pio->pause = PIO_GOES_ON;
         pio_advance(pio);

@@ -151,6 +151,15 @@ static bool submit_fast(ploop_queue *queue, ploop_pio *pio)
     return zeros;
 }
 
+static bool any_is_long(const ploop_dev *dev, ploop_pio *const *pios, uint32_t count)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < count; i++) {
+        any |= pios[i]->length > dev->long_bytes;
+    }
+    return any;
+}
+
 static int submit_one(ploop_queue *queue, ploop_pio *pio)
 {
     int error = pio_validate(pio);
@@ -161,6 +170,10 @@ static int submit_one(ploop_queue *queue, ploop_pio *pio)
     atomic_fetch_add_explicit(&queue->requests, 1, memory_order_relaxed);
     pio->result = 0;
     if (!submit_fast(queue, pio)) {
+        if (pio->length > queue->dev->long_bytes) {
+            pio->is_long = true;
+            atomic_fetch_add(&queue->dev->long_waiting, 1);
+        }
         pio->work.run = pio_begin;
         turn_enqueue(&queue->dev->turn, &pio->work);
     }
@@ -172,6 +185,10 @@ int ploop_queue_submit(ploop_queue *queue, ploop_pio *const *pios, uint32_t coun
     ploop_dev *dev = queue->dev;
     int error = 0;
     uint32_t taken = 0;
+    bool drives = any_is_long(dev, pios, count);
+    if (drives) {
+        atomic_fetch_add(&dev->drivers, 1);
+    }
     while (taken < count && (error = submit_one(queue, pios[taken])) == 0) {
         taken++;
     }
@@ -180,5 +197,8 @@ int ploop_queue_submit(ploop_queue *queue, ploop_pio *const *pios, uint32_t coun
     }
     turn_take(&dev->turn);
     queue_deliver(queue);
+    if (drives) {
+        engine_drive(dev);
+    }
     return taken ? (int)taken : error;
 }

@@ -58,7 +58,7 @@ START_TEST(a_discard_of_many_clusters_is_sliced)
     ready(&rig, true);
     req_discard(&discard, &rig, 0, at(CLUSTERS));
     ck_assert(!req_done(&discard));
-    ck_assert_uint_ge(rig_info(&rig).clusters_mapped, CLUSTERS - 600);
+    ck_assert_uint_ge(rig_info(&rig).clusters_mapped, CLUSTERS - 200);
     ck_assert_uint_eq(rig.clock.wake_at_ns, 0);
     ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), 0);
     /* Another request is not held up, on the fast path or off it. */
@@ -127,9 +127,9 @@ START_TEST(what_is_not_mapped_is_stepped_over_by_page)
             ploop_dev_run(rig.dev);
         }
         ck_assert_int_eq(req_end(&req), 0);
-        /* 16,385 pages, 8,192 in each run, and the parts */
-        ck_assert_uint_ge(runs, 2);
-        ck_assert_uint_le(runs, 10);
+        /* 16,385 pages, 2,048 in each run, and the parts */
+        ck_assert_uint_ge(runs, 8);
+        ck_assert_uint_le(runs, 20);
         ck_assert_uint_eq(rig_info(&rig).clusters_mapped, 0);
         rig_expect(&rig, at(5000), CLUSTER, 0);
     }
