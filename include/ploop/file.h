@@ -241,7 +241,8 @@ int64_t ploop_file_pwrite(ploop_file *file, const void *buffer, uint64_t length,
 int ploop_file_truncate(ploop_file *file, uint64_t file_size);
 
 /**
- * Make everything written durable, waiting until done.
+ * Make everything written durable, waiting until done. After a failure every further call fails, because what is lost does not come
+ * back: write the data again to a file that was opened anew.
  * @return 0 or -errno as ploop_file_pread(); -EBUSY: a device has the file open for writing, or it is being repaired. The call would
  *         be told of lost writes in the device's place, and the device's next flush would succeed: use ploop_dev_flush()
  * Any thread; blocks. @since 2.0

@@ -220,6 +220,7 @@ static void ripen(struct alloc *alloc)
         }
         make_unknown(alloc, bit_of(alloc, pending->host));
         alloc->eager = true;
+        alloc->zeroing_error = 0;
         pending->next = alloc->pending_free;
         alloc->pending_free = at;
         alloc->pending_count--;
@@ -264,6 +265,7 @@ static void zeroing_failed(struct alloc *alloc, int error)
     for (uint64_t bit = alloc->work_first; bit < alloc->work_first + alloc->work_count; bit++) {
         make_unknown(alloc, bit);
     }
+    alloc->unknown_cursor = alloc->work_first + alloc->work_count; /* others first */
     if (error == -ENOTSUP && alloc->can_punch) {
         alloc->can_punch = false;
     } else {

@@ -85,7 +85,8 @@ void round_page_done(struct bat *bat, uint32_t number, uint64_t gen, int error)
         return;
     }
     page->round_id = 0;
-    if (error && !bat->round.error) {
+    /* A lack of space may be waited out (dev/flush.c): it must not hide another error, which nobody waits out. */
+    if (error && (!bat->round.error || is_no_space(bat->round.error))) {
         bat->round.error = error;
     }
     bat->round.number = sync_next(&bat->syncer);

@@ -322,6 +322,18 @@ static int attach(const ploop_dev *dev)
     return error;
 }
 
+/* After a failed SYNC the next open, even of an image without the mark, must see what the disk has (F15). */
+static void abandon(ploop_dev *dev)
+{
+    ploop_file *file = dev->file;
+    bool lost = bat_latch(&dev->bat) != 0;
+    int ignored;
+    ploop_dev_abort(dev);
+    if (lost) {
+        (void)file_drop_cache(file, &ignored);
+    }
+}
+
 static int open_device(ploop_file *const *deltas, uint32_t count, const struct ploop_dev_config *config, bool is_inside,
                        ploop_dev **out)
 {
@@ -361,7 +373,7 @@ static int open_device(ploop_file *const *deltas, uint32_t count, const struct p
         error = open_for_writing(dev);
     }
     if (error) {
-        ploop_dev_abort(dev);
+        abandon(dev);
         return error;
     }
     engine_run(dev); /* what info shows is there from the beginning */

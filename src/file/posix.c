@@ -143,16 +143,13 @@ static int64_t resize(const struct posix *file, uint64_t file_size)
 
 int posix_sync_locked(struct posix *file)
 {
-    int fd = file->sync_fd >= 0 ? file->sync_fd : file->fd;
-    int err = file->sync_error;
-    if (err) {
-        return err;
-    }
+    int fd = file->sync_fd >= 0 ? file->sync_fd : file->fd, err;
+    /* After a failure too: what is dirty goes out before the cache is dropped, and a further loss is told now and not after that. */
     do {
         err = fdatasync(fd) ? -errno : 0;
     } while (err == -EINTR);
-    file->sync_error = err;
-    return err;
+    file->sync_error = file->sync_error ? file->sync_error : err;
+    return file->sync_error;
 }
 
 static int64_t sync_data(struct posix *file)

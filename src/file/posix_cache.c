@@ -49,7 +49,7 @@ static bool is_anything(const unsigned char *pages, uint64_t count)
 /* 0: nothing of [offset, offset + length) is cached; -EBUSY; or -errno. */
 static int look_at_window(int fd, uint64_t offset, uint64_t length, uint64_t page, unsigned char *pages)
 {
-    void *memory = mmap(NULL, length, PROT_READ, MAP_SHARED, fd, (off_t)offset);
+    void *memory = mmap(NULL, length, PROT_READ, MAP_PRIVATE, fd, (off_t)offset);
     if (memory == MAP_FAILED) {
         return -errno;
     }

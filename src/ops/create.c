@@ -103,6 +103,10 @@ int ploop_image_create(ploop_file *file, const struct ploop_image_options *optio
         err = (int)file_sync_io(file, PLOOP_IO_SYNC, NULL, 0, 0);
     }
     err = err ? err : write_header(file, &header);
+    if (err) {
+        int ignored;
+        (void)file_drop_cache(file, &ignored); /* what is lost is told once: another try begins anew */
+    }
     file_give_back(file, FILE_ALONE);
     return err;
 }

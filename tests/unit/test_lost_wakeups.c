@@ -61,6 +61,10 @@ START_TEST(a_loop_that_slept_hears_of_a_parked_request)
     ck_assert_uint_eq(rig_info(&rig).requests_parked, 1);
     ck_assert_uint_ne(ploop_dev_next_deadline(rig.dev), UINT64_MAX);
     ck_assert(is_readable(rig.queue)); /* else it sleeps for ever */
+    ploop_dev_abort(rig.dev);
+    rig.dev = NULL;
+    ck_assert(req_done(&write));
+    free(write.iov.iov_base);
     rig_free(&rig);
 }
 END_TEST

@@ -412,6 +412,32 @@ START_TEST(many_requests_wait_for_one_page)
 }
 END_TEST
 
+/* One page finds no space, another one a bad disk: that is no shortage which ends when there is space, so the flush fails (R5). */
+START_TEST(a_lack_of_space_does_not_hide_another_error)
+{
+    for (uint32_t first = 0; first < 2; first++) {
+        struct rig rig;
+        struct req flush;
+        rig_create(&rig, 2, 64 << 20, CLUSTER, 0);
+        rig.config.enospc_policy = PLOOP_ENOSPC_PARK;
+        rig_open(&rig);
+        ck_assert_int_eq(rig_write(&rig, at(0), CLUSTER, 1, 0), 0);
+        ck_assert_int_eq(rig_write(&rig, at(16300), CLUSTER, 2, 0), 0);
+        rig.script.hold = SCRIPT_BIT(SCRIPT_META);
+        req_flush(&flush, &rig);
+        ck_assert_uint_eq(rig.script.held_count, 2);
+        rig.script.hold = 0;
+        for (uint32_t i = 0; i < 2; i++) {
+            script_fail(&rig.script, SCRIPT_META, 0, 1, i == first ? -ENOSPC : -EIO);
+            script_release(&rig.script, 0);
+        }
+        ck_assert(req_done(&flush));
+        ck_assert_int_eq(req_end(&flush), -EIO);
+        rig_free(&rig);
+    }
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {an_open_allocates_the_bat_before_the_mark,
@@ -428,6 +454,7 @@ int main(void)
                                   an_abort_ends_what_waits_for_a_page,
                                   a_sync_without_space_is_not_waited_for,
                                   without_the_policy_a_page_without_space_is_a_failed_page,
-                                  many_requests_wait_for_one_page};
+                                  many_requests_wait_for_one_page,
+                                  a_lack_of_space_does_not_hide_another_error};
     return RUN_TESTS("page_space", tests);
 }

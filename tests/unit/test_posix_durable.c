@@ -4,6 +4,8 @@
 
 #include <sys/mman.h>
 
+#include <ploop/ploop.h>
+
 static int64_t write_fua(ploop_file *file, const void *buffer, uint64_t length, uint64_t offset)
 {
     struct iovec iov = {.iov_base = (void *)(uintptr_t)buffer, .iov_len = length};
@@ -183,10 +185,41 @@ START_TEST(a_failed_sync_is_remembered_until_the_cache_is_dropped)
     ck_assert_int_eq(ploop_file_sync(file), -EIO);
     ck_assert_int_eq(ploop_file_pwrite(file, "abc", 3, 0), 3);
     ck_assert_int_eq(ploop_file_sync(file), -EIO);
-    ck_assert_int_eq(calls(SYNCS), 1);
-    ck_assert_int_eq(fdatasync(posix_of(file)->fd), 0); /* what is dirty cannot be dropped */
+    ck_assert_int_eq(calls(SYNCS), 2); /* what is dirty goes out all the same: it could not be dropped */
     expect_dropped(file);
     ck_assert_int_eq(ploop_file_sync(file), 0);
+    ploop_file_close(file);
+}
+END_TEST
+
+/* A second loss is told before the cache is dropped, and not to whoever syncs after that. */
+START_TEST(a_loss_after_a_failed_sync_is_told_before_the_cache_is_dropped)
+{
+    ploop_file *file = new_image(0);
+    fail_next(SYNCS, 2, EIO);
+    ck_assert_int_eq(ploop_file_sync(file), -EIO);
+    int sync_error;
+    ck_assert_int_eq(ploop_file_pwrite(file, "abc", 3, 0), 3);
+    (void)file_drop_cache(file, &sync_error);
+    ck_assert_int_eq(sync_error, -EIO);
+    ck_assert_int_eq(ploop_file_sync(file), 0);
+    ploop_file_close(file);
+}
+END_TEST
+
+/* An open or a create whose SYNC fails says so once: the next try sees what the disk has. */
+START_TEST(an_open_or_create_that_failed_can_be_tried_again)
+{
+    ploop_file *file = new_image(0);
+    ploop_dev *dev;
+    struct ploop_image_options options = {.size = sizeof(options), .disk_size = 1 << 20, .cluster_size = 4096};
+    fail_next(SYNCS, 1, ENOSPC);
+    ck_assert_int_eq(ploop_image_create(file, &options), -ENOSPC);
+    ck_assert_int_eq(ploop_image_create(file, &options), 0);
+    fail_next(SYNCS, 1, ENOSPC);
+    ck_assert_int_eq(ploop_dev_open(&file, 1, NULL, &dev), -EIO);
+    ck_assert_int_eq(ploop_dev_open(&file, 1, NULL, &dev), 0);
+    ck_assert_int_eq(ploop_dev_close(dev), 0);
     ploop_file_close(file);
 }
 END_TEST
@@ -223,7 +256,7 @@ START_TEST(reopen_asks_the_old_description_first)
     ck_assert(can_fua(file));
     ck_assert_int_eq(ploop_file_sync(file), -EIO);
     ck_assert_int_eq(reopen(file, RO), -EIO);
-    ck_assert_int_eq(calls(SYNCS), 1);
+    ck_assert_int_eq(calls(SYNCS), 3);
     ck_assert_int_eq(fdatasync(posix_of(file)->fd), 0);
     expect_dropped(file);
     ck_assert_int_eq(reopen(file, RO), 0);
@@ -327,6 +360,8 @@ static Suite *durable_suite(void)
     tcase_add_test(all, a_fua_write_that_fails_is_no_sync);
     tcase_add_test(all, a_read_only_file_has_no_description_that_writes);
     tcase_add_test(all, a_failed_sync_is_remembered_until_the_cache_is_dropped);
+    tcase_add_test(all, a_loss_after_a_failed_sync_is_told_before_the_cache_is_dropped);
+    tcase_add_test(all, an_open_or_create_that_failed_can_be_tried_again);
     tcase_add_test(all, of_several_syncs_none_succeeds_after_one_that_failed);
     tcase_add_test(all, reopen_asks_the_old_description_first);
     tcase_add_loop_test(all, invalidate_succeeds_only_if_nothing_stays, 0, 2);
