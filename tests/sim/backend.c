@@ -27,6 +27,7 @@ void backend_new_session(struct backend *backend, bool recovers)
     backend->forgiving = recovers;
     backend->synced = false;
     backend->busy = false;
+    backend->drops = 0;
     backend->latched = false;
     backend->session_marked = false;
     backend->session_synced = false;

@@ -78,10 +78,11 @@ struct backend {
     bool fail_persistent;
     int fail_error;
 
-    bool forgiving;      /* the next SYNC may fail and the session go on: RECOVER's first */
-    bool synced;         /* a SYNC of this session has ended, well or not */
-    bool busy;           /* the cache could not be dropped in this session */
-    bool latched;        /* a SYNC failed in this session, and the library was told */
+    bool forgiving; /* the next SYNC may fail and the session go on: RECOVER's first */
+    bool synced;    /* a SYNC of this session has ended, well or not */
+    uint64_t drops; /* of the cache asked for in this session; RECOVER's is the first, the last may be that of an open that fails */
+    bool busy;      /* the first one could not be done */
+    bool latched;   /* a SYNC failed in this session, and the library was told */
     bool session_marked; /* the mark was found durable in this session */
     bool session_synced; /* a SYNC of this session has succeeded */
     bool writable;

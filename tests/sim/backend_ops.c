@@ -231,6 +231,7 @@ static int sim_reopen(void *context, uint32_t flags)
 static int sim_invalidate(void *context)
 {
     struct backend *backend = context;
+    bool first = backend->drops++ == 0;
     if (backend->in_flight || !backend->synced)
         violation("R11", "the cache is dropped %s", backend->in_flight ? "with a request in flight" : "without a SYNC before");
     if (backend_nth_fails(backend) && backend->fail_error && !backend_again(backend->fail_error)) {
@@ -239,7 +240,7 @@ static int sim_invalidate(void *context)
     }
     if (rng_permille(backend->rng, backend->chance[FAULT_BUSY])) {
         backend_fault(backend, FAULT_BUSY);
-        backend->busy = true;
+        backend->busy |= first;
         return -EBUSY;
     }
     disk_invalidate(backend->disk, backend->rng);
