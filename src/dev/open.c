@@ -254,6 +254,11 @@ static int allocate_bat(ploop_dev *dev)
     if (done >= 0 || done == -ENOTSUP) {
         return 0;
     }
+    if (!is_no_space((int)done) && done != -EIO && done != -EROFS) {
+        dev_log(dev, PLOOP_LOG_WARNING, 2, "no blocks can be allocated for the BAT (%s): a page of it may run out of space",
+                strerror((int)-done));
+        return 0;
+    }
     dev_log(dev, PLOOP_LOG_ERROR, 2, "the blocks of the BAT cannot be allocated (%s)", strerror((int)-done));
     return (int)done;
 }

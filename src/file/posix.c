@@ -240,6 +240,7 @@ static int posix_invalidate(void *context)
     pthread_mutex_lock(&file->reopening);
     int64_t size = posix_size(file);
     int err = size < 0 ? (int)size : posix_cache_drop(file->fd, file->is_block, (uint64_t)size);
+    posix_fua_forget_errors(&file->fua);
     pthread_mutex_lock(&file->syncing);
     file->sync_error = 0;
     pthread_mutex_unlock(&file->syncing);

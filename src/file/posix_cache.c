@@ -14,11 +14,10 @@
 #include <time.h>
 #include <unistd.h>
 
-/* A page in use by another processor at this moment is let go soon; one that a process maps is not. */
-enum { TRIES = 5, PAUSE_NS = 10 * 1000 * 1000 };
+enum { TRIES = 20, PAUSE_NS = 5 * 1000 * 1000 };
 
-/* mincore() works on a mapping: this much of the file is mapped at a time. */
-enum { WINDOW = 256 << 20 };
+/* What is dropped and looked at together where not all can be dropped at once; mapped at a time where mincore() has to look. */
+enum { WINDOW = 4 << 20 };
 
 /* cachestat(2), Linux 6.5, the same number on every architecture; written down here because C libraries learned it later. */
 enum { CACHESTAT_NUMBER = 451 };
@@ -58,14 +57,14 @@ static int look_at_window(int fd, uint64_t offset, uint64_t length, uint64_t pag
     return err ? err : is_anything(pages, (length + page - 1) / page) ? -EBUSY : 0;
 }
 
-static int look_page_by_page(int fd, uint64_t file_size)
+static int look_page_by_page(int fd, uint64_t offset, uint64_t length)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     unsigned char *pages = malloc(WINDOW / page);
     int err = pages ? 0 : -ENOMEM;
-    for (uint64_t offset = 0; offset < file_size && !err; offset += WINDOW) {
-        uint64_t left = file_size - offset;
-        err = look_at_window(fd, offset, left < WINDOW ? left : WINDOW, page, pages);
+    for (uint64_t at = offset; at < offset + length && !err; at += WINDOW) {
+        uint64_t left = offset + length - at;
+        err = look_at_window(fd, at, left < WINDOW ? left : WINDOW, page, pages);
     }
     free(pages);
     return err;
@@ -78,14 +77,32 @@ static bool is_over_another(const struct statfs *where)
     return type == OVERLAYFS_SUPER_MAGIC || type == FUSE_SUPER_MAGIC || type == ECRYPTFS_SUPER_MAGIC;
 }
 
-static int look(int fd, uint64_t file_size, const struct statfs *where)
+static int look(int fd, uint64_t offset, uint64_t length, const struct statfs *where)
 {
-    struct cachestat_range_of all = {0};
+    struct cachestat_range_of range = {.offset = offset, .length = length};
     struct cachestat_counts counts = {0};
-    if (is_over_another(where) || syscall(CACHESTAT_NUMBER, fd, &all, &counts, 0)) {
-        return look_page_by_page(fd, file_size);
+    if (is_over_another(where) || syscall(CACHESTAT_NUMBER, fd, &range, &counts, 0)) {
+        return look_page_by_page(fd, offset, length);
     }
     return counts.cached ? -EBUSY : 0;
+}
+
+static int drop_range(int fd, uint64_t offset, uint64_t length, const struct statfs *where)
+{
+    int err = -posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_DONTNEED);
+    return err ? err : look(fd, offset, length, where);
+}
+
+/* A page in use at this moment is let go soon; one that a process maps is not. */
+static int drop_window(int fd, uint64_t offset, uint64_t length, const struct statfs *where)
+{
+    struct timespec pause = {.tv_nsec = PAUSE_NS};
+    int err = drop_range(fd, offset, length, where);
+    for (int i = 0; err == -EBUSY && i < TRIES; i++) {
+        nanosleep(&pause, NULL);
+        err = drop_range(fd, offset, length, where);
+    }
+    return err;
 }
 
 static bool cache_is_storage(const struct statfs *where)
@@ -94,25 +111,30 @@ static bool cache_is_storage(const struct statfs *where)
     return type == TMPFS_MAGIC || type == RAMFS_MAGIC || type == HUGETLBFS_MAGIC;
 }
 
+/*
+ * All at once, and where something stays window by window: a program that only reads the file brings pages back all the time, but each
+ * page need only be out of the cache once. What is read after that comes from the storage.
+ */
 int posix_cache_drop(int fd, bool is_block, uint64_t file_size)
 {
-    struct timespec pause = {.tv_nsec = PAUSE_NS};
     struct statfs where;
     if (fstatfs(fd, &where)) {
         return -errno;
     }
-    if (!is_block && cache_is_storage(&where)) {
+    if ((!is_block && cache_is_storage(&where)) || file_size == 0) {
         return 0;
     }
-    for (int i = 0;; i++) {
-        if (is_block) {
-            (void)ioctl(fd, BLKFLSBUF, 0); /* root only; what counts is whether anything is left */
-        }
-        int err = -posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-        err = err ? err : look(fd, file_size, &where);
-        if (err != -EBUSY || i == TRIES) {
-            return err;
-        }
-        nanosleep(&pause, NULL);
+    if (is_block) {
+        (void)ioctl(fd, BLKFLSBUF, 0); /* root only; what counts is whether anything is left */
     }
+    int err = drop_range(fd, 0, file_size, &where);
+    if (err != -EBUSY) {
+        return err;
+    }
+    err = 0;
+    for (uint64_t offset = 0; offset < file_size && !err; offset += WINDOW) {
+        uint64_t left = file_size - offset;
+        err = drop_window(fd, offset, left < WINDOW ? left : WINDOW, &where);
+    }
+    return err;
 }

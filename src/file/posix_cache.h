@@ -4,7 +4,7 @@
  * clean, with the new bytes in them.
  *
  * The kernel takes the order to drop pages as advice: pages that are dirty, mapped by some process or in use at that moment stay. So it
- * is looked afterwards whether any is left.
+ * is looked afterwards whether any is left. On an overlay over a tmpfs they always stay.
  */
 #ifndef FILE_POSIX_CACHE_H
 #define FILE_POSIX_CACHE_H

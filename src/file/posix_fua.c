@@ -121,3 +121,19 @@ void posix_fua_close(struct posix_fua *fua)
     pthread_cond_broadcast(&fua->given_back);
     pthread_mutex_unlock(&fua->mutex);
 }
+
+void posix_fua_forget_errors(struct posix_fua *fua)
+{
+    pthread_mutex_lock(&fua->mutex);
+    for (uint32_t i = 0; i < fua->count; i++) {
+        const struct posix_lane *lane = &fua->lanes[i];
+        if (lane->is_taken) {
+            continue;
+        }
+        (void)fdatasync(lane->fd);
+        if (lane->direct_fd >= 0) {
+            (void)fdatasync(lane->direct_fd);
+        }
+    }
+    pthread_mutex_unlock(&fua->mutex);
+}

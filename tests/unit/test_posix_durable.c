@@ -224,6 +224,20 @@ START_TEST(an_open_or_create_that_failed_can_be_tried_again)
 }
 END_TEST
 
+/* A recovery has dealt with the loss: no FUA write after it is to fail with that. */
+START_TEST(the_descriptions_of_fua_writes_are_asked_for_old_errors)
+{
+    ploop_file *file = new_image(PLOOP_FILE_DIRECT);
+    uint32_t lanes = posix_of(file)->fua.count;
+    ck_assert_uint_gt(lanes, 0);
+    fail_next(SYNCS, 2 * (int)lanes, EIO);
+    expect_dropped(file);
+    ck_assert_int_eq(calls(SYNCS), 2 * (int)lanes);
+    ck_assert_int_eq(ploop_file_sync(file), 0);
+    ploop_file_close(file);
+}
+END_TEST
+
 static void *sync_once(void *file)
 {
     return (void *)(intptr_t)ploop_file_sync(file);
@@ -362,6 +376,7 @@ static Suite *durable_suite(void)
     tcase_add_test(all, a_failed_sync_is_remembered_until_the_cache_is_dropped);
     tcase_add_test(all, a_loss_after_a_failed_sync_is_told_before_the_cache_is_dropped);
     tcase_add_test(all, an_open_or_create_that_failed_can_be_tried_again);
+    tcase_add_test(all, the_descriptions_of_fua_writes_are_asked_for_old_errors);
     tcase_add_test(all, of_several_syncs_none_succeeds_after_one_that_failed);
     tcase_add_test(all, reopen_asks_the_old_description_first);
     tcase_add_loop_test(all, invalidate_succeeds_only_if_nothing_stays, 0, 2);
