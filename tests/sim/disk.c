@@ -41,7 +41,7 @@ void disk_state_copy(struct disk_state *to, const struct disk_state *from)
 {
     memset(to, 0, sizeof(*to));
     /* only what there is: judges copy a state for each disk they look at */
-    uint64_t capacity = sectors_of(from->size) * DISK_SECTOR;
+    uint64_t capacity = sectors_of(from->size > from->marked ? from->size : from->marked) * DISK_SECTOR;
     to->capacity = capacity ? capacity : DISK_SECTOR;
     to->bytes = sim_alloc(to->capacity);
     to->seq = sim_alloc(to->capacity / DISK_SECTOR * sizeof(*to->seq));
@@ -49,6 +49,7 @@ void disk_state_copy(struct disk_state *to, const struct disk_state *from)
     memcpy(to->seq, from->seq, capacity / DISK_SECTOR * sizeof(*to->seq));
     to->size = from->size;
     to->size_seq = from->size_seq;
+    to->marked = from->marked;
     to->found = from->found;
 }
 
@@ -74,8 +75,7 @@ uint64_t disk_state_hash(const struct disk_state *state)
 static void apply_sectors(struct disk_state *state, const struct disk_op *op, disk_mask_fn *mask, void *context)
 {
     uint64_t end = op->offset + op->length;
-    if (op->kind == DISK_PUNCH && end > state->size)
-        end = state->size;
+    /* A punch past the end too: an older write must not come back when the end does. */
     for (uint64_t at = op->offset; at < end; at += DISK_SECTOR) {
         uint64_t sector = at / DISK_SECTOR, bytes = end - at < DISK_SECTOR ? end - at : DISK_SECTOR;
         if (mask && !mask(context, (at - op->offset) / DISK_SECTOR))
@@ -88,6 +88,8 @@ static void apply_sectors(struct disk_state *state, const struct disk_op *op, di
         else
             memset(state->bytes + at, 0, bytes);
         state->seq[sector] = op->seq;
+        if (at + bytes > state->marked)
+            state->marked = at + bytes;
         if (op->kind == DISK_WRITE && at + bytes > state->size)
             state->size = at + bytes;
     }

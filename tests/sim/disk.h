@@ -30,6 +30,7 @@ struct disk_state {
     uint8_t *bytes;
     uint64_t *seq; /* per sector */
     uint64_t size, capacity;
+    uint64_t marked;   /* no sector from here on has a number; it may lie behind the size */
     uint64_t size_seq; /* the operation that last made the file larger without writing */
     uint64_t found;    /* the size when the disk was begun: what lies below has its blocks */
 };

@@ -197,7 +197,8 @@ static void choose_faults(struct sim *sim)
         return;
     static const enum fault hard[] = {FAULT_NO_PROGRESS, FAULT_EIO_READ,  FAULT_EIO_DATA,   FAULT_EIO_PAGE,   FAULT_EIO_PAGE,
                                       FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE, FAULT_EIO_SUBMIT, FAULT_ENOSPC_WRITE,
-                                      FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE, FAULT_LOST,       FAULT_EIO_READ};
+                                      FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE, FAULT_LOST,       FAULT_EIO_READ,
+                                      FAULT_EIO_RESIZE,  FAULT_EIO_RESIZE};
     unsigned kinds = (unsigned)rng_between(rng, 1, 3);
     while (kinds--) {
         enum fault fault = hard[rng_below(rng, sizeof(hard) / sizeof(hard[0]))];
