@@ -46,8 +46,9 @@ struct reservation {
     struct list parts; /* those that joined, by part.link */
     struct guest_cluster guest;
     struct host_cluster host;
-    uint64_t number; /* see alloc_take() */
-    bool entered;    /* in the map */
+    uint64_t number;    /* see alloc_take() */
+    uint32_t in_flight; /* of the parts, those at the backend */
+    bool entered;       /* in the map */
 };
 
 /* What copies a cluster from a lower delta: cow.c. */
@@ -76,6 +77,8 @@ struct part {
     struct lock_waiter lock;
     struct durable_wait durable;
     struct reservation *reservation, own_reservation;
+    int write_error;         /* of a write that joined, while it is not known whether the cluster enters the map: write.c */
+    struct part *ended_next; /* of those that leave it together */
     struct cow cow;
     struct guest_cluster cluster;
     uint64_t inside, length; /* bytes in the cluster */

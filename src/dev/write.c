@@ -13,7 +13,10 @@
  *  2. The entry enters the map when a write of its data has completed, never earlier: a page that falls due meanwhile cannot
  *     publish a write that then fails (R1).
  *  3. A reservation stands in one of the parts that joined it, so that there are always enough.
- *  4. Writes hold the cluster's lock shared from before the reservation until after its end, so a discard meets none.
+ *  4. A write that failed may have left its bytes in the place. It ends when it is known whether they show: when another write has
+ *     entered the cluster, or none is left that could. Otherwise a read after its end could find the old content, and a later one the
+ *     new.
+ *  5. Writes hold the cluster's lock shared from before the reservation until after its end, so a discard meets none.
  */
 #include "dev/dev.h"
 
@@ -73,6 +76,8 @@ static void reservation_join(struct reservation *reservation, struct part *part)
 {
     list_append(&reservation->parts, &part->link);
     part->reservation = reservation;
+    part->write_error = 0;
+    reservation->in_flight++;
 }
 
 /* The part it stands in is going: it moves to another one that joined it. */
@@ -130,17 +135,46 @@ static void mapped_written(struct channel_io *io, int result)
     write_ended(container_of(io, struct part, io), result);
 }
 
+/*
+ * The part has been written, or has failed; with it end those that failed before, if it is known now what becomes of the cluster. All
+ * leave the reservation before one of them ends, because the end of one may begin the next write of the same cluster.
+ */
+static void leave_together(struct part *part, bool decided)
+{
+    struct reservation *reservation = part->reservation;
+    struct part *ended = NULL;
+    for (struct list *link = reservation->parts.next; link != &reservation->parts; link = link->next) {
+        struct part *member = container_of(link, struct part, link);
+        if ((member->write_error && decided) || (member == part && !member->write_error)) {
+            member->ended_next = ended;
+            ended = member;
+        }
+    }
+    for (struct part *member = ended; member; member = member->ended_next) {
+        reservation_leave(member);
+    }
+    while (ended) {
+        struct part *member = ended;
+        int error = member->write_error;
+        ended = member->ended_next;
+        member->write_error = 0;
+        write_ended(member, error);
+    }
+}
+
 static void reserved_written(struct channel_io *io, int result)
 {
     struct part *part = container_of(io, struct part, io);
     ploop_dev *dev = part->dev;
     struct reservation *reservation = part->reservation;
+    assert(reservation->in_flight > 0);
+    reservation->in_flight--;
+    part->write_error = result;
     if (!result && !reservation->entered) {
         reservation->entered = true;
         bat_map(&dev->bat, reservation->guest, reservation->host, reservation->number);
     }
-    reservation_leave(part);
-    write_ended(part, result);
+    leave_together(part, reservation->entered || reservation->in_flight == 0);
 }
 
 void write_locked(struct part *part)

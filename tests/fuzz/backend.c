@@ -138,6 +138,7 @@ static int64_t change(struct backend *backend, const struct ploop_io *io)
 
     MUST(!backend->read_only, "a change of a file that was only to be read: op %u at %llu", io->op, (unsigned long long)io->offset);
     backend->changes++;
+    backend->edits += io->op != PLOOP_IO_SYNC;
     if (breaks(backend)) {
         backend->broken = true;
         return -EIO;
@@ -180,7 +181,7 @@ void backend_open(struct backend *backend, const struct sparse *content)
 
 void backend_break(struct backend *backend, uint64_t break_at, uint32_t seed, uint32_t options)
 {
-    backend->changes = 0;
+    backend->changes = backend->edits = 0;
     backend->break_at = break_at;
     backend->rng.state = seed;
     backend->mode = options >> OPTION_BREAK_SHIFT & 3;

@@ -27,6 +27,7 @@ struct backend {
     uint32_t capabilities;
     bool read_only;   /* a change is a violation */
     uint64_t changes; /* writes, syncs and the rest: everything but reads */
+    uint64_t edits;   /* of these, those that are no SYNC: recovery and repair begin with one */
     uint64_t break_at;
     enum break_mode mode;
     struct rng rng; /* picks */

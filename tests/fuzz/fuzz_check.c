@@ -24,7 +24,7 @@ static void judge_opening(const struct sparse *image, const struct outcome *outc
     if (!error) {
         ploop_dev_abort(dev);
     } else if (error != -ENOSPC) { /* there was room for the mark, and none to keep features of the extension */
-        MUST(sparse_equal(&backend.state, image) && backend.changes == 0, "refused with %d, and changed", error);
+        MUST(sparse_equal(&backend.state, image) && backend.edits == 0, "refused with %d, and changed", error);
     }
     if (outcome->error) {
         MUST(error == outcome->error, "open: %d, check: %d", error, outcome->error);

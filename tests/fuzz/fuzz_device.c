@@ -388,7 +388,7 @@ static void begin(struct run *run, const struct input *input)
     } else if (error == -ENOSPC) {
         judge_gone_back(run, &image);
     } else {
-        MUST(sparse_equal(&run->backend.state, &image) && run->backend.changes == 0, "refused with %d, and changed", error);
+        MUST(sparse_equal(&run->backend.state, &image) && run->backend.edits == 0, "refused with %d, and changed", error);
     }
     sparse_free(&image);
 }

@@ -110,10 +110,10 @@ static void judge_clean(const struct before *before, struct backend *backend)
     opinion_form(&after, &backend->state);
     judge_outcome(&outcome, &after);
     opinion_free(&after);
-    backend->changes = 0;
+    backend->changes = backend->edits = 0;
     judge_check(backend, before->repair, &outcome);
-    MUST(outcome.error == 0 && outcome.result.repaired == 0 && backend->changes == 0, "a second repair: %d, %llu changes",
-         outcome.error, (unsigned long long)backend->changes);
+    MUST(outcome.error == 0 && outcome.result.repaired == 0 && backend->edits == 0, "a second repair: %d, %llu changes",
+         outcome.error, (unsigned long long)backend->edits);
     error = judge_open(backend, 0, &dev);
     MUST(error == 0 || error == -ENOTSUP || error == -ENOSPC, "open: %d",
          error); /* features that forbid it; no room to keep some */
