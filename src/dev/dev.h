@@ -49,6 +49,7 @@ struct reservation {
     uint64_t number;    /* see alloc_take() */
     uint32_t in_flight; /* of the parts, those at the backend */
     bool entered;       /* in the map */
+    bool failed;        /* one of the parts, and waits for the others: write.c, 4 */
 };
 
 /* What copies a cluster from a lower delta: cow.c. */

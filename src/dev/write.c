@@ -143,6 +143,12 @@ static void leave_together(struct part *part, bool decided)
 {
     struct reservation *reservation = part->reservation;
     struct part *ended = NULL;
+    if (!part->write_error && !reservation->failed) { /* nearly always */
+        reservation_leave(part);
+        write_ended(part, 0);
+        return;
+    }
+    reservation->failed = !decided;
     for (struct list *link = reservation->parts.next; link != &reservation->parts; link = link->next) {
         struct part *member = container_of(link, struct part, link);
         if ((member->write_error && decided) || (member == part && !member->write_error)) {
