@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The library's own cost of a mapped 4 KiB request, submit to completion, over a backend that completes inline and moves no bytes.
+ * The library's own cost of a mapped 4 KiB request, submit to completion, over a backend that
+ * completes inline and moves no bytes.
  *
  *   instructions read|overwrite COUNT
  *
- * Count what the process executes for two COUNTs under callgrind; the difference is the requests' (scripts/bench does that).
+ * Count what the process executes for two COUNTs under callgrind; the difference is the requests'
+ * (scripts/bench does that).
  */
 #include <ploop/ploop.h>
 
@@ -65,7 +67,8 @@ int main(int argc, char **argv)
     }
     bool overwrite = strcmp(argv[1], "overwrite") == 0;
     uint64_t count = strtoull(argv[2], NULL, 10);
-    struct ploop_image_options options = {.size = sizeof(options), .disk_size = CLUSTERS * CLUSTER, .cluster_size = CLUSTER};
+    struct ploop_image_options options = {
+        .size = sizeof(options), .disk_size = CLUSTERS * CLUSTER, .cluster_size = CLUSTER};
     ploop_file *file;
     ploop_dev *dev;
     ops = (struct ploop_io_ops){.size = sizeof(ops), .get_info = get_info, .submit = submit};

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How long a large request holds the others up: a discard of 200,000 mapped clusters, driven by one thread's runs, while another thread
- * writes 4 KiB through the engine as fast as it can. With the argument "alone" the embedder cannot be told to run: the discard's submit
- * does it all. Prints how long the discard's submit took, the longest run, and the longest of the
- * other thread's submits, each of which includes its completion. The backend completes inline and keeps the map only, so that nothing but
- * the library's own work is measured. A busy machine adds its own pauses to the figures.
+ * How long a large request holds the others up: a discard of 200,000 mapped clusters, driven by one
+ * thread's runs, while another thread writes 4 KiB through the engine as fast as it can. With the
+ * argument "alone" the embedder cannot be told to run: the discard's submit does it all. Prints how
+ * long the discard's submit took, the longest run, and the longest of the other thread's submits,
+ * each of which includes its completion. The backend completes inline and keeps the map only, so
+ * that nothing but the library's own work is measured. A busy machine adds its own pauses to the
+ * figures.
  */
 #include <ploop/ploop.h>
 
@@ -51,8 +53,9 @@ static int submit(void *context, struct ploop_io *io)
     (void)context;
     for (uint32_t i = 0; i < io->iov_count && at < data_offset && result >= 0; i++) {
         const struct iovec *piece = &io->iov[i];
-        result = io->op == PLOOP_IO_READ ? ploop_file_pread(memory, piece->iov_base, piece->iov_len, at)
-                                         : ploop_file_pwrite(memory, piece->iov_base, piece->iov_len, at);
+        result = io->op == PLOOP_IO_READ
+                     ? ploop_file_pread(memory, piece->iov_base, piece->iov_len, at)
+                     : ploop_file_pwrite(memory, piece->iov_base, piece->iov_len, at);
         at += piece->iov_len;
     }
     if (io->op == PLOOP_IO_TRUNCATE) {
@@ -102,8 +105,9 @@ static void *write_on(void *argument)
 static int prepare(ploop_file **file, bool alone)
 {
     struct ploop_io_ops ops = {.size = sizeof(ops), .get_info = get_info, .submit = submit};
-    struct ploop_image_options image = {
-        .size = sizeof(image), .disk_size = (uint64_t)(CLUSTERS + OTHERS) * CLUSTER, .cluster_size = CLUSTER};
+    struct ploop_image_options image = {.size = sizeof(image),
+                                        .disk_size = (uint64_t)(CLUSTERS + OTHERS) * CLUSTER,
+                                        .cluster_size = CLUSTER};
     struct ploop_image_info info = {.size = sizeof(info)};
     struct ploop_clock clock = {.size = sizeof(clock), .now_ns = now_ns, .wake_at = wake_at};
     struct ploop_dev_config config;
@@ -119,7 +123,8 @@ static int prepare(ploop_file **file, bool alone)
     error = error ? error : ploop_file_create(&ops, NULL, file);
     error = error ? error : ploop_dev_open(file, 1, &config, &dev);
     for (uint64_t at = 0; at < image.disk_size && !error; at += sizeof(bytes)) {
-        uint64_t length = image.disk_size - at < sizeof(bytes) ? image.disk_size - at : sizeof(bytes);
+        uint64_t length =
+            image.disk_size - at < sizeof(bytes) ? image.disk_size - at : sizeof(bytes);
         error = ploop_dev_pwrite(dev, bytes, length, at) < 0 ? -1 : 0;
     }
     return error ? error : ploop_dev_flush(dev);
@@ -130,7 +135,8 @@ int main(int argc, char **argv)
     ploop_file *file;
     struct figures others = {0};
     pthread_t thread;
-    if (prepare(&file, argc > 1 && strcmp(argv[1], "alone") == 0) || pthread_create(&thread, NULL, write_on, &others)) {
+    if (prepare(&file, argc > 1 && strcmp(argv[1], "alone") == 0) ||
+        pthread_create(&thread, NULL, write_on, &others)) {
         fprintf(stderr, "turn: cannot prepare\n");
         return 1;
     }
@@ -151,10 +157,12 @@ int main(int argc, char **argv)
     uint64_t all_ns = now_ns(NULL) - begun;
     atomic_store(&finished, true);
     pthread_join(thread, NULL);
-    printf("discard of %d mapped clusters: %.1f ms; its submit %.3f ms, the longest of %llu runs %.3f ms\n", CLUSTERS,
-           (double)all_ns / 1e6, (double)submitted_ns / 1e6, (unsigned long long)runs, (double)longest_ns / 1e6);
-    printf("writes beside it: %llu, the longest %.3f ms from submit to completion\n", (unsigned long long)others.count,
-           (double)others.longest_ns / 1e6);
+    printf("discard of %d mapped clusters: %.1f ms; its submit %.3f ms, the longest of %llu runs "
+           "%.3f ms\n",
+           CLUSTERS, (double)all_ns / 1e6, (double)submitted_ns / 1e6, (unsigned long long)runs,
+           (double)longest_ns / 1e6);
+    printf("writes beside it: %llu, the longest %.3f ms from submit to completion\n",
+           (unsigned long long)others.count, (double)others.longest_ns / 1e6);
     ploop_pio_put(pio);
     int error = ploop_dev_close(dev);
     ploop_file_close(file);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What delayed writeback costs and saves, by count: page writes and SYNCs over a memory backend, in the time of a clock that this
- * program turns itself, so that the same command prints the same figures everywhere.
+ * What delayed writeback costs and saves, by count: page writes and SYNCs over a memory backend, in
+ * the time of a clock that this program turns itself, so that the same command prints the same
+ * figures everywhere.
  *
- *   writeback counts     10,000 random allocating 4 KiB writes, 32 in flight: without a flush, and with one every 32
- *   writeback delays     the same writes at one a millisecond, for several delays and maximum ages: lines for gnuplot
- *   writeback hot        one page dirtied for ever: how often it is written
+ *   writeback counts     10,000 random allocating 4 KiB writes, 32 in flight: without a flush, and
+ *   with one every 32 writeback delays     the same writes at one a millisecond, for several delays
+ *   and maximum ages: lines for gnuplot writeback hot        one page dirtied for ever: how often
+ *   it is written
  */
 #include <ploop/ploop.h>
 
@@ -62,7 +64,8 @@ struct bench {
 
 static void begin(struct bench *bench, uint64_t delay_ns, uint64_t max_age_ns)
 {
-    struct ploop_image_options options = {.size = sizeof(options), .disk_size = DISK, .cluster_size = CLUSTER};
+    struct ploop_image_options options = {
+        .size = sizeof(options), .disk_size = DISK, .cluster_size = CLUSTER};
     struct ploop_clock clock = {.size = sizeof(clock), .now_ns = now_ns};
     struct ploop_dev_config config;
     now = MILLISECOND;
@@ -149,9 +152,11 @@ static void count_writes(bool flushing, uint64_t delay_ns)
     }
     struct ploop_dev_info after = counters(&bench);
     uint64_t periods = (now - started) / delay_ns + 1;
-    printf("%-22s %6u %10" PRIu64 " %11" PRIu64 " %10" PRIu64 " %7" PRIu64 " %9" PRIu64 " %8" PRIu64 " %6" PRIu64 "\n",
-           flushing ? "a flush every 32" : "no flush", WRITES, after.clusters_mapped, after.page_writes - before.page_writes,
-           after.page_write_calls - before.page_write_calls, after.syncs - before.syncs, after.flushes - before.flushes,
+    printf("%-22s %6u %10" PRIu64 " %11" PRIu64 " %10" PRIu64 " %7" PRIu64 " %9" PRIu64 " %8" PRIu64
+           " %6" PRIu64 "\n",
+           flushing ? "a flush every 32" : "no flush", WRITES, after.clusters_mapped,
+           after.page_writes - before.page_writes, after.page_write_calls - before.page_write_calls,
+           after.syncs - before.syncs, after.flushes - before.flushes,
            after.barriers - before.barriers, periods);
     end(&bench);
 }
@@ -159,9 +164,10 @@ static void count_writes(bool flushing, uint64_t delay_ns)
 static void counts(void)
 {
     uint64_t delay = 500 * MILLISECOND;
-    printf("# 16 GiB disk, 1 MiB clusters (17 BAT pages), 4 KiB random writes, 32 in flight, delay 500 ms\n");
-    printf("%-22s %6s %10s %11s %10s %7s %9s %8s %6s\n", "# workload", "writes", "allocated", "page writes", "calls", "syncs",
-           "flushes", "barriers", "delays");
+    printf("# 16 GiB disk, 1 MiB clusters (17 BAT pages), 4 KiB random writes, 32 in flight, delay "
+           "500 ms\n");
+    printf("%-22s %6s %10s %11s %10s %7s %9s %8s %6s\n", "# workload", "writes", "allocated",
+           "page writes", "calls", "syncs", "flushes", "barriers", "delays");
     count_writes(false, delay);
     count_writes(true, delay);
 }
@@ -170,12 +176,14 @@ static void delays(void)
 {
     static const uint32_t delay_ms[] = {0, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000};
     static const uint32_t ages[] = {1, 2, 10, 1000};
-    printf("# delay_ms  page writes for 10,000 allocating writes in 10 s, with a maximum age of 1, 2, 10 and 1000 delays\n");
+    printf("# delay_ms  page writes for 10,000 allocating writes in 10 s, with a maximum age of 1, "
+           "2, 10 and 1000 delays\n");
     for (size_t i = 0; i < sizeof(delay_ms) / sizeof(delay_ms[0]); i++) {
         printf("%" PRIu32, delay_ms[i]);
         for (size_t age = 0; age < sizeof(ages) / sizeof(ages[0]); age++) {
             struct bench bench;
-            begin(&bench, delay_ms[i] * MILLISECOND, (uint64_t)delay_ms[i] * ages[age] * MILLISECOND);
+            begin(&bench, delay_ms[i] * MILLISECOND,
+                  (uint64_t)delay_ms[i] * ages[age] * MILLISECOND);
             struct ploop_dev_info before = counters(&bench);
             for (uint32_t n = 0; n < WRITES; n++) {
                 submit_write(&bench, random_offset());

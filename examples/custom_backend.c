@@ -1,19 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * custom_backend [IMAGE]: a backend of one's own. Wherever your bytes live - an object store, a network protocol, a file behind
- * your own I/O engine - a struct ploop_io_ops is all that the library needs to keep a disk there.
+ * custom_backend [IMAGE]: a backend of one's own. Wherever your bytes live - an object store, a
+ * network protocol, a file behind your own I/O engine - a struct ploop_io_ops is all that the
+ * library needs to keep a disk there.
  *
- * This one is as plain as can be: an ordinary file, each request carried out with a system call before submit returns. What a
- * backend must keep to, and what it need not care about:
+ * This one is as plain as can be: an ordinary file, each request carried out with a system call
+ * before submit returns. What a backend must keep to, and what it need not care about:
  *
- *  - A request that submit took (returned 0) is completed exactly once with ploop_io_complete(). Inline as here, or later, or from
- *    another thread: the library copes with all of them, in any order. A request that submit refused is never completed.
- *  - The request and its memory are yours until you complete it. After that touch neither: the library may have used the request
- *    again before ploop_io_complete() returns. io->backend_data is room for your own links or state meanwhile.
- *  - Short transfers, -EINTR and -EAGAIN are fine, the library goes on from there. Report errors honestly: durability is built on
- *    what SYNC says.
- *  - Functions may be called from several threads at once. pread and friends do not mind; if yours do, bring a mutex, but do not
- *    hold it while you complete.
+ *  - A request that submit took (returned 0) is completed exactly once with ploop_io_complete().
+ *    Inline as here, or later, or from another thread: the library copes with all of them, in any
+ *    order. A request that submit refused is never completed.
+ *  - The request and its memory are yours until you complete it. After that touch neither: the
+ *    library may have used the request again before ploop_io_complete() returns. io->backend_data
+ *    is room for your own links or state meanwhile.
+ *  - Short transfers, -EINTR and -EAGAIN are fine, the library goes on from there. Report errors
+ *    honestly: durability is built on what SYNC says.
+ *  - Functions may be called from several threads at once. pread and friends do not mind; if yours
+ *    do, bring a mutex, but do not hold it while you complete.
  *  - Never call the library from a backend, but for ploop_io_complete().
  */
 #include <errno.h>
@@ -31,7 +34,10 @@ struct plain_file {
     unsigned long requests;
 };
 
-/* What the library wants to know before it sends anything. It asks again when it matters: the size may change. */
+/*
+ * What the library wants to know before it sends anything. It asks again when it matters: the size
+ * may change.
+ */
 static int plain_get_info(void *context, struct ploop_file_info *info)
 {
     struct plain_file *plain = context;
@@ -40,7 +46,8 @@ static int plain_get_info(void *context, struct ploop_file_info *info)
         return -errno;
     }
     info->file_size = (uint64_t)stat.st_size;
-    info->capabilities = PLOOP_FILE_CAN_GROW; /* neither FUA nor punching: the library does without */
+    info->capabilities =
+        PLOOP_FILE_CAN_GROW; /* neither FUA nor punching: the library does without */
     info->request_alignment = 1;
     info->max_transfer = 0;
     return 0;
@@ -48,7 +55,8 @@ static int plain_get_info(void *context, struct ploop_file_info *info)
 
 static int64_t carry_out(struct plain_file *plain, const struct ploop_io *io)
 {
-    int segments = io->iov_count < 1024 ? (int)io->iov_count : 1024; /* what is left over, the library sends again */
+    int segments = io->iov_count < 1024 ? (int)io->iov_count
+                                        : 1024; /* what is left over, the library sends again */
     ssize_t result;
     switch (io->op) {
     case PLOOP_IO_READ:
@@ -84,11 +92,15 @@ static void plain_close(void *context)
 }
 
 static const struct ploop_io_ops plain_ops = {
-    .size = sizeof(plain_ops), /* so that a library newer or older than this program knows what the table holds */
+    .size = sizeof(plain_ops), /* so that a library newer or older than this program knows what the
+                                  table holds */
     .get_info = plain_get_info,
     .submit = plain_submit,
     .close = plain_close,
-    /* The rest is optional. A backend with rings would have attach, kick, reap and wait; one that can, cancel and reopen. */
+    /*
+     * The rest is optional. A backend with rings would have attach, kick, reap and wait; one that
+     * can, cancel and reopen.
+     */
 };
 
 static int write_and_read(ploop_dev *dev)
@@ -97,7 +109,8 @@ static int write_and_read(ploop_dev *dev)
     for (size_t i = 0; i < sizeof(out); i++) {
         out[i] = (char)(i / 512);
     }
-    int64_t moved = ploop_dev_pwrite(dev, out, sizeof(out), 3 << 19); /* across a cluster's border */
+    int64_t moved =
+        ploop_dev_pwrite(dev, out, sizeof(out), 3 << 19); /* across a cluster's border */
     int err = moved < 0 ? (int)moved : ploop_dev_flush(dev);
     if (err) {
         return err;
@@ -145,6 +158,7 @@ int main(int argc, char **argv)
         (void)fprintf(stderr, "custom_backend: %s: %s\n", path, strerror(-err));
         return 1;
     }
-    printf("1 MiB written, flushed, read back and compared, in %lu backend requests\n", plain.requests);
+    printf("1 MiB written, flushed, read back and compared, in %lu backend requests\n",
+           plain.requests);
     return 0;
 }

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * event_loop [IMAGE]: a disk inside a poll() loop: eight requests in flight, no thread of the program's own ever waiting.
+ * event_loop [IMAGE]: a disk inside a poll() loop: eight requests in flight, no thread of the
+ * program's own ever waiting.
  *
- * Two descriptors wake the loop. The queue's says that requests have completed: ploop_queue_run() then calls their callbacks, here,
- * in this thread (PLOOP_DEV_COMPLETE_IN_RUN). The timer's is set by the clock's wake_at: something is due, ploop_dev_run() does it.
+ * Two descriptors wake the loop. The queue's says that requests have completed: ploop_queue_run()
+ * then calls their callbacks, here, in this thread (PLOOP_DEV_COMPLETE_IN_RUN). The timer's is set
+ * by the clock's wake_at: something is due, ploop_dev_run() does it.
  *
- * The program writes 64 pieces, waits until the timer has written the map that says where they are, flushes, and reads them back.
+ * The program writes 64 pieces, waits until the timer has written the map that says where they are,
+ * flushes, and reads them back.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -18,7 +21,13 @@
 
 #include <ploop/ploop.h>
 
-enum { PIECES = 64, PIECE_BYTES = 64 << 10, SPACING = 1 << 20, IN_FLIGHT = 8, LOOP_TIMEOUT_MS = 10000 };
+enum {
+    PIECES = 64,
+    PIECE_BYTES = 64 << 10,
+    SPACING = 1 << 20,
+    IN_FLIGHT = 8,
+    LOOP_TIMEOUT_MS = 10000
+};
 
 enum phase { WRITING, SETTLING, FLUSHING, READING, FINISHED };
 
@@ -49,11 +58,16 @@ static uint64_t now_ns(void *context)
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-/* May come from any thread, a backend's too, so it does nothing but set the alarm: the loop does the rest. */
+/*
+ * May come from any thread, a backend's too, so it does nothing but set the alarm: the loop does
+ * the rest.
+ */
 static void wake_at(void *context, uint64_t deadline_ns)
 {
     struct loop *loop = context;
-    struct itimerspec alarm = {.it_value = {.tv_sec = 0, .tv_nsec = 1}}; /* 0, now: a time long past; all zeros would disarm */
+    struct itimerspec alarm = {
+        .it_value = {.tv_sec = 0,
+                     .tv_nsec = 1}}; /* 0, now: a time long past; all zeros would disarm */
     if (deadline_ns) {
         alarm.it_value.tv_sec = (time_t)(deadline_ns / 1000000000);
         alarm.it_value.tv_nsec = (long)(deadline_ns % 1000000000);
@@ -141,9 +155,11 @@ static void advance(struct loop *loop)
     if (loop->phase == WRITING && loop->done == PIECES) {
         printf("wrote %d pieces, %d at a time\n", PIECES, IN_FLIGHT);
         loop->phase = SETTLING;
-    } else if (loop->phase == SETTLING && ploop_dev_info(loop->dev, &info) == 0 && info.pages_dirty == 0) {
+    } else if (loop->phase == SETTLING && ploop_dev_info(loop->dev, &info) == 0 &&
+               info.pages_dirty == 0) {
         uint64_t changes = info.page_dirties + info.page_redirties;
-        printf("the timer had the map written: %" PRIu64 " changes in %" PRIu64 " page writes\n", changes, info.page_writes);
+        printf("the timer had the map written: %" PRIu64 " changes in %" PRIu64 " page writes\n",
+               changes, info.page_writes);
         loop->phase = FLUSHING;
         ploop_pio *pio = ploop_pio_get(loop->queue);
         ploop_pio_prep_flush(pio);
@@ -157,7 +173,8 @@ static void advance(struct loop *loop)
 
 static void run_loop(struct loop *loop)
 {
-    struct pollfd fds[2] = {{.fd = ploop_queue_poll_fd(loop->queue), .events = POLLIN}, {.fd = loop->timer_fd, .events = POLLIN}};
+    struct pollfd fds[2] = {{.fd = ploop_queue_poll_fd(loop->queue), .events = POLLIN},
+                            {.fd = loop->timer_fd, .events = POLLIN}};
     begin(loop, WRITING);
     while (loop->phase != FINISHED && !loop->error) {
         int ready = poll(fds, 2, LOOP_TIMEOUT_MS);
@@ -178,8 +195,10 @@ static void run_loop(struct loop *loop)
 
 static int run(struct loop *loop, ploop_file *file)
 {
-    struct ploop_image_options options = {.size = sizeof(options), .disk_size = (uint64_t)PIECES * SPACING};
-    struct ploop_clock clock = {.size = sizeof(clock), .context = loop, .now_ns = now_ns, .wake_at = wake_at};
+    struct ploop_image_options options = {.size = sizeof(options),
+                                          .disk_size = (uint64_t)PIECES * SPACING};
+    struct ploop_clock clock = {
+        .size = sizeof(clock), .context = loop, .now_ns = now_ns, .wake_at = wake_at};
     struct ploop_dev_config config;
     ploop_dev_config_init(&config, sizeof(config));
     config.flags = PLOOP_DEV_COMPLETE_IN_RUN;

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hello [IMAGE]: the shortest way from nothing to a disk: create an image, open it as a device, write, read back, close.
+ * hello [IMAGE]: the shortest way from nothing to a disk: create an image, open it as a device,
+ * write, read back, close.
  *
- * Every call here waits until it is done. A program with requests in flight looks like event_loop.c.
+ * Every call here waits until it is done. A program with requests in flight looks like
+ * event_loop.c.
  */
 #include <stdio.h>
 #include <string.h>
@@ -47,7 +49,8 @@ int main(int argc, char **argv)
         }
         if (!err) {
             err = use(dev);
-            int close_err = ploop_dev_close(dev); /* says whether everything reached the disk: do not ignore it */
+            int close_err = ploop_dev_close(
+                dev); /* says whether everything reached the disk: do not ignore it */
             err = err ? err : close_err;
         }
         ploop_file_close(file); /* the file is ours, before and after the device */

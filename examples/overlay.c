@@ -2,8 +2,8 @@
 /*
  * overlay: a disk that begins as another one and leaves it as it is.
  *
- * The base is opened for reading only, so that many disks can share it; what is written goes to an image of its own, the top.
- * Throw the top away, and the disk is as it was: a snapshot.
+ * The base is opened for reading only, so that many disks can share it; what is written goes to an
+ * image of its own, the top. Throw the top away, and the disk is as it was: a snapshot.
  */
 #include <stdio.h>
 #include <string.h>
@@ -30,7 +30,8 @@ static ploop_file *create(const char *path)
 }
 
 /* Write a sector to the disk that these files make, and close it. 0 or -errno. */
-static int write_sector(ploop_file *const *deltas, uint32_t count, uint64_t offset, const char *text)
+static int write_sector(ploop_file *const *deltas, uint32_t count, uint64_t offset,
+                        const char *text)
 {
     char sector[512] = "";
     struct ploop_dev_info info = {.size = sizeof(info)};
@@ -43,8 +44,8 @@ static int write_sector(ploop_file *const *deltas, uint32_t count, uint64_t offs
     }
     int64_t written = ploop_dev_pwrite(dev, sector, sizeof(sector), offset);
     ploop_dev_info(dev, &info);
-    printf("%u image%s: wrote \"%s\" at %llu, %llu clusters copied\n", count, count == 1 ? "" : "s", text,
-           (unsigned long long)offset, (unsigned long long)info.clusters_copied);
+    printf("%u image%s: wrote \"%s\" at %llu, %llu clusters copied\n", count, count == 1 ? "" : "s",
+           text, (unsigned long long)offset, (unsigned long long)info.clusters_copied);
     err = ploop_dev_close(dev);
     return written < 0 ? (int)written : err;
 }
@@ -63,8 +64,10 @@ static int shows(ploop_file *const *deltas, uint32_t count, const char *first, c
     }
     int64_t got = ploop_dev_pread(dev, sectors, sizeof(sectors), 0);
     ploop_dev_close(dev);
-    printf("%u image%s: reads \"%s\", \"%s\"\n", count, count == 1 ? "" : "s", sectors, sectors + 512);
-    return got == sizeof(sectors) && strcmp(sectors, first) == 0 && strcmp(sectors + 512, second) == 0;
+    printf("%u image%s: reads \"%s\", \"%s\"\n", count, count == 1 ? "" : "s", sectors,
+           sectors + 512);
+    return got == sizeof(sectors) && strcmp(sectors, first) == 0 &&
+           strcmp(sectors + 512, second) == 0;
 }
 
 int main(void)

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Included by the build before every source file of the library: what the public headers declare is visible, all else hidden. */
+/*
+ * Included by the build before every source file of the library: what the public headers declare is
+ * visible, all else hidden.
+ */
 #ifndef VISIBILITY_H
 #define VISIBILITY_H
 

@@ -3,8 +3,9 @@
  * @file bat.h
  * The map and its pages: an operator's window on the writeback, and where a guest's bytes are.
  *
- * The BAT is kept in memory as the 4 KiB pages of the file from offset 0. A change makes its page dirty; a dirty page has a
- * deadline, which each further change pushes back, though never past the page's maximum age.
+ * The BAT is kept in memory as the 4 KiB pages of the file from offset 0. A change makes its page
+ * dirty; a dirty page has a deadline, which each further change pushes back, though never past the
+ * page's maximum age.
  */
 #ifndef PLOOP_BAT_H
 #define PLOOP_BAT_H
@@ -20,11 +21,12 @@ extern "C" {
 
 /** ploop_bat_page_info.state: any of these; 0 is a clean page. */
 enum {
-    PLOOP_BAT_PAGE_DIRTY = 1,         /**< changed since the image last taken for a write */
-    PLOOP_BAT_PAGE_WRITEBACK = 2,     /**< an image of it is on its way to the disk */
-    PLOOP_BAT_PAGE_HIGH_PRIORITY = 4, /**< to be written at the next opportunity, whatever its deadline */
-    PLOOP_BAT_PAGE_FAILED = 8,        /**< its last write failed; it is dirty */
-    PLOOP_BAT_PAGE_UNSYNCED = 16      /**< written, and no SYNC since */
+    PLOOP_BAT_PAGE_DIRTY = 1,     /**< changed since the image last taken for a write */
+    PLOOP_BAT_PAGE_WRITEBACK = 2, /**< an image of it is on its way to the disk */
+    PLOOP_BAT_PAGE_HIGH_PRIORITY =
+        4,                     /**< to be written at the next opportunity, whatever its deadline */
+    PLOOP_BAT_PAGE_FAILED = 8, /**< its last write failed; it is dirty */
+    PLOOP_BAT_PAGE_UNSYNCED = 16 /**< written, and no SYNC since */
 };
 
 /** One page. */
@@ -52,10 +54,11 @@ struct ploop_extent {
     size_t size;
     uint64_t offset; /**< guest bytes */
     uint64_t length;
-    uint64_t host_offset; /**< where a mapped extent begins in its file; it is contiguous there (a raw file may end
-                                inside its last sector, which reads as zeros from there on) */
-    uint32_t state;       /**< PLOOP_EXTENT_ ... */
-    uint32_t level;       /**< the delta that holds a mapped extent, 0 is the base; 0 for zeros */
+    uint64_t
+        host_offset; /**< where a mapped extent begins in its file; it is contiguous there (a raw
+                        file may end inside its last sector, which reads as zeros from there on) */
+    uint32_t state;  /**< PLOOP_EXTENT_ ... */
+    uint32_t level;  /**< the delta that holds a mapped extent, 0 is the base; 0 for zeros */
     uint64_t reserved[2];
 };
 
@@ -79,8 +82,8 @@ int ploop_bat_page_info(ploop_dev *dev, uint32_t page, struct ploop_bat_page_inf
 int ploop_bat_page_next_dirty(ploop_dev *dev, uint32_t from, uint32_t *page);
 
 /**
- * A page's entries as they are in memory now, in the file's own unit, 0 for unmapped. A page in the middle of the BAT has 1024,
- * page 0 has 1008 after the header.
+ * A page's entries as they are in memory now, in the file's own unit, 0 for unmapped. A page in the
+ * middle of the BAT has 1024, page 0 has 1008 after the header.
  * @param count  how many fit into `entries`
  * @return how many were stored; -EINVAL (no such page)
  * Any thread, callbacks included. @since 2.0
@@ -88,7 +91,8 @@ int ploop_bat_page_next_dirty(ploop_dev *dev, uint32_t from, uint32_t *page);
 int ploop_bat_page_read(ploop_dev *dev, uint32_t page, uint32_t *entries, uint32_t count);
 
 /**
- * Mark a page high priority: due now, and tried again now if it failed. Does not wait; ploop_pio_prep_bat_write() does.
+ * Mark a page high priority: due now, and tried again now if it failed. Does not wait;
+ * ploop_pio_prep_bat_write() does.
  * @return 0 (also for a clean page); -EINVAL (no such page); -EROFS
  * Any thread, callbacks included. @since 2.0
  */
@@ -104,11 +108,11 @@ int ploop_bat_page_write(ploop_dev *dev, uint32_t page);
 int ploop_bat_set_delay(ploop_dev *dev, uint64_t delay_ns, uint64_t max_age_ns);
 
 /**
- * What holds the guest bytes at `offset`: the longest extent from there on, up to `length`, that has one state and is
- * contiguous in its file.
+ * What holds the guest bytes at `offset`: the longest extent from there on, up to `length`, that
+ * has one state and is contiguous in its file.
  * @param extent  `size` set by the caller
- * @return 0; -EINVAL (beyond the disk, length 0, extent->size); -EIO (a bad entry, on a read-only device)
- * Any thread, callbacks included. @since 2.0
+ * @return 0; -EINVAL (beyond the disk, length 0, extent->size); -EIO (a bad entry, on a read-only
+ * device) Any thread, callbacks included. @since 2.0
  */
 int ploop_bat_lookup(ploop_dev *dev, uint64_t offset, uint64_t length, struct ploop_extent *extent);
 

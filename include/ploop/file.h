@@ -3,8 +3,9 @@
  * @file file.h
  * Image files, and the contract between the library and whoever moves their bytes.
  *
- * A ::ploop_file is one image file behind a backend. The library brings a POSIX and a memory backend; any other is a
- * ::ploop_io_ops table of the caller's. A file belongs to the caller before, during and after its use by a device.
+ * A ::ploop_file is one image file behind a backend. The library brings a POSIX and a memory
+ * backend; any other is a ::ploop_io_ops table of the caller's. A file belongs to the caller
+ * before, during and after its use by a device.
  */
 #ifndef PLOOP_FILE_H
 #define PLOOP_FILE_H
@@ -24,18 +25,26 @@ typedef struct ploop_file ploop_file;
 enum {
     PLOOP_IO_READ = 1,
     PLOOP_IO_WRITE = 2,
-    PLOOP_IO_SYNC = 3,     /**< every operation completed before this one was submitted is durable once it succeeds; see below */
-    PLOOP_IO_ALLOCATE = 4, /**< blocks for [offset, offset + length), the file extended if need be; content unchanged */
-    PLOOP_IO_PUNCH = 5,    /**< [offset, offset + length) reads as zeros afterwards; the file's size does not change */
-    PLOOP_IO_TRUNCATE = 6  /**< the file's size becomes offset; bytes beyond the old size read as zeros */
+    PLOOP_IO_SYNC = 3, /**< every operation completed before this one was submitted is durable once
+                          it succeeds; see below */
+    PLOOP_IO_ALLOCATE = 4, /**< blocks for [offset, offset + length), the file extended if need be;
+                              content unchanged */
+    PLOOP_IO_PUNCH = 5,    /**< [offset, offset + length) reads as zeros afterwards; the file's size
+                              does not change */
+    PLOOP_IO_TRUNCATE =
+        6 /**< the file's size becomes offset; bytes beyond the old size read as zeros */
 };
 
-/** The most pieces of memory in one backend request: ploop_io.iov_count. Longer requests of a guest are cut up. */
+/**
+ * The most pieces of memory in one backend request: ploop_io.iov_count. Longer requests of a guest
+ * are cut up.
+ */
 enum { PLOOP_IO_SEGMENTS_MAX = 1024 };
 
 /** How: ploop_io.flags. */
 enum {
-    PLOOP_IO_FUA = 1 /**< a write that is durable when it completes; sent only where the backend says PLOOP_FILE_CAN_FUA */
+    PLOOP_IO_FUA = 1 /**< a write that is durable when it completes; sent only where the backend
+                        says PLOOP_FILE_CAN_FUA */
 };
 
 /** What a backend can do: ploop_file_info.capabilities. */
@@ -43,29 +52,34 @@ enum {
     PLOOP_FILE_CAN_FUA = 1,
     PLOOP_FILE_CAN_PUNCH = 2,
     PLOOP_FILE_CAN_ALLOCATE = 4,
-    PLOOP_FILE_CAN_GROW = 8 /**< TRUNCATE may make the file larger; without it no new cluster can be had beyond its end */
+    PLOOP_FILE_CAN_GROW = 8 /**< TRUNCATE may make the file larger; without it no new cluster can be
+                               had beyond its end */
 };
 
 /** How a file is opened and reopened. */
 enum {
     PLOOP_FILE_READ_ONLY = 1,
     PLOOP_FILE_READ_WRITE = 2,
-    PLOOP_FILE_UNLOCKED =
-        4, /**< hold no lock: who opens it so keeps others away by other means, or locks it later through `reopen` */
-    PLOOP_FILE_DIRECT = 8, /**< bypass the page cache (O_DIRECT) for requests that are aligned for it */
-    PLOOP_FILE_CREATE = 16 /**< create the file; with READ_WRITE. An existing one is -EEXIST and stays as it is */
+    PLOOP_FILE_UNLOCKED = 4, /**< hold no lock: who opens it so keeps others away by other means, or
+                                locks it later through `reopen` */
+    PLOOP_FILE_DIRECT =
+        8, /**< bypass the page cache (O_DIRECT) for requests that are aligned for it */
+    PLOOP_FILE_CREATE =
+        16 /**< create the file; with READ_WRITE. An existing one is -EEXIST and stays as it is */
 };
 
 /**
- * A backend request. The library owns it and lends it to the backend from `submit` until ploop_io_complete(); in between the
- * library does not change it. The memory that `iov` points to stays valid as long.
+ * A backend request. The library owns it and lends it to the backend from `submit` until
+ * ploop_io_complete(); in between the library does not change it. The memory that `iov` points to
+ * stays valid as long.
  */
 struct ploop_io {
     uint32_t size;      /**< of this structure */
     uint32_t op;        /**< PLOOP_IO_READ ... */
     uint32_t flags;     /**< PLOOP_IO_FUA */
     uint32_t iov_count; /**< at most PLOOP_IO_SEGMENTS_MAX; 0 for all but READ and WRITE */
-    uint32_t queue;     /**< the queue it comes from, below attach's queue_count: a backend may keep a ring for each */
+    uint32_t queue; /**< the queue it comes from, below attach's queue_count: a backend may keep a
+                       ring for each */
     uint32_t reserved;
     uint64_t offset; /**< in the file; the new size for TRUNCATE */
     uint64_t length; /**< what the iov holds in all; 0 for SYNC and TRUNCATE */
@@ -84,67 +98,82 @@ struct ploop_file_info {
 };
 
 /**
- * A backend: the functions through which the library reaches one file. `context` is what ploop_file_create() was given.
+ * A backend: the functions through which the library reaches one file. `context` is what
+ * ploop_file_create() was given.
  *
- * Every function may be called from any thread, several at once, and must not call the library but for ploop_io_complete().
- * No library lock is held around a call. The table is copied; functions are only ever appended to it.
+ * Every function may be called from any thread, several at once, and must not call the library but
+ * for ploop_io_complete(). No library lock is held around a call. The table is copied; functions
+ * are only ever appended to it.
  *
- * **What SYNC must report.** If the backend loses bytes of an operation that it had completed, the next SYNC fails. An error that
- * anything but SYNC returns must not take away what SYNC would report: a guest whose FLUSH succeeds after a loss has lost data without
- * being told. Linux reports a lost writeback once for each open file description, to the first call on it that asks: fsync, fdatasync,
- * a write with RWF_DSYNC or O_DSYNC, sync_file_range, on NFS a plain write too, each of them through io_uring as well. Therefore:
- *  - The description on which SYNC runs is known to nothing else. A duplicated descriptor shares its description; one that was opened
- *    again does not.
- *  - A FUA write that is told of a lost write fails, and so does the next SYNC. Two FUA writes that are under way at the same time do
- *    not share a description: the one that asks first would be told of the loss of both. A backend that cannot keep to this does not
- *    say PLOOP_FILE_CAN_FUA; the library then makes writes durable by SYNC.
- *  - After a SYNC has failed, the library sends no SYNC to the file before the next open or repair. Those begin with a SYNC, which may
- *    report the old loss once more, and then call `invalidate`.
+ * **What SYNC must report.** If the backend loses bytes of an operation that it had completed, the
+ * next SYNC fails. An error that anything but SYNC returns must not take away what SYNC would
+ * report: a guest whose FLUSH succeeds after a loss has lost data without being told. Linux reports
+ * a lost writeback once for each open file description, to the first call on it that asks: fsync,
+ * fdatasync, a write with RWF_DSYNC or O_DSYNC, sync_file_range, on NFS a plain write too, each of
+ * them through io_uring as well. Therefore:
+ *  - The description on which SYNC runs is known to nothing else. A duplicated descriptor shares
+ *    its description; one that was opened again does not.
+ *  - A FUA write that is told of a lost write fails, and so does the next SYNC. Two FUA writes that
+ *    are under way at the same time do not share a description: the one that asks first would be
+ *    told of the loss of both. A backend that cannot keep to this does not say PLOOP_FILE_CAN_FUA;
+ *    the library then makes writes durable by SYNC.
+ *  - After a SYNC has failed, the library sends no SYNC to the file before the next open or repair.
+ *    Those begin with a SYNC, which may report the old loss once more, and then call `invalidate`.
  *
- * Which functions belong together: a backend that completes requests only when it is asked to has `reap`, and `poll_fd` for event loops
- * (PLOOP_DEV_COMPLETE_IN_RUN needs it), and `wait` for calls that block. Without `wait`, calls that block look
- * every few milliseconds. The open of a device refuses, with -EINVAL and a line in the log that names what is missing, `poll_fd` without
- * `reap`, and with PLOOP_DEV_COMPLETE_IN_RUN `reap` without `poll_fd`.
+ * Which functions belong together: a backend that completes requests only when it is asked to has
+ * `reap`, and `poll_fd` for event loops (PLOOP_DEV_COMPLETE_IN_RUN needs it), and `wait` for calls
+ * that block. Without `wait`, calls that block look every few milliseconds. The open of a device
+ * refuses, with -EINVAL and a line in the log that names what is missing, `poll_fd` without `reap`,
+ * and with PLOOP_DEV_COMPLETE_IN_RUN `reap` without `poll_fd`.
  */
 struct ploop_io_ops {
     size_t size; /**< of this structure */
     /** The file's size and abilities now. @return 0 or -errno. */
     int (*get_info)(void *context, struct ploop_file_info *info);
     /**
-     * Take a request. It is completed exactly once through ploop_io_complete(), from any thread, perhaps before submit
-     * returns. Requests may be executed and completed in any order.
-     * @return 0: taken; -EAGAIN: no room now, will be tried again; another -errno: not taken, the request fails with it
+     * Take a request. It is completed exactly once through ploop_io_complete(), from any thread,
+     * perhaps before submit returns. Requests may be executed and completed in any order.
+     * @return 0: taken; -EAGAIN: no room now, will be tried again; another -errno: not taken, the
+     *         request fails with it
      */
     int (*submit)(void *context, struct ploop_io *io);
-    /** Optional: how many queues there will be; before a device's first request, and again by the next device. @return 0 or -errno. */
+    /**
+     * Optional: how many queues there will be; before a device's first request, and again by the
+     * next device. @return 0 or -errno.
+     */
     int (*attach)(void *context, uint32_t queue_count);
     /** Optional: the end of a batch of requests on this queue: a good moment to send them. */
     void (*kick)(void *context, uint32_t queue);
     /** Optional: complete what is ready, without waiting. @return how many were completed. */
     int (*reap)(void *context, uint32_t queue);
     /**
-     * Optional: sleep until something can be reaped or the time is over. With it, blocking calls work in a process without
-     * threads. @return 0 (also after the time is over) or -errno.
+     * Optional: sleep until something can be reaped or the time is over. With it, blocking calls
+     * work in a process without threads. @return 0 (also after the time is over) or -errno.
      */
     int (*wait)(void *context, uint32_t queue, uint64_t timeout_ns);
-    /** Optional: a descriptor that is readable when something can be reaped. @return it or -errno. */
+    /**
+     * Optional: a descriptor that is readable when something can be reaped. @return it or -errno.
+     */
     int (*poll_fd)(void *context, uint32_t queue);
     /** Optional: complete everything held with -ECANCELED and touch its memory no more. */
     void (*cancel)(void *context);
     /**
-     * Optional: change to these PLOOP_FILE_ flags: read-only, read-write, locked or not. A new description does not report what the
-     * kernel has already told to another one. So before any description is replaced the old one is synced; if that fails, `reopen`
-     * fails with its error, and every SYNC fails with it until `invalidate` was called.
+     * Optional: change to these PLOOP_FILE_ flags: read-only, read-write, locked or not. A new
+     * description does not report what the kernel has already told to another one. So before any
+     * description is replaced the old one is synced; if that fails, `reopen` fails with its error,
+     * and every SYNC fails with it until `invalidate` was called.
      * @return 0 or -errno, unchanged then
      */
     int (*reopen)(void *context, uint32_t flags);
     /** Optional: the file is closed; nothing is called any more. */
     void (*close)(void *context);
     /**
-     * Optional: drop whatever is cached of the file, so that reads show what the storage holds. Called after a SYNC, with no request in
-     * flight, before RECOVER or a repair reads the file: after a failed SYNC a cache may show bytes that the storage has lost. The result
-     * tells the library what it may trust; SYNC reports only what is lost from then on.
-     * @return 0 only if nothing of the file is cached afterwards; -EBUSY: something stays cached; another -errno
+     * Optional: drop whatever is cached of the file, so that reads show what the storage holds.
+     * Called after a SYNC, with no request in flight, before RECOVER or a repair reads the file:
+     * after a failed SYNC a cache may show bytes that the storage has lost. The result tells the
+     * library what it may trust; SYNC reports only what is lost from then on.
+     * @return 0 only if nothing of the file is cached afterwards; -EBUSY: something stays cached;
+     *         another -errno
      */
     int (*invalidate)(void *context);
 };
@@ -152,12 +181,15 @@ struct ploop_io_ops {
 /**
  * Complete a backend request.
  *
- * @param io      a request that was submitted and not yet completed; not the backend's any more after this call
- * @param result  the bytes moved for READ and WRITE (fewer than asked for is continued by the library; 0 is no progress, which
- *                becomes -EIO), 0 for the others, or -errno; -EINTR and -EAGAIN are tried again
+ * @param io      a request that was submitted and not yet completed; not the backend's any more
+ * after this call
+ * @param result  the bytes moved for READ and WRITE (fewer than asked for is continued by the
+ *                library; 0 is no progress, which becomes -EIO), 0 for the others, or -errno;
+ *                -EINTR and -EAGAIN are tried again
  *
- * Any thread, from inside submit, reap and cancel too. Never blocks. The one library function a backend may call.
- * Completing a request twice aborts a debug build; a release build ignores it where it can. @since 2.0
+ * Any thread, from inside submit, reap and cancel too. Never blocks. The one library function a
+ * backend may call. Completing a request twice aborts a debug build; a release build ignores it
+ * where it can. @since 2.0
  */
 void ploop_io_complete(struct ploop_io *io, int64_t result);
 
@@ -167,8 +199,8 @@ void ploop_io_complete(struct ploop_io *io, int64_t result);
  * @param ops      copied; get_info and submit are needed, the rest may be NULL
  * @param context  handed to every function
  * @param[out] file  the caller's, to be closed with ploop_file_close(); NULL after a failure
- * @return 0, -EINVAL (NULL where there must not be, a size too small), -E2BIG (a newer table with functions this library does
- *         not know), -ENOMEM. On failure ops->close is not called.
+ * @return 0, -EINVAL (NULL where there must not be, a size too small), -E2BIG (a newer table with
+ *         functions this library does not know), -ENOMEM. On failure ops->close is not called.
  *
  * Any thread. @since 2.0
  */
@@ -177,18 +209,20 @@ int ploop_file_create(const struct ploop_io_ops *ops, void *context, ploop_file 
 /**
  * Open a file of the file system, with I/O threads of its own.
  *
- * Unless PLOOP_FILE_UNLOCKED is given the file is locked at once (advisory byte ranges, the same that QEMU takes): shared for
- * reading, exclusive for writing.
+ * Unless PLOOP_FILE_UNLOCKED is given the file is locked at once (advisory byte ranges, the same
+ * that QEMU takes): shared for reading, exclusive for writing.
  *
  * @param path   of a regular file or block device
  * @param flags  PLOOP_FILE_READ_ONLY or PLOOP_FILE_READ_WRITE, and UNLOCKED, DIRECT, CREATE
  * @param[out] file  the caller's; NULL after a failure
- * @return 0, -EINVAL (flags), -ENOENT, -EACCES, -EEXIST, -EROFS, ... from open(2), -EAGAIN where another process holds a lock
- *         that excludes this one, -ENOTBLK or -EISDIR for what is neither file nor block device, -ENOMEM
+ * @return 0, -EINVAL (flags), -ENOENT, -EACCES, -EEXIST, -EROFS, ... from open(2), -EAGAIN where
+ *         another process holds a lock that excludes this one, -ENOTBLK or -EISDIR for what is
+ *         neither file nor block device, -ENOMEM
  *
- * Any thread. The descriptors are close-on-exec. A file open for writing takes 11 of them, with PLOOP_FILE_DIRECT 20, so that each FUA
- * write and SYNC has an open file description to itself (see ploop_io_ops); one open for reading takes 2, or 3. PLOOP_FILE_CAN_FUA is
- * missing where they cannot be opened, for example without /proc. @since 2.0
+ * Any thread. The descriptors are close-on-exec. A file open for writing takes 11 of them, with
+ * PLOOP_FILE_DIRECT 20, so that each FUA write and SYNC has an open file description to itself (see
+ * ploop_io_ops); one open for reading takes 2, or 3. PLOOP_FILE_CAN_FUA is missing where they
+ * cannot be opened, for example without /proc. @since 2.0
  */
 int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file);
 
@@ -197,7 +231,8 @@ int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file);
  *
  * @param file_size  in bytes
  * @param[out] file  the caller's; NULL after a failure
- * @return 0, -EINVAL (larger than 2^63 - 1, file is NULL) or -ENOMEM. A write for which there is no memory is -ENOSPC.
+ * @return 0, -EINVAL (larger than 2^63 - 1, file is NULL) or -ENOMEM. A write for which there is no
+ *         memory is -ENOSPC.
  *
  * Any thread. Requests complete before submit returns. @since 2.0
  */
@@ -207,7 +242,8 @@ int ploop_file_create_memory(uint64_t file_size, ploop_file **file);
  * What the backend says of a file now.
  *
  * @param info  `size` set by the caller
- * @return 0, -EINVAL (info->size; an answer of the backend's that makes no sense), or what the backend returns
+ * @return 0, -EINVAL (info->size; an answer of the backend's that makes no sense), or what the
+ *         backend returns
  *
  * Any thread. @since 2.0
  */
@@ -226,25 +262,27 @@ int64_t ploop_file_pread(ploop_file *file, void *buffer, uint64_t length, uint64
 /**
  * Write to a file, waiting until done. Not durable before ploop_file_sync().
  *
- * @return `length`, or -errno as ploop_file_pread(); how much was written is then unknown. -EBUSY: a device has the file open for
- *         writing; nothing was written
+ * @return `length`, or -errno as ploop_file_pread(); how much was written is then unknown. -EBUSY:
+ *         a device has the file open for writing; nothing was written
  *
- * Any thread; blocks. Not for a file that a device reads either: what the device shows would change. @since 2.0
+ * Any thread; blocks. Not for a file that a device reads either: what the device shows would
+ * change. @since 2.0
  */
 int64_t ploop_file_pwrite(ploop_file *file, const void *buffer, uint64_t length, uint64_t offset);
 
 /**
  * Set a file's size, waiting until done.
- * @return 0 or -errno as ploop_file_pread(); -EBUSY: a device has the file open for writing, or it is being repaired
- * Any thread; blocks. Not for a file that a device reads either. @since 2.0
+ * @return 0 or -errno as ploop_file_pread(); -EBUSY: a device has the file open for writing, or it
+ * is being repaired Any thread; blocks. Not for a file that a device reads either. @since 2.0
  */
 int ploop_file_truncate(ploop_file *file, uint64_t file_size);
 
 /**
- * Make everything written durable, waiting until done. After a failure every further call fails, because what is lost does not come
- * back: write the data again to a file that was opened anew.
- * @return 0 or -errno as ploop_file_pread(); -EBUSY: a device has the file open for writing, or it is being repaired. The call would
- *         be told of lost writes in the device's place, and the device's next flush would succeed: use ploop_dev_flush()
+ * Make everything written durable, waiting until done. After a failure every further call fails,
+ * because what is lost does not come back: write the data again to a file that was opened anew.
+ * @return 0 or -errno as ploop_file_pread(); -EBUSY: a device has the file open for writing, or it
+ *         is being repaired. The call would be told of lost writes in the device's place, and the
+ *         device's next flush would succeed: use ploop_dev_flush()
  * Any thread; blocks. @since 2.0
  */
 int ploop_file_sync(ploop_file *file);

@@ -3,12 +3,13 @@
  * @file pio.h
  * Requests: how a guest's reads and writes get in, and their completions out.
  *
- * A pio comes from a queue's pool (ploop_pio_get()), is prepared, given a callback, submitted, and completed exactly once by
- * its callback; then it is put back, or prepared and submitted again. A queue is meant for one thread at a time. The callbacks of
- * one queue never run at the same time.
+ * A pio comes from a queue's pool (ploop_pio_get()), is prepared, given a callback, submitted, and
+ * completed exactly once by its callback; then it is put back, or prepared and submitted again. A
+ * queue is meant for one thread at a time. The callbacks of one queue never run at the same time.
  *
- * The disk a guest sees changes by 512-byte sectors: each reads as its old or its new content, never a mix. A write that
- * completed is readable at once and durable after the next flush that succeeds. Requests in flight at the same time have no order.
+ * The disk a guest sees changes by 512-byte sectors: each reads as its old or its new content,
+ * never a mix. A write that completed is readable at once and durable after the next flush that
+ * succeeds. Requests in flight at the same time have no order.
  */
 #ifndef PLOOP_PIO_H
 #define PLOOP_PIO_H
@@ -23,7 +24,9 @@
 extern "C" {
 #endif
 
-/** Where requests are submitted and completions delivered; one per I/O thread. Part of its device. */
+/**
+ * Where requests are submitted and completions delivered; one per I/O thread. Part of its device.
+ */
 typedef struct ploop_queue ploop_queue;
 
 /** One guest request, from a queue's pool. */
@@ -31,8 +34,9 @@ typedef struct ploop_pio ploop_pio;
 
 /** The flags of requests. */
 enum {
-    PLOOP_PIO_FUA = 1,      /**< complete when durable */
-    PLOOP_PIO_PREFLUSH = 2, /**< everything completed before is durable before this request's data is */
+    PLOOP_PIO_FUA = 1, /**< complete when durable */
+    PLOOP_PIO_PREFLUSH =
+        2, /**< everything completed before is durable before this request's data is */
     PLOOP_PIO_NO_UNMAP = 4, /**< write_zeroes: keep the space */
     PLOOP_PIO_FAST_ONLY = 8 /**< write_zeroes: -ENOTSUP rather than as slow as a write */
 };
@@ -40,10 +44,11 @@ enum {
 /**
  * A request is done.
  *
- * @param result  0, or the first -errno of any of its parts; the rest of it may have been carried out all the same
+ * @param result  0, or the first -errno of any of its parts; the rest of it may have been carried
+ * out all the same
  *
- * Runs on whatever thread completed it (see PLOOP_DEV_COMPLETE_IN_RUN), perhaps before submit returns, with no lock held. May get,
- * put, prepare and submit; must not call what blocks.
+ * Runs on whatever thread completed it (see PLOOP_DEV_COMPLETE_IN_RUN), perhaps before submit
+ * returns, with no lock held. May get, put, prepare and submit; must not call what blocks.
  */
 typedef void ploop_pio_fn(ploop_pio *pio, int result, void *user_data);
 
@@ -64,15 +69,15 @@ int ploop_queue_run(ploop_queue *queue);
 
 /**
  * A descriptor that is readable when ploop_queue_run() has something to do.
- * @return a descriptor, the library's; -ENOTSUP: the device was not opened with PLOOP_DEV_COMPLETE_IN_RUN
- * Any thread, callbacks included. @since 2.0
+ * @return a descriptor, the library's; -ENOTSUP: the device was not opened with
+ * PLOOP_DEV_COMPLETE_IN_RUN Any thread, callbacks included. @since 2.0
  */
 int ploop_queue_poll_fd(ploop_queue *queue);
 
 /**
  * Take a request from the pool.
- * @return it, the caller's until put; NULL: the pool is empty, PLOOP_EVENT_POOL_HAS_ROOM says when to try again
- * Any thread, callbacks included. @since 2.0
+ * @return it, the caller's until put; NULL: the pool is empty, PLOOP_EVENT_POOL_HAS_ROOM says when
+ * to try again Any thread, callbacks included. @since 2.0
  */
 ploop_pio *ploop_pio_get(ploop_queue *queue);
 
@@ -85,37 +90,46 @@ void ploop_pio_put(ploop_pio *pio);
 /**
  * Prepare a read.
  *
- * For this and the other prep functions: offset and length are multiples of 512, within the disk; what is wrong is said by
- * submit. The array `iov` and its memory stay valid and unchanged (but for the data read) until completion. Preparing does
- * not touch the callback.
+ * For this and the other prep functions: offset and length are multiples of 512, within the disk;
+ * what is wrong is said by submit. The array `iov` and its memory stay valid and unchanged (but for
+ * the data read) until completion. Preparing does not touch the callback.
  *
  * Whoever holds the request, callbacks included. @since 2.0
  */
-void ploop_pio_prep_readv(ploop_pio *pio, uint64_t offset, const struct iovec *iov, uint32_t iov_count);
+void ploop_pio_prep_readv(ploop_pio *pio, uint64_t offset, const struct iovec *iov,
+                          uint32_t iov_count);
 
 /** Prepare a write. @param flags  PLOOP_PIO_FUA, PLOOP_PIO_PREFLUSH. @since 2.0 */
-void ploop_pio_prep_writev(ploop_pio *pio, uint64_t offset, const struct iovec *iov, uint32_t iov_count, uint32_t flags);
+void ploop_pio_prep_writev(ploop_pio *pio, uint64_t offset, const struct iovec *iov,
+                           uint32_t iov_count, uint32_t flags);
 
 /**
- * Prepare a write of zeros. Whole clusters are given back unless NO_UNMAP; what is unmapped already stays so.
+ * Prepare a write of zeros. Whole clusters are given back unless NO_UNMAP; what is unmapped already
+ * stays so.
  * @param flags  PLOOP_PIO_FUA, PLOOP_PIO_PREFLUSH, PLOOP_PIO_NO_UNMAP, PLOOP_PIO_FAST_ONLY
  * @since 2.0
  */
 void ploop_pio_prep_write_zeroes(ploop_pio *pio, uint64_t offset, uint64_t length, uint32_t flags);
 
 /**
- * Prepare a discard: a hint. Clusters wholly within the range that only the top delta has are given back and read as zeros; parts of
- * clusters are ignored. What a lower delta has is never uncovered: a cluster that the top has too is zeroed in place where the backend
- * can punch holes, else left as it is; one that only a lower delta has is left as it is. Use write_zeroes where zeros have to be read.
+ * Prepare a discard: a hint. Clusters wholly within the range that only the top delta has are given
+ * back and read as zeros; parts of clusters are ignored. What a lower delta has is never uncovered:
+ * a cluster that the top has too is zeroed in place where the backend can punch holes, else left as
+ * it is; one that only a lower delta has is left as it is. Use write_zeroes where zeros have to be
+ * read.
  * @since 2.0
  */
 void ploop_pio_prep_discard(ploop_pio *pio, uint64_t offset, uint64_t length);
 
-/** Prepare a flush: completes when every request completed before it was submitted is durable. @since 2.0 */
+/**
+ * Prepare a flush: completes when every request completed before it was submitted is durable.
+ * @since 2.0
+ */
 void ploop_pio_prep_flush(ploop_pio *pio);
 
 /**
- * Prepare a write of BAT pages: completes when those pages are durable as they were at submit, or later.
+ * Prepare a write of BAT pages: completes when those pages are durable as they were at submit, or
+ * later.
  * @param first_page, count  below ploop_bat_page_count()
  * @since 2.0
  */
@@ -127,13 +141,14 @@ void ploop_pio_set_callback(ploop_pio *pio, ploop_pio_fn *fn, void *user_data);
 /**
  * Submit requests, in one batch.
  *
- * Taken requests belong to the library until their callback runs, which may be before this returns. A request refused is the
- * caller's as before, and its callback does not run.
+ * Taken requests belong to the library until their callback runs, which may be before this returns.
+ * A request refused is the caller's as before, and its callback does not run.
  *
  * @param pios  requests of this queue, prepared and with a callback
- * @return how many were taken, the first ones; less than count where the next is at fault: submit from there on to learn why.
- *         -errno: none was taken: -EINVAL (the first one lies beyond the disk, is not aligned to 512 or its memory not to
- *         ploop_dev_info.memory_alignment, has a wrong flag, or a NULL callback), -EROFS (a change on a read-only device)
+ * @return how many were taken, the first ones; less than count where the next is at fault: submit
+ *         from there on to learn why. -errno: none was taken: -EINVAL (the first one lies beyond
+ *         the disk, is not aligned to 512 or its memory not to ploop_dev_info.memory_alignment, has
+ *         a wrong flag, or a NULL callback), -EROFS (a change on a read-only device)
  *
  * Any thread, callbacks included. Never blocks. @since 2.0
  */
@@ -142,8 +157,8 @@ int ploop_queue_submit(ploop_queue *queue, ploop_pio *const *pios, uint32_t coun
 /**
  * Read, write, flush: each waits until done. For tools and bindings.
  *
- * @return length or 0; -EINVAL, -EROFS as ploop_queue_submit(); -EDEADLK (from a callback); or the request's error. A suspended
- *         device lets them wait.
+ * @return length or 0; -EINVAL, -EROFS as ploop_queue_submit(); -EDEADLK (from a callback); or the
+ *         request's error. A suspended device lets them wait.
  *
  * Any thread, not from a callback. They run the device and need nobody else to. @since 2.0
  */

@@ -13,7 +13,8 @@ extern "C" {
 #endif
 
 enum {
-    PLOOP_VERSION_MAJOR = 2, /**< the ABI: grows when old programs would break; also the soname's number */
+    PLOOP_VERSION_MAJOR =
+        2, /**< the ABI: grows when old programs would break; also the soname's number */
     PLOOP_VERSION_MINOR = 0, /**< grows when something was added */
     PLOOP_VERSION_PATCH = 0
 };

@@ -31,7 +31,8 @@ static void reclaim(struct alloc *alloc)
     bat_join_round(bat, &bat->reclaim_wait, reclaim_over);
 }
 
-int bat_init(struct bat *bat, const struct header *header, struct channel *channel, const struct alloc_config *space)
+int bat_init(struct bat *bat, const struct header *header, struct channel *channel,
+             const struct alloc_config *space)
 {
     bat->header = *header;
     bat->geometry = header->geometry;
@@ -44,7 +45,8 @@ int bat_init(struct bat *bat, const struct header *header, struct channel *chann
     bat->page_count = geometry_page_count(&bat->geometry);
     bat->entries = calloc((size_t)bat->geometry.bat_entries + 1, sizeof(*bat->entries));
     bat->pages = calloc(bat->page_count, sizeof(*bat->pages));
-    if (writeback_init(bat) || !bat->entries || !bat->pages || deadlines_init(&bat->deadlines, bat->page_count) ||
+    if (writeback_init(bat) || !bat->entries || !bat->pages ||
+        deadlines_init(&bat->deadlines, bat->page_count) ||
         alloc_init(&bat->alloc, channel, &bat->syncer, &bat->geometry, space)) {
         return -ENOMEM;
     }
@@ -74,7 +76,8 @@ void bat_set_loaded(struct bat *bat, struct guest_cluster guest, uint32_t entry)
     uint32_t old = atomic_exchange_explicit(&bat->entries[guest.n], entry, memory_order_relaxed);
     bool was_mapped = old && old != BAT_ENTRY_BAD, is_mapped = entry && entry != BAT_ENTRY_BAD;
     if (was_mapped != is_mapped) {
-        atomic_fetch_add_explicit(&bat->pages[geometry_page_of(guest)].mapped, is_mapped ? 1 : UINT32_MAX, memory_order_relaxed);
+        atomic_fetch_add_explicit(&bat->pages[geometry_page_of(guest)].mapped,
+                                  is_mapped ? 1 : UINT32_MAX, memory_order_relaxed);
         count(&bat->stats.mapped, is_mapped ? 1 : UINT64_MAX);
     }
 }
@@ -83,7 +86,8 @@ void bat_map(struct bat *bat, struct guest_cluster guest, struct host_cluster ho
 {
     uint32_t page = geometry_page_of(guest);
     assert(bat_entry(bat, guest) == 0);
-    atomic_store_explicit(&bat->entries[guest.n], geometry_entry(&bat->geometry, host), memory_order_release);
+    atomic_store_explicit(&bat->entries[guest.n], geometry_entry(&bat->geometry, host),
+                          memory_order_release);
     atomic_fetch_add_explicit(&bat->pages[page].mapped, 1, memory_order_relaxed);
     count(&bat->stats.mapped, 1);
     page_change(bat, page, sync_is_done(&bat->syncer, number) ? 0 : number);
@@ -104,7 +108,8 @@ void bat_unmap(struct bat *bat, struct guest_cluster guest)
     count(&bat->stats.mapped, UINT64_MAX);
     page_change(bat, page, 0);
     if (alloc_can_pend(&bat->alloc)) {
-        alloc_pend(&bat->alloc, geometry_host(&bat->geometry, entry), page, bat->pages[page].gen, &bat->pages[page].pending);
+        alloc_pend(&bat->alloc, geometry_host(&bat->geometry, entry), page, bat->pages[page].gen,
+                   &bat->pages[page].pending);
     }
 }
 
@@ -129,7 +134,8 @@ static void durable_synced(struct sync_wait *sync, int result)
     wait->then(wait, result);
 }
 
-int bat_wait_durable(struct bat *bat, uint32_t number, uint64_t sync_number, struct durable_wait *wait, durable_fn *then)
+int bat_wait_durable(struct bat *bat, uint32_t number, uint64_t sync_number,
+                     struct durable_wait *wait, durable_fn *then)
 {
     struct bat_page *page = &bat->pages[number];
     wait->bat = bat;
@@ -151,12 +157,16 @@ int bat_wait_durable(struct bat *bat, uint32_t number, uint64_t sync_number, str
     return sync_wait_for(&bat->syncer, &wait->sync, wait->number, durable_synced);
 }
 
-/* Generation `gen` of a page was written, or failed: whoever waited for that one or an earlier one goes on. */
+/*
+ * Generation `gen` of a page was written, or failed: whoever waited for that one or an earlier one
+ * goes on.
+ */
 static void durable_page_done(struct bat *bat, uint32_t page, uint64_t gen, int result)
 {
     struct list done;
     list_init(&done);
-    for (struct list *link = bat->durable_waits.next, *next; link != &bat->durable_waits; link = next) {
+    for (struct list *link = bat->durable_waits.next, *next; link != &bat->durable_waits;
+         link = next) {
         next = link->next;
         struct durable_wait *wait = container_of(link, struct durable_wait, link);
         if (wait->page == page && wait->gen <= gen) {
@@ -169,7 +179,8 @@ static void durable_page_done(struct bat *bat, uint32_t page, uint64_t gen, int 
         struct durable_wait *wait = container_of(link, struct durable_wait, link);
         int sync = result;
         if (!sync) {
-            sync = sync_wait_for(&bat->syncer, &wait->sync, sync_next(&bat->syncer), durable_synced);
+            sync =
+                sync_wait_for(&bat->syncer, &wait->sync, sync_next(&bat->syncer), durable_synced);
         }
         if (sync <= 0) {
             wait->then(wait, sync);
@@ -205,5 +216,6 @@ void bat_pump(struct bat *bat)
 bool bat_is_idle(const struct bat *bat)
 {
     return list_is_empty(&bat->images_busy) && !bat->syncer.in_flight &&
-           (bat->alloc.work == SPACE_IDLE || bat->alloc.work == SPACE_ZEROED_WAITS || bat->alloc.work == SPACE_CLOSING);
+           (bat->alloc.work == SPACE_IDLE || bat->alloc.work == SPACE_ZEROED_WAITS ||
+            bat->alloc.work == SPACE_CLOSING);
 }

@@ -1,28 +1,31 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The map of a device's top delta: entries in memory, their pages' way to the disk, and the host clusters behind them.
+ * The map of a device's top delta: entries in memory, their pages' way to the disk, and the host
+ * clusters behind them.
  *
- * bat_entry() may be called from any thread. Everything else belongs to the owner of the engine's turn; the fields of a page that
- * an operator may look at are atomics that only the owner writes.
+ * bat_entry() may be called from any thread. Everything else belongs to the owner of the engine's
+ * turn; the fields of a page that an operator may look at are atomics that only the owner writes.
  *
- * Where things are: page.c the states of a page; writeback.c images on their way to the disk; round.c what a flush waits for;
- * sync.c SYNCs by number; alloc.c host clusters; deadline.c the order of deadlines.
+ * Where things are: page.c the states of a page; writeback.c images on their way to the disk;
+ * round.c what a flush waits for; sync.c SYNCs by number; alloc.c host clusters; deadline.c the
+ * order of deadlines.
  */
 #ifndef BAT_BAT_H
 #define BAT_BAT_H
 
 #include <errno.h>
 
-#include "bat/alloc.h"
 #include "bat/deadline.h"
-#include "bat/sync.h"
+#include "file/sync.h"
 #include "format/header.h"
+#include "space/alloc.h"
 
 #include <ploop/bat.h>
 
 /* Besides the public PLOOP_BAT_PAGE_ bits: */
 enum {
-    PAGE_DUE = 1 << 8,       /* to be written now: on the due list, or put there when its older image is done */
+    PAGE_DUE =
+        1 << 8, /* to be written now: on the due list, or put there when its older image is done */
     PAGE_OVER_LIMIT = 1 << 9 /* failed so often that allocations are refused */
 };
 
@@ -33,17 +36,19 @@ struct bat_page {
     _Atomic uint32_t mapped, changes;
     _Atomic int32_t error;
     _Atomic uint64_t dirtied_ns, deadline_ns, writes;
-    uint64_t gen;                 /* the generation that changes belong to now; images are of the ones before */
-    uint64_t barrier;             /* the SYNC that must have succeeded before an image taken now may be written */
+    uint64_t gen; /* the generation that changes belong to now; images are of the ones before */
+    uint64_t
+        barrier; /* the SYNC that must have succeeded before an image taken now may be written */
     uint64_t synced_number;       /* UNSYNCED: the SYNC that ends it */
     uint64_t round_id, round_gen; /* member of that round, until that generation is done */
-    uint32_t tries;               /* that failed in a row: the delay to the next one grows with them */
-    uint32_t failures;            /* of those that count against the limit */
-    uint64_t no_space_ns;         /* the first try that found no space since one that was written; 0: none */
-    uint32_t reserved;            /* unmapped clusters that writes in flight have a place for: dev/write.c */
-    int32_t pending;              /* records of removed entries: alloc.h */
-    struct list due;              /* on bat.due */
-    struct list unsynced;         /* on bat.unsynced */
+    uint32_t tries;    /* that failed in a row: the delay to the next one grows with them */
+    uint32_t failures; /* of those that count against the limit */
+    uint64_t
+        no_space_ns;   /* the first try that found no space since one that was written; 0: none */
+    uint32_t reserved; /* unmapped clusters that writes in flight have a place for: dev/write.c */
+    int32_t pending;   /* records of removed entries: alloc.h */
+    struct list due;   /* on bat.due */
+    struct list unsynced; /* on bat.unsynced */
     struct bat *bat;
     struct work request; /* an operator's "write it now" */
     atomic_bool requested;
@@ -95,8 +100,8 @@ struct durable_wait {
 };
 
 struct bat_stats {
-    _Atomic uint64_t mapped, pages_dirty, pages_failed, page_dirties, page_redirties, page_writes, page_write_calls,
-        page_write_failures, barriers, flushes_coalesced;
+    _Atomic uint64_t mapped, pages_dirty, pages_failed, page_dirties, page_redirties, page_writes,
+        page_write_calls, page_write_failures, barriers, flushes_coalesced;
 };
 
 struct bat {
@@ -122,7 +127,8 @@ struct bat {
 
     uint64_t delay_ns, max_age_ns;
     uint32_t failure_limit;
-    uint64_t patience_ns; /* for this time a lack of space does not count as a failure; 0: it always counts */
+    uint64_t patience_ns; /* for this time a lack of space does not count as a failure; 0: it always
+                             counts */
     uint32_t over_limit;  /* pages with PAGE_OVER_LIMIT */
     int allocation_error; /* of the page that crossed the limit */
     struct round_wait reclaim_wait;
@@ -135,8 +141,11 @@ struct bat {
     struct bat_stats stats;
 };
 
-/* 0 or -ENOMEM; bat_free() in either case. The entries are all 0 then; bat_set_loaded() fills them. */
-int bat_init(struct bat *bat, const struct header *header, struct channel *channel, const struct alloc_config *space);
+/*
+ * 0 or -ENOMEM; bat_free() in either case. The entries are all 0 then; bat_set_loaded() fills them.
+ */
+int bat_init(struct bat *bat, const struct header *header, struct channel *channel,
+             const struct alloc_config *space);
 void bat_free(struct bat *bat);
 
 /* At open: an entry that the file has; then BAT_ENTRY_BAD, if it proves to be another's. */
@@ -149,14 +158,18 @@ static inline uint32_t bat_entry(const struct bat *bat, struct guest_cluster gue
 }
 
 /* Map an unmapped cluster whose data write has completed; `number` is what alloc_take() said. */
-void bat_map(struct bat *bat, struct guest_cluster guest, struct host_cluster host, uint64_t number);
+void bat_map(struct bat *bat, struct guest_cluster guest, struct host_cluster host,
+             uint64_t number);
 
-/* Whether bat_unmap() could keep track of the host cluster now, or need not because nothing will be freed any more. */
+/*
+ * Whether bat_unmap() could keep track of the host cluster now, or need not because nothing will be
+ * freed any more.
+ */
 bool bat_can_keep_track(const struct bat *bat);
 
 /*
- * Remove a mapping, with nothing in flight to the cluster. Where its host cluster cannot be kept track of it is lost to this
- * device: a leak, to be found at the next open.
+ * Remove a mapping, with nothing in flight to the cluster. Where its host cluster cannot be kept
+ * track of it is lost to this device: a leak, to be found at the next open.
  */
 void bat_unmap(struct bat *bat, struct guest_cluster guest);
 
@@ -178,7 +191,8 @@ void bat_delay_changed(struct bat *bat, uint64_t delay_ns, uint64_t max_age_ns);
  * Wait until page `number` as it is now is durable, and SYNC `sync_number` (0: none) done.
  * 0: it is so; 1: `then` will run; -errno: it cannot be.
  */
-int bat_wait_durable(struct bat *bat, uint32_t number, uint64_t sync_number, struct durable_wait *wait, durable_fn *then);
+int bat_wait_durable(struct bat *bat, uint32_t number, uint64_t sync_number,
+                     struct durable_wait *wait, durable_fn *then);
 
 /* Wait for everything completed until now to be durable: R3. `then` runs later, never inside. */
 void bat_join_round(struct bat *bat, struct round_wait *wait, round_fn *then);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Invariant: heap[at[n]] == n for every n that is in, and no number's deadline is earlier than its parent's. */
+/*
+ * Invariant: heap[at[n]] == n for every n that is in, and no number's deadline is earlier than its
+ * parent's.
+ */
 #include "bat/deadline.h"
 
 #include <assert.h>
@@ -45,7 +48,8 @@ static void sift(struct deadlines *deadlines, uint32_t at, uint32_t number)
     }
     for (;;) {
         uint32_t child = 2 * at + 1;
-        if (child + 1 < deadlines->count && deadlines->when[deadlines->heap[child + 1]] < deadlines->when[deadlines->heap[child]]) {
+        if (child + 1 < deadlines->count &&
+            deadlines->when[deadlines->heap[child + 1]] < deadlines->when[deadlines->heap[child]]) {
             child++;
         }
         if (child >= deadlines->count || deadlines->when[deadlines->heap[child]] >= when) {

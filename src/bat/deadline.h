@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Numbers in the order of their deadlines: a binary heap, so that finding what is due costs nothing for what is not.
- * Memory is taken once, for `capacity` numbers; a number is in it at most once.
+ * Numbers in the order of their deadlines: a binary heap, so that finding what is due costs nothing
+ * for what is not. Memory is taken once, for `capacity` numbers; a number is in it at most once.
  */
 #ifndef BAT_DEADLINE_H
 #define BAT_DEADLINE_H

@@ -2,34 +2,40 @@
 /*
  * The states of a BAT page.
  *
- *                      change                          freeze                     written
- *     CLEAN ------------------------> DIRTY ----------------------> WRITEBACK ---------------> UNSYNCED ----> CLEAN
- *                                     ^   ^                          |     |                     |     SYNC
- *                                     |   |       write failed       |     | change              | change
- *                                     |   +--------------------------+     v                     v
- *                                     |          DIRTY|FAILED          DIRTY|WRITEBACK       DIRTY|UNSYNCED ...
- *                                     +------------------------------------+
- *                                              written, or write failed
+ *              change             freeze                 written            SYNC
+ *     CLEAN -----------> DIRTY -----------------> WRITEBACK --------> UNSYNCED -----> CLEAN
+ *                        ^   ^                     |     |               |
+ *                        |   |    write failed     |     | change        | change
+ *                        |   +---------------------+     v               v
+ *                        |       DIRTY|FAILED      DIRTY|WRITEBACK    DIRTY|UNSYNCED ...
+ *                        +-------------------------------+
+ *                            written, or write failed
  *
- * UNSYNCED and FAILED are facts about the past and stand beside the rest; HIGH_PRIORITY and DUE say how urgent a dirty page is.
- * Each bit changes in one way:
+ * UNSYNCED and FAILED are facts about the past and stand beside the rest; HIGH_PRIORITY and DUE say
+ * how urgent a dirty page is. Each bit changes in one way:
  *
  *     DIRTY          set by page_change, cleared by page_frozen; set again by page_write_failed
  *     WRITEBACK      set by page_frozen, cleared by page_written and page_write_failed
  *     UNSYNCED       set by page_written, cleared by pages_synced
  *     FAILED         set by page_write_failed, cleared by page_written
- *     DUE            set by page_make_due, and by page_change where there is no delay; cleared by page_frozen
+ *     DUE            set by page_make_due, and by page_change where there is no delay; cleared by
+ *                    page_frozen
  *     HIGH_PRIORITY  set by bat_page_hurry, cleared by page_frozen
  *
  * Invariants, which assert_page_state() executes:
  *
- *  1. A dirty page either has its deadline in bat->deadlines or is DUE; a page that is not dirty has neither.
- *  2. A page is on bat->due if and only if it is DUE and not under WRITEBACK: it has one writer at a time (R16).
- *  3. Changes belong to generation `gen`. While a page is under WRITEBACK its image is of generation gen - 1.
+ *  1. A dirty page either has its deadline in bat->deadlines or is DUE; a page that is not dirty
+ *     has neither.
+ *  2. A page is on bat->due if and only if it is DUE and not under WRITEBACK: it has one writer at
+ *     a time (R16).
+ *  3. Changes belong to generation `gen`. While a page is under WRITEBACK its image is of
+ *     generation gen - 1.
  *  4. FAILED goes with an error, and with the page being dirty or written again.
- *  5. A page is on bat->unsynced if and only if it is UNSYNCED; that list is in the order of the SYNCs it waits for.
+ *  5. A page is on bat->unsynced if and only if it is UNSYNCED; that list is in the order of the
+ *     SYNCs it waits for.
  *  6. HIGH_PRIORITY goes with DUE.
- *  7. The deadline is never later than max_age after the first change, but for a page that failed: it has the time of its next try.
+ *  7. The deadline is never later than max_age after the first change, but for a page that failed:
+ *     it has the time of its next try.
  */
 #include "bat/bat.h"
 
@@ -49,7 +55,8 @@ void assert_page_state(const struct bat *bat, uint32_t number)
 #ifndef NDEBUG
     const struct bat_page *page = &bat->pages[number];
     uint32_t state = load_state(page);
-    bool dirty = state & PLOOP_BAT_PAGE_DIRTY, due = state & PAGE_DUE, writeback = state & PLOOP_BAT_PAGE_WRITEBACK;
+    bool dirty = state & PLOOP_BAT_PAGE_DIRTY, due = state & PAGE_DUE,
+         writeback = state & PLOOP_BAT_PAGE_WRITEBACK;
     bool timed = deadlines_has(&bat->deadlines, number);
     assert(dirty == (timed || due) && !(timed && due));
     assert(list_is_empty(&page->due) == !(due && !writeback));
@@ -110,7 +117,8 @@ static uint64_t add_time(uint64_t when, uint64_t more)
 static uint64_t next_deadline(const struct bat *bat, const struct bat_page *page, uint64_t now)
 {
     uint64_t rest = add_time(now, bat->delay_ns);
-    uint64_t age = add_time(atomic_load_explicit(&page->dirtied_ns, memory_order_relaxed), bat->max_age_ns);
+    uint64_t age =
+        add_time(atomic_load_explicit(&page->dirtied_ns, memory_order_relaxed), bat->max_age_ns);
     return rest < age ? rest : age;
 }
 
@@ -164,7 +172,8 @@ void bat_page_hurry(struct bat *bat, uint32_t number)
 {
     if (state_of(bat, number, PLOOP_BAT_PAGE_DIRTY)) {
         page_make_due(bat, number);
-        set_state(bat, number, state_of(bat, number, PLOOP_BAT_PAGE_HIGH_PRIORITY), PLOOP_BAT_PAGE_HIGH_PRIORITY);
+        set_state(bat, number, state_of(bat, number, PLOOP_BAT_PAGE_HIGH_PRIORITY),
+                  PLOOP_BAT_PAGE_HIGH_PRIORITY);
     }
     assert_page_state(bat, number);
 }
@@ -185,7 +194,8 @@ void bat_delay_changed(struct bat *bat, uint64_t delay_ns, uint64_t max_age_ns)
     bat->max_age_ns = max_age_ns;
     uint64_t now = bat->now_ns(bat->owner);
     for (uint32_t number = 0; number < bat->page_count && bat->deadlines.count; number++) {
-        if (!deadlines_has(&bat->deadlines, number) || page_is(&bat->pages[number], PLOOP_BAT_PAGE_FAILED)) {
+        if (!deadlines_has(&bat->deadlines, number) ||
+            page_is(&bat->pages[number], PLOOP_BAT_PAGE_FAILED)) {
             continue;
         }
         if (delay_ns == 0) {
@@ -200,9 +210,11 @@ void bat_delay_changed(struct bat *bat, uint64_t delay_ns, uint64_t max_age_ns)
 void page_frozen(struct bat *bat, uint32_t number)
 {
     struct bat_page *page = &bat->pages[number];
-    assert(page_is(page, PLOOP_BAT_PAGE_DIRTY | PAGE_DUE) && !page_is(page, PLOOP_BAT_PAGE_WRITEBACK));
+    assert(page_is(page, PLOOP_BAT_PAGE_DIRTY | PAGE_DUE) &&
+           !page_is(page, PLOOP_BAT_PAGE_WRITEBACK));
     list_remove(&page->due);
-    set_state(bat, number, PLOOP_BAT_PAGE_DIRTY | PAGE_DUE | state_of(bat, number, PLOOP_BAT_PAGE_HIGH_PRIORITY),
+    set_state(bat, number,
+              PLOOP_BAT_PAGE_DIRTY | PAGE_DUE | state_of(bat, number, PLOOP_BAT_PAGE_HIGH_PRIORITY),
               PLOOP_BAT_PAGE_WRITEBACK);
     atomic_store_explicit(&page->changes, 0, memory_order_relaxed);
     atomic_store_explicit(&page->dirtied_ns, 0, memory_order_relaxed);
@@ -226,7 +238,8 @@ void page_written(struct bat *bat, uint32_t number, uint64_t gen)
     struct bat_page *page = &bat->pages[number];
     assert(gen + 1 == page->gen);
     writeback_over(bat, number);
-    set_state(bat, number, state_of(bat, number, PLOOP_BAT_PAGE_FAILED | PLOOP_BAT_PAGE_UNSYNCED), PLOOP_BAT_PAGE_UNSYNCED);
+    set_state(bat, number, state_of(bat, number, PLOOP_BAT_PAGE_FAILED | PLOOP_BAT_PAGE_UNSYNCED),
+              PLOOP_BAT_PAGE_UNSYNCED);
     page->no_space_ns = 0;
     atomic_store_explicit(&page->error, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&page->writes, 1, memory_order_relaxed);
@@ -234,15 +247,16 @@ void page_written(struct bat *bat, uint32_t number, uint64_t gen)
     list_remove(&page->unsynced);
     list_append(&bat->unsynced, &page->unsynced);
     if (page_is(page, PAGE_OVER_LIMIT)) {
-        sync_want(&bat->syncer, page->synced_number); /* allocations wait for it, perhaps nobody else does */
+        sync_want(&bat->syncer,
+                  page->synced_number); /* allocations wait for it, perhaps nobody else does */
     }
     alloc_page_written(&bat->alloc, gen, &page->pending);
     assert_page_state(bat, number);
 }
 
 /*
- * Whether a failure counts against the limit. A lack of space does not while requests wait for space, for as long as they do: they
- * wait for this page too.
+ * Whether a failure counts against the limit. A lack of space does not while requests wait for
+ * space, for as long as they do: they wait for this page too.
  */
 static bool failure_counts(const struct bat *bat, struct bat_page *page, int error, uint64_t now)
 {
@@ -255,7 +269,10 @@ static bool failure_counts(const struct bat *bat, struct bat_page *page, int err
     return now > page->no_space_ns && now - page->no_space_ns >= bat->patience_ns;
 }
 
-/* The disk may hold this generation, any since the last durable one, or a mix: the page is written again (R5). */
+/*
+ * The disk may hold this generation, any since the last durable one, or a mix: the page is written
+ * again (R5).
+ */
 void page_write_failed(struct bat *bat, uint32_t number, int error)
 {
     struct bat_page *page = &bat->pages[number];
@@ -266,7 +283,8 @@ void page_write_failed(struct bat *bat, uint32_t number, int error)
     page->failures += failure_counts(bat, page, error, now);
     atomic_store_explicit(&page->error, error, memory_order_relaxed);
     set_state(bat, number, state_of(bat, number, PLOOP_BAT_PAGE_FAILED), PLOOP_BAT_PAGE_FAILED);
-    if (page->failures >= bat->failure_limit && !page_is(page, PAGE_OVER_LIMIT) && !bat_latch(bat)) {
+    if (page->failures >= bat->failure_limit && !page_is(page, PAGE_OVER_LIMIT) &&
+        !bat_latch(bat)) {
         set_state(bat, number, 0, PAGE_OVER_LIMIT);
         bat->over_limit++;
         bat->allocation_error = error;

@@ -1,14 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A round is what flushes wait for (R3). One runs at a time; flushes that come while one runs share the next.
+ * A round is what flushes wait for (R3). One runs at a time; flushes that come while one runs share
+ * the next.
  *
- *     idle --somebody joins--> writing: member pages are outstanding --none left--> syncing --> idle, everybody told
+ *     idle --a flush joins--> writing: member pages are outstanding --none left--> syncing
+ *      ^                                                                               |
+ *      +-------------------------- all who waited are told ----------------------------+
  *
- *  1. The members are the pages that are dirty or under WRITEBACK when the round begins. Each is done when its generation of that
- *     moment has been written or failed; what changes later is not waited for, so a round ends under steady writing.
- *  2. Failed pages are members too and are tried at once; a member's failure is the round's (R5), and it leaves the round.
- *     A failure of an image older than the round, of a page that is dirty again, is not: the page is due and tried once more.
- *  3. The SYNC at the end was submitted after the last member's write had completed, and after the round began.
+ *  1. The members are the pages that are dirty or under WRITEBACK when the round begins. Each is
+ *     done when its generation of that moment has been written or failed; what changes later is not
+ *     waited for, so a round ends under steady writing.
+ *  2. Failed pages are members too and are tried at once; a member's failure is the round's (R5),
+ *     and it leaves the round. A failure of an image older than the round, of a page that is dirty
+ *     again, is not: the page is due and tried once more.
+ *  3. The SYNC at the end was submitted after the last member's write had completed, and after the
+ *     round began.
  *  4. A failed SYNC ends the round and every later one with its error.
  *  5. A page's round_id says whether it is a member, so that ending a round touches no page.
  */
@@ -85,7 +91,10 @@ void round_page_done(struct bat *bat, uint32_t number, uint64_t gen, int error)
         return;
     }
     page->round_id = 0;
-    /* A lack of space may be waited out (dev/flush.c): it must not hide another error, which nobody waits out. */
+    /*
+     * A lack of space may be waited out (dev/flush.c): it must not hide another error, which nobody
+     * waits out.
+     */
     if (error && (!bat->round.error || is_no_space(bat->round.error))) {
         bat->round.error = error;
     }

@@ -2,16 +2,19 @@
 /*
  * Images of BAT pages on their way to the disk.
  *
- * An image is a frozen run of neighbouring pages, with page 0's header in its first 64 bytes. Its states:
+ * An image is a frozen run of neighbouring pages, with page 0's header in its first 64 bytes. Its
+ * states:
  *
- *     free --freeze--> waiting for its barrier --SYNC done--> at the backend --> free, its pages written or failed
- *             (R1)  \__________ no barrier needed _________/
+ *     free --freeze--> waiting for its barrier --SYNC done--> at the backend --> free, its pages
+ *             (R1)  \__________ no barrier needed _________/                     written or failed
  *
- *  1. The barrier is computed from the entries that are in the image, at the moment it is taken: a change after that moment belongs
- *     to the next generation and to the next image's barrier.
- *  2. A page is in at most one image (R16), because only pages that are not under WRITEBACK are on the due list.
+ *  1. The barrier is computed from the entries that are in the image, at the moment it is taken: a
+ *     change after that moment belongs to the next generation and to the next image's barrier.
+ *  2. A page is in at most one image (R16), because only pages that are not under WRITEBACK are on
+ *     the due list.
  *  3. An image covers its pages' part of the BAT area, in whole sectors, and not a byte more (R17).
- *  4. Once a SYNC has failed no image is taken any more, and none is sent, nor sent on where a part of it went out before (R6).
+ *  4. Once a SYNC has failed no image is taken any more, and none is sent, nor sent on where a part
+ *     of it went out before (R6).
  *  5. The memory is taken at open; when all images are busy the due list waits.
  */
 #include "bat/bat.h"
@@ -55,7 +58,8 @@ void writeback_free(struct bat *bat)
 static uint32_t copy_page(const struct bat *bat, uint32_t page, uint8_t *bytes)
 {
     uint32_t length = geometry_page_bytes(&bat->geometry, page);
-    uint32_t first = geometry_page_first(page), entries = geometry_page_entries(&bat->geometry, page);
+    uint32_t first = geometry_page_first(page),
+             entries = geometry_page_entries(&bat->geometry, page);
     uint8_t *at = bytes;
     if (page == 0) {
         header_encode(&bat->header, bytes);
@@ -71,7 +75,8 @@ static uint32_t copy_page(const struct bat *bat, uint32_t page, uint8_t *bytes)
 
 static bool can_freeze(const struct bat *bat, uint32_t page)
 {
-    return page < bat->page_count && page_is(&bat->pages[page], PAGE_DUE) && !page_is(&bat->pages[page], PLOOP_BAT_PAGE_WRITEBACK);
+    return page < bat->page_count && page_is(&bat->pages[page], PAGE_DUE) &&
+           !page_is(&bat->pages[page], PLOOP_BAT_PAGE_WRITEBACK);
 }
 
 /* Take the run of due pages around one of them. Returns the barrier. */
@@ -132,8 +137,8 @@ static void image_send(struct image *image)
     count(&bat->stats.page_write_calls, 1);
     count(&bat->stats.page_writes, image->count);
     struct iov_cursor cursor = {.iov = &image->iov, .count = 1};
-    channel_transfer(&image->io, PLOOP_IO_WRITE, 0, cursor, (uint64_t)image->first * BAT_PAGE_SIZE, image->iov.iov_len,
-                     image_written);
+    channel_transfer(&image->io, PLOOP_IO_WRITE, 0, cursor, (uint64_t)image->first * BAT_PAGE_SIZE,
+                     image->iov.iov_len, image_written);
 }
 
 static void image_barrier_done(struct sync_wait *wait, int result)
@@ -148,7 +153,8 @@ static void image_barrier_done(struct sync_wait *wait, int result)
 
 void writeback_pump(struct bat *bat)
 {
-    while (!list_is_empty(&bat->due) && !list_is_empty(&bat->images_free) && !bat_latch(bat) && !bat->channel->cut) {
+    while (!list_is_empty(&bat->due) && !list_is_empty(&bat->images_free) && !bat_latch(bat) &&
+           !bat->channel->cut) {
         struct image *image = container_of(list_take_first(&bat->images_free), struct image, link);
         list_append(&bat->images_busy, &image->link);
         struct bat_page *page = container_of(bat->due.next, struct bat_page, due);

@@ -2,10 +2,12 @@
 /*
  * Closing and leaving.
  *
- *     close: no request waits for space any more -> quiet -> shut: what comes now ends with -ECANCELED -> flushed -> the file's
- *            free end cut off -> mark cleared, behind a SYNC of its own and before another -> nothing at the backend, nobody
- *            inside -> freed
- *     abort: the gate closed, the channel cut, every wait ended with -ECANCELED -> nothing at the backend, nobody inside -> freed
+ *     close: no request waits for space any more -> quiet -> shut: what comes now ends with
+ *     -ECANCELED -> flushed -> the file's
+ *            free end cut off -> mark cleared, behind a SYNC of its own and before another ->
+ *            nothing at the backend, nobody inside -> freed
+ *     abort: the gate closed, the channel cut, every wait ended with -ECANCELED -> nothing at the
+ *     backend, nobody inside -> freed
  *
  * The mark is cleared if and only if everything before it succeeded (R11).
  */
@@ -15,8 +17,9 @@
 #include <string.h>
 
 /*
- * Nothing in flight and nothing to deliver. A callback that is delivered here may submit again, to any queue, so it is only
- * quiet where a look finds nothing that the look before it might have set going.
+ * Nothing in flight and nothing to deliver. A callback that is delivered here may submit again, to
+ * any queue, so it is only quiet where a look finds nothing that the look before it might have set
+ * going.
  */
 static bool is_quiet(ploop_dev *dev, void *argument)
 {
@@ -123,7 +126,8 @@ int close_for_writing(ploop_dev *dev)
         error = block_round(dev);
     }
     if (error) {
-        dev_log(dev, PLOOP_LOG_ERROR, 3, "not closed cleanly, the in-use mark stays (%s)", strerror(-error));
+        dev_log(dev, PLOOP_LOG_ERROR, 3, "not closed cleanly, the in-use mark stays (%s)",
+                strerror(-error));
     }
     return error;
 }

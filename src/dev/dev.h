@@ -2,11 +2,13 @@
 /*
  * A device and its requests.
  *
- * A request (pio) takes one of two ways. A read or plain overwrite that lies in one cluster goes from submit.c straight to the
- * backend and back, under a shared cluster lock and nothing else. Everything else goes to the engine: request.c cuts it into
- * parts of one cluster each, and the parts take their steps in the turn (util/work.h), so that no state here needs a lock.
+ * A request (pio) takes one of two ways. A read or plain overwrite that lies in one cluster goes
+ * from submit.c straight to the backend and back, under a shared cluster lock and nothing else.
+ * Everything else goes to the engine: request.c cuts it into parts of one cluster each, and the
+ * parts take their steps in the turn (util/work.h), so that no state here needs a lock.
  *
- *     submit.c   validation, the fast path         request.c  requests into parts, completion, flush and page writes
+ *     submit.c   validation, the fast path         request.c  requests into parts, completion,
+ *                flush and page writes
  *     write.c    writes, reservations               read.c     reads
  *     unmap.c    discard and zeros                  cow.c      the same over lower deltas
  *     space.c    parts that wait for space          stack.c    the deltas below the top
@@ -16,8 +18,9 @@
  *
  * The life of a part:
  *
- *     idle -> waiting for its cluster's lock -> at work (at the backend, or waiting for space, a record, or parked) ->
- *     settled: the lock is given back -> (FUA) waiting to be durable, or parked -> idle
+ *     idle -> waiting for its cluster's lock -> at work (at the backend, or waiting for space, a
+ *     record, or parked) -> settled: the lock is given back -> (FUA) waiting to be durable, or
+ *     parked -> idle
  */
 #ifndef DEV_DEV_H
 #define DEV_DEV_H
@@ -28,9 +31,9 @@
 #include <ploop/ploop.h>
 
 #include "bat/bat.h"
+#include "delta/stack.h"
 #include "dev/extension_keep.h"
-#include "dev/lock.h"
-#include "dev/stack.h"
+#include "pio/lock.h"
 
 enum { PIO_COUNT_DEFAULT = 128, PIO_COUNT_MAX = 65536, PARTS_MAX = 1024, RESERVATION_HASH = 256 };
 #define MAX_REQUEST_BYTES (UINT64_C(1) << 30)
@@ -40,7 +43,10 @@ enum pio_op { PIO_NONE, PIO_READ, PIO_WRITE, PIO_ZEROES, PIO_DISCARD, PIO_FLUSH,
 struct part;
 typedef void part_fn(struct part *part);
 
-/* A host cluster taken for an unmapped guest cluster, until every write that joined it has ended: write.c. */
+/*
+ * A host cluster taken for an unmapped guest cluster, until every write that joined it has ended:
+ * write.c.
+ */
 struct reservation {
     struct list link;  /* in the device's hash */
     struct list parts; /* those that joined, by part.link */
@@ -66,19 +72,21 @@ struct cow {
 };
 
 /*
- * One cluster's share of a request. Its io is aimed at the top delta when it is begun; who sends it to a lower one aims it, and
- * whoever goes on with the part after that aims it back.
+ * One cluster's share of a request. Its io is aimed at the top delta when it is begun; who sends it
+ * to a lower one aims it, and whoever goes on with the part after that aims it back.
  */
 struct part {
     struct channel_io io; /* while at the backend; its work hands the part to the turn */
     struct work work;
     struct ploop_dev *dev;
     ploop_pio *pio;
-    struct list link; /* on one of the device's waiting lists, or with those that share a reservation */
+    struct list
+        link; /* on one of the device's waiting lists, or with those that share a reservation */
     struct lock_waiter lock;
     struct durable_wait durable;
     struct reservation *reservation, own_reservation;
-    int write_error;         /* of a write that joined, while it is not known whether the cluster enters the map: write.c */
+    int write_error; /* of a write that joined, while it is not known whether the cluster enters the
+                        map: write.c */
     struct part *ended_next; /* of those that leave it together */
     struct cow cow;
     struct guest_cluster cluster;
@@ -126,9 +134,10 @@ struct ploop_pio {
 };
 
 /*
- * in_flight counts the requests that were accepted and are neither completed nor held, and the threads that are inside a fast
- * completion. A request is completed when its callback has returned; with COMPLETE_IN_RUN, when it waits to be delivered. A
- * device is freed when all queues' in_flight and the turn's visitors are 0 and nothing is left to deliver.
+ * in_flight counts the requests that were accepted and are neither completed nor held, and the
+ * threads that are inside a fast completion. A request is completed when its callback has returned;
+ * with COMPLETE_IN_RUN, when it waits to be delivered. A device is freed when all queues' in_flight
+ * and the turn's visitors are 0 and nothing is left to deliver.
  */
 struct ploop_queue {
     alignas(64) ploop_dev *dev;
@@ -143,9 +152,9 @@ struct ploop_queue {
     struct inbox done;
     atomic_bool delivering;
     _Atomic uint64_t waiting; /* completions for a run to deliver: COMPLETE_IN_RUN */
-    atomic_bool rung;         /* event_fd is readable, or is going to be, and no run has begun since */
-    int event_fd;             /* COMPLETE_IN_RUN, or -1 */
-    int poll_fd;              /* readable when that is, or the backend has something to reap; or -1 */
+    atomic_bool rung; /* event_fd is readable, or is going to be, and no run has begun since */
+    int event_fd;     /* COMPLETE_IN_RUN, or -1 */
+    int poll_fd;      /* readable when that is, or the backend has something to reap; or -1 */
 };
 
 struct ploop_dev {
@@ -185,19 +194,22 @@ struct ploop_dev {
     struct list parked;          /* parts: ENOSPC_PARK; they hold no lock */
     struct list held;            /* pios: suspended */
     struct list later;           /* pios: they have had their share of the turn */
-    atomic_bool has_later;       /* `later` is not empty: a blocking call goes on instead of sleeping */
-    uint64_t batch;              /* of work that the turn does now, counted by the pump */
-    uint32_t steps;              /* that requests have taken in it */
-    bool can_wake;               /* the embedder hears when to run: by wake_at or a descriptor */
-    uint64_t long_bytes;         /* where it cannot, longer requests are driven: see engine_drive() */
+    atomic_bool has_later; /* `later` is not empty: a blocking call goes on instead of sleeping */
+    uint64_t batch;        /* of work that the turn does now, counted by the pump */
+    uint32_t steps;        /* that requests have taken in it */
+    bool can_wake;         /* the embedder hears when to run: by wake_at or a descriptor */
+    uint64_t long_bytes;   /* where it cannot, longer requests are driven: see engine_drive() */
     _Atomic uint32_t drivers, long_waiting;
     bool suspended, closing, aborting;
-    bool closed;                  /* a close has begun to write: requests come too late */
-    _Atomic uint64_t suspends;    /* suspends and resumes that the embedder asked for: odd for suspended; the turn follows */
-    bool at_rest;                 /* close.c */
-    _Atomic uint64_t stuck_count; /* pios that are parked with all their parts: nobody waits for them */
+    bool closed;               /* a close has begun to write: requests come too late */
+    _Atomic uint64_t suspends; /* suspends and resumes that the embedder asked for: odd for
+                                  suspended; the turn follows */
+    bool at_rest;              /* close.c */
+    _Atomic uint64_t
+        stuck_count; /* pios that are parked with all their parts: nobody waits for them */
     uint64_t park_retry_ns;
-    uint32_t parked_count, parked_told; /* requests with parts that want space; what the embedder knows of */
+    uint32_t parked_count,
+        parked_told; /* requests with parts that want space; what the embedder knows of */
     struct round_wait reclaim_round;
     bool reclaiming;
 
@@ -226,38 +238,50 @@ struct ploop_dev {
 void pio_init(ploop_pio *pio, ploop_queue *queue);
 void part_init(struct part *part, ploop_dev *dev, uint32_t queue);
 int pio_validate(const ploop_pio *pio);
-void pio_begin(struct work *work);             /* the turn's entry */
-void pio_enter(ploop_pio *pio);                /* from the fast path, its cluster's lock held: one part at work */
-void pio_complete(ploop_pio *pio, int result); /* any thread; delivery is the caller's or the turn's */
-void pio_restart_held(ploop_dev *dev);         /* and those that wait for a part: some may be free */
-uint32_t pio_go_on(ploop_dev *dev);            /* those that have had their share of an earlier turn; returns how many */
+void pio_begin(struct work *work); /* the turn's entry */
+void pio_enter(ploop_pio *pio); /* from the fast path, its cluster's lock held: one part at work */
+void pio_complete(ploop_pio *pio,
+                  int result);         /* any thread; delivery is the caller's or the turn's */
+void pio_restart_held(ploop_dev *dev); /* and those that wait for a part: some may be free */
+uint32_t pio_go_on(
+    ploop_dev *dev); /* those that have had their share of an earlier turn; returns how many */
 void part_settle(struct part *part, int result,
-                 uint64_t number); /* its effect is there, or failed; `number`: the SYNC that makes it durable, 0 if it is */
+                 uint64_t number); /* its effect is there, or failed; `number`: the SYNC that makes
+                                      it durable, 0 if it is */
 void part_unlock(struct part *part);
 void part_end(struct part *part, int result); /* holds no lock any more, and waits for nothing */
-struct part *pio_own_part(ploop_pio *pio);    /* live, without a lock: for what a request does as a whole */
+struct part *
+pio_own_part(ploop_pio *pio); /* live, without a lock: for what a request does as a whole */
 void pio_note_parked(ploop_pio *pio, bool parked);
 void part_wants_space(struct part *part, bool wants);
 struct guest_cluster cluster_of(const ploop_dev *dev, uint64_t offset, uint64_t *inside);
 
 /* ---- flush.c ---- */
-void pio_wait_round(ploop_pio *pio);                        /* its own part ends when a round has */
-void pio_write_pages(ploop_pio *pio);                       /* its own part ends when they are durable */
-void part_wait_durable(struct part *part, uint64_t number); /* it ends when its entry is durable, and SYNC `number` done */
+void pio_wait_round(ploop_pio *pio);  /* its own part ends when a round has */
+void pio_write_pages(ploop_pio *pio); /* its own part ends when they are durable */
+void part_wait_durable(
+    struct part *part,
+    uint64_t number); /* it ends when its entry is durable, and SYNC `number` done */
 
 /* ---- read.c, write.c, unmap.c, cow.c: a part that has its lock ---- */
 part_fn read_locked, write_locked, unmap_locked, zero_locked;
 part_fn cow_locked, cover_locked; /* has it alone */
 
 /* ---- write.c ---- */
-/* A host cluster, as alloc_take(). 0; -EAGAIN: no space now; the error for which allocations are refused. */
+/*
+ * A host cluster, as alloc_take(). 0; -EAGAIN: no space now; the error for which allocations are
+ * refused.
+ */
 int part_take_host(struct part *part, struct host_cluster *host, uint64_t *number);
 
 /* ---- cow.c ---- */
 int cow_init(ploop_dev *dev); /* 0 or -ENOMEM; cow_free() in either case */
 void cow_free(ploop_dev *dev);
 
-/* A lower delta has this cluster, and the top has not: it is to be copied before a part of it is changed. In the turn. */
+/*
+ * A lower delta has this cluster, and the top has not: it is to be copied before a part of it is
+ * changed. In the turn.
+ */
 static inline bool wants_copy(const ploop_dev *dev, struct guest_cluster cluster)
 {
     return stack_maps(&dev->stack, cluster) && bat_entry(&dev->bat, cluster) == 0;
@@ -277,8 +301,10 @@ static inline struct channel *delta_channel(ploop_dev *dev, uint32_t level)
 /* ---- space.c ---- */
 void space_came(struct alloc *alloc, int result);
 void part_wait_for_space(struct part *part);
-void part_no_space(struct part *part, int error);  /* the data write itself, or the allocation, found no space */
-bool part_park(struct part *part, part_fn *again); /* false: it is not to wait for space, or has waited long enough */
+void part_no_space(struct part *part,
+                   int error); /* the data write itself, or the allocation, found no space */
+bool part_park(struct part *part,
+               part_fn *again); /* false: it is not to wait for space, or has waited long enough */
 void part_wait_for_record(struct part *part);
 void space_pump(ploop_dev *dev);
 uint32_t space_retry_parked(ploop_dev *dev, bool all);
@@ -297,8 +323,9 @@ bool in_callback(void);
 void engine_init(ploop_dev *dev);
 void engine_post_run(ploop_dev *dev); /* what is due, without asking the backend */
 /*
- * Where the embedder cannot be told to run, the thread that submits a long request drives it: before the request is posted it is counted
- * in dev->drivers, and from engine_drive() it returns when nothing is on `later` any more. Other threads do not stay for it then.
+ * Where the embedder cannot be told to run, the thread that submits a long request drives it:
+ * before the request is posted it is counted in dev->drivers, and from engine_drive() it returns
+ * when nothing is on `later` any more. Other threads do not stay for it then.
  */
 void engine_drive(ploop_dev *dev);
 int engine_run(ploop_dev *dev); /* reap, deadlines, turn; no delivery of COMPLETE_IN_RUN */
@@ -311,20 +338,27 @@ void dev_event(const ploop_dev *dev, uint32_t event, uint64_t value);
 typedef bool block_fn(ploop_dev *dev, void *argument);
 void block_until(ploop_dev *dev, block_fn *done, void *argument);
 void block_wake(ploop_dev *dev);
-void block_control(ploop_dev *dev, void (*control)(ploop_dev *dev)); /* run a function in the turn, and wait for it */
+void block_control(
+    ploop_dev *dev,
+    void (*control)(ploop_dev *dev)); /* run a function in the turn, and wait for it */
 int block_round(ploop_dev *dev);
 bool dev_is_quiet(ploop_dev *dev);
 
 /* ---- suspend.c ---- */
-void gate_follow(ploop_dev *dev); /* in the turn: open or close the gate, when a reason for it has come or gone */
+void gate_follow(ploop_dev *dev); /* in the turn: open or close the gate, when a reason for it has
+                                     come or gone */
 
 /* ---- close.c ---- */
-int close_for_writing(ploop_dev *dev); /* nothing is in flight: all of it durable, then the mark cleared. 0, or the mark stays */
+int close_for_writing(ploop_dev *dev); /* nothing is in flight: all of it durable, then the mark
+                                          cleared. 0, or the mark stays */
 
 /* ---- open.c ---- */
 void dev_free(ploop_dev *dev);
 
-/* As ploop_dev_open(), of one file, for the recovery of a lower delta: the opening device has claimed it alone, and keeps the claim. */
+/*
+ * As ploop_dev_open(), of one file, for the recovery of a lower delta: the opening device has
+ * claimed it alone, and keeps the claim.
+ */
 int dev_open_inside(ploop_file *file, const struct ploop_dev_config *config, ploop_dev **out);
 
 static inline uint64_t disk_size(const ploop_dev *dev)

@@ -2,9 +2,10 @@
 /*
  * The format extension of an image that is opened for writing.
  *
- * A feature that this library does not know is to be dropped, or (TRANSIT) to be kept as it is; a dirty bitmap is dropped, because
- * nobody keeps it current. What the header on the disk says of it, as in_use and ext_off (C: closed by software that knows the
- * extension, M: the in-use mark, E: the extension that was found, N: a new one that holds only what is kept):
+ * A feature that this library does not know is to be dropped, or (TRANSIT) to be kept as it is; a
+ * dirty bitmap is dropped, because nobody keeps it current. What the header on the disk says of it,
+ * as in_use and ext_off (C: closed by software that knows the extension, M: the in-use mark, E: the
+ * extension that was found, N: a new one that holds only what is kept):
  *
  *     the extension holds             found     marked    open      closed
  *     nothing, or is void             0|C|M,*   M,0       M,0       0,0
@@ -14,17 +15,22 @@
  *
  * In the last case, after M,0 is durable and before open returns:
  *
- *     a cluster taken -> N written there, whole -> SYNC -> page 0 says M,N -> SYNC -> E's clusters are free -> open
- *     any of it fails -> page 0 says M,0 again -> the steps of a close, the last of which says C,E -> open fails, nothing is lost
+ *     a cluster taken -> N written there, whole -> SYNC -> page 0 says M,N -> SYNC -> E's clusters
+ *     are free -> open any of it fails -> page 0 says M,0 again -> the steps of a close, the last
+ *     of which says C,E -> open fails, nothing is lost
  *
- *  1. E is whole, its bitmaps too, for as long as page 0 on the disk leads to it or may yet be made to: its clusters are claimed
- *     when the image is read and given back when M,N is durable. E is never written to.
- *  2. N's bytes are durable before page 0 leads to N, and N's cluster is taken for as long as the device lives.
- *  3. No guest writes before M,N is durable, so that C,E says the truth where a failed open goes back to it.
+ *  1. E is whole, its bitmaps too, for as long as page 0 on the disk leads to it or may yet be made
+ *     to: its clusters are claimed when the image is read and given back when M,N is durable. E is
+ *     never written to.
+ *  2. N's bytes are durable before page 0 leads to N, and N's cluster is taken for as long as the
+ *     device lives.
+ *  3. No guest writes before M,N is durable, so that C,E says the truth where a failed open goes
+ *     back to it.
  *
- * So a power cut shows E, or a mark. With the mark the extension is void for this library, whatever ext_off says, and RECOVER drops
- * it; for software that does not look at the mark (QEMU, reading) ext_off leads nowhere, or to an extension that is whole and has
- * no bitmap: a bitmap that is stale is never seen.
+ * So a power cut shows E, or a mark. With the mark the extension is void for this library, whatever
+ * ext_off says, and RECOVER drops it; for software that does not look at the mark (QEMU, reading)
+ * ext_off leads nowhere, or to an extension that is whole and has no bitmap: a bitmap that is stale
+ * is never seen.
  */
 #include "dev/dev.h"
 
@@ -36,7 +42,8 @@ enum { KEEP_MESSAGE_ID = 4 };
 /* ---- the plan ---- */
 
 /* Host clusters past what an entry can name are nobody else's, whatever happens. */
-static void claim_clusters(ploop_dev *dev, const struct extension *extension, struct extension_keep *keep)
+static void claim_clusters(ploop_dev *dev, const struct extension *extension,
+                           struct extension_keep *keep)
 {
     const struct geometry *geometry = &dev->geometry;
     for (uint64_t i = 0; i < extension->owned_count; i++) {
@@ -133,7 +140,8 @@ static void take_cluster(struct extension_write *write)
     write->taken = true;
     write->iov = (struct iovec){dev->extension.bytes, size};
     channel_io_init(&write->io, &dev->channel, 0);
-    channel_transfer(&write->io, PLOOP_IO_WRITE, 0, (struct iov_cursor){.iov = &write->iov, .count = 1},
+    channel_transfer(&write->io, PLOOP_IO_WRITE, 0,
+                     (struct iov_cursor){.iov = &write->iov, .count = 1},
                      geometry_host_offset(&dev->geometry, write->host), size, cluster_written);
 }
 
@@ -181,7 +189,8 @@ int extension_keep_write(ploop_dev *dev)
     block_control(dev, begin);
     block_until(dev, is_over, &write);
     if (write.result) {
-        dev_log(dev, PLOOP_LOG_ERROR, KEEP_MESSAGE_ID, "the format extension cannot be written anew (%s)", strerror(-write.result));
+        dev_log(dev, PLOOP_LOG_ERROR, KEEP_MESSAGE_ID,
+                "the format extension cannot be written anew (%s)", strerror(-write.result));
         block_control(dev, go_back);
         close_for_writing(dev);
     }

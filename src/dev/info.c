@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* What a device says of itself: counters that the engine keeps as atomics, read without its turn. */
+/*
+ * What a device says of itself: counters that the engine keeps as atomics, read without its turn.
+ */
 #include "dev/dev.h"
 #include "util/sized.h"
 
@@ -7,7 +9,8 @@
 
 uint32_t ploop_version(void)
 {
-    return (uint32_t)PLOOP_VERSION_MAJOR << 16 | (uint32_t)PLOOP_VERSION_MINOR << 8 | PLOOP_VERSION_PATCH;
+    return (uint32_t)PLOOP_VERSION_MAJOR << 16 | (uint32_t)PLOOP_VERSION_MINOR << 8 |
+           PLOOP_VERSION_PATCH;
 }
 
 static uint64_t load(const _Atomic uint64_t *counter)

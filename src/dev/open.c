@@ -2,15 +2,17 @@
 /*
  * Opening a device.
  *
- *     parameters judged -> memory taken -> top delta read and judged (load.c), then the others (load_stack.c) ->
- *     for writing: blocks for the BAT, SYNC, mark, SYNC, what is kept of the format extension (extension_keep.c) -> open
+ *     parameters judged -> memory taken -> top delta read and judged (load.c), then the others
+ *     (load_stack.c) -> for writing: blocks for the BAT, SYNC, mark, SYNC, what is kept of the
+ *     format extension (extension_keep.c) -> open
  *
- * A failure on the way leaves the file's content as it was, up to the mark. The mark (R11) goes to the disk by the same writer as every
- * page: the header is a field of page 0, dirtied with a barrier, and a round does the rest. Nothing that was found in the file
- * counts as durable before that first SYNC. RECOVER then dirties every page, because what was read, even the mark itself, may be
- * only a dead process's page cache.
+ * A failure on the way leaves the file's content as it was, up to the mark. The mark (R11) goes to
+ * the disk by the same writer as every page: the header is a field of page 0, dirtied with a
+ * barrier, and a round does the rest. Nothing that was found in the file counts as durable before
+ * that first SYNC. RECOVER then dirties every page, because what was read, even the mark itself,
+ * may be only a dead process's page cache.
  */
-#include "dev/load.h"
+#include "delta/load.h"
 #include "util/sized.h"
 
 #include <errno.h>
@@ -41,20 +43,26 @@ static int take_config(ploop_dev *dev, const struct ploop_dev_config *given)
     struct ploop_dev_config *config = &dev->config;
     ploop_dev_config_init(config, sizeof(*config));
     if (given) {
-        int error = sized_in(config, sizeof(*config), offsetof(struct ploop_dev_config, reserved), given);
+        int error =
+            sized_in(config, sizeof(*config), offsetof(struct ploop_dev_config, reserved), given);
         if (error) {
             return error;
         }
-        config->size = sizeof(*config); /* of this copy, which load_stack.c opens lower deltas with */
+        config->size =
+            sizeof(*config); /* of this copy, which load_stack.c opens lower deltas with */
     }
-    const uint32_t known = PLOOP_DEV_READ_ONLY | PLOOP_DEV_RECOVER | PLOOP_DEV_NO_FAST_PATH | PLOOP_DEV_COMPLETE_IN_RUN |
-                           PLOOP_DEV_RAW_BASE | PLOOP_DEV_INACTIVE | PLOOP_DEV_RECOVER_CACHED | PLOOP_DEV_HOST_SHOWS_STALE;
+    const uint32_t known = PLOOP_DEV_READ_ONLY | PLOOP_DEV_RECOVER | PLOOP_DEV_NO_FAST_PATH |
+                           PLOOP_DEV_COMPLETE_IN_RUN | PLOOP_DEV_RAW_BASE | PLOOP_DEV_INACTIVE |
+                           PLOOP_DEV_RECOVER_CACHED | PLOOP_DEV_HOST_SHOWS_STALE;
     config->queue_count = config->queue_count ? config->queue_count : 1;
     config->pio_count = config->pio_count ? config->pio_count : PIO_COUNT_DEFAULT;
-    config->page_failure_limit = config->page_failure_limit ? config->page_failure_limit : FAILURE_LIMIT_DEFAULT;
-    if (config->flags & ~known || (config->flags & PLOOP_DEV_RECOVER_CACHED && !(config->flags & PLOOP_DEV_RECOVER)) ||
+    config->page_failure_limit =
+        config->page_failure_limit ? config->page_failure_limit : FAILURE_LIMIT_DEFAULT;
+    if (config->flags & ~known ||
+        (config->flags & PLOOP_DEV_RECOVER_CACHED && !(config->flags & PLOOP_DEV_RECOVER)) ||
         config->queue_count > CHANNEL_QUEUES_MAX || config->pio_count > PIO_COUNT_MAX ||
-        config->enospc_policy > PLOOP_ENOSPC_PARK || config->writeback_max_age_ns < config->writeback_delay_ns) {
+        config->enospc_policy > PLOOP_ENOSPC_PARK ||
+        config->writeback_max_age_ns < config->writeback_delay_ns) {
         return -EINVAL;
     }
     if (config->runner_count || config->flags & PLOOP_DEV_INACTIVE) {
@@ -81,8 +89,10 @@ static void *take_aligned(size_t size)
 
 static void init_lists(ploop_dev *dev)
 {
-    struct list *lists[] = {&dev->parts_free, &dev->part_waiters, &dev->space_waiters, &dev->reclaim_waiters, &dev->record_waiters,
-                            &dev->parked,     &dev->held,         &dev->later,         &dev->cow_buffers,     &dev->cow_waiters};
+    struct list *lists[] = {
+        &dev->parts_free,     &dev->part_waiters, &dev->space_waiters, &dev->reclaim_waiters,
+        &dev->record_waiters, &dev->parked,       &dev->held,          &dev->later,
+        &dev->cow_buffers,    &dev->cow_waiters};
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
         list_init(lists[i]);
     }
@@ -197,7 +207,8 @@ static int read_image(ploop_dev *dev)
     struct alloc_config space = {.file_size = info->file_size,
                                  .capabilities = info->capabilities,
                                  .extend_bytes_max = dev->config.preallocate_bytes,
-                                 .host_shows_stale = dev->config.flags & PLOOP_DEV_HOST_SHOWS_STALE};
+                                 .host_shows_stale =
+                                     dev->config.flags & PLOOP_DEV_HOST_SHOWS_STALE};
     error = bat_init(&dev->bat, &top.header, &dev->channel, &space);
     if (error) {
         return error;
@@ -207,7 +218,8 @@ static int read_image(ploop_dev *dev)
     dev->bat.max_age_ns = dev->config.writeback_max_age_ns;
     dev->bat.failure_limit = dev->config.page_failure_limit;
     if (dev->config.enospc_policy == PLOOP_ENOSPC_PARK) {
-        dev->bat.patience_ns = dev->config.park_timeout_ns ? dev->config.park_timeout_ns : UINT64_MAX;
+        dev->bat.patience_ns =
+            dev->config.park_timeout_ns ? dev->config.park_timeout_ns : UINT64_MAX;
     }
     engine_init(dev);
     error = load_bat(&top);
@@ -240,30 +252,36 @@ static void recover_all(ploop_dev *dev)
 }
 
 /*
- * Blocks for a BAT that has holes, so that no page write runs out of space (F7). No content changes: it comes before the mark, so
- * that an image for which there is no space stays closed and clean. Where the backend gives no blocks, a page write may fail for
- * lack of space.
+ * Blocks for a BAT that has holes, so that no page write runs out of space (F7). No content
+ * changes: it comes before the mark, so that an image for which there is no space stays closed and
+ * clean. Where the backend gives no blocks, a page write may fail for lack of space.
  */
 static int allocate_bat(ploop_dev *dev)
 {
     struct ploop_file_info info = {.size = sizeof(info)};
     int64_t done = ploop_file_info(dev->file, &info);
     if (done == 0 && info.capabilities & PLOOP_FILE_CAN_ALLOCATE) {
-        done = file_sync_io(dev->file, PLOOP_IO_ALLOCATE, NULL, geometry_bat_bytes(&dev->geometry), 0);
+        done =
+            file_sync_io(dev->file, PLOOP_IO_ALLOCATE, NULL, geometry_bat_bytes(&dev->geometry), 0);
     }
     if (done >= 0 || done == -ENOTSUP) {
         return 0;
     }
     if (!is_no_space((int)done) && done != -EIO && done != -EROFS) {
-        dev_log(dev, PLOOP_LOG_WARNING, 2, "no blocks can be allocated for the BAT (%s): a page of it may run out of space",
+        dev_log(dev, PLOOP_LOG_WARNING, 2,
+                "no blocks can be allocated for the BAT (%s): a page of it may run out of space",
                 strerror((int)-done));
         return 0;
     }
-    dev_log(dev, PLOOP_LOG_ERROR, 2, "the blocks of the BAT cannot be allocated (%s)", strerror((int)-done));
+    dev_log(dev, PLOOP_LOG_ERROR, 2, "the blocks of the BAT cannot be allocated (%s)",
+            strerror((int)-done));
     return (int)done;
 }
 
-/* Before this, the file is as it was; after it, every page that was found is durable, and the mark with them. */
+/*
+ * Before this, the file is as it was; after it, every page that was found is durable, and the mark
+ * with them.
+ */
 static int open_for_writing(ploop_dev *dev)
 {
     bool recover = dev->bat.header.in_use == HEADER_IN_USE;
@@ -278,7 +296,8 @@ static int open_for_writing(ploop_dev *dev)
         error = block_round(dev);
     }
     if (error) {
-        dev_log(dev, PLOOP_LOG_ERROR, 2, "the in-use mark cannot be written (%s)", strerror(-error));
+        dev_log(dev, PLOOP_LOG_ERROR, 2, "the in-use mark cannot be written (%s)",
+                strerror(-error));
         return error;
     }
     return extension_keep_write(dev);
@@ -303,7 +322,10 @@ static bool are_deltas(ploop_file *const *deltas, uint32_t count)
     return true;
 }
 
-/* Names a function that the backend has and the one it needs with it, which is missing. Without it requests would hang. */
+/*
+ * Names a function that the backend has and the one it needs with it, which is missing. Without it
+ * requests would hang.
+ */
 static const char *missing_function(const ploop_dev *dev, const struct ploop_io_ops *ops)
 {
     if (ops->reap && !ops->poll_fd && dev->config.flags & PLOOP_DEV_COMPLETE_IN_RUN) {
@@ -319,7 +341,8 @@ static int attach(const ploop_dev *dev)
         const struct ploop_file *file = delta_file(dev, level);
         const char *missing = missing_function(dev, &file->ops);
         if (missing) {
-            dev_log(dev, PLOOP_LOG_ERROR, BACKEND_MESSAGE_ID, "delta %" PRIu32 ": the backend has %s", level, missing);
+            dev_log(dev, PLOOP_LOG_ERROR, BACKEND_MESSAGE_ID,
+                    "delta %" PRIu32 ": the backend has %s", level, missing);
             return -EINVAL;
         }
         error = file->ops.attach ? file->ops.attach(file->context, dev->config.queue_count) : 0;
@@ -327,7 +350,10 @@ static int attach(const ploop_dev *dev)
     return error;
 }
 
-/* After a failed SYNC the next open, even of an image without the mark, must see what the disk has (F15). */
+/*
+ * After a failed SYNC the next open, even of an image without the mark, must see what the disk has
+ * (F15).
+ */
 static void abandon(ploop_dev *dev)
 {
     ploop_file *file = dev->file;
@@ -339,8 +365,8 @@ static void abandon(ploop_dev *dev)
     }
 }
 
-static int open_device(ploop_file *const *deltas, uint32_t count, const struct ploop_dev_config *config, bool is_inside,
-                       ploop_dev **out)
+static int open_device(ploop_file *const *deltas, uint32_t count,
+                       const struct ploop_dev_config *config, bool is_inside, ploop_dev **out)
 {
     ploop_dev *dev = take_aligned(sizeof(*dev));
     if (!dev) {
@@ -386,7 +412,8 @@ static int open_device(ploop_file *const *deltas, uint32_t count, const struct p
     return 0;
 }
 
-int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop_dev_config *config, ploop_dev **out)
+int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop_dev_config *config,
+                   ploop_dev **out)
 {
     if (!out) {
         return -EINVAL;

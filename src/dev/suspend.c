@@ -2,8 +2,8 @@
 /*
  * Suspend and resume.
  *
- *     running -> gate closed: new requests are held, in order -> quiet: none in flight but those that wait for space ->
- *     flushed -> suspended -> held ones begun again, gate open -> running
+ *     running -> gate closed: new requests are held, in order -> quiet: none in flight but those
+ *     that wait for space -> flushed -> suspended -> held ones begun again, gate open -> running
  */
 #include "dev/dev.h"
 
@@ -23,7 +23,10 @@ static bool is_odd(uint64_t number)
     return number & 1;
 }
 
-/* For a suspend, by its number: nobody waits any longer once a resume has come, whatever came after that. */
+/*
+ * For a suspend, by its number: nobody waits any longer once a resume has come, whatever came after
+ * that.
+ */
 static bool is_quiet_or_resumed(ploop_dev *dev, void *argument)
 {
     const uint64_t *number = argument;
@@ -33,7 +36,8 @@ static bool is_quiet_or_resumed(ploop_dev *dev, void *argument)
 void gate_follow(ploop_dev *dev)
 {
     bool engine_only = dev->config.flags & PLOOP_DEV_NO_FAST_PATH;
-    atomic_store(&dev->gate, engine_only || dev->suspended || dev->closed || dev->aborting || dev->refuses_changes);
+    atomic_store(&dev->gate, engine_only || dev->suspended || dev->closed || dev->aborting ||
+                                 dev->refuses_changes);
 }
 
 /* In the turn: make it so. However often it was changed before, the last one counts. */

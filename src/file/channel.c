@@ -2,16 +2,17 @@
 /*
  * The states of a channel_io:
  *
- *     idle -> sent | waiting on the retry list
- *     waiting -> sent, when there is room
- *     sent -> heard (its work is posted) -> sent again, for the rest | waiting | idle, `then` called
+ *     idle -> sent | waiting on the retry list waiting -> sent, when there is room sent -> heard
+ *     (its work is posted) -> sent again, for the rest | waiting | idle, `then` called
  *
  * `sent` is file_io's SENT. Everything but the step from sent to heard happens in the turn.
  *
- * A full backend must not make work quadratic. For each queue the channel remembers how many requests the backend held when it last
- * refused one: `room`. A completion sends as many waiting requests as fit, and stops at the first refusal. After `room` requests
- * without a refusal `room` grows by one, which finds a backend that has more room now. If the queue has nothing at the backend, one
- * request is tried whatever `room` says. A backend may share its room among all queues, so a completion also tries the other queues.
+ * A full backend must not make work quadratic. For each queue the channel remembers how many
+ * requests the backend held when it last refused one: `room`. A completion sends as many waiting
+ * requests as fit, and stops at the first refusal. After `room` requests without a refusal `room`
+ * grows by one, which finds a backend that has more room now. If the queue has nothing at the
+ * backend, one request is tried whatever `room` says. A backend may share its room among all
+ * queues, so a completion also tries the other queues.
  */
 #include "file/channel.h"
 
@@ -37,10 +38,12 @@ static void channel_io_done(struct file_io *file_io, int64_t result)
     turn_post(io->channel->turn, &io->work);
 }
 
-void channel_init(struct channel *channel, ploop_file *file, struct turn *turn, uint64_t max_transfer)
+void channel_init(struct channel *channel, ploop_file *file, struct turn *turn,
+                  uint64_t max_transfer)
 {
     max_transfer = max_transfer ? max_transfer : UINT64_MAX;
-    *channel = (struct channel){.file = file, .turn = turn, .max_transfer = max_transfer - max_transfer % SECTOR_SIZE};
+    *channel = (struct channel){
+        .file = file, .turn = turn, .max_transfer = max_transfer - max_transfer % SECTOR_SIZE};
     assert(channel->max_transfer > 0);
     for (uint32_t lane = 0; lane < CHANNEL_LANES; lane++) {
         channel->rings[lane].room = UINT64_MAX;
@@ -79,7 +82,8 @@ static void take_window(struct channel_io *io)
     struct ploop_io *pub = &io->io.pub;
     uint64_t length = io->left < io->channel->max_transfer ? io->left : io->channel->max_transfer;
     io->bounced = false;
-    if (io->cursor.skip == 0 && io->cursor.count <= CHANNEL_IOV_MAX && iov_length(io->cursor.iov, io->cursor.count) == length) {
+    if (io->cursor.skip == 0 && io->cursor.count <= CHANNEL_IOV_MAX &&
+        iov_length(io->cursor.iov, io->cursor.count) == length) {
         pub->iov = io->cursor.iov;
         pub->iov_count = io->cursor.count;
     } else {
@@ -219,8 +223,8 @@ static void channel_send(struct channel_io *io)
     }
 }
 
-void channel_transfer(struct channel_io *io, uint32_t op, uint32_t flags, struct iov_cursor cursor, uint64_t offset,
-                      uint64_t length, channel_fn *then)
+void channel_transfer(struct channel_io *io, uint32_t op, uint32_t flags, struct iov_cursor cursor,
+                      uint64_t offset, uint64_t length, channel_fn *then)
 {
     assert(length > 0 && length % SECTOR_SIZE == 0);
     io->io.pub.op = op;
@@ -234,7 +238,8 @@ void channel_transfer(struct channel_io *io, uint32_t op, uint32_t flags, struct
     channel_send(io);
 }
 
-void channel_order(struct channel_io *io, uint32_t op, uint64_t offset, uint64_t length, channel_fn *then)
+void channel_order(struct channel_io *io, uint32_t op, uint64_t offset, uint64_t length,
+                   channel_fn *then)
 {
     struct ploop_io *pub = &io->io.pub;
     pub->op = op;
@@ -254,7 +259,10 @@ static int try_later(const struct channel_io *io)
     return io->channel->cut ? -ECANCELED : -EAGAIN;
 }
 
-/* What the backend said of a request: 1 to send again now, -EAGAIN to send again later, else how it ended. */
+/*
+ * What the backend said of a request: 1 to send again now, -EAGAIN to send again later, else how it
+ * ended.
+ */
 static int judge(struct channel_io *io, int64_t result)
 {
     if (says_again(result)) {
@@ -304,7 +312,8 @@ static void channel_heard(struct work *work)
     room_came(channel, lane);
 }
 
-void channel_adopt(struct channel_io *io, struct iov_cursor cursor, int64_t result, channel_fn *then)
+void channel_adopt(struct channel_io *io, struct iov_cursor cursor, int64_t result,
+                   channel_fn *then)
 {
     io->cursor = cursor;
     io->left = io->io.pub.length;

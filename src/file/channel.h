@@ -2,23 +2,26 @@
 /*
  * A channel: how the engine sends requests to one file and hears of their end in its own turn.
  *
- * What the backend may do - complete inline, late, on another thread, move a part of the bytes, say EINTR or EAGAIN - ends here.
- * An engine part sees a request as one step:
+ * What the backend may do - complete inline, late, on another thread, move a part of the bytes, say
+ * EINTR or EAGAIN - ends here. An engine part sees a request as one step:
  *
  *     channel_transfer() / channel_order()  ...  then(io, 0 or -errno)
  *
  *  1. `then` runs in a turn, later than the call that began the request, never inside it.
- *  2. Short transfers are continued; no progress at all is -EIO. A sector is moved by one backend request, whole: requests are cut
- *     and continued at sector borders only.
- *  3. -EAGAIN, from submit or as a result, and -EINTR put the request on its queue's retry list; while there are such, later ones of
- *     that queue stand behind them, in order, and are not sent past the channel (channel_is_full()). They are sent again, the first
- *     ones first and as many as the backend has room for, when another request makes progress, of whatever queue; one is tried too
- *     when a request comes and the queue has nothing at the backend; or by channel_retry(), which a run calls: channel_wants_run()
- *     says that nothing else would. Requests that are sent to the file directly make progress too: from channel_bypass() to
+ *  2. Short transfers are continued; no progress at all is -EIO. A sector is moved by one backend
+ *     request, whole: requests are cut and continued at sector borders only.
+ *  3. -EAGAIN, from submit or as a result, and -EINTR put the request on its queue's retry list;
+ *     while there are such, later ones of that queue stand behind them, in order, and are not sent
+ *     past the channel (channel_is_full()). They are sent again, the first ones first and as many
+ *     as the backend has room for, when another request makes progress, of whatever queue; one is
+ *     tried too when a request comes and the queue has nothing at the backend; or by
+ *     channel_retry(), which a run calls: channel_wants_run() says that nothing else would.
+ *     Requests that are sent to the file directly make progress too: from channel_bypass() to
  *     channel_bypass_over(), which says whether to run.
  *  4. After channel_cut() nothing reaches the backend any more: what is begun ends with -ECANCELED.
  *
- * All functions but channel_io_init(), channel_io_aim() and the bypass belong to the owner of the turn.
+ * All functions but channel_io_init(), channel_io_aim() and the bypass belong to the owner of the
+ * turn.
  */
 #ifndef FILE_CHANNEL_H
 #define FILE_CHANNEL_H
@@ -29,7 +32,12 @@
 #include "util/list.h"
 #include "util/work.h"
 
-enum { CHANNEL_WINDOW = 8, CHANNEL_IOV_MAX = PLOOP_IO_SEGMENTS_MAX, CHANNEL_QUEUES_MAX = 64, CHANNEL_LANES = 16 };
+enum {
+    CHANNEL_WINDOW = 8,
+    CHANNEL_IOV_MAX = PLOOP_IO_SEGMENTS_MAX,
+    CHANNEL_QUEUES_MAX = 64,
+    CHANNEL_LANES = 16
+};
 
 /* For queues of their own, or few of them: as far from the next as a cache line is long. */
 struct channel_lane {
@@ -38,8 +46,8 @@ struct channel_lane {
 };
 
 /*
- * What is known of the room that the backend has for requests of one queue, or of those that share a lane: a backend may have a ring for
- * each queue. The turn's.
+ * What is known of the room that the backend has for requests of one queue, or of those that share
+ * a lane: a backend may have a ring for each queue. The turn's.
  */
 struct channel_ring {
     uint64_t in_flight; /* begun here and at the backend */
@@ -58,7 +66,8 @@ struct channel {
     _Atomic uint32_t waiting; /* a bit for each ring for which requests wait, or are going to */
     uint32_t next_ring;       /* the one to look at first when another has got on */
     bool cut;
-    struct channel_lane lanes[CHANNEL_LANES]; /* requests that were sent directly and are not over */
+    struct channel_lane
+        lanes[CHANNEL_LANES]; /* requests that were sent directly and are not over */
 };
 
 struct channel_io;
@@ -70,8 +79,10 @@ struct channel_io {
     struct list link;
     struct channel *channel;
     channel_fn *then;
-    const _Atomic int *stop; /* or NULL: once this is an error the request is sent no more, and ends with it */
-    _Atomic int *trip;       /* or NULL: becomes -EIO as soon as the backend says that this request failed */
+    const _Atomic int
+        *stop; /* or NULL: once this is an error the request is sent no more, and ends with it */
+    _Atomic int
+        *trip; /* or NULL: becomes -EIO as soon as the backend says that this request failed */
     struct iov_cursor cursor;
     uint64_t left; /* bytes of a transfer still to be moved */
     int64_t result;
@@ -81,7 +92,8 @@ struct channel_io {
     uint8_t sector[SECTOR_SIZE];
 };
 
-void channel_init(struct channel *channel, ploop_file *file, struct turn *turn, uint64_t max_transfer);
+void channel_init(struct channel *channel, ploop_file *file, struct turn *turn,
+                  uint64_t max_transfer);
 void channel_io_init(struct channel_io *io, struct channel *channel, uint32_t queue);
 
 /* What an idle io is begun with next goes there. Any thread that owns the io. */
@@ -92,24 +104,31 @@ static inline void channel_io_aim(struct channel_io *io, struct channel *channel
 }
 
 /* READ or WRITE. The iovec array behind the cursor stays valid until `then`. */
-void channel_transfer(struct channel_io *io, uint32_t op, uint32_t flags, struct iov_cursor cursor, uint64_t offset,
-                      uint64_t length, channel_fn *then);
+void channel_transfer(struct channel_io *io, uint32_t op, uint32_t flags, struct iov_cursor cursor,
+                      uint64_t offset, uint64_t length, channel_fn *then);
 
 /* SYNC, ALLOCATE, PUNCH, TRUNCATE. */
-void channel_order(struct channel_io *io, uint32_t op, uint64_t offset, uint64_t length, channel_fn *then);
+void channel_order(struct channel_io *io, uint32_t op, uint64_t offset, uint64_t length,
+                   channel_fn *then);
 
 static inline uint32_t channel_ring_bit(uint32_t queue)
 {
     return UINT32_C(1) << queue % CHANNEL_LANES;
 }
 
-/* Any thread. Requests of this queue wait for room: what would be sent directly now goes through the channel. */
+/*
+ * Any thread. Requests of this queue wait for room: what would be sent directly now goes through
+ * the channel.
+ */
 static inline bool channel_is_full(const struct channel *channel, uint32_t queue)
 {
     return atomic_load_explicit(&channel->waiting, memory_order_relaxed) & channel_ring_bit(queue);
 }
 
-/* Any thread. The backend has refused a request that was sent directly, and that comes through channel_adopt(). */
+/*
+ * Any thread. The backend has refused a request that was sent directly, and that comes through
+ * channel_adopt().
+ */
 static inline void channel_note_full(struct channel *channel, uint32_t queue)
 {
     atomic_fetch_or(&channel->waiting, channel_ring_bit(queue));
@@ -122,8 +141,8 @@ static inline void channel_bypass(struct channel *channel, uint32_t queue)
 }
 
 /*
- * It has completed or was refused: true where a run should follow. Of this and channel_wants_run() at least one sees what the
- * other has done: each first writes, then looks.
+ * It has completed or was refused: true where a run should follow. Of this and channel_wants_run()
+ * at least one sees what the other has done: each first writes, then looks.
  */
 static inline bool channel_bypass_over(struct channel *channel, uint32_t queue)
 {
@@ -132,10 +151,11 @@ static inline bool channel_bypass_over(struct channel *channel, uint32_t queue)
 }
 
 /*
- * Go on with a transfer that was sent to the file directly, past the channel: `result` is what its submit or its completion said.
- * pub.offset and pub.length stand as they were sent.
+ * Go on with a transfer that was sent to the file directly, past the channel: `result` is what its
+ * submit or its completion said. pub.offset and pub.length stand as they were sent.
  */
-void channel_adopt(struct channel_io *io, struct iov_cursor cursor, int64_t result, channel_fn *then);
+void channel_adopt(struct channel_io *io, struct iov_cursor cursor, int64_t result,
+                   channel_fn *then);
 
 /* Send what waits on the retry lists, as much as there is room for. Returns how many were tried. */
 uint32_t channel_retry(struct channel *channel);

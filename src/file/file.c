@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Files and the requests to them: the states of a file_io (see the header) and the checks on what a backend says of itself.
+ * Files and the requests to them: the states of a file_io (see the header) and the checks on what a
+ * backend says of itself.
  *
- * The word `state` is what makes a completion count once: submit sets it to SENT before the backend sees the request, the first
- * completion exchanges it for IDLE, and a second one finds IDLE. Where a completed request was sent again meanwhile, a second
- * completion cannot be told from the right one: that is as far as it can be known.
+ * The word `state` is what makes a completion count once: submit sets it to SENT before the backend
+ * sees the request, the first completion exchanges it for IDLE, and a second one finds IDLE. Where
+ * a completed request was sent again meanwhile, a second completion cannot be told from the right
+ * one: that is as far as it can be known.
  */
 #include "file/file.h"
 
@@ -20,8 +22,9 @@ static void backend_fault(struct file_io *io, const char *what)
 {
     atomic_fetch_add_explicit(&io->file->double_completions, 1, memory_order_relaxed);
 #ifndef NDEBUG
-    (void)fprintf(stderr, "libploop: a backend %s: op %u, offset %llu, length %llu\n", what, io->pub.op,
-                  (unsigned long long)io->pub.offset, (unsigned long long)io->pub.length);
+    (void)fprintf(stderr, "libploop: a backend %s: op %u, offset %llu, length %llu\n", what,
+                  io->pub.op, (unsigned long long)io->pub.offset,
+                  (unsigned long long)io->pub.length);
     abort();
 #else
     (void)what;
@@ -62,7 +65,10 @@ void ploop_io_complete(struct ploop_io *pub, int64_t result)
     io->done(io, result);
 }
 
-/* Tables of an older library's size are as good as this one's; a newer one may use only what is known here. */
+/*
+ * Tables of an older library's size are as good as this one's; a newer one may use only what is
+ * known here.
+ */
 static int take_ops(struct ploop_io_ops *known, const struct ploop_io_ops *given)
 {
     size_t shortest = offsetof(struct ploop_io_ops, submit) + sizeof(given->submit);
@@ -127,7 +133,8 @@ int file_claim(ploop_file *file, enum file_use use)
         if (claims == CLAIMED_ALONE || (claims && use == FILE_ALONE)) {
             return -EBUSY;
         }
-    } while (!atomic_compare_exchange_weak(&file->claims, &claims, use == FILE_ALONE ? CLAIMED_ALONE : claims + 1));
+    } while (!atomic_compare_exchange_weak(&file->claims, &claims,
+                                           use == FILE_ALONE ? CLAIMED_ALONE : claims + 1));
     return 0;
 }
 
@@ -145,7 +152,10 @@ void file_give_back(ploop_file *file, enum file_use use)
 int file_change_claim(ploop_file *file, enum file_use to)
 {
     int32_t from = to == FILE_ALONE ? 1 : CLAIMED_ALONE;
-    return atomic_compare_exchange_strong(&file->claims, &from, to == FILE_ALONE ? CLAIMED_ALONE : 1) ? 0 : -EBUSY;
+    return atomic_compare_exchange_strong(&file->claims, &from,
+                                          to == FILE_ALONE ? CLAIMED_ALONE : 1)
+               ? 0
+               : -EBUSY;
 }
 
 /* An answer that nobody could keep to is refused here, so that nobody else has to doubt it. */

@@ -7,9 +7,11 @@
  *     IDLE --file_io_submit()--> SENT --ploop_io_complete()--> IDLE, then done() is called
  *          (refused: back to IDLE, done() is not called)
  *
- *  1. done() is called exactly once for each submit that returned 0, on whatever thread completes, perhaps before submit
- *     returns. When it is called the io is IDLE and may be filled and submitted again.
- *  2. A completion that finds the io not SENT is a bug of the backend: a debug build aborts, a release build counts it in the file.
+ *  1. done() is called exactly once for each submit that returned 0, on whatever thread completes,
+ *     perhaps before submit returns. When it is called the io is IDLE and may be filled and
+ *     submitted again.
+ *  2. A completion that finds the io not SENT is a bug of the backend: a debug build aborts, a
+ *     release build counts it in the file.
  */
 #ifndef FILE_FILE_H
 #define FILE_FILE_H
@@ -31,9 +33,11 @@ struct ploop_file {
 };
 
 /*
- * Who uses a file: FILE_ALONE is one user that writes to it and syncs it, and excludes all others; FILE_SHARED is one of several. A
- * device claims its top alone when it writes and its other files shared, from open until it is freed. A second user of SYNC would take
- * errors away from the device's FLUSH, so the public calls that write or sync, and a repair, claim the file while they work.
+ * Who uses a file: FILE_ALONE is one user that writes to it and syncs it, and excludes all others;
+ * FILE_SHARED is one of several. A device claims its top alone when it writes and its other files
+ * shared, from open until it is freed. A second user of SYNC would take errors away from the
+ * device's FLUSH, so the public calls that write or sync, and a repair, claim the file while they
+ * work.
  */
 enum file_use { FILE_SHARED, FILE_ALONE };
 
@@ -41,7 +45,10 @@ enum file_use { FILE_SHARED, FILE_ALONE };
 int file_claim(ploop_file *file, enum file_use use);
 void file_give_back(ploop_file *file, enum file_use use);
 
-/* Change a claim that the caller has to the other use. 0; -EBUSY: others share the file. To FILE_SHARED it does not fail. */
+/*
+ * Change a claim that the caller has to the other use. 0; -EBUSY: others share the file. To
+ * FILE_SHARED it does not fail.
+ */
 int file_change_claim(ploop_file *file, enum file_use to);
 
 struct file_io {
@@ -58,16 +65,18 @@ void file_io_init(struct file_io *io, ploop_file *file, file_io_fn *done);
 int file_io_submit(struct file_io *io);
 
 /*
- * Make reads show what the storage holds, before a recovery or a repair trusts them: SYNC, then the backend's invalidate.
- * 0; -ENOTSUP: the backend cannot; -EBUSY, or another -errno: what is read may be lost on the storage. *sync_error is SYNC's result:
- * a failure may be an old loss that is reported once more.
+ * Make reads show what the storage holds, before a recovery or a repair trusts them: SYNC, then the
+ * backend's invalidate. 0; -ENOTSUP: the backend cannot; -EBUSY, or another -errno: what is read
+ * may be lost on the storage. *sync_error is SYNC's result: a failure may be an old loss that is
+ * reported once more.
  */
 int file_drop_cache(ploop_file *file, int *sync_error);
 
 /*
- * One request, waited for: with the backend's reap and wait where it has them, else asleep until another thread completes.
- * Short transfers are continued, EINTR and EAGAIN tried again, max_transfer kept.
- * READ: the bytes read, fewer only at the end of the file; others: length or 0; or -errno.
+ * One request, waited for: with the backend's reap and wait where it has them, else asleep until
+ * another thread completes. Short transfers are continued, EINTR and EAGAIN tried again,
+ * max_transfer kept. READ: the bytes read, fewer only at the end of the file; others: length or 0;
+ * or -errno.
  */
 int64_t file_sync_io(ploop_file *file, uint32_t op, void *buffer, uint64_t length, uint64_t offset);
 

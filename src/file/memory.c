@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A file in memory: for tests, benchmarks and throw-away disks. Sparse at any size: bytes live in chunks, found through a hash of
- * their number, and a chunk exists once something was written or allocated in it.
+ * A file in memory: for tests, benchmarks and throw-away disks. Sparse at any size: bytes live in
+ * chunks, found through a hash of their number, and a chunk exists once something was written or
+ * allocated in it.
  *
- *  1. Where there is no chunk, the file reads as zeros; so do a chunk's bytes that lie beyond the end of the file, which is why
- *     growing the file has nothing to do.
- *  2. Requests complete before submit returns, with no lock held. Reads run side by side; whatever changes the file runs alone, so
- *     that a read sees a write whole or not at all.
+ *  1. Where there is no chunk, the file reads as zeros; so do a chunk's bytes that lie beyond the
+ *     end of the file, which is why growing the file has nothing to do.
+ *  2. Requests complete before submit returns, with no lock held. Reads run side by side; whatever
+ *     changes the file runs alone, so that a read sees a write whole or not at all.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -90,7 +91,9 @@ static struct chunk *get_chunk(struct memory *memory, uint64_t number)
     return chunk;
 }
 
-/* Free the chunks in [first, end). By number where that is fewer steps than looking at every chunk. */
+/*
+ * Free the chunks in [first, end). By number where that is fewer steps than looking at every chunk.
+ */
 static void drop_chunks(struct memory *memory, uint64_t first, uint64_t end)
 {
     if (first >= end) {
@@ -99,7 +102,9 @@ static void drop_chunks(struct memory *memory, uint64_t first, uint64_t end)
     bool by_number = end - first < memory->bucket_count;
     uint64_t steps = by_number ? end - first : memory->bucket_count;
     for (uint64_t i = 0; i < steps; i++) {
-        struct chunk **link = by_number ? bucket_of(memory->buckets, memory->bucket_count, first + i) : &memory->buckets[i];
+        struct chunk **link = by_number
+                                  ? bucket_of(memory->buckets, memory->bucket_count, first + i)
+                                  : &memory->buckets[i];
         while (*link) {
             struct chunk *chunk = *link;
             if (chunk->number < first || chunk->number >= end) {
@@ -156,13 +161,15 @@ static void truncate_to(struct memory *memory, uint64_t file_size)
 }
 
 /* Move one segment, which may span chunks. Fewer bytes than asked for: no memory. */
-static uint64_t move_segment(struct memory *memory, bool write, uint8_t *buffer, uint64_t length, uint64_t offset)
+static uint64_t move_segment(struct memory *memory, bool write, uint8_t *buffer, uint64_t length,
+                             uint64_t offset)
 {
     uint64_t moved = 0;
     while (moved < length) {
         uint64_t inside = (offset + moved) % CHUNK_BYTES;
         uint64_t number = (offset + moved) / CHUNK_BYTES;
-        uint64_t piece = length - moved < CHUNK_BYTES - inside ? length - moved : CHUNK_BYTES - inside;
+        uint64_t piece =
+            length - moved < CHUNK_BYTES - inside ? length - moved : CHUNK_BYTES - inside;
         struct chunk *chunk = write ? get_chunk(memory, number) : find_chunk(memory, number);
         if (write && !chunk) {
             break;
@@ -246,7 +253,8 @@ static int memory_get_info(void *context, struct ploop_file_info *info)
     pthread_rwlock_rdlock(&memory->lock);
     info->file_size = memory->file_size;
     pthread_rwlock_unlock(&memory->lock);
-    info->capabilities = PLOOP_FILE_CAN_FUA | PLOOP_FILE_CAN_PUNCH | PLOOP_FILE_CAN_ALLOCATE | PLOOP_FILE_CAN_GROW;
+    info->capabilities =
+        PLOOP_FILE_CAN_FUA | PLOOP_FILE_CAN_PUNCH | PLOOP_FILE_CAN_ALLOCATE | PLOOP_FILE_CAN_GROW;
     info->request_alignment = 1;
     info->max_transfer = 0;
     return 0;

@@ -1,20 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The POSIX backend: a file of the file system, or a block device, whose requests I/O threads carry out with plain system calls. Its
- * descriptors, and why there are so many, are told in posix.h.
+ * The POSIX backend: a file of the file system, or a block device, whose requests I/O threads carry
+ * out with plain system calls. Its descriptors, and why there are so many, are told in posix.h.
  *
- *  1. SYNC is fdatasync: it covers every operation completed before it was submitted, because those were done in the kernel. It
- *     runs beside other requests.
- *  2. With PLOOP_FILE_DIRECT a request whose offset, length and memory are aligned goes past the page cache, any other through it; so
- *     request_alignment is 1 all the same. A direct write of a page drops it from the cache: were it dirty from a buffered write at
- *     that moment, one of the two writes would be lost. Hence `exclusion`: direct writes share it, everything that dirties pages or
- *     changes the file's shape has it alone. Reads need nothing: the kernel writes dirty pages out before a direct read, and drops
- *     what a buffered read brought in after a direct write.
- *  3. A direct request that the file system refuses with EINVAL or ENOTBLK is carried out buffered, once. A file system without
- *     O_DIRECT is one that refuses every request.
+ *  1. SYNC is fdatasync: it covers every operation completed before it was submitted, because those
+ *     were done in the kernel. It runs beside other requests.
+ *  2. With PLOOP_FILE_DIRECT a request whose offset, length and memory are aligned goes past the
+ *     page cache, any other through it; so request_alignment is 1 all the same. A direct write of a
+ *     page drops it from the cache: were it dirty from a buffered write at that moment, one of the
+ *     two writes would be lost. Hence `exclusion`: direct writes share it, everything that dirties
+ *     pages or changes the file's shape has it alone. Reads need nothing: the kernel writes dirty
+ *     pages out before a direct read, and drops what a buffered read brought in after a direct
+ *     write.
+ *  3. A direct request that the file system refuses with EINVAL or ENOTBLK is carried out buffered,
+ *     once. A file system without O_DIRECT is one that refuses every request.
  *
- * After fork() the child has the descriptors but no threads: it must not use the file nor close it. Leave by exec or _exit; until
- * then the locks stay.
+ * After fork() the child has the descriptors but no threads: it must not use the file nor close it.
+ * Leave by exec or _exit; until then the locks stay.
  */
 #include "file/posix.h"
 
@@ -37,11 +39,13 @@ static bool fits_direct(const struct posix *file, const struct ploop_io *io)
         bits |= io->iov[i].iov_len;
         memory |= (uintptr_t)io->iov[i].iov_base;
     }
-    return (bits & (file->direct_alignment - 1)) == 0 && (memory & (file->memory_alignment - 1)) == 0;
+    return (bits & (file->direct_alignment - 1)) == 0 &&
+           (memory & (file->memory_alignment - 1)) == 0;
 }
 
 /* One system call's worth, or -errno. */
-static int64_t move_some(int fd, const struct ploop_io *io, const struct iovec *iov, int count, uint64_t offset)
+static int64_t move_some(int fd, const struct ploop_io *io, const struct iovec *iov, int count,
+                         uint64_t offset)
 {
     ssize_t moved;
     do {
@@ -119,7 +123,10 @@ static int64_t write_through(struct posix *file, const struct ploop_io *io)
     return result;
 }
 
-/* Zeros by giving the blocks back; else by whatever way the file system knows that is not writing them. */
+/*
+ * Zeros by giving the blocks back; else by whatever way the file system knows that is not writing
+ * them.
+ */
 static int64_t punch(int fd, uint64_t offset, uint64_t length)
 {
     int64_t err = posix_allocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
@@ -144,7 +151,10 @@ static int64_t resize(const struct posix *file, uint64_t file_size)
 int posix_sync_locked(struct posix *file)
 {
     int fd = file->sync_fd >= 0 ? file->sync_fd : file->fd, err;
-    /* After a failure too: what is dirty goes out before the cache is dropped, and a further loss is told now and not after that. */
+    /*
+     * After a failure too: what is dirty goes out before the cache is dropped, and a further loss
+     * is told now and not after that.
+     */
     do {
         err = fdatasync(fd) ? -errno : 0;
     } while (err == -EINTR);
@@ -183,7 +193,8 @@ static int64_t posix_execute(void *context, const struct ploop_io *io)
     case PLOOP_IO_READ:
         return transfer(file, file->fd, file->direct_fd, io);
     case PLOOP_IO_WRITE:
-        return io->flags & PLOOP_IO_FUA ? write_through(file, io) : transfer(file, file->fd, file->direct_fd, io);
+        return io->flags & PLOOP_IO_FUA ? write_through(file, io)
+                                        : transfer(file, file->fd, file->direct_fd, io);
     case PLOOP_IO_SYNC:
         return sync_data(file);
     default:
@@ -197,10 +208,12 @@ static int posix_submit(void *context, struct ploop_io *io)
 {
     struct posix *file = context;
     bool changes = io->op != PLOOP_IO_READ && io->op != PLOOP_IO_SYNC;
-    if (io->op < PLOOP_IO_READ || io->op > PLOOP_IO_TRUNCATE || io->offset > INT64_MAX || io->length > INT64_MAX - io->offset) {
+    if (io->op < PLOOP_IO_READ || io->op > PLOOP_IO_TRUNCATE || io->offset > INT64_MAX ||
+        io->length > INT64_MAX - io->offset) {
         return -EINVAL;
     }
-    if (changes && atomic_load_explicit(&file->access, memory_order_relaxed) == PLOOP_FILE_READ_ONLY) {
+    if (changes &&
+        atomic_load_explicit(&file->access, memory_order_relaxed) == PLOOP_FILE_READ_ONLY) {
         return -EROFS;
     }
     posix_pool_submit(&file->pool, io);
@@ -265,12 +278,14 @@ int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file)
                                             .reopen = posix_reopen,
                                             .invalidate = posix_invalidate,
                                             .close = posix_close};
-    uint32_t known = POSIX_ACCESS_FLAGS | PLOOP_FILE_UNLOCKED | PLOOP_FILE_DIRECT | PLOOP_FILE_CREATE;
+    uint32_t known =
+        POSIX_ACCESS_FLAGS | PLOOP_FILE_UNLOCKED | PLOOP_FILE_DIRECT | PLOOP_FILE_CREATE;
     if (!file) {
         return -EINVAL;
     }
     *file = NULL;
-    if (!path || flags & ~known || !posix_is_one_access(flags) || (flags & PLOOP_FILE_CREATE && flags & PLOOP_FILE_READ_ONLY)) {
+    if (!path || flags & ~known || !posix_is_one_access(flags) ||
+        (flags & PLOOP_FILE_CREATE && flags & PLOOP_FILE_READ_ONLY)) {
         return -EINVAL;
     }
     struct posix *made = posix_new(flags & POSIX_ACCESS_FLAGS);

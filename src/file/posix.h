@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the parts of the POSIX backend share: posix.c carries requests out, posix_open.c opens and reopens, posix_fua.c has the
- * descriptors of FUA writes, posix_cache.c empties the page cache, posix_lock.c locks, posix_pool.c has the threads.
+ * What the parts of the POSIX backend share: posix.c carries requests out, posix_open.c opens and
+ * reopens, posix_fua.c has the descriptors of FUA writes, posix_cache.c empties the page cache,
+ * posix_lock.c locks, posix_pool.c has the threads.
  *
- * Linux reports a lost writeback once for each open file description, to the first call on it that asks: fsync, fdatasync, a write
- * with RWF_DSYNC, on NFS a plain write too. From that follow these invariants:
+ * Linux reports a lost writeback once for each open file description, to the first call on it that
+ * asks: fsync, fdatasync, a write with RWF_DSYNC, on NFS a plain write too. From that follow these
+ * invariants:
  *
- *  1. sync_fd is a description of its own, and nothing but SYNC is done on it. Where it cannot be opened SYNC runs on `fd` and FUA is
- *     not offered: plain writes do not ask for errors, but on NFS.
+ *  1. sync_fd is a description of its own, and nothing but SYNC is done on it. Where it cannot be
+ *     opened SYNC runs on `fd` and FUA is not offered: plain writes do not ask for errors, but on
+ *     NFS.
  *  2. Each FUA write has a description to itself while it is under way (posix_fua.h).
- *  3. SYNCs run one at a time, and once one has failed all fail with its error until posix_invalidate() was called, whose result tells what
- *     the cache may show. Without that,
- *     of two callers one would be told of the loss and the other would take what it wrote for durable.
- *  4. `fd` and `direct_fd` keep their numbers from open to close: reopen puts other files under them, so that a request that is
- *     being carried out needs no lock against it. sync_fd and sync_error belong to `syncing`.
- *  5. The locks on bytes belong to lock_fd, a description for reading that reopen does not touch. A file that is read-only has no
- *     description that could write.
+ *  3. SYNCs run one at a time, and once one has failed all fail with its error until
+ *     posix_invalidate() was called, whose result tells what the cache may show. Without that, of
+ *     two callers one would be told of the loss and the other would take what it wrote for durable.
+ *  4. `fd` and `direct_fd` keep their numbers from open to close: reopen puts other files under
+ *     them, so that a request that is being carried out needs no lock against it. sync_fd and
+ *     sync_error belong to `syncing`.
+ *  5. The locks on bytes belong to lock_fd, a description for reading that reopen does not touch. A
+ *     file that is read-only has no description that could write.
  */
 #ifndef FILE_POSIX_H
 #define FILE_POSIX_H
@@ -31,7 +35,10 @@
 
 enum { POSIX_ACCESS_FLAGS = PLOOP_FILE_READ_ONLY | PLOOP_FILE_READ_WRITE };
 
-/* Where the kernel does not say what direct requests must be aligned to, this is enough for any disk. */
+/*
+ * Where the kernel does not say what direct requests must be aligned to, this is enough for any
+ * disk.
+ */
 enum { POSIX_PAGE = 4096 };
 
 struct posix {
@@ -55,21 +62,28 @@ struct posix {
 
 static inline bool posix_is_one_access(uint32_t flags)
 {
-    return (flags & POSIX_ACCESS_FLAGS) == PLOOP_FILE_READ_ONLY || (flags & POSIX_ACCESS_FLAGS) == PLOOP_FILE_READ_WRITE;
+    return (flags & POSIX_ACCESS_FLAGS) == PLOOP_FILE_READ_ONLY ||
+           (flags & POSIX_ACCESS_FLAGS) == PLOOP_FILE_READ_WRITE;
 }
 
 /* A new object, all of its descriptors -1, and its end. NULL: no memory. */
 struct posix *posix_new(uint32_t access);
 void posix_free(struct posix *file);
 
-/* Open by name; then, under its lock, everything else that PLOOP_FILE_ flags ask for. 0 or -errno; posix_free() in any case. */
+/*
+ * Open by name; then, under its lock, everything else that PLOOP_FILE_ flags ask for. 0 or -errno;
+ * posix_free() in any case.
+ */
 int posix_open_file(struct posix *file, const char *path, uint32_t flags);
 int posix_open_rest(struct posix *file, uint32_t flags);
 
 /* The backend's reopen. */
 int posix_reopen(void *context, uint32_t flags);
 
-/* The same file again, in another mode; by number, so that it does not matter what its name means by now. Needs /proc. */
+/*
+ * The same file again, in another mode; by number, so that it does not matter what its name means
+ * by now. Needs /proc.
+ */
 int posix_open_again(int fd, int flags);
 
 /* The file's size now, or -errno. */

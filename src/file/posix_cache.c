@@ -16,10 +16,16 @@
 
 enum { TRIES = 20, PAUSE_NS = 5 * 1000 * 1000 };
 
-/* What is dropped and looked at together where not all can be dropped at once; mapped at a time where mincore() has to look. */
+/*
+ * What is dropped and looked at together where not all can be dropped at once; mapped at a time
+ * where mincore() has to look.
+ */
 enum { WINDOW = 4 << 20 };
 
-/* cachestat(2), Linux 6.5, the same number on every architecture; written down here because C libraries learned it later. */
+/*
+ * cachestat(2), Linux 6.5, the same number on every architecture; written down here because C
+ * libraries learned it later.
+ */
 enum { CACHESTAT_NUMBER = 451 };
 
 struct cachestat_range_of {
@@ -46,7 +52,8 @@ static bool is_anything(const unsigned char *pages, uint64_t count)
 }
 
 /* 0: nothing of [offset, offset + length) is cached; -EBUSY; or -errno. */
-static int look_at_window(int fd, uint64_t offset, uint64_t length, uint64_t page, unsigned char *pages)
+static int look_at_window(int fd, uint64_t offset, uint64_t length, uint64_t page,
+                          unsigned char *pages)
 {
     void *memory = mmap(NULL, length, PROT_READ, MAP_PRIVATE, fd, (off_t)offset);
     if (memory == MAP_FAILED) {
@@ -70,11 +77,15 @@ static int look_page_by_page(int fd, uint64_t offset, uint64_t length)
     return err;
 }
 
-/* File systems over others have the pages in the file below, where cachestat does not look but a mapping leads. */
+/*
+ * File systems over others have the pages in the file below, where cachestat does not look but a
+ * mapping leads.
+ */
 static bool is_over_another(const struct statfs *where)
 {
     uint32_t type = (uint32_t)where->f_type;
-    return type == OVERLAYFS_SUPER_MAGIC || type == FUSE_SUPER_MAGIC || type == ECRYPTFS_SUPER_MAGIC;
+    return type == OVERLAYFS_SUPER_MAGIC || type == FUSE_SUPER_MAGIC ||
+           type == ECRYPTFS_SUPER_MAGIC;
 }
 
 static int look(int fd, uint64_t offset, uint64_t length, const struct statfs *where)
@@ -112,8 +123,9 @@ static bool cache_is_storage(const struct statfs *where)
 }
 
 /*
- * All at once, and where something stays window by window: a program that only reads the file brings pages back all the time, but each
- * page need only be out of the cache once. What is read after that comes from the storage.
+ * All at once, and where something stays window by window: a program that only reads the file
+ * brings pages back all the time, but each page need only be out of the cache once. What is read
+ * after that comes from the storage.
  */
 int posix_cache_drop(int fd, bool is_block, uint64_t file_size)
 {

@@ -7,7 +7,13 @@
 #include <stdbool.h>
 #include <unistd.h>
 
-enum { READ_CONSISTENT = 1 << 0, WRITE_ANEW = 1 << 1, WRITE_UNCHANGED = 1 << 2, RESIZE = 1 << 3, USE_COUNT = 4 };
+enum {
+    READ_CONSISTENT = 1 << 0,
+    WRITE_ANEW = 1 << 1,
+    WRITE_UNCHANGED = 1 << 2,
+    RESIZE = 1 << 3,
+    USE_COUNT = 4
+};
 enum { USED_BASE = 100, UNSHARED_BASE = 200 };
 
 struct uses {
@@ -48,7 +54,9 @@ static int byte_test(int fd, uint32_t byte)
     return range.l_type == F_UNLCK ? 0 : -EAGAIN;
 }
 
-/* For each bit: lock its byte, unlock it, or see whether others hold it. The first failure ends it. */
+/*
+ * For each bit: lock its byte, unlock it, or see whether others hold it. The first failure ends it.
+ */
 static int for_each_bit(int fd, uint32_t bits, uint32_t base, int (*action)(int fd, uint32_t byte))
 {
     int err = 0;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The POSIX backend's descriptors: which are opened when, what the file can do, and how reopen changes them. posix.h has the rules. */
+/*
+ * The POSIX backend's descriptors: which are opened when, what the file can do, and how reopen
+ * changes them. posix.h has the rules.
+ */
 #include "file/posix.h"
 
 #include <assert.h>
@@ -36,8 +39,9 @@ int64_t posix_allocate(int fd, int mode, uint64_t offset, uint64_t length)
 }
 
 /*
- * A punch beyond the end changes nothing and tells what the file system can. Only under our lock: another process that may write could
- * have made the file longer meanwhile. Until then it is taken to be able.
+ * A punch beyond the end changes nothing and tells what the file system can. Only under our lock:
+ * another process that may write could have made the file longer meanwhile. Until then it is taken
+ * to be able.
  */
 static uint32_t probe_fallocate(const struct posix *file)
 {
@@ -47,7 +51,8 @@ static uint32_t probe_fallocate(const struct posix *file)
         return able;
     }
     uint64_t beyond = ((uint64_t)size + POSIX_PAGE - 1) / POSIX_PAGE * POSIX_PAGE;
-    int64_t err = posix_allocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, beyond, POSIX_PAGE);
+    int64_t err =
+        posix_allocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, beyond, POSIX_PAGE);
     return err == -EOPNOTSUPP || err == -ENOSYS ? 0 : able;
 }
 
@@ -58,7 +63,8 @@ static uint32_t probe(const struct posix *file)
     }
     uint32_t capabilities = file->sync_fd >= 0 && file->fua.count ? PLOOP_FILE_CAN_FUA : 0;
     if (file->is_block) {
-        return capabilities | PLOOP_FILE_CAN_PUNCH; /* where the device cannot, the kernel writes the zeros */
+        return capabilities |
+               PLOOP_FILE_CAN_PUNCH; /* where the device cannot, the kernel writes the zeros */
     }
     return capabilities | PLOOP_FILE_CAN_GROW | probe_fallocate(file);
 }
@@ -103,7 +109,10 @@ static int change_lock(struct posix *file, uint32_t flags)
     return err;
 }
 
-/* For reading; where that cannot be had, the description that is there: its locks do not depend on what else is done on it. */
+/*
+ * For reading; where that cannot be had, the description that is there: its locks do not depend on
+ * what else is done on it.
+ */
 static int open_lock(struct posix *file)
 {
     file->lock_fd = posix_open_again(file->fd, O_RDONLY);
@@ -113,11 +122,15 @@ static int open_lock(struct posix *file)
     return file->lock_fd < 0 ? -errno : 0;
 }
 
-/* What kind of file it is decides whether anything else is done to it: O_NONBLOCK, or opening a FIFO would wait for its writer. */
+/*
+ * What kind of file it is decides whether anything else is done to it: O_NONBLOCK, or opening a
+ * FIFO would wait for its writer.
+ */
 int posix_open_file(struct posix *file, const char *path, uint32_t flags)
 {
     struct stat stat;
-    int mode = open_mode(flags & POSIX_ACCESS_FLAGS) | (flags & PLOOP_FILE_CREATE ? O_CREAT | O_EXCL : 0);
+    int mode =
+        open_mode(flags & POSIX_ACCESS_FLAGS) | (flags & PLOOP_FILE_CREATE ? O_CREAT | O_EXCL : 0);
     file->fd = open_retrying(path, mode | O_NONBLOCK);
     if (file->fd < 0) {
         return file->fd;
@@ -152,8 +165,8 @@ static int open_direct(struct posix *file, uint32_t access)
     file->direct_alignment = file->memory_alignment = POSIX_PAGE;
 #ifdef STATX_DIOALIGN
     struct statx stat;
-    if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stat) == 0 && stat.stx_mask & STATX_DIOALIGN && stat.stx_dio_offset_align &&
-        stat.stx_dio_mem_align) {
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &stat) == 0 &&
+        stat.stx_mask & STATX_DIOALIGN && stat.stx_dio_offset_align && stat.stx_dio_mem_align) {
         file->direct_alignment = stat.stx_dio_offset_align;
         file->memory_alignment = stat.stx_dio_mem_align;
     }
@@ -190,7 +203,9 @@ static void replace(int *to, int from)
     close(from);
 }
 
-/* The descriptors of another access, before they are the file's. Negative: not wanted, or an error. */
+/*
+ * The descriptors of another access, before they are the file's. Negative: not wanted, or an error.
+ */
 struct descriptors {
     int fd;
     int direct_fd;
@@ -210,7 +225,8 @@ static void close_all(const struct descriptors *fds)
 static int open_for(const struct posix *file, uint32_t access, struct descriptors *fds)
 {
     bool direct = file->direct_fd >= 0;
-    *fds = (struct descriptors){.fd = posix_open_again(file->fd, open_mode(access)), .direct_fd = -1, .sync_fd = -1};
+    *fds = (struct descriptors){
+        .fd = posix_open_again(file->fd, open_mode(access)), .direct_fd = -1, .sync_fd = -1};
     if (fds->fd >= 0 && direct) {
         fds->direct_fd = posix_open_again(file->fd, open_mode(access) | O_DIRECT);
     }
@@ -239,8 +255,9 @@ static void take_over(struct posix *file, uint32_t access, const struct descript
 }
 
 /*
- * A loss that the old description would report is not reported to a new one where some other call was told of it already. So the old
- * one is asked before it goes, and its error ends the change. The new ones are open by then, and are told of what is lost later.
+ * A loss that the old description would report is not reported to a new one where some other call
+ * was told of it already. So the old one is asked before it goes, and its error ends the change.
+ * The new ones are open by then, and are told of what is lost later.
  */
 static int change_access(struct posix *file, uint32_t flags)
 {
@@ -261,7 +278,8 @@ static int change_access(struct posix *file, uint32_t flags)
 int posix_reopen(void *context, uint32_t flags)
 {
     struct posix *file = context;
-    if (!posix_is_one_access(flags) || flags & ~(uint32_t)(POSIX_ACCESS_FLAGS | PLOOP_FILE_UNLOCKED)) {
+    if (!posix_is_one_access(flags) ||
+        flags & ~(uint32_t)(POSIX_ACCESS_FLAGS | PLOOP_FILE_UNLOCKED)) {
         return -EINVAL;
     }
     pthread_mutex_lock(&file->reopening);

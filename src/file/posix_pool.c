@@ -63,7 +63,10 @@ static void *io_thread(void *argument)
     return NULL;
 }
 
-/* One thread more, idle until it has looked round, and deaf to all signals: those are for the embedder's threads. */
+/*
+ * One thread more, idle until it has looked round, and deaf to all signals: those are for the
+ * embedder's threads.
+ */
 static int start_thread(struct posix_pool *pool)
 {
     char name[16];
@@ -82,7 +85,8 @@ static int start_thread(struct posix_pool *pool)
     return 0;
 }
 
-int posix_pool_start(struct posix_pool *pool, int64_t (*execute)(void *context, const struct ploop_io *io), void *context)
+int posix_pool_start(struct posix_pool *pool,
+                     int64_t (*execute)(void *context, const struct ploop_io *io), void *context)
 {
     *pool = (struct posix_pool){.execute = execute, .context = context};
     pthread_mutex_init(&pool->mutex, NULL);

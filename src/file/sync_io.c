@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One request, waited for: how tools, tests and the steps of opening a device read and write a file.
+ * One request, waited for: how tools, tests and the steps of opening a device read and write a
+ * file.
  *
- * The waiting thread brings its own mutex and condition on its stack; the completion, on whatever thread, rings it. A backend that
- * completes in reap is asked to between sleeps. Everything is sent on queue 0, which every backend has.
+ * The waiting thread brings its own mutex and condition on its stack; the completion, on whatever
+ * thread, rings it. A backend that completes in reap is asked to between sleeps. Everything is sent
+ * on queue 0, which every backend has.
  *
- *     file_sync_io -> transfer (aligned, in pieces of max_transfer, short ones continued) -> request_once -> backend
- *                  -> bounce   (what is not aligned: through a buffer that is)            -> transfer
+ *     file_sync_io -> transfer (aligned, in pieces of max_transfer, short ones continued) ->
+ *     request_once -> backend
+ *                  -> bounce   (what is not aligned: through a buffer that is)            ->
+ *                              transfer
  */
 #include "file/file.h"
 
@@ -39,7 +43,10 @@ struct sync_limits {
 static void sync_io_done(struct file_io *io, int64_t result)
 {
     struct sync_io *wait = (struct sync_io *)io;
-    /* The condition is signalled under the mutex: once the waiter has it, nobody touches its stack frame any more. */
+    /*
+     * The condition is signalled under the mutex: once the waiter has it, nobody touches its stack
+     * frame any more.
+     */
     pthread_mutex_lock(&wait->mutex);
     wait->done = true;
     wait->result = result;
@@ -55,7 +62,10 @@ static bool is_done(struct sync_io *wait)
     return done;
 }
 
-/* Give the backend a chance to go on. Sleeps are short because another thread may reap what this one waits for. */
+/*
+ * Give the backend a chance to go on. Sleeps are short because another thread may reap what this
+ * one waits for.
+ */
 static void sleep_slice(ploop_file *file)
 {
     if (file->ops.reap && file->ops.reap(file->context, 0) > 0) {
@@ -89,7 +99,8 @@ static int64_t wait_done(struct sync_io *wait)
 }
 
 /* Until the backend says something other than "again": bytes, 0 or -errno. */
-static int64_t request_once(ploop_file *file, uint32_t op, void *buffer, uint64_t length, uint64_t offset)
+static int64_t request_once(ploop_file *file, uint32_t op, void *buffer, uint64_t length,
+                            uint64_t offset)
 {
     struct iovec iov = {.iov_base = buffer, .iov_len = length};
     struct sync_io wait = {.mutex = PTHREAD_MUTEX_INITIALIZER, .rung = PTHREAD_COND_INITIALIZER};
@@ -136,13 +147,17 @@ static bool past_end(ploop_file *file, uint64_t offset)
     return ploop_file_info(file, &info) == 0 && offset >= info.file_size;
 }
 
-/* All of an aligned READ or WRITE. A read ends early at the end of the file; anything else that stands still is -EIO. */
-static int64_t transfer(ploop_file *file, const struct sync_limits *limits, uint32_t op, uint8_t *buffer, uint64_t length,
-                        uint64_t offset)
+/*
+ * All of an aligned READ or WRITE. A read ends early at the end of the file; anything else that
+ * stands still is -EIO.
+ */
+static int64_t transfer(ploop_file *file, const struct sync_limits *limits, uint32_t op,
+                        uint8_t *buffer, uint64_t length, uint64_t offset)
 {
     uint64_t moved = 0;
     while (moved < length) {
-        uint64_t piece = length - moved < limits->max_transfer ? length - moved : limits->max_transfer;
+        uint64_t piece =
+            length - moved < limits->max_transfer ? length - moved : limits->max_transfer;
         int64_t result = request_once(file, op, buffer + moved, piece, offset + moved);
         if (result < 0) {
             return result;
@@ -155,7 +170,9 @@ static int64_t transfer(ploop_file *file, const struct sync_limits *limits, uint
             return (int64_t)(moved + bytes);
         }
         if (bytes < piece) {
-            bytes -= bytes % limits->alignment; /* the rest is asked for from a place that may be asked for */
+            bytes -=
+                bytes %
+                limits->alignment; /* the rest is asked for from a place that may be asked for */
         }
         if (bytes == 0) {
             return -EIO;
@@ -165,8 +182,12 @@ static int64_t transfer(ploop_file *file, const struct sync_limits *limits, uint
     return (int64_t)moved;
 }
 
-/* Read [start, start + length) of the file into a bounce buffer; what lies past the end of the file is zeros. */
-static int64_t read_block(ploop_file *file, const struct sync_limits *limits, uint8_t *bounce, uint64_t length, uint64_t start)
+/*
+ * Read [start, start + length) of the file into a bounce buffer; what lies past the end of the file
+ * is zeros.
+ */
+static int64_t read_block(ploop_file *file, const struct sync_limits *limits, uint8_t *bounce,
+                          uint64_t length, uint64_t start)
 {
     int64_t bytes = transfer(file, limits, PLOOP_IO_READ, bounce, length, start);
     if (bytes >= 0) {
@@ -175,9 +196,12 @@ static int64_t read_block(ploop_file *file, const struct sync_limits *limits, ui
     return bytes;
 }
 
-/* One bufferful of an unaligned request: `length` bytes that begin `head` bytes into an aligned stretch of `stretch` bytes. */
-static int64_t bounce_piece(ploop_file *file, const struct sync_limits *limits, uint32_t op, uint8_t *bounce, uint8_t *buffer,
-                            uint64_t length, uint64_t offset)
+/*
+ * One bufferful of an unaligned request: `length` bytes that begin `head` bytes into an aligned
+ * stretch of `stretch` bytes.
+ */
+static int64_t bounce_piece(ploop_file *file, const struct sync_limits *limits, uint32_t op,
+                            uint8_t *bounce, uint8_t *buffer, uint64_t length, uint64_t offset)
 {
     uint64_t block = limits->alignment;
     uint64_t head = offset % block;
@@ -209,11 +233,12 @@ static int64_t bounce_piece(ploop_file *file, const struct sync_limits *limits, 
 }
 
 /*
- * A READ or WRITE that is not aligned, through a buffer that is. Blocks written in part are read, changed and written: nobody else
- * writes the file then. Where that made the file longer than the caller's write would have, it is cut back.
+ * A READ or WRITE that is not aligned, through a buffer that is. Blocks written in part are read,
+ * changed and written: nobody else writes the file then. Where that made the file longer than the
+ * caller's write would have, it is cut back.
  */
-static int64_t bounce_transfer(ploop_file *file, const struct sync_limits *limits, uint32_t op, uint8_t *buffer, uint64_t length,
-                               uint64_t offset)
+static int64_t bounce_transfer(ploop_file *file, const struct sync_limits *limits, uint32_t op,
+                               uint8_t *buffer, uint64_t length, uint64_t offset)
 {
     uint64_t block = limits->alignment;
     uint64_t size = BOUNCE_BYTES < limits->max_transfer ? BOUNCE_BYTES : limits->max_transfer;
@@ -287,7 +312,8 @@ int64_t ploop_file_pread(ploop_file *file, void *buffer, uint64_t length, uint64
 }
 
 /* A request that changes or syncs the file, for a caller that is no device. */
-static int64_t claimed_io(ploop_file *file, uint32_t op, void *buffer, uint64_t length, uint64_t offset)
+static int64_t claimed_io(ploop_file *file, uint32_t op, void *buffer, uint64_t length,
+                          uint64_t offset)
 {
     if (!file) {
         return -EINVAL;

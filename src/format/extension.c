@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The format extension's cluster: see the header for its layout. A cluster has a sector at least, so that its head always fits. */
+/*
+ * The format extension's cluster: see the header for its layout. A cluster has a sector at least,
+ * so that its head always fits.
+ */
 #include "format/extension.h"
 
 #include <assert.h>
@@ -41,12 +44,14 @@ struct extension_fault extension_verify(const uint8_t *bytes, size_t size)
     }
     md5(bytes + HEAD_SIZE, size - HEAD_SIZE, digest);
     if (memcmp(digest, bytes + AT_MD5, MD5_SIZE) != 0) {
-        return (struct extension_fault){"a checksum that does not match, beginning with", load_le64(bytes + AT_MD5)};
+        return (struct extension_fault){"a checksum that does not match, beginning with",
+                                        load_le64(bytes + AT_MD5)};
     }
     return (struct extension_fault){NULL, 0};
 }
 
-bool extension_next(const uint8_t *bytes, size_t size, size_t *at, struct extension_feature *feature, struct extension_fault *fault)
+bool extension_next(const uint8_t *bytes, size_t size, size_t *at,
+                    struct extension_feature *feature, struct extension_fault *fault)
 {
     size_t head = *at ? *at : HEAD_SIZE;
 
@@ -65,15 +70,18 @@ bool extension_next(const uint8_t *bytes, size_t size, size_t *at, struct extens
         return false;
     }
     if (feature->data_size > size - feature->data_at) {
-        *fault = (struct extension_fault){"a feature that does not fit its cluster, of bytes", feature->data_size};
+        *fault = (struct extension_fault){"a feature that does not fit its cluster, of bytes",
+                                          feature->data_size};
         return false;
     }
     *at = feature->data_at + padded(feature->data_size);
     return true;
 }
 
-struct extension_fault extension_bitmap_decode(const uint8_t *bytes, const struct extension_feature *feature,
-                                               const struct geometry *geometry, struct extension_bitmap *bitmap)
+struct extension_fault extension_bitmap_decode(const uint8_t *bytes,
+                                               const struct extension_feature *feature,
+                                               const struct geometry *geometry,
+                                               struct extension_bitmap *bitmap)
 {
     const uint8_t *data = bytes + feature->data_at;
 
@@ -109,13 +117,15 @@ struct extension_fault extension_bitmap_decode(const uint8_t *bytes, const struc
     return (struct extension_fault){NULL, 0};
 }
 
-uint64_t extension_l1_get(const uint8_t *bytes, const struct extension_bitmap *bitmap, uint32_t index)
+uint64_t extension_l1_get(const uint8_t *bytes, const struct extension_bitmap *bitmap,
+                          uint32_t index)
 {
     assert(index < bitmap->l1_size);
     return load_le64(bytes + bitmap->l1_at + (size_t)L1_ENTRY_SIZE * index);
 }
 
-void extension_l1_set(uint8_t *bytes, const struct extension_bitmap *bitmap, uint32_t index, uint64_t entry)
+void extension_l1_set(uint8_t *bytes, const struct extension_bitmap *bitmap, uint32_t index,
+                      uint64_t entry)
 {
     assert(index < bitmap->l1_size);
     store_le64(bytes + bitmap->l1_at + (size_t)L1_ENTRY_SIZE * index, entry);
@@ -126,7 +136,8 @@ void extension_seal(uint8_t *bytes, size_t size)
     md5(bytes + HEAD_SIZE, size - HEAD_SIZE, bytes + AT_MD5);
 }
 
-uint32_t extension_filter(const uint8_t *from, uint8_t *to, size_t size, extension_keep_fn *keep, const void *context)
+uint32_t extension_filter(const uint8_t *from, uint8_t *to, size_t size, extension_keep_fn *keep,
+                          const void *context)
 {
     struct extension_feature feature;
     struct extension_fault fault;

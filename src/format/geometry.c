@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An image's geometry. Everything is computed in 64 bits: an entry has 32 bits and a cluster at most 26, so that no product
- * and no sum here can overflow, whatever an image claims.
+ * An image's geometry. Everything is computed in 64 bits: an entry has 32 bits and a cluster at
+ * most 26, so that no product and no sum here can overflow, whatever an image claims.
  */
 #include "format/geometry.h"
 
@@ -19,21 +19,25 @@ static uint64_t min64(uint64_t a, uint64_t b)
 
 uint32_t geometry_guest_clusters(const struct geometry *geometry)
 {
-    uint64_t count = geometry->disk_size / geometry->cluster_size + (geometry->disk_size % geometry->cluster_size != 0);
+    uint64_t count = geometry->disk_size / geometry->cluster_size +
+                     (geometry->disk_size % geometry->cluster_size != 0);
 
     return (uint32_t)min64(count, geometry->bat_entries);
 }
 
 uint64_t geometry_host_clusters(const struct geometry *geometry, uint64_t file_size)
 {
-    return file_size < geometry->data_start ? 0 : (file_size - geometry->data_start) / geometry->cluster_size;
+    return file_size < geometry->data_start
+               ? 0
+               : (file_size - geometry->data_start) / geometry->cluster_size;
 }
 
 uint64_t geometry_host_limit(const struct geometry *geometry)
 {
     uint64_t last = (uint64_t)(BAT_ENTRY_BAD - 1) * geometry->entry_unit;
 
-    return last < geometry->data_start ? 0 : (last - geometry->data_start) / geometry->cluster_size + 1;
+    return last < geometry->data_start ? 0
+                                       : (last - geometry->data_start) / geometry->cluster_size + 1;
 }
 
 uint64_t geometry_host_offset(const struct geometry *geometry, struct host_cluster host)
@@ -56,11 +60,14 @@ struct host_cluster geometry_host(const struct geometry *geometry, uint32_t entr
 {
     uint64_t offset = geometry_entry_offset(geometry, entry);
 
-    assert(offset >= geometry->data_start && (offset - geometry->data_start) % geometry->cluster_size == 0);
-    return (struct host_cluster){(uint32_t)((offset - geometry->data_start) / geometry->cluster_size)};
+    assert(offset >= geometry->data_start &&
+           (offset - geometry->data_start) % geometry->cluster_size == 0);
+    return (struct host_cluster){
+        (uint32_t)((offset - geometry->data_start) / geometry->cluster_size)};
 }
 
-enum entry_verdict geometry_judge_entry(const struct geometry *geometry, uint64_t file_size, uint32_t entry)
+enum entry_verdict geometry_judge_entry(const struct geometry *geometry, uint64_t file_size,
+                                        uint32_t entry)
 {
     uint64_t offset = geometry_entry_offset(geometry, entry);
 
@@ -107,5 +114,6 @@ uint64_t geometry_bat_bytes(const struct geometry *geometry)
 uint32_t geometry_page_bytes(const struct geometry *geometry, uint32_t page)
 {
     assert(page < geometry_page_count(geometry));
-    return (uint32_t)min64(BAT_PAGE_SIZE, geometry_bat_bytes(geometry) - (uint64_t)page * BAT_PAGE_SIZE);
+    return (uint32_t)min64(BAT_PAGE_SIZE,
+                           geometry_bat_bytes(geometry) - (uint64_t)page * BAT_PAGE_SIZE);
 }

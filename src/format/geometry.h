@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * An image's geometry: how its clusters, BAT entries and BAT pages lie in the file. Values only, no I/O.
+ * An image's geometry: how its clusters, BAT entries and BAT pages lie in the file. Values only, no
+ * I/O.
  *
- * A guest cluster is a position in the BAT; a host cluster is a position on the grid data_start + n * cluster_size of the file.
- * They are different types on purpose: mixing them up is how dm-ploop freed other people's clusters.
+ * A guest cluster is a position in the BAT; a host cluster is a position on the grid data_start + n
+ * * cluster_size of the file. They are different types on purpose: mixing them up is how dm-ploop
+ * freed other people's clusters.
  */
 #ifndef FORMAT_GEOMETRY_H
 #define FORMAT_GEOMETRY_H
@@ -20,7 +22,10 @@ enum {
     CLUSTER_SECTORS_MAX = 131072
 };
 
-/* Never a valid entry: the last value of 32 bits is kept out of use, so that it can stand for "bad" in memory. */
+/*
+ * Never a valid entry: the last value of 32 bits is kept out of use, so that it can stand for "bad"
+ * in memory.
+ */
 #define BAT_ENTRY_BAD UINT32_MAX
 
 struct guest_cluster {
@@ -44,7 +49,10 @@ enum entry_verdict { ENTRY_GOOD, ENTRY_BEFORE_DATA, ENTRY_OFF_GRID, ENTRY_PAST_E
 /* How many guest clusters the disk has: ceil(disk_size / cluster_size), at most bat_entries. */
 uint32_t geometry_guest_clusters(const struct geometry *geometry);
 
-/* How many whole host clusters a file of that size has. A count can exceed 32 bits in a sparse file. */
+/*
+ * How many whole host clusters a file of that size has. A count can exceed 32 bits in a sparse
+ * file.
+ */
 uint64_t geometry_host_clusters(const struct geometry *geometry, uint64_t file_size);
 
 /* The highest host cluster that an entry can name, plus one. */
@@ -58,14 +66,18 @@ uint32_t geometry_entry(const struct geometry *geometry, struct host_cluster hos
 struct host_cluster geometry_host(const struct geometry *geometry, uint32_t entry);
 
 /* Whether a non-zero entry can be right in a file of that size; duplicates are not its business. */
-enum entry_verdict geometry_judge_entry(const struct geometry *geometry, uint64_t file_size, uint32_t entry);
+enum entry_verdict geometry_judge_entry(const struct geometry *geometry, uint64_t file_size,
+                                        uint32_t entry);
 
 /* BAT pages: 4 KiB pages of the file from offset 0; page 0 begins with the header. */
 uint32_t geometry_page_count(const struct geometry *geometry);
 uint32_t geometry_page_of(struct guest_cluster cluster);
-uint32_t geometry_page_first(uint32_t page);                                    /* its first entry */
-uint32_t geometry_page_entries(const struct geometry *geometry, uint32_t page); /* how many it has */
-uint64_t geometry_bat_bytes(const struct geometry *geometry);                   /* the BAT area, from offset 0, in whole sectors */
-uint32_t geometry_page_bytes(const struct geometry *geometry, uint32_t page);   /* a page's part of the BAT area */
+uint32_t geometry_page_first(uint32_t page); /* its first entry */
+uint32_t geometry_page_entries(const struct geometry *geometry,
+                               uint32_t page); /* how many it has */
+uint64_t geometry_bat_bytes(
+    const struct geometry *geometry); /* the BAT area, from offset 0, in whole sectors */
+uint32_t geometry_page_bytes(const struct geometry *geometry,
+                             uint32_t page); /* a page's part of the BAT area */
 
 #endif

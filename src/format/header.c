@@ -2,15 +2,17 @@
 /*
  * The image header. Its fields, by offset:
  *
- *     0 magic (16)   16 version   20 heads   24 cylinders   28 tracks   32 bat_entries   36 nb_sectors (8)
+ *     0 magic (16)   16 version   20 heads   24 cylinders   28 tracks   32 bat_entries   36
+ *                    nb_sectors (8)
  *    44 in_use       48 data_off  52 flags   56 ext_off (8)
  *
  * What a decoded header guarantees, whatever the bytes were:
  *
  *  1. 1 <= cluster sectors <= 131072, disk_size <= bat_entries * cluster_size < 2^58.
- *  2. The header and the whole BAT lie below data_start, and data_start at or below the file's end: to allocate by bat_entries is
- *     no more than the file's size asks for.
- *  3. Version 2: data_start is a multiple of the cluster, so that whole clusters can be named by entries.
+ *  2. The header and the whole BAT lie below data_start, and data_start at or below the file's end:
+ *     to allocate by bat_entries is no more than the file's size asks for.
+ *  3. Version 2: data_start is a multiple of the cluster, so that whole clusters can be named by
+ *     entries.
  */
 #include "format/header.h"
 
@@ -56,7 +58,8 @@ static uint64_t disk_sectors(const struct header *header)
     return header->version == 1 ? header->nb_sectors & UINT32_MAX : header->nb_sectors;
 }
 
-static int fail(int error, char *message, const char *format, ...) __attribute__((format(printf, 3, 4)));
+static int fail(int error, char *message, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 static int fail(int error, char *message, const char *format, ...)
 {
@@ -69,30 +72,35 @@ static int fail(int error, char *message, const char *format, ...)
 }
 
 /* Where the data area starts, once the BAT is known to lie inside the file. */
-static int locate_data(struct header *header, uint32_t tracks, uint64_t bat_end, uint64_t file_size, char *message)
+static int locate_data(struct header *header, uint32_t tracks, uint64_t bat_end, uint64_t file_size,
+                       char *message)
 {
     uint64_t data_start = (uint64_t)header->data_off * SECTOR_SIZE;
 
     if (header->version == 1 && header->data_off == 0) {
         data_start = round_up(bat_end, SECTOR_SIZE);
     } else if (header->version == 2 && (header->data_off == 0 || header->data_off % tracks)) {
-        return fail(-EUCLEAN, message, "data_off %" PRIu32 " is not a multiple of the cluster of %" PRIu32 " sectors",
+        return fail(-EUCLEAN, message,
+                    "data_off %" PRIu32 " is not a multiple of the cluster of %" PRIu32 " sectors",
                     header->data_off, tracks);
     }
     if (data_start < bat_end) {
         return fail(-EUCLEAN, message,
-                    "data_off %" PRIu32 " lies inside the BAT, whose bat_entries %" PRIu32 " end at byte %" PRIu64,
+                    "data_off %" PRIu32 " lies inside the BAT, whose bat_entries %" PRIu32
+                    " end at byte %" PRIu64,
                     header->data_off, header->geometry.bat_entries, bat_end);
     }
     if (data_start > file_size) {
-        return fail(-EUCLEAN, message, "data_off %" PRIu32 " lies past the end of the file of %" PRIu64 " bytes", header->data_off,
-                    file_size);
+        return fail(-EUCLEAN, message,
+                    "data_off %" PRIu32 " lies past the end of the file of %" PRIu64 " bytes",
+                    header->data_off, file_size);
     }
     header->geometry.data_start = data_start;
     return 0;
 }
 
-int header_decode(const uint8_t *bytes, size_t size, uint64_t file_size, struct header *header, char *message)
+int header_decode(const uint8_t *bytes, size_t size, uint64_t file_size, struct header *header,
+                  char *message)
 {
     if (size < HEADER_SIZE) {
         return fail(-EINVAL, message, "not a ploop image: %zu bytes are less than a header", size);
@@ -124,27 +132,34 @@ int header_decode(const uint8_t *bytes, size_t size, uint64_t file_size, struct 
     uint64_t bat_end = HEADER_SIZE + (uint64_t)4 * header->geometry.bat_entries;
 
     if (header_version != HEADER_VERSION) {
-        return fail(-EUCLEAN, message, "version %" PRIu32 " is not %d", header_version, HEADER_VERSION);
+        return fail(-EUCLEAN, message, "version %" PRIu32 " is not %d", header_version,
+                    HEADER_VERSION);
     }
     if (tracks == 0 || tracks > CLUSTER_SECTORS_MAX) {
-        return fail(-EUCLEAN, message, "tracks (sectors per cluster) %" PRIu32 " is not within 1 and %d", tracks,
+        return fail(-EUCLEAN, message,
+                    "tracks (sectors per cluster) %" PRIu32 " is not within 1 and %d", tracks,
                     CLUSTER_SECTORS_MAX);
     }
     if (disk_sectors(header) > (uint64_t)header->geometry.bat_entries * tracks) {
-        return fail(-EUCLEAN, message, "nb_sectors %" PRIu64 " is more than bat_entries %" PRIu32 " of %" PRIu32 " sectors cover",
+        return fail(-EUCLEAN, message,
+                    "nb_sectors %" PRIu64 " is more than bat_entries %" PRIu32 " of %" PRIu32
+                    " sectors cover",
                     disk_sectors(header), header->geometry.bat_entries, tracks);
     }
     if (header->flags & HEADER_FLAG_CONVERTING) {
-        return fail(-EUCLEAN, message, "flags 0x%" PRIx32 " say that a version conversion was cut off", header->flags);
+        return fail(-EUCLEAN, message,
+                    "flags 0x%" PRIx32 " say that a version conversion was cut off", header->flags);
     }
     if (bat_end > file_size) {
         return fail(-EUCLEAN, message,
-                    "bat_entries %" PRIu32 " end at byte %" PRIu64 ", past the end of the file of %" PRIu64 " bytes",
+                    "bat_entries %" PRIu32 " end at byte %" PRIu64
+                    ", past the end of the file of %" PRIu64 " bytes",
                     header->geometry.bat_entries, bat_end, file_size);
     }
     header->geometry.cluster_size = (uint64_t)tracks * SECTOR_SIZE;
     header->geometry.disk_size = disk_sectors(header) * SECTOR_SIZE;
-    header->geometry.entry_unit = header->version == 1 ? SECTOR_SIZE : header->geometry.cluster_size;
+    header->geometry.entry_unit =
+        header->version == 1 ? SECTOR_SIZE : header->geometry.cluster_size;
     message[0] = '\0';
     return locate_data(header, tracks, bat_end, file_size, message);
 }
@@ -153,7 +168,8 @@ void header_encode(const struct header *header, uint8_t bytes[HEADER_SIZE])
 {
     assert(header->version == 1 || header->version == 2);
     assert(disk_sectors(header) * SECTOR_SIZE == header->geometry.disk_size);
-    assert(header->data_off == 0 || (uint64_t)header->data_off * SECTOR_SIZE == header->geometry.data_start);
+    assert(header->data_off == 0 ||
+           (uint64_t)header->data_off * SECTOR_SIZE == header->geometry.data_start);
 
     memcpy(bytes, magics[header->version - 1], MAGIC_SIZE);
     store_le32(bytes + AT_VERSION, HEADER_VERSION);
@@ -174,9 +190,11 @@ static bool creatable_cluster(uint64_t cluster_size)
            (cluster_size & (cluster_size - 1)) == 0;
 }
 
-int header_for_new_image(uint32_t version, uint64_t disk_size, uint64_t cluster_size, struct header *header)
+int header_for_new_image(uint32_t version, uint64_t disk_size, uint64_t cluster_size,
+                         struct header *header)
 {
-    struct header made = {.version = version ? version : 2, .flags = HEADER_FLAG_EMPTY, .heads = NEW_HEADS};
+    struct header made = {
+        .version = version ? version : 2, .flags = HEADER_FLAG_EMPTY, .heads = NEW_HEADS};
     uint64_t cluster = cluster_size ? cluster_size : PLOOP_CLUSTER_SIZE_DEFAULT;
 
     if (made.version > 2 || !creatable_cluster(cluster) || disk_size % SECTOR_SIZE) {

@@ -20,7 +20,8 @@ struct header {
     uint32_t version; /* of the format: 1 or 2 */
     uint32_t in_use;
     uint32_t flags;
-    uint64_t extension_sector; /* ext_off as it stands; 0 for none. It counts only while in_use is HEADER_CLOSED_EXT */
+    uint64_t extension_sector; /* ext_off as it stands; 0 for none. It counts only while in_use is
+                                  HEADER_CLOSED_EXT */
     uint32_t heads, cylinders;
     uint32_t data_off;   /* as it stands, in sectors; 0 is possible in v1 */
     uint64_t nb_sectors; /* as it stands: in v1 the high half means nothing, and is kept */
@@ -29,20 +30,22 @@ struct header {
 enum { HEADER_MESSAGE_SIZE = 160 };
 
 /*
- * Read a header. `size` bytes are there (a short file has fewer than 64). `file_size` is what the header's claims are held
- * against.
- * 0; -EINVAL: no image (too short, another magic); -EUCLEAN: an image whose header cannot be trusted. `message`
- * (HEADER_MESSAGE_SIZE bytes) then names the field and the value; it is "" after 0.
+ * Read a header. `size` bytes are there (a short file has fewer than 64). `file_size` is what the
+ * header's claims are held against. 0; -EINVAL: no image (too short, another magic); -EUCLEAN: an
+ * image whose header cannot be trusted. `message` (HEADER_MESSAGE_SIZE bytes) then names the field
+ * and the value; it is "" after 0.
  */
-int header_decode(const uint8_t *bytes, size_t size, uint64_t file_size, struct header *header, char *message);
+int header_decode(const uint8_t *bytes, size_t size, uint64_t file_size, struct header *header,
+                  char *message);
 
 /* Write a header's 64 bytes. */
 void header_encode(const struct header *header, uint8_t bytes[HEADER_SIZE]);
 
 /*
- * A header for a new, empty image. 0, -EINVAL, -EFBIG as ploop_image_create() documents. in_use 0, flag Empty set, data_start on a
- * cluster border for both versions.
+ * A header for a new, empty image. 0, -EINVAL, -EFBIG as ploop_image_create() documents. in_use 0,
+ * flag Empty set, data_start on a cluster border for both versions.
  */
-int header_for_new_image(uint32_t version, uint64_t disk_size, uint64_t cluster_size, struct header *header);
+int header_for_new_image(uint32_t version, uint64_t disk_size, uint64_t cluster_size,
+                         struct header *header);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ploop_image_check(): the findings, in the order of the file: the header, the BAT, the extension, the space.
+ * ploop_image_check(): the findings, in the order of the file: the header, the BAT, the extension,
+ * the space.
  */
 #include "ops/check.h"
 
@@ -13,22 +14,29 @@
 #include "ops/repair.h"
 #include "util/sized.h"
 
-/* Over the BAT, as progress counts them: loaded, looked for duplicates, for leaks; repaired: duplicates copied, clusters moved. */
+/*
+ * Over the BAT, as progress counts them: loaded, looked for duplicates, for leaks; repaired:
+ * duplicates copied, clusters moved.
+ */
 enum { TEXT_SIZE = 256, PASSES = 3, REPAIR_PASSES = 2 };
 
 enum { REPAIRS = PLOOP_REPAIR_LEAKS | PLOOP_REPAIR_UNCLEAN | PLOOP_REPAIR_ENTRIES };
 
 /* The repair that mends each kind; 0: none does. */
 static const uint32_t repairs[CHECK_KINDS] = {
-    [PLOOP_CHECK_UNCLEAN] = PLOOP_REPAIR_UNCLEAN,    [PLOOP_CHECK_IN_USE_VALUE] = PLOOP_REPAIR_UNCLEAN,
-    [PLOOP_CHECK_EMPTY_FLAG] = PLOOP_REPAIR_UNCLEAN, [PLOOP_CHECK_ENTRY_RANGE] = PLOOP_REPAIR_ENTRIES,
-    [PLOOP_CHECK_ENTRY_GRID] = PLOOP_REPAIR_ENTRIES, [PLOOP_CHECK_ENTRY_DUPLICATE] = PLOOP_REPAIR_ENTRIES,
-    [PLOOP_CHECK_ENTRY_BEYOND] = PLOOP_REPAIR_LEAKS, [PLOOP_CHECK_LEAK] = PLOOP_REPAIR_LEAKS,
+    [PLOOP_CHECK_UNCLEAN] = PLOOP_REPAIR_UNCLEAN,
+    [PLOOP_CHECK_IN_USE_VALUE] = PLOOP_REPAIR_UNCLEAN,
+    [PLOOP_CHECK_EMPTY_FLAG] = PLOOP_REPAIR_UNCLEAN,
+    [PLOOP_CHECK_ENTRY_RANGE] = PLOOP_REPAIR_ENTRIES,
+    [PLOOP_CHECK_ENTRY_GRID] = PLOOP_REPAIR_ENTRIES,
+    [PLOOP_CHECK_ENTRY_DUPLICATE] = PLOOP_REPAIR_ENTRIES,
+    [PLOOP_CHECK_ENTRY_BEYOND] = PLOOP_REPAIR_LEAKS,
+    [PLOOP_CHECK_LEAK] = PLOOP_REPAIR_LEAKS,
     [PLOOP_CHECK_EXTENSION] = PLOOP_REPAIR_ENTRIES,
 };
 
-void check_report(struct check *check, uint32_t kind, uint64_t guest_cluster, uint64_t host_offset, uint64_t count,
-                  const char *format, ...)
+void check_report(struct check *check, uint32_t kind, uint64_t guest_cluster, uint64_t host_offset,
+                  uint64_t count, const char *format, ...)
 {
     const struct ploop_check_record record = {
         .size = sizeof(record),
@@ -64,7 +72,8 @@ int check_progress(struct check *check, uint64_t entries_done)
     if (!check->options.progress) {
         return 0;
     }
-    return check->options.progress(check->options.user_data, check->progress_base + entries_done, total);
+    return check->options.progress(check->options.user_data, check->progress_base + entries_done,
+                                   total);
 }
 
 static int loading(void *user_data, uint64_t entries_done)
@@ -75,8 +84,8 @@ static int loading(void *user_data, uint64_t entries_done)
 static void unreadable(void *user_data, uint32_t first_entry, uint32_t count, int error)
 {
     check_report(user_data, PLOOP_CHECK_READ, first_entry, UINT64_MAX, 1,
-                 "BAT[%" PRIu32 "] to BAT[%" PRIu64 "] cannot be read: error %d", first_entry, (uint64_t)first_entry + count - 1,
-                 -error);
+                 "BAT[%" PRIu32 "] to BAT[%" PRIu64 "] cannot be read: error %d", first_entry,
+                 (uint64_t)first_entry + count - 1, -error);
 }
 
 static void check_header_fields(struct check *check)
@@ -87,7 +96,8 @@ static void check_header_fields(struct check *check)
         check_report(check, PLOOP_CHECK_UNCLEAN, UINT64_MAX, UINT64_MAX, 1,
                      "in_use 0x%08" PRIx32 ": open for writing, or not closed cleanly", in_use);
     } else if (in_use != 0 && in_use != HEADER_CLOSED_EXT) {
-        check_report(check, PLOOP_CHECK_IN_USE_VALUE, UINT64_MAX, UINT64_MAX, 1, "in_use 0x%08" PRIx32 ": no known value", in_use);
+        check_report(check, PLOOP_CHECK_IN_USE_VALUE, UINT64_MAX, UINT64_MAX, 1,
+                     "in_use 0x%08" PRIx32 ": no known value", in_use);
     }
 }
 
@@ -99,29 +109,30 @@ static void check_entry(struct check *check, uint32_t index, uint32_t guest_clus
 
     switch (geometry_judge_entry(geometry, check->image.file_size, entry)) {
     case ENTRY_BEFORE_DATA:
-        check_report(check, PLOOP_CHECK_ENTRY_RANGE, index, offset, 1, "BAT[%" PRIu32 "] = %" PRIu32 ": before the data area",
-                     index, entry);
+        check_report(check, PLOOP_CHECK_ENTRY_RANGE, index, offset, 1,
+                     "BAT[%" PRIu32 "] = %" PRIu32 ": before the data area", index, entry);
         return;
     case ENTRY_PAST_END:
-        check_report(check, PLOOP_CHECK_ENTRY_RANGE, index, offset, 1, "BAT[%" PRIu32 "] = %" PRIu32 ": past the end of the file",
-                     index, entry);
+        check_report(check, PLOOP_CHECK_ENTRY_RANGE, index, offset, 1,
+                     "BAT[%" PRIu32 "] = %" PRIu32 ": past the end of the file", index, entry);
         return;
     case ENTRY_OFF_GRID:
-        check_report(check, PLOOP_CHECK_ENTRY_GRID, index, offset, 1, "BAT[%" PRIu32 "] = %" PRIu32 ": off the cluster grid", index,
-                     entry);
+        check_report(check, PLOOP_CHECK_ENTRY_GRID, index, offset, 1,
+                     "BAT[%" PRIu32 "] = %" PRIu32 ": off the cluster grid", index, entry);
         return;
     case ENTRY_GOOD:
         break;
     }
     if (bitmap_test(&check->duplicates, index)) {
         check_report(check, PLOOP_CHECK_ENTRY_DUPLICATE, index, offset, 1,
-                     "BAT[%" PRIu32 "] = %" PRIu32 ": another guest cluster's host cluster", index, entry);
+                     "BAT[%" PRIu32 "] = %" PRIu32 ": another guest cluster's host cluster", index,
+                     entry);
         return;
     }
     check->owners++;
     if (index >= guest_clusters) {
-        check_report(check, PLOOP_CHECK_ENTRY_BEYOND, index, offset, 1, "BAT[%" PRIu32 "] = %" PRIu32 ": beyond the disk's end",
-                     index, entry);
+        check_report(check, PLOOP_CHECK_ENTRY_BEYOND, index, offset, 1,
+                     "BAT[%" PRIu32 "] = %" PRIu32 ": beyond the disk's end", index, entry);
         return;
     }
     check->result.mapped++;
@@ -139,8 +150,8 @@ static void check_entries(struct check *check)
     }
     if (check->image.header.flags & HEADER_FLAG_EMPTY && check->owners) {
         check_report(check, PLOOP_CHECK_EMPTY_FLAG, UINT64_MAX, UINT64_MAX, 1,
-                     "flags 0x%08" PRIx32 ": Empty is set, and %" PRIu64 " clusters are mapped", check->image.header.flags,
-                     check->owners);
+                     "flags 0x%08" PRIx32 ": Empty is set, and %" PRIu64 " clusters are mapped",
+                     check->image.header.flags, check->owners);
     }
 }
 
@@ -158,16 +169,18 @@ static void check_extension(struct check *check)
     uint64_t offset = sector > UINT64_MAX / SECTOR_SIZE ? UINT64_MAX : sector * SECTOR_SIZE;
 
     if (extension->state == EXTENSION_UNUSABLE) {
-        check_report(check, PLOOP_CHECK_EXTENSION, UINT64_MAX, offset, 1, "ext_off %" PRIu64 ": format extension: %s %" PRIu64,
-                     sector, extension->fault.what, extension->fault.value);
+        check_report(check, PLOOP_CHECK_EXTENSION, UINT64_MAX, offset, 1,
+                     "ext_off %" PRIu64 ": format extension: %s %" PRIu64, sector,
+                     extension->fault.what, extension->fault.value);
     }
     for (uint32_t i = 0; i < extension->bitmap_count && extension->state == EXTENSION_VALID; i++) {
         const struct extension_fault *fault = &extension->bitmaps[i].fault;
 
         if (fault->what) {
             check_report(check, PLOOP_CHECK_EXTENSION, UINT64_MAX, offset, 1,
-                         "ext_off %" PRIu64 ": dirty bitmap %" PRIu32 " of the format extension: %s %" PRIu64, sector, i,
-                         fault->what, fault->value);
+                         "ext_off %" PRIu64 ": dirty bitmap %" PRIu32
+                         " of the format extension: %s %" PRIu64,
+                         sector, i, fault->what, fault->value);
         }
     }
 }
@@ -203,13 +216,15 @@ static int find(struct check *check)
     }
     if (!err) {
         check_entries(check);
-        err = extension_load(&check->extension, check->image.file, &check->image.header, check->image.file_size, entries);
+        err = extension_load(&check->extension, check->image.file, &check->image.header,
+                             check->image.file_size, entries);
     }
     if (!err) {
         check_extension(check);
         check->progress_base = (uint64_t)2 * bat_entries;
     }
-    if (!err && !check->counts[PLOOP_CHECK_READ]) { /* else everything unread would look like a leak */
+    if (!err &&
+        !check->counts[PLOOP_CHECK_READ]) { /* else everything unread would look like a leak */
         err = check_leaks(check);
     }
     if (!err) {
@@ -234,7 +249,8 @@ static int check_file(struct check *check, ploop_file *file)
     err = find(check);
     if (!err && check->options.repair) {
         err = repair_image(check);
-        check->progress_base = (uint64_t)(PASSES + REPAIR_PASSES) * check->image.header.geometry.bat_entries;
+        check->progress_base =
+            (uint64_t)(PASSES + REPAIR_PASSES) * check->image.header.geometry.bat_entries;
         err = err ? err : check_progress(check, 0) ? -ECANCELED : 0;
     }
     extension_free(&check->extension);
@@ -269,17 +285,21 @@ static int check_for_repair(struct check *check, ploop_file *file)
     return err;
 }
 
-int ploop_image_check(ploop_file *file, const struct ploop_check_options *options, struct ploop_check_result *result)
+int ploop_image_check(ploop_file *file, const struct ploop_check_options *options,
+                      struct ploop_check_result *result)
 {
     struct check check = {0};
-    int err =
-        options ? sized_in(&check.options, sizeof(check.options), offsetof(struct ploop_check_options, reserved), options) : 0;
+    int err = options ? sized_in(&check.options, sizeof(check.options),
+                                 offsetof(struct ploop_check_options, reserved), options)
+                      : 0;
 
     if (err) {
         return err;
     }
-    if (!file || sized_out_check(result, offsetof(struct ploop_check_result, reserved)) || check.options.reserved1 ||
-        check.options.repair & ~(uint32_t)(REPAIRS | PLOOP_REPAIR_CACHED) || check.options.repair == PLOOP_REPAIR_CACHED) {
+    if (!file || sized_out_check(result, offsetof(struct ploop_check_result, reserved)) ||
+        check.options.reserved1 ||
+        check.options.repair & ~(uint32_t)(REPAIRS | PLOOP_REPAIR_CACHED) ||
+        check.options.repair == PLOOP_REPAIR_CACHED) {
         return -EINVAL;
     }
     if (!check.options.bat_limit_bytes) {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A check under way: what its parts share. The order in which they run, and what each leaves behind:
+ * A check under way: what its parts share. The order in which they run, and what each leaves
+ * behind:
  *
  *     image_open, image_load_bat   image
  *     check_duplicates             duplicates
@@ -14,8 +15,8 @@
 
 #include <ploop/image.h>
 
-#include "ops/extension_load.h"
-#include "ops/image.h"
+#include "image/extension_load.h"
+#include "image/image.h"
 #include "util/bitmap.h"
 
 enum { CHECK_KINDS = PLOOP_CHECK_READ + 1 };
@@ -27,13 +28,13 @@ struct check {
     struct ploop_check_options options;
     struct ploop_check_result result;
     uint64_t counts[CHECK_KINDS]; /* findings by PLOOP_CHECK_ kind */
-    uint64_t owners;              /* entries that are their host cluster's owner, beyond the disk's end or not */
+    uint64_t owners; /* entries that are their host cluster's owner, beyond the disk's end or not */
     uint64_t progress_base;
 };
 
 /* A finding. `count` clusters from host_offset on; the text as by printf. */
-void check_report(struct check *check, uint32_t kind, uint64_t guest_cluster, uint64_t host_offset, uint64_t count,
-                  const char *format, ...) __attribute__((format(printf, 6, 7)));
+void check_report(struct check *check, uint32_t kind, uint64_t guest_cluster, uint64_t host_offset,
+                  uint64_t count, const char *format, ...) __attribute__((format(printf, 6, 7)));
 
 /* Not 0: the caller wants no more. */
 int check_progress(struct check *check, uint64_t entries_done);

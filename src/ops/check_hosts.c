@@ -2,9 +2,10 @@
 /*
  * Who uses which host cluster: duplicates and leaks, in memory bounded by the entries there are.
  *
- * A bitmap of the whole file could be of any size, since a sparse file can. So the bitmap is a window on the host clusters: it is
- * filled by a pass over the BAT, which also finds where the next used cluster past the window lies; the next window begins there.
- * Where the file is about as large as its entries say, one window holds all of it.
+ * A bitmap of the whole file could be of any size, since a sparse file can. So the bitmap is a
+ * window on the host clusters: it is filled by a pass over the BAT, which also finds where the next
+ * used cluster past the window lies; the next window begins there. Where the file is about as large
+ * as its entries say, one window holds all of it.
  */
 #include "ops/check.h"
 
@@ -25,7 +26,8 @@ struct window {
 
 bool check_entry_is_good(const struct check *check, uint32_t entry)
 {
-    return geometry_judge_entry(&check->image.header.geometry, check->image.file_size, entry) == ENTRY_GOOD;
+    return geometry_judge_entry(&check->image.header.geometry, check->image.file_size, entry) ==
+           ENTRY_GOOD;
 }
 
 /* Host clusters in the file, a last one that is cut short included. */
@@ -46,7 +48,10 @@ static int window_init(struct window *window, const struct check *check)
     return bitmap_init(&window->used, bits < window->slots ? bits : window->slots);
 }
 
-/* A used host cluster: into the window, or a candidate for the next one's start. True where it is the first to claim its place. */
+/*
+ * A used host cluster: into the window, or a candidate for the next one's start. True where it is
+ * the first to claim its place.
+ */
 static bool window_note(struct window *window, uint64_t host)
 {
     if (host < window->first) {
@@ -64,17 +69,21 @@ static int fill_from_bat(struct check *check, struct window *window, bool mark_d
 {
     const struct geometry *geometry = &check->image.header.geometry;
     const uint32_t *entries = check->image.entries;
-    uint64_t low = (geometry->data_start + window->first * geometry->cluster_size) / geometry->entry_unit;
-    uint64_t high = (geometry->data_start + window->end * geometry->cluster_size) / geometry->entry_unit;
+    uint64_t low =
+        (geometry->data_start + window->first * geometry->cluster_size) / geometry->entry_unit;
+    uint64_t high =
+        (geometry->data_start + window->end * geometry->cluster_size) / geometry->entry_unit;
     uint64_t best = UINT64_MAX; /* the lowest good entry past the window, so far */
 
     for (uint32_t i = 0; i < geometry->bat_entries; i++) {
         uint32_t entry = entries[i];
 
-        if (i % PROGRESS_ENTRIES == 0 && check_progress(check, window->first ? geometry->bat_entries : i)) {
+        if (i % PROGRESS_ENTRIES == 0 &&
+            check_progress(check, window->first ? geometry->bat_entries : i)) {
             return -ECANCELED;
         }
-        if (entry < low || !entry || (entry >= high && entry >= best) || !check_entry_is_good(check, entry)) {
+        if (entry < low || !entry || (entry >= high && entry >= best) ||
+            !check_entry_is_good(check, entry)) {
             continue;
         }
         if (entry >= high) {
@@ -92,7 +101,8 @@ static void fill_from_extension(const struct check *check, struct window *window
     const struct geometry *geometry = &check->image.header.geometry;
 
     for (uint64_t i = 0; i < check->extension.owned_count; i++) {
-        window_note(window, (check->extension.owned[i] - geometry->data_start) / geometry->cluster_size);
+        window_note(window,
+                    (check->extension.owned[i] - geometry->data_start) / geometry->cluster_size);
     }
 }
 
@@ -103,7 +113,9 @@ static bool window_advance(struct window *window)
         return false;
     }
     window->first = window->next;
-    window->end = window->slots - window->first < window->used.bits ? window->slots : window->first + window->used.bits;
+    window->end = window->slots - window->first < window->used.bits
+                      ? window->slots
+                      : window->first + window->used.bits;
     window->next = NO_HOST;
     memset(window->used.words, 0, (window->used.bits + 63) / 64 * 8);
     return true;
@@ -131,8 +143,9 @@ static void report_leak(struct check *check, uint64_t first, uint64_t end)
 
     if (first < end) {
         check_report(check, PLOOP_CHECK_LEAK, UINT64_MAX, offset, end - first,
-                     "%" PRIu64 " host cluster%s at byte %" PRIu64 ": nothing refers to %s", end - first,
-                     end - first > 1 ? "s" : "", offset, end - first > 1 ? "them" : "it");
+                     "%" PRIu64 " host cluster%s at byte %" PRIu64 ": nothing refers to %s",
+                     end - first, end - first > 1 ? "s" : "", offset,
+                     end - first > 1 ? "them" : "it");
     }
 }
 
@@ -141,7 +154,8 @@ static void report_gaps(struct check *check, const struct window *window, uint64
 {
     uint64_t bits = window->end - window->first;
 
-    for (uint64_t bit = bitmap_next_set(&window->used, 0, bits); bit < bits; bit = bitmap_next_set(&window->used, bit, bits)) {
+    for (uint64_t bit = bitmap_next_set(&window->used, 0, bits); bit < bits;
+         bit = bitmap_next_set(&window->used, bit, bits)) {
         report_leak(check, *from, window->first + bit);
         bit += bitmap_run(&window->used, bit, bits - bit);
         *from = window->first + bit;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A new, empty image. The header comes last, when the zeros of the BAT are durable: whatever stood in the file before, it is never
- * taken for entries.
+ * A new, empty image. The header comes last, when the zeros of the BAT are durable: whatever stood
+ * in the file before, it is never taken for entries.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -38,7 +38,10 @@ static int clear_in_place(ploop_file *file, uint64_t data_start, uint64_t file_s
     return done < 0 ? (int)done : 0;
 }
 
-/* The file becomes [0, data_start), all zeros. The BAT gets its blocks, so that no page write runs out of space (F7). */
+/*
+ * The file becomes [0, data_start), all zeros. The BAT gets its blocks, so that no page write runs
+ * out of space (F7).
+ */
 static int lay_out(ploop_file *file, const struct geometry *geometry)
 {
     uint64_t data_start = geometry->data_start;
@@ -56,7 +59,8 @@ static int lay_out(ploop_file *file, const struct geometry *geometry)
         err = (int)file_sync_io(file, PLOOP_IO_TRUNCATE, NULL, 0, data_start);
     }
     if (!err && info.capabilities & PLOOP_FILE_CAN_ALLOCATE) {
-        int64_t allocated = file_sync_io(file, PLOOP_IO_ALLOCATE, NULL, geometry_bat_bytes(geometry), 0);
+        int64_t allocated =
+            file_sync_io(file, PLOOP_IO_ALLOCATE, NULL, geometry_bat_bytes(geometry), 0);
 
         err = allocated < 0 ? (int)allocated : 0;
     }
@@ -71,7 +75,8 @@ static int write_header(ploop_file *file, const struct header *header)
     if (!page) {
         return -ENOMEM;
     }
-    memset(page, 0, BAT_PAGE_SIZE); /* the first entries: a new image's data area never begins within this page */
+    memset(page, 0, BAT_PAGE_SIZE); /* the first entries: a new image's data area never begins
+                                       within this page */
     header_encode(header, page);
     done = file_sync_io(file, PLOOP_IO_WRITE, page, BAT_PAGE_SIZE, 0);
     free(page);
@@ -82,7 +87,8 @@ int ploop_image_create(ploop_file *file, const struct ploop_image_options *optio
 {
     struct ploop_image_options given;
     struct header header;
-    int err = sized_in(&given, sizeof(given), offsetof(struct ploop_image_options, reserved), options);
+    int err =
+        sized_in(&given, sizeof(given), offsetof(struct ploop_image_options, reserved), options);
 
     if (err) {
         return err;
@@ -105,7 +111,8 @@ int ploop_image_create(ploop_file *file, const struct ploop_image_options *optio
     err = err ? err : write_header(file, &header);
     if (err) {
         int ignored;
-        (void)file_drop_cache(file, &ignored); /* what is lost is told once: another try begins anew */
+        (void)file_drop_cache(file,
+                              &ignored); /* what is lost is told once: another try begins anew */
     }
     file_give_back(file, FILE_ALONE);
     return err;

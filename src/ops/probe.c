@@ -5,10 +5,11 @@
 #include <ploop/image.h>
 
 #include "format/header.h"
-#include "ops/image.h"
+#include "image/image.h"
 #include "util/sized.h"
 
-_Static_assert(sizeof(((struct ploop_image_info *)0)->message) == HEADER_MESSAGE_SIZE, "a header's message fits");
+_Static_assert(sizeof(((struct ploop_image_info *)0)->message) == HEADER_MESSAGE_SIZE,
+               "a header's message fits");
 
 static uint32_t flags_of(const struct header *header)
 {
@@ -17,7 +18,8 @@ static uint32_t flags_of(const struct header *header)
     flags |= header->in_use == HEADER_IN_USE ? PLOOP_IMAGE_IN_USE : 0u;
     flags |= header->flags & HEADER_FLAG_EMPTY ? PLOOP_IMAGE_EMPTY : 0u;
     flags |= header->flags & HEADER_FLAG_CONVERTING ? PLOOP_IMAGE_CONVERTING : 0u;
-    flags |= header->in_use == HEADER_CLOSED_EXT && header->extension_sector ? PLOOP_IMAGE_EXTENSION : 0u;
+    flags |= header->in_use == HEADER_CLOSED_EXT && header->extension_sector ? PLOOP_IMAGE_EXTENSION
+                                                                             : 0u;
     return flags;
 }
 
@@ -41,8 +43,9 @@ int ploop_image_probe(ploop_file *file, struct ploop_image_info *info)
         found.cluster_size = header->geometry.cluster_size;
         found.bat_entries = header->geometry.bat_entries;
         found.data_offset = header->geometry.data_start;
-        found.extension_offset =
-            header->extension_sector > UINT64_MAX / SECTOR_SIZE ? UINT64_MAX : header->extension_sector * SECTOR_SIZE;
+        found.extension_offset = header->extension_sector > UINT64_MAX / SECTOR_SIZE
+                                     ? UINT64_MAX
+                                     : header->extension_sector * SECTOR_SIZE;
         found.in_use = header->in_use;
     }
     sized_out(info, &found, sizeof(found));

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The course of a repair: see the header for its states. Here are its plan, its beginning, and its end. */
+/*
+ * The course of a repair: see the header for its states. Here are its plan, its beginning, and its
+ * end.
+ */
 #include "ops/repair.h"
 
 #include <errno.h>
@@ -17,7 +20,10 @@ bool repair_goes_on(struct repair *repair, uint32_t entry)
     return !repair->cancelled;
 }
 
-/* With the mark set it is void, and its clusters are anybody's: no header may name it as it was any more. */
+/*
+ * With the mark set it is void, and its clusters are anybody's: no header may name it as it was any
+ * more.
+ */
 void repair_give_up_extension(struct repair *repair)
 {
     repair->irrevocable = repair->irrevocable || repair->check->extension.state == EXTENSION_VALID;
@@ -29,10 +35,14 @@ static uint64_t bad_entries(const struct check *check)
            check->counts[PLOOP_CHECK_ENTRY_DUPLICATE];
 }
 
-/* Whether an error will be left when all that was asked for is done, the header's own fields excepted. */
+/*
+ * Whether an error will be left when all that was asked for is done, the header's own fields
+ * excepted.
+ */
 static bool leaves_errors(const struct repair *repair)
 {
-    return repair->unusable_extension || (bad_entries(repair->check) && !repair_wants(repair, PLOOP_REPAIR_ENTRIES));
+    return repair->unusable_extension ||
+           (bad_entries(repair->check) && !repair_wants(repair, PLOOP_REPAIR_ENTRIES));
 }
 
 static bool maps_nothing(const struct image *image)
@@ -46,8 +56,9 @@ static bool maps_nothing(const struct image *image)
 }
 
 /*
- * Whether the header is as a clean close leaves it. Where it is not, that need not be an error: software that knows no extension takes
- * HEADER_CLOSED_EXT for a mark, and follows an extension that is void.
+ * Whether the header is as a clean close leaves it. Where it is not, that need not be an error:
+ * software that knows no extension takes HEADER_CLOSED_EXT for a mark, and follows an extension
+ * that is void.
  */
 static bool is_header_tidy(const struct repair *repair)
 {
@@ -56,17 +67,20 @@ static bool is_header_tidy(const struct repair *repair)
     bool extended = state == EXTENSION_VALID || state == EXTENSION_UNUSABLE;
     bool empty = header->flags & HEADER_FLAG_EMPTY;
 
-    return empty == maps_nothing(repair->image) && (extended || (header->in_use == 0 && header->extension_sector == 0));
+    return empty == maps_nothing(repair->image) &&
+           (extended || (header->in_use == 0 && header->extension_sector == 0));
 }
 
 static bool has_work(const struct repair *repair)
 {
     const uint64_t *counts = repair->check->counts;
 
-    if (repair_wants(repair, PLOOP_REPAIR_ENTRIES) && (bad_entries(repair->check) || counts[PLOOP_CHECK_EXTENSION])) {
+    if (repair_wants(repair, PLOOP_REPAIR_ENTRIES) &&
+        (bad_entries(repair->check) || counts[PLOOP_CHECK_EXTENSION])) {
         return true;
     }
-    if (repair_wants(repair, PLOOP_REPAIR_LEAKS) && (counts[PLOOP_CHECK_LEAK] || counts[PLOOP_CHECK_ENTRY_BEYOND])) {
+    if (repair_wants(repair, PLOOP_REPAIR_LEAKS) &&
+        (counts[PLOOP_CHECK_LEAK] || counts[PLOOP_CHECK_ENTRY_BEYOND])) {
         return true;
     }
     return repair_wants(repair, PLOOP_REPAIR_UNCLEAN) &&
@@ -74,8 +88,8 @@ static bool has_work(const struct repair *repair)
 }
 
 /*
- * What the extension will hold when the mark is cleared again. A bitmap does not tell of what a repair does to a guest's clusters, so
- * that none is kept where entries change.
+ * What the extension will hold when the mark is cleared again. A bitmap does not tell of what a
+ * repair does to a guest's clusters, so that none is kept where entries change.
  */
 static int plan_extension(struct repair *repair)
 {
@@ -110,8 +124,8 @@ static int prepare(struct repair *repair)
 }
 
 /*
- * The mark, durable, and with it everything that was found: what a dead process wrote may be in the page cache only, and of pages that
- * an earlier SYNC has failed on no other will say so.
+ * The mark, durable, and with it everything that was found: what a dead process wrote may be in the
+ * page cache only, and of pages that an earlier SYNC has failed on no other will say so.
  */
 static int begin(struct repair *repair)
 {
@@ -138,7 +152,10 @@ static int begin(struct repair *repair)
     return err ? err : repair_sync(repair);
 }
 
-/* Nothing that counts was changed: the image can be as it was found. If that fails too, it is marked, and whole. */
+/*
+ * Nothing that counts was changed: the image can be as it was found. If that fails too, it is
+ * marked, and whole.
+ */
 static void take_back(struct repair *repair)
 {
     uint64_t first_page = geometry_page_bytes(&repair->image->header.geometry, 0);
@@ -146,7 +163,8 @@ static void take_back(struct repair *repair)
     if (!repair->marked || repair->irrevocable || repair->sync_failed) {
         return;
     }
-    if (repair->image->file_size != repair->found_size && repair_truncate(repair, repair->found_size)) {
+    if (repair->image->file_size != repair->found_size &&
+        repair_truncate(repair, repair->found_size)) {
         return;
     }
     if (!repair_sync(repair) && !repair_write(repair, repair->found_page, first_page, 0)) {
@@ -174,7 +192,8 @@ static int finish(struct repair *repair)
     if (err) {
         return err;
     }
-    if (!repair->was_clean && (!repair_wants(repair, PLOOP_REPAIR_UNCLEAN) || leaves_errors(repair) || repair->cancelled)) {
+    if (!repair->was_clean && (!repair_wants(repair, PLOOP_REPAIR_UNCLEAN) ||
+                               leaves_errors(repair) || repair->cancelled)) {
         return 0;
     }
     if (repair->extension) {
@@ -197,7 +216,8 @@ static void count_mended(struct repair *repair)
     check->result.repaired = repair->leaks_mended + counts[PLOOP_CHECK_EMPTY_FLAG];
     check->result.repaired += entries ? bad_entries(check) : 0;
     check->result.repaired += repair->unusable_extension ? 0 : counts[PLOOP_CHECK_EXTENSION];
-    check->result.repaired += repair_wants(repair, PLOOP_REPAIR_LEAKS) ? counts[PLOOP_CHECK_ENTRY_BEYOND] : 0;
+    check->result.repaired +=
+        repair_wants(repair, PLOOP_REPAIR_LEAKS) ? counts[PLOOP_CHECK_ENTRY_BEYOND] : 0;
     if (repair_wants(repair, PLOOP_REPAIR_UNCLEAN) && !leaves_errors(repair)) {
         check->result.repaired += counts[PLOOP_CHECK_UNCLEAN] + counts[PLOOP_CHECK_IN_USE_VALUE];
     }
@@ -238,7 +258,8 @@ int repair_image(struct check *check)
         .image = &check->image,
         .found_size = check->image.file_size,
         .was_clean = in_use == 0 || in_use == HEADER_CLOSED_EXT,
-        .unusable_extension = check->extension.state == EXTENSION_UNUSABLE && !(check->options.repair & PLOOP_REPAIR_ENTRIES),
+        .unusable_extension = check->extension.state == EXTENSION_UNUSABLE &&
+                              !(check->options.repair & PLOOP_REPAIR_ENTRIES),
     };
     int err;
 

@@ -1,18 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Repairs after a check, and what their steps share. A power cut between any two of them leaves an image that a check finds no
- * worse than before, the mark and leaks excepted:
+ * Repairs after a check, and what their steps share. A power cut between any two of them leaves an
+ * image that a check finds no worse than before, the mark and leaks excepted:
  *
- *     FOUND --repair_begin()--> MARKED --repair_entries()--> MARKED --repair_space()--> MARKED --repair_finish()--> done
+ *     FOUND --repair_begin()--> MARKED --repair_entries()--> MARKED --repair_space()--> MARKED
+ *     MARKED --repair_finish()--> done
  *
- *  1. Before MARKED nothing is changed. MARKED is durable, and so is everything that the check found, before anything else is written.
- *  2. From MARKED on the format extension is void for whoever looks after a cut: its clusters are free to be moved and rewritten. It
- *     counts again from repair_finish() on, as `extension` says then.
- *  3. An entry is written only when the cluster it names holds its content durably, below the durable end of the file.
+ *  1. Before MARKED nothing is changed. MARKED is durable, and so is everything that the check
+ *     found, before anything else is written.
+ *  2. From MARKED on the format extension is void for whoever looks after a cut: its clusters are
+ *     free to be moved and rewritten. It counts again from repair_finish() on, as `extension` says
+ *     then.
+ *  3. An entry is written only when the cluster it names holds its content durably, below the
+ *     durable end of the file.
  *  4. A host cluster is overwritten or cut off only when no durable entry names it.
- *  5. The extension that was found is never counted again once one of its clusters was overwritten or cut off: there is no way back.
- *  6. The mark is cleared only when everything is durable, and only where it was not set when the image was found or the caller asked
- *     for that and no error is left.
+ *  5. The extension that was found is never counted again once one of its clusters was overwritten
+ *     or cut off: there is no way back.
+ *  6. The mark is cleared only when everything is durable, and only where it was not set when the
+ *     image was found or the caller asked for that and no error is left.
  */
 #ifndef OPS_REPAIR_H
 #define OPS_REPAIR_H
@@ -26,13 +31,16 @@ struct repair {
     uint8_t *buffer;     /* of REPAIR_BUFFER_SIZE, aligned */
     uint8_t *found_page; /* page 0 as it was found */
     uint64_t found_size; /* of the file */
-    uint8_t *extension;  /* the cluster that the extension will be; NULL: none, or (unusable_extension) one that is left alone */
+    uint8_t *extension;  /* the cluster that the extension will be; NULL: none, or
+                            (unusable_extension) one that is left alone */
     uint64_t extension_offset;
     bool unusable_extension; /* one that is in error, and no repair of that was asked for */
     bool was_clean;          /* the mark was not set when the image was found */
     bool marked;
-    bool irrevocable; /* an entry was changed on the disk, or a cluster of the extension that counted: there is no way back */
-    bool cancelled;   /* the caller wants no more: nothing new is begun, what was begun is brought to its end */
+    bool irrevocable; /* an entry was changed on the disk, or a cluster of the extension that
+                         counted: there is no way back */
+    bool cancelled; /* the caller wants no more: nothing new is begun, what was begun is brought to
+                       its end */
     bool sync_failed;
     uint64_t leaks_mended; /* findings of PLOOP_CHECK_LEAK */
 };
@@ -40,11 +48,12 @@ struct repair {
 enum { REPAIR_BUFFER_SIZE = 1048576 };
 
 /*
- * 0, with check->result.repaired counted; -ENOTSUP: the image has a feature that this library does not know and that forbids a
- * repair; -EIO: a part of the BAT could not be read; -ENOSPC, -EFBIG, -ENOMEM, -EROFS or what the backend returns. Where nothing
- * that was asked for needs repair, nothing is written; a header that is right but not as a clean close leaves it is made so with
- * PLOOP_REPAIR_UNCLEAN. After a failure half-way the image is whole, and perhaps marked in use. -ECANCELED: by the caller; what was
- * mended by then stays, and the mark is as it was found.
+ * 0, with check->result.repaired counted; -ENOTSUP: the image has a feature that this library does
+ * not know and that forbids a repair; -EIO: a part of the BAT could not be read; -ENOSPC, -EFBIG,
+ * -ENOMEM, -EROFS or what the backend returns. Where nothing that was asked for needs repair,
+ * nothing is written; a header that is right but not as a clean close leaves it is made so with
+ * PLOOP_REPAIR_UNCLEAN. After a failure half-way the image is whole, and perhaps marked in use.
+ * -ECANCELED: by the caller; what was mended by then stays, and the mark is as it was found.
  */
 int repair_image(struct check *check);
 
@@ -56,10 +65,16 @@ bool repair_goes_on(struct repair *repair, uint32_t entry);
 /* Called before any cluster that may be the found extension's is changed. */
 void repair_give_up_extension(struct repair *repair);
 
-/* repair_entries.c: bad entries cleared, duplicates given clusters of their own, entries beyond the disk's end cleared. */
+/*
+ * repair_entries.c: bad entries cleared, duplicates given clusters of their own, entries beyond the
+ * disk's end cleared.
+ */
 int repair_entries(struct repair *repair);
 
-/* repair_space.c: the used host clusters made the first ones of the data area, the file cut behind them. */
+/*
+ * repair_space.c: the used host clusters made the first ones of the data area, the file cut behind
+ * them.
+ */
 int repair_space(struct repair *repair);
 
 /* repair_io.c */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Entries that cannot stay as they are. First those that are only cleared: an entry past the end of the file would come to name a
- * cluster if the file grew. Then the copies, behind the end of the file, and when they are durable their entries:
+ * Entries that cannot stay as they are. First those that are only cleared: an entry past the end of
+ * the file would come to name a cluster if the file grew. Then the copies, behind the end of the
+ * file, and when they are durable their entries:
  *
  *     entries cleared -> SYNC -> file extended -> clusters copied -> SYNC -> entries named -> SYNC
  */
@@ -12,14 +13,16 @@
 /* A duplicate that the guest can see; one beyond the disk's end is not worth a copy. */
 static bool wants_copy(const struct repair *repair, uint32_t index)
 {
-    return bitmap_test(&repair->check->duplicates, index) && index < geometry_guest_clusters(&repair->image->header.geometry);
+    return bitmap_test(&repair->check->duplicates, index) &&
+           index < geometry_guest_clusters(&repair->image->header.geometry);
 }
 
 static uint64_t count_copies(const struct repair *repair)
 {
     uint64_t count = 0;
 
-    for (uint32_t i = 0; repair->check->counts[PLOOP_CHECK_ENTRY_DUPLICATE] && i < repair->image->header.geometry.bat_entries;
+    for (uint32_t i = 0; repair->check->counts[PLOOP_CHECK_ENTRY_DUPLICATE] &&
+                         i < repair->image->header.geometry.bat_entries;
          i++) {
         count += wants_copy(repair, i);
     }
@@ -40,24 +43,30 @@ static int make_room(struct repair *repair, uint64_t first, uint64_t count)
     return repair_truncate(repair, geometry->data_start + (first + count) * geometry->cluster_size);
 }
 
-/* In memory each entry names its copy at once; its page stays dirty until that is durable. Cancelled: room not used is given back. */
+/*
+ * In memory each entry names its copy at once; its page stays dirty until that is durable.
+ * Cancelled: room not used is given back.
+ */
 static int copy_duplicates(struct repair *repair, uint64_t count)
 {
     const struct geometry *geometry = &repair->image->header.geometry;
-    uint64_t file_size = repair->image->file_size, first = geometry_host_clusters(geometry, file_size);
+    uint64_t file_size = repair->image->file_size,
+             first = geometry_host_clusters(geometry, file_size);
     struct host_cluster next = {(uint32_t)first};
     int err = make_room(repair, first, count);
 
     for (uint32_t i = 0; i < geometry->bat_entries && !err; i++) {
         if (wants_copy(repair, i) && repair_goes_on(repair, i)) {
-            err = repair_copy_cluster(repair, geometry_entry_offset(geometry, repair->image->entries[i]),
+            err = repair_copy_cluster(repair,
+                                      geometry_entry_offset(geometry, repair->image->entries[i]),
                                       geometry_host_offset(geometry, next));
             repair_set_entry(repair, i, geometry_entry(geometry, next));
             next.n++;
         }
     }
     if (!err && repair->cancelled) {
-        err = repair_truncate(repair, next.n > first ? geometry_host_offset(geometry, next) : file_size);
+        err = repair_truncate(repair,
+                              next.n > first ? geometry_host_offset(geometry, next) : file_size);
     }
     return err ? err : repair_sync(repair);
 }
@@ -65,7 +74,8 @@ static int copy_duplicates(struct repair *repair, uint64_t count)
 /* Whether nobody will miss the entry: it cannot be right, or lies beyond the disk's end. */
 static bool wants_clearing(const struct repair *repair, uint32_t index)
 {
-    bool mend = repair_wants(repair, PLOOP_REPAIR_ENTRIES), cut = repair_wants(repair, PLOOP_REPAIR_LEAKS);
+    bool mend = repair_wants(repair, PLOOP_REPAIR_ENTRIES),
+         cut = repair_wants(repair, PLOOP_REPAIR_LEAKS);
 
     if (!check_entry_is_good(repair->check, repair->image->entries[index])) {
         return mend;

@@ -19,7 +19,8 @@ int repair_sync(struct repair *repair)
 
 int repair_write(struct repair *repair, const void *bytes, uint64_t length, uint64_t offset)
 {
-    int64_t done = file_sync_io(repair->image->file, PLOOP_IO_WRITE, (void *)(uintptr_t)bytes, length, offset);
+    int64_t done =
+        file_sync_io(repair->image->file, PLOOP_IO_WRITE, (void *)(uintptr_t)bytes, length, offset);
 
     return done < 0 ? (int)done : 0;
 }
@@ -40,7 +41,10 @@ void repair_set_entry(struct repair *repair, uint32_t index, uint32_t entry)
     bitmap_set(&repair->dirty, geometry_page_of((struct guest_cluster){index}));
 }
 
-/* Pages [first, end) as the file has them: numbers become bytes, and what is no entry stays as it was read. */
+/*
+ * Pages [first, end) as the file has them: numbers become bytes, and what is no entry stays as it
+ * was read.
+ */
 static uint64_t encode_pages(struct repair *repair, uint32_t first, uint32_t end)
 {
     const struct image *image = repair->image;

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Leaks. With `used` clusters in all, those at or past place `used` move into the holes below it: as many as there are holes.
+ * Leaks. With `used` clusters in all, those at or past place `used` move into the holes below it:
+ * as many as there are holes.
  *
  *     clusters copied -> SYNC -> entries changed -> SYNC -> file cut -> SYNC
  *
- * No hole is ever named by an entry before its SYNC, and no cluster is cut off before the SYNC of the entries that left it. The
- * copies of all movers can be made before the first entry changes, because holes and movers never are the same clusters.
+ * No hole is ever named by an entry before its SYNC, and no cluster is cut off before the SYNC of
+ * the entries that left it. The copies of all movers can be made before the first entry changes,
+ * because holes and movers never are the same clusters.
  *
- * Where errors were left in the image nothing moves: only the tail is cut, behind everything that any entry could mean.
+ * Where errors were left in the image nothing moves: only the tail is cut, behind everything that
+ * any entry could mean.
  */
 #include "ops/repair.h"
 
@@ -21,10 +24,14 @@ struct holes {
     uint64_t next;
 };
 
-/* Calls back for each cluster of the extension to be: its own, and those of its bitmaps. The callback may move it. */
+/*
+ * Calls back for each cluster of the extension to be: its own, and those of its bitmaps. The
+ * callback may move it.
+ */
 typedef int place_fn(struct repair *repair, struct holes *holes, uint64_t *offset);
 
-static int each_bitmap_cluster(struct repair *repair, struct holes *holes, const struct extension_bitmap *bitmap, place_fn *fn)
+static int each_bitmap_cluster(struct repair *repair, struct holes *holes,
+                               const struct extension_bitmap *bitmap, place_fn *fn)
 {
     int err = 0;
 
@@ -53,9 +60,11 @@ static int each_extension_cluster(struct repair *repair, struct holes *holes, pl
         return 0;
     }
     err = fn(repair, holes, &repair->extension_offset);
-    while (!err && extension_next(repair->extension, geometry->cluster_size, &at, &feature, &fault)) {
+    while (!err &&
+           extension_next(repair->extension, geometry->cluster_size, &at, &feature, &fault)) {
         if (feature.magic == EXTENSION_BITMAP_MAGIC) {
-            extension_bitmap_decode(repair->extension, &feature, geometry, &bitmap); /* good: only such bitmaps are kept */
+            extension_bitmap_decode(repair->extension, &feature, geometry,
+                                    &bitmap); /* good: only such bitmaps are kept */
             err = each_bitmap_cluster(repair, holes, &bitmap, fn);
         }
     }
@@ -102,8 +111,12 @@ static uint64_t take_hole(struct holes *holes)
     return holes->next;
 }
 
-/* The content only: whoever names the cluster is changed later, when the copy is durable. Cancelled, it stays where it is. */
-static int copy_into_hole(struct repair *repair, struct holes *holes, uint32_t entry, uint64_t offset, uint64_t *moved)
+/*
+ * The content only: whoever names the cluster is changed later, when the copy is durable.
+ * Cancelled, it stays where it is.
+ */
+static int copy_into_hole(struct repair *repair, struct holes *holes, uint32_t entry,
+                          uint64_t offset, uint64_t *moved)
 {
     *moved = offset;
     if (host_at(repair, offset) < holes->used || !repair_goes_on(repair, entry)) {
@@ -113,7 +126,10 @@ static int copy_into_hole(struct repair *repair, struct holes *holes, uint32_t e
     return repair_copy_cluster(repair, offset, *moved);
 }
 
-/* The extension is void until the end, so what it names can change at once. Its own cluster is written then, not copied. */
+/*
+ * The extension is void until the end, so what it names can change at once. Its own cluster is
+ * written then, not copied.
+ */
 static int move_one(struct repair *repair, struct holes *holes, uint64_t *offset)
 {
     if (offset == &repair->extension_offset) {
@@ -122,7 +138,8 @@ static int move_one(struct repair *repair, struct holes *holes, uint64_t *offset
         }
         return 0;
     }
-    return copy_into_hole(repair, holes, repair->image->header.geometry.bat_entries, *offset, offset);
+    return copy_into_hole(repair, holes, repair->image->header.geometry.bat_entries, *offset,
+                          offset);
 }
 
 static int find_holes(struct repair *repair, struct holes *holes)
@@ -253,9 +270,11 @@ static int cut_tail(struct repair *repair)
 int repair_space(struct repair *repair)
 {
     const uint64_t *counts = repair->check->counts;
-    bool entries_bad = counts[PLOOP_CHECK_ENTRY_RANGE] || counts[PLOOP_CHECK_ENTRY_GRID] || counts[PLOOP_CHECK_ENTRY_DUPLICATE];
+    bool entries_bad = counts[PLOOP_CHECK_ENTRY_RANGE] || counts[PLOOP_CHECK_ENTRY_GRID] ||
+                       counts[PLOOP_CHECK_ENTRY_DUPLICATE];
 
-    if (repair->unusable_extension || (entries_bad && !repair_wants(repair, PLOOP_REPAIR_ENTRIES))) {
+    if (repair->unusable_extension ||
+        (entries_bad && !repair_wants(repair, PLOOP_REPAIR_ENTRIES))) {
         return cut_tail(repair);
     }
     return compact(repair);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Plain words of 64 bits; large bitmaps come from calloc, so that what is never touched takes no memory. */
+/*
+ * Plain words of 64 bits; large bitmaps come from calloc, so that what is never touched takes no
+ * memory.
+ */
 #include "util/bitmap.h"
 
 #include <assert.h>
@@ -11,7 +14,8 @@ int bitmap_init(struct bitmap *bitmap, uint64_t bits)
 {
     uint64_t words = bits / 64 + 1;
     bitmap->bits = bits;
-    bitmap->words = words > SIZE_MAX / sizeof(uint64_t) ? NULL : calloc((size_t)words, sizeof(uint64_t));
+    bitmap->words =
+        words > SIZE_MAX / sizeof(uint64_t) ? NULL : calloc((size_t)words, sizeof(uint64_t));
     return bitmap->words ? 0 : -ENOMEM;
 }
 

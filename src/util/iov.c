@@ -25,7 +25,8 @@ void iov_advance(struct iov_cursor *cursor, uint64_t bytes)
     }
 }
 
-uint32_t iov_window(const struct iov_cursor *cursor, uint64_t length, struct iovec *window, uint32_t max, uint64_t *bytes)
+uint32_t iov_window(const struct iov_cursor *cursor, uint64_t length, struct iovec *window,
+                    uint32_t max, uint64_t *bytes)
 {
     uint64_t skip = cursor->skip;
     uint32_t used = 0;
@@ -48,7 +49,8 @@ uint32_t iov_window(const struct iov_cursor *cursor, uint64_t length, struct iov
 
 enum direction { OUT, IN, ZERO };
 
-static void walk(const struct iov_cursor *cursor, enum direction direction, uint8_t *buffer, uint64_t length)
+static void walk(const struct iov_cursor *cursor, enum direction direction, uint8_t *buffer,
+                 uint64_t length)
 {
     uint64_t skip = cursor->skip;
     for (uint32_t i = 0; i < cursor->count && length > 0; i++) {
@@ -60,7 +62,8 @@ static void walk(const struct iov_cursor *cursor, enum direction direction, uint
         if (here > 0 && direction == ZERO) {
             memset(memory, 0, (size_t)here);
         } else if (here > 0) {
-            memcpy(direction == OUT ? buffer : memory, direction == OUT ? memory : buffer, (size_t)here);
+            memcpy(direction == OUT ? buffer : memory, direction == OUT ? memory : buffer,
+                   (size_t)here);
             buffer += here;
         }
         length -= here;

@@ -17,8 +17,12 @@ uint64_t iov_length(const struct iovec *iov, uint32_t count);
 
 void iov_advance(struct iov_cursor *cursor, uint64_t bytes);
 
-/* Fill window[0..max) with up to `length` bytes from the cursor on. Returns the segments used; *bytes is what they hold. */
-uint32_t iov_window(const struct iov_cursor *cursor, uint64_t length, struct iovec *window, uint32_t max, uint64_t *bytes);
+/*
+ * Fill window[0..max) with up to `length` bytes from the cursor on. Returns the segments used;
+ * *bytes is what they hold.
+ */
+uint32_t iov_window(const struct iov_cursor *cursor, uint64_t length, struct iovec *window,
+                    uint32_t max, uint64_t *bytes);
 
 /* Bytes between the cursor's memory and a buffer; the cursor does not move. */
 void iov_copy_out(const struct iov_cursor *cursor, uint8_t *buffer, uint64_t length);

@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: MIT */
-/* Lists whose links live in their members: a doubly linked one, and container_of to get back from a link to its member. */
+/*
+ * Lists whose links live in their members: a doubly linked one, and container_of to get back from a
+ * link to its member.
+ */
 #ifndef UTIL_LIST_H
 #define UTIL_LIST_H
 
 #include <stdbool.h>
 #include <stddef.h>
 
-#define container_of(pointer, type, member) ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
+#define container_of(pointer, type, member)                                                        \
+    ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
 struct list {
     struct list *next, *prev;

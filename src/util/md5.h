@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The MD5 digest (RFC 1321), for the checksum of the format extension. Not for anything that must resist an adversary. */
+/*
+ * The MD5 digest (RFC 1321), for the checksum of the format extension. Not for anything that must
+ * resist an adversary.
+ */
 #ifndef UTIL_MD5_H
 #define UTIL_MD5_H
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The inbox is a stack that its one consumer takes whole and reverses; the turn is a flag around its consumption. */
+/*
+ * The inbox is a stack that its one consumer takes whole and reverses; the turn is a flag around
+ * its consumption.
+ */
 #include "util/work.h"
 
 bool inbox_push(struct inbox *inbox, struct work *work)
@@ -7,7 +10,8 @@ bool inbox_push(struct inbox *inbox, struct work *work)
     struct work *head = atomic_load_explicit(&inbox->head, memory_order_relaxed);
     do {
         work->next = head;
-    } while (!atomic_compare_exchange_weak_explicit(&inbox->head, &head, work, memory_order_seq_cst, memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak_explicit(&inbox->head, &head, work, memory_order_seq_cst,
+                                                    memory_order_relaxed));
     return head == NULL;
 }
 
@@ -30,7 +34,8 @@ enum { TURN_BATCHES_MAX = 16 };
 static void turn_work_off(struct turn *turn)
 {
     struct work *work;
-    for (int batch = 0; batch < TURN_BATCHES_MAX && (work = inbox_take(&turn->inbox)) != NULL; batch++) {
+    for (int batch = 0; batch < TURN_BATCHES_MAX && (work = inbox_take(&turn->inbox)) != NULL;
+         batch++) {
         while (work) {
             struct work *next = work->next;
             work->run(work);
@@ -39,7 +44,8 @@ static void turn_work_off(struct turn *turn)
         do {
             turn->again = false;
             turn->pump(turn);
-        } while (turn->again && inbox_is_empty(&turn->inbox)); /* else there is something to hear first */
+        } while (turn->again &&
+                 inbox_is_empty(&turn->inbox)); /* else there is something to hear first */
     }
 }
 

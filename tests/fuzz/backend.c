@@ -31,7 +31,8 @@ static int64_t read_into(const struct backend *backend, const struct ploop_io *i
     uint64_t done = 0;
 
     for (uint32_t i = 0; i < io->iov_count; i++) {
-        done += sparse_read(&backend->state, io->iov[i].iov_base, io->iov[i].iov_len, io->offset + done);
+        done += sparse_read(&backend->state, io->iov[i].iov_base, io->iov[i].iov_len,
+                            io->offset + done);
     }
     return (int64_t)done;
 }
@@ -41,7 +42,8 @@ static int64_t write_from(struct backend *backend, const struct ploop_io *io)
     uint64_t done = 0;
 
     for (uint32_t i = 0; i < io->iov_count; i++) {
-        if (!sparse_write(&backend->state, io->iov[i].iov_base, io->iov[i].iov_len, io->offset + done)) {
+        if (!sparse_write(&backend->state, io->iov[i].iov_base, io->iov[i].iov_len,
+                          io->offset + done)) {
             return -ENOSPC;
         }
         done += io->iov[i].iov_len;
@@ -50,7 +52,8 @@ static int64_t write_from(struct backend *backend, const struct ploop_io *io)
 }
 
 /* False: no room. */
-static bool apply(struct sparse *file, uint32_t op, const void *bytes, uint64_t length, uint64_t offset)
+static bool apply(struct sparse *file, uint32_t op, const void *bytes, uint64_t length,
+                  uint64_t offset)
 {
     switch (op) {
     case PLOOP_IO_WRITE:
@@ -127,7 +130,8 @@ static void make_durable(struct backend *backend, bool all)
 static bool breaks(const struct backend *backend)
 {
     return backend->break_at &&
-           (backend->mode == BREAK_ONCE ? backend->changes == backend->break_at : backend->changes >= backend->break_at);
+           (backend->mode == BREAK_ONCE ? backend->changes == backend->break_at
+                                        : backend->changes >= backend->break_at);
 }
 
 static int64_t change(struct backend *backend, const struct ploop_io *io)
@@ -136,16 +140,19 @@ static int64_t change(struct backend *backend, const struct ploop_io *io)
     uint64_t end = io->offset + io->length;
     int64_t result = 0;
 
-    MUST(!backend->read_only, "a change of a file that was only to be read: op %u at %llu", io->op, (unsigned long long)io->offset);
+    MUST(!backend->read_only, "a change of a file that was only to be read: op %u at %llu", io->op,
+         (unsigned long long)io->offset);
     backend->changes++;
     backend->edits += io->op != PLOOP_IO_SYNC;
     if (breaks(backend)) {
         backend->broken = true;
         return -EIO;
     }
-    MUST(io->op != PLOOP_IO_WRITE || end <= state->size, "a write past the end of the file: %llu bytes at %llu",
-         (unsigned long long)io->length, (unsigned long long)io->offset);
-    MUST(io->op != PLOOP_IO_TRUNCATE || io->offset <= state->size || backend->capabilities & PLOOP_FILE_CAN_GROW,
+    MUST(io->op != PLOOP_IO_WRITE || end <= state->size,
+         "a write past the end of the file: %llu bytes at %llu", (unsigned long long)io->length,
+         (unsigned long long)io->offset);
+    MUST(io->op != PLOOP_IO_TRUNCATE || io->offset <= state->size ||
+             backend->capabilities & PLOOP_FILE_CAN_GROW,
          "a file that cannot grow is to grow");
     if (io->op == PLOOP_IO_WRITE) {
         result = write_from(backend, io);
@@ -164,17 +171,19 @@ static int submit(void *context, struct ploop_io *io)
 {
     struct backend *backend = context;
 
-    MUST(io->offset <= INT64_MAX && io->length <= INT64_MAX - io->offset, "a request beyond 2^63: op %u at %llu", io->op,
-         (unsigned long long)io->offset);
+    MUST(io->offset <= INT64_MAX && io->length <= INT64_MAX - io->offset,
+         "a request beyond 2^63: op %u at %llu", io->op, (unsigned long long)io->offset);
     ploop_io_complete(io, io->op == PLOOP_IO_READ ? read_into(backend, io) : change(backend, io));
     return 0;
 }
 
 void backend_open(struct backend *backend, const struct sparse *content)
 {
-    static const struct ploop_io_ops ops = {.size = sizeof(ops), .get_info = get_info, .submit = submit};
+    static const struct ploop_io_ops ops = {
+        .size = sizeof(ops), .get_info = get_info, .submit = submit};
 
-    *backend = (struct backend){.capabilities = PLOOP_FILE_CAN_GROW | PLOOP_FILE_CAN_PUNCH | PLOOP_FILE_CAN_ALLOCATE};
+    *backend = (struct backend){.capabilities = PLOOP_FILE_CAN_GROW | PLOOP_FILE_CAN_PUNCH |
+                                                PLOOP_FILE_CAN_ALLOCATE};
     sparse_copy(&backend->state, content);
     MUST(ploop_file_create(&ops, backend, &backend->file) == 0, "no file");
 }

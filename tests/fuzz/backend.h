@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A backend over a sparse file, which counts what changes it, and breaks at a given change in one of four ways:
+ * A backend over a sparse file, which counts what changes it, and breaks at a given change in one
+ * of four ways:
  *
  *     BREAK_ONCE  that one change fails with EIO
- *     BREAK_STAY  that one fails and all later ones: what a power cut leaves where everything before it was durable
+ *     BREAK_STAY  that one fails and all later ones: what a power cut leaves where everything
+ *                 before it was durable
  *     BREAK_DROP  the same, and what no SYNC covered is gone
- *     BREAK_PICK  the same, and of what no SYNC covered some is there, some is gone, and some is torn between two sectors
+ *     BREAK_PICK  the same, and of what no SYNC covered some is there, some is gone, and some is
+ *                 torn between two sectors
  */
 #ifndef FUZZ_BACKEND_H
 #define FUZZ_BACKEND_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzz target: check. It never writes, says what the oracle says, and is of one mind with opening: RECOVER opens exactly what a check
- * calls recoverable, and without it exactly that of it which is not marked in use. What is refused is byte for byte unchanged.
+ * Fuzz target: check. It never writes, says what the oracle says, and is of one mind with opening:
+ * RECOVER opens exactly what a check calls recoverable, and without it exactly that of it which is
+ * not marked in use. What is refused is byte for byte unchanged.
  */
 #include <errno.h>
 
@@ -10,10 +11,12 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-const uint8_t mutation_weights[MUTATIONS] = {[MUTATE_HEADER] = 3,    [MUTATE_ENTRIES] = 5, [MUTATE_FILE_SIZE] = 2,
-                                             [MUTATE_EXTENSION] = 5, [MUTATE_OPTIONS] = 1, [MUTATE_BYTES] = 1};
+const uint8_t mutation_weights[MUTATIONS] = {
+    [MUTATE_HEADER] = 3,    [MUTATE_ENTRIES] = 5, [MUTATE_FILE_SIZE] = 2,
+    [MUTATE_EXTENSION] = 5, [MUTATE_OPTIONS] = 1, [MUTATE_BYTES] = 1};
 
-static void judge_opening(const struct sparse *image, const struct outcome *outcome, uint32_t flags, bool expected)
+static void judge_opening(const struct sparse *image, const struct outcome *outcome, uint32_t flags,
+                          bool expected)
 {
     struct backend backend;
     ploop_dev *dev;
@@ -23,15 +26,19 @@ static void judge_opening(const struct sparse *image, const struct outcome *outc
     error = judge_open(&backend, flags, &dev);
     if (!error) {
         ploop_dev_abort(dev);
-    } else if (error != -ENOSPC) { /* there was room for the mark, and none to keep features of the extension */
-        MUST(sparse_equal(&backend.state, image) && backend.edits == 0, "refused with %d, and changed", error);
+    } else if (error != -ENOSPC) { /* there was room for the mark, and none to keep features of the
+                                      extension */
+        MUST(sparse_equal(&backend.state, image) && backend.edits == 0,
+             "refused with %d, and changed", error);
     }
     if (outcome->error) {
         MUST(error == outcome->error, "open: %d, check: %d", error, outcome->error);
     } else {
-        MUST((error == 0) == expected || (expected && error == -ENOSPC), "flags %u: open: %d, check: recoverable %u, %llu errors",
-             flags, error, outcome->result.recoverable, (unsigned long long)outcome->result.errors);
-        MUST(error == 0 || error == -EUCLEAN || error == -ENOTSUP || error == -ENOSPC, "open: %d", error);
+        MUST((error == 0) == expected || (expected && error == -ENOSPC),
+             "flags %u: open: %d, check: recoverable %u, %llu errors", flags, error,
+             outcome->result.recoverable, (unsigned long long)outcome->result.errors);
+        MUST(error == 0 || error == -EUCLEAN || error == -ENOTSUP || error == -ENOSPC, "open: %d",
+             error);
     }
     backend_close(&backend);
 }
@@ -55,7 +62,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         judge_opening(&fuzz_case->image, &outcome, 0, false);
     }
     /* Without the mark, RECOVER changes nothing. */
-    judge_opening(&fuzz_case->image, &outcome, unclean || !(fuzz_case->input.options & OPTION_NO_RECOVER) ? PLOOP_DEV_RECOVER : 0u,
+    judge_opening(&fuzz_case->image, &outcome,
+                  unclean || !(fuzz_case->input.options & OPTION_NO_RECOVER) ? PLOOP_DEV_RECOVER
+                                                                             : 0u,
                   outcome.result.recoverable);
     opinion_free(&opinion);
     backend_close(&backend);

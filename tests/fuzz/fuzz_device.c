@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzz target: open for writing, with RECOVER or without, and be used: writes, zeros, discards, flushes, reads; then close, abort, or
- * be cut off by an error or a power cut; then opened again and compared.
+ * Fuzz target: open for writing, with RECOVER or without, and be used: writes, zeros, discards,
+ * flushes, reads; then close, abort, or be cut off by an error or a power cut; then opened again
+ * and compared.
  *
- *  1. An image that is refused is byte for byte unchanged; where there was no space to keep features of its extension it is as good as
- *     it was, and has all of them.
- *  2. A sector reads as the last write that completed, or as a later one that failed; what nobody wrote, as the oracle reads it.
- *  3. After a close that succeeded the image is clean but for leaks, for the oracle too, rule 2 holds for a new device, and of the
- *     extension there is what was to be kept and nothing else.
- *  4. After anything else RECOVER opens it, a check before that finds the mark and leaks and nothing more, and each sector reads as the
- *     last write that a later flush (or its own FUA) made durable, or as one that came after.
- *  5. As the base of a stack, below a new top that is written, the same holds, and the base is not written, unless it is to be recovered.
+ *  1. An image that is refused is byte for byte unchanged; where there was no space to keep
+ *     features of its extension it is as good as it was, and has all of them.
+ *  2. A sector reads as the last write that completed, or as a later one that failed; what nobody
+ *     wrote, as the oracle reads it.
+ *  3. After a close that succeeded the image is clean but for leaks, for the oracle too, rule 2
+ *     holds for a new device, and of the extension there is what was to be kept and nothing else.
+ *  4. After anything else RECOVER opens it, a check before that finds the mark and leaks and
+ *     nothing more, and each sector reads as the last write that a later flush (or its own FUA)
+ *     made durable, or as one that came after.
+ *  5. As the base of a stack, below a new top that is written, the same holds, and the base is not
+ *     written, unless it is to be recovered.
  */
 #include <errno.h>
 #include <string.h>
@@ -28,7 +32,17 @@ const uint8_t mutation_weights[MUTATIONS] = {
     [MUTATE_REQUESTS] = 8, [MUTATE_OPTIONS] = 4, [MUTATE_BYTES] = 1};
 
 enum { REQUESTS_MAX = 48, SECTORS_MAX = 512 };
-enum { KIND_WRITE, KIND_WRITE_FUA, KIND_ZEROES, KIND_ZEROES_KEEP, KIND_DISCARD, KIND_FLUSH, KIND_READ, KIND_TIME, KINDS };
+enum {
+    KIND_WRITE,
+    KIND_WRITE_FUA,
+    KIND_ZEROES,
+    KIND_ZEROES_KEEP,
+    KIND_DISCARD,
+    KIND_FLUSH,
+    KIND_READ,
+    KIND_TIME,
+    KINDS
+};
 
 /* A request as it was carried out. */
 struct done {
@@ -66,16 +80,22 @@ static void make_sector(uint8_t *to, uint64_t sector, uint32_t index)
     }
 }
 
-/* Whether that request changed this sector. A discard takes whole clusters, the disk's last one up to its end. */
+/*
+ * Whether that request changed this sector. A discard takes whole clusters, the disk's last one up
+ * to its end.
+ */
 static bool covers(const struct run *run, const struct done *done, uint64_t sector)
 {
-    uint64_t first = sector / run->cluster_sectors * run->cluster_sectors, end = first + run->cluster_sectors;
+    uint64_t first = sector / run->cluster_sectors * run->cluster_sectors,
+             end = first + run->cluster_sectors;
 
-    if (done->kind == KIND_FLUSH || sector < done->sector || sector >= done->sector + done->sectors) {
+    if (done->kind == KIND_FLUSH || sector < done->sector ||
+        sector >= done->sector + done->sectors) {
         return false;
     }
     end = end < run->disk_sectors ? end : run->disk_sectors;
-    return done->kind != KIND_DISCARD || (first >= done->sector && end <= done->sector + done->sectors);
+    return done->kind != KIND_DISCARD ||
+           (first >= done->sector && end <= done->sector + done->sectors);
 }
 
 static void guest_sector(const struct run *run, uint64_t sector, uint8_t to[512])
@@ -83,7 +103,8 @@ static void guest_sector(const struct run *run, uint64_t sector, uint8_t to[512]
     uint8_t bytes[JUDGE_PART] = {0};
     struct part part = {sector * 512, 512};
 
-    if (oracle_judge_cluster(&run->opinion->oracle, sector / run->cluster_sectors) == ORACLE_MAPPED) {
+    if (oracle_judge_cluster(&run->opinion->oracle, sector / run->cluster_sectors) ==
+        ORACLE_MAPPED) {
         guest_bytes(run->opinion, &part, bytes);
     }
     memcpy(to, bytes, 512);
@@ -115,16 +136,18 @@ static bool may_hold(const struct run *run, uint64_t sector, const uint8_t *byte
     return memcmp(bytes, expected, sizeof(expected)) == 0;
 }
 
-static void judge_range(const struct run *run, ploop_dev *dev, uint64_t sector, uint64_t sectors, bool durable)
+static void judge_range(const struct run *run, ploop_dev *dev, uint64_t sector, uint64_t sectors,
+                        bool durable)
 {
     static uint8_t bytes[SECTORS_MAX * 512];
     int64_t got = ploop_dev_pread(dev, bytes, sectors * 512, sector * 512);
 
-    MUST(got == (int64_t)(sectors * 512), "a read of %llu sectors at %llu: %lld", (unsigned long long)sectors,
-         (unsigned long long)sector, (long long)got);
+    MUST(got == (int64_t)(sectors * 512), "a read of %llu sectors at %llu: %lld",
+         (unsigned long long)sectors, (unsigned long long)sector, (long long)got);
     for (uint64_t i = 0; i < sectors; i++) {
-        MUST(may_hold(run, sector + i, bytes + i * 512, durable), "sector %llu holds what it must not%s",
-             (unsigned long long)(sector + i), durable ? " after opening again" : "");
+        MUST(may_hold(run, sector + i, bytes + i * 512, durable),
+             "sector %llu holds what it must not%s", (unsigned long long)(sector + i),
+             durable ? " after opening again" : "");
     }
 }
 
@@ -175,11 +198,13 @@ static int carry_out(struct run *run, const struct done *done)
         for (uint64_t i = 0; i < done->sectors; i++) {
             make_sector(bytes + i * 512, done->sector + i, done->index);
         }
-        ploop_pio_prep_writev(pio, offset, &iov, 1, done->kind == KIND_WRITE_FUA ? PLOOP_PIO_FUA : 0);
+        ploop_pio_prep_writev(pio, offset, &iov, 1,
+                              done->kind == KIND_WRITE_FUA ? PLOOP_PIO_FUA : 0);
         break;
     case KIND_ZEROES:
     case KIND_ZEROES_KEEP:
-        ploop_pio_prep_write_zeroes(pio, offset, iov.iov_len, done->kind == KIND_ZEROES_KEEP ? PLOOP_PIO_NO_UNMAP : 0);
+        ploop_pio_prep_write_zeroes(pio, offset, iov.iov_len,
+                                    done->kind == KIND_ZEROES_KEEP ? PLOOP_PIO_NO_UNMAP : 0);
         break;
     case KIND_DISCARD:
         ploop_pio_prep_discard(pio, offset, iov.iov_len);
@@ -209,8 +234,11 @@ static void request(struct run *run, const struct record *record)
     uint64_t sectors = record->length < SECTORS_MAX - 2 ? record->length : SECTORS_MAX - 2;
     int result;
 
-    *done = (struct done){.kind = record->value % KINDS, .index = run->count, .sector = record->offset % run->disk_sectors};
-    done->sectors = sectors < run->disk_sectors - done->sector ? sectors : run->disk_sectors - done->sector;
+    *done = (struct done){.kind = record->value % KINDS,
+                          .index = run->count,
+                          .sector = record->offset % run->disk_sectors};
+    done->sectors =
+        sectors < run->disk_sectors - done->sector ? sectors : run->disk_sectors - done->sector;
     if (done->kind == KIND_TIME) {
         judge_now_ns += (uint64_t)record->length * 10000000;
         ploop_dev_run(run->dev);
@@ -224,8 +252,10 @@ static void request(struct run *run, const struct record *record)
         return;
     }
     result = carry_out(run, done);
-    MUST(result == 0 || result == -ENOSPC || (run->backend.broken && result < 0), "a request of kind %u: %d", done->kind, result);
-    done->certain = result == 0 && !(run->stacked && done->kind == KIND_DISCARD); /* what the base holds may stay */
+    MUST(result == 0 || result == -ENOSPC || (run->backend.broken && result < 0),
+         "a request of kind %u: %d", done->kind, result);
+    done->certain = result == 0 && !(run->stacked &&
+                                     done->kind == KIND_DISCARD); /* what the base holds may stay */
     done->durable = result == 0 && done->kind == KIND_WRITE_FUA;
     run->count++;
     if (done->kind == KIND_FLUSH && result == 0) {
@@ -241,7 +271,8 @@ struct features {
     uint64_t digest;
 };
 
-static void take_feature(void *user_data, uint64_t magic, uint64_t flags, const uint8_t *data, uint32_t size)
+static void take_feature(void *user_data, uint64_t magic, uint64_t flags, const uint8_t *data,
+                         uint32_t size)
 {
     struct features *features = user_data;
     uint64_t digest = features->digest ^ magic ^ flags << 32 ^ size;
@@ -261,7 +292,8 @@ static struct features take_features(struct oracle *oracle, bool transit)
     struct features features = {.transit = transit};
     char why[160];
 
-    if (oracle->in_use == ORACLE_CLOSED && oracle_extension_features(oracle, take_feature, &features, why) < 0) {
+    if (oracle->in_use == ORACLE_CLOSED &&
+        oracle_extension_features(oracle, take_feature, &features, why) < 0) {
         features.count = -1;
     }
     return features;
@@ -269,9 +301,11 @@ static struct features take_features(struct oracle *oracle, bool transit)
 
 static void judge_features(struct run *run, struct opinion *after, bool transit)
 {
-    struct features old = take_features(&run->opinion->oracle, transit), new = take_features(&after->oracle, false);
+    struct features old = take_features(&run->opinion->oracle, transit),
+                    new = take_features(&after->oracle, false);
 
-    MUST(old.count < 0 || (new.count == old.count &&new.digest == old.digest), "%d features, %d before", new.count, old.count);
+    MUST(old.count < 0 || (new.count == old.count &&new.digest == old.digest),
+         "%d features, %d before", new.count, old.count);
 }
 
 /* ---- the end, and after it ---- */
@@ -284,13 +318,15 @@ static void judge_closed(struct run *run)
     uint64_t mapped;
 
     judge_check(&run->backend, 0, &outcome);
-    MUST(outcome.error == 0 && outcome.result.errors == 0, "a check after the close: %d, %llu errors", outcome.error,
+    MUST(outcome.error == 0 && outcome.result.errors == 0,
+         "a check after the close: %d, %llu errors", outcome.error,
          (unsigned long long)outcome.result.errors);
     opinion_form(&after, &run->backend.state);
     judge_outcome(&outcome, &after);
     mapped = outcome.result.mapped + outcome.kinds[PLOOP_CHECK_ENTRY_BEYOND];
-    MUST(!after.has_map || (after.oracle.flags & 1) == (mapped == 0), "the Empty flag is %u, and %llu mapped",
-         after.oracle.flags & 1, (unsigned long long)mapped);
+    MUST(!after.has_map || (after.oracle.flags & 1) == (mapped == 0),
+         "the Empty flag is %u, and %llu mapped", after.oracle.flags & 1,
+         (unsigned long long)mapped);
     if (after.has_map && !run->stacked) {
         judge_features(run, &after, true);
     }
@@ -312,9 +348,11 @@ static void judge_left(struct run *run)
     run->backend.state.unlimited = true;
     judge_check(&run->backend, 0, &outcome);
     MUST(outcome.error == 0 && outcome.result.recoverable &&
-             outcome.result.errors - outcome.kinds[PLOOP_CHECK_EMPTY_FLAG] - outcome.kinds[PLOOP_CHECK_UNCLEAN] <=
+             outcome.result.errors - outcome.kinds[PLOOP_CHECK_EMPTY_FLAG] -
+                     outcome.kinds[PLOOP_CHECK_UNCLEAN] <=
                  outcome.kinds[PLOOP_CHECK_EXTENSION],
-         "a check after the crash: %d, %llu errors", outcome.error, (unsigned long long)outcome.result.errors);
+         "a check after the crash: %d, %llu errors", outcome.error,
+         (unsigned long long)outcome.result.errors);
     error = open_again(run, PLOOP_DEV_RECOVER, &dev);
     MUST(error == 0, "RECOVER after the crash: %d", error);
     judge_disk(run, dev, true);
@@ -332,7 +370,8 @@ static void judge_gone_back(struct run *run, const struct sparse *image)
     backend_open(&backend, image);
     judge_check(&backend, 0, &before);
     judge_check(&run->backend, 0, &now);
-    MUST(now.error == 0 && now.result.errors <= before.result.errors, "refused without space: %d, %llu errors", now.error,
+    MUST(now.error == 0 && now.result.errors <= before.result.errors,
+         "refused without space: %d, %llu errors", now.error,
          (unsigned long long)now.result.errors);
     backend_close(&backend);
     opinion_form(&after, &run->backend.state);
@@ -348,7 +387,8 @@ static void use(struct run *run, const struct input *input)
 {
     int error = 0;
 
-    for (uint32_t i = 0; i < input->record_count && run->count < REQUESTS_MAX && run->disk_sectors; i++) {
+    for (uint32_t i = 0; i < input->record_count && run->count < REQUESTS_MAX && run->disk_sectors;
+         i++) {
         if (input->records[i].kind == RECORD_REQUEST) {
             request(run, &input->records[i]);
         }
@@ -358,7 +398,8 @@ static void use(struct run *run, const struct input *input)
         ploop_dev_abort(run->dev);
     } else {
         error = ploop_dev_close(run->dev);
-        MUST(error == 0 || run->backend.broken || run->backend.state.page_count >= SPARSE_PAGES_MAX, "close: %d", error);
+        MUST(error == 0 || run->backend.broken || run->backend.state.page_count >= SPARSE_PAGES_MAX,
+             "close: %d", error);
     }
     run->changes = run->backend.changes;
     if (input->options & OPTION_ABORT || error) {
@@ -388,7 +429,8 @@ static void begin(struct run *run, const struct input *input)
     } else if (error == -ENOSPC) {
         judge_gone_back(run, &image);
     } else {
-        MUST(sparse_equal(&run->backend.state, &image) && run->backend.edits == 0, "refused with %d, and changed", error);
+        MUST(sparse_equal(&run->backend.state, &image) && run->backend.edits == 0,
+             "refused with %d, and changed", error);
     }
     sparse_free(&image);
 }
@@ -406,10 +448,14 @@ static void open_files(struct run *run, const struct fuzz_case *fuzz_case)
     backend_open(&run->backend, &top);
     sparse_free(&top);
     backend_open(&run->base, &fuzz_case->image);
-    run->base.read_only = run->opinion->oracle.in_use != ORACLE_IN_USE || fuzz_case->input.options & OPTION_NO_RECOVER;
+    run->base.read_only = run->opinion->oracle.in_use != ORACLE_IN_USE ||
+                          fuzz_case->input.options & OPTION_NO_RECOVER;
 }
 
-/* From opening to opening again; broken off at that change, 0: not. Returns how many changes were made until the device was closed. */
+/*
+ * From opening to opening again; broken off at that change, 0: not. Returns how many changes were
+ * made until the device was closed.
+ */
 static uint64_t live(const struct fuzz_case *fuzz_case, struct opinion *opinion, uint64_t break_at)
 {
     static struct run run;
@@ -435,7 +481,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     opinion_form(&opinion, &fuzz_case->image);
     if (opinion.has_map) {
         bool aborted = fuzz_case->input.options & OPTION_ABORT;
-        uint64_t changes = live(fuzz_case, &opinion, aborted ? UINT64_MAX : 0); /* so that what it does not sync can be lost too */
+        uint64_t changes =
+            live(fuzz_case, &opinion,
+                 aborted ? UINT64_MAX : 0); /* so that what it does not sync can be lost too */
 
         if (changes && fuzz_case->input.break_at) {
             live(fuzz_case, &opinion, 1 + fuzz_case->input.break_at % changes);

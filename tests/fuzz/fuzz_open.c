@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzz target: open read-only, and read. Nothing is written, whatever is asked; the header is as the oracle sees it; every guest
- * cluster reads as the bytes that the oracle finds, as zeros where it has no entry, and as EIO where its entry is bad; below a new
- * top as well.
+ * Fuzz target: open read-only, and read. Nothing is written, whatever is asked; the header is as
+ * the oracle sees it; every guest cluster reads as the bytes that the oracle finds, as zeros where
+ * it has no entry, and as EIO where its entry is bad; below a new top as well.
  */
 #include <errno.h>
 #include <string.h>
@@ -12,8 +12,9 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-const uint8_t mutation_weights[MUTATIONS] = {[MUTATE_HEADER] = 5,    [MUTATE_ENTRIES] = 6, [MUTATE_FILE_SIZE] = 3,
-                                             [MUTATE_EXTENSION] = 1, [MUTATE_OPTIONS] = 2, [MUTATE_BYTES] = 1};
+const uint8_t mutation_weights[MUTATIONS] = {
+    [MUTATE_HEADER] = 5,    [MUTATE_ENTRIES] = 6, [MUTATE_FILE_SIZE] = 3,
+    [MUTATE_EXTENSION] = 1, [MUTATE_OPTIONS] = 2, [MUTATE_BYTES] = 1};
 
 static void judge_probe(struct backend *backend, const struct opinion *opinion)
 {
@@ -21,12 +22,15 @@ static void judge_probe(struct backend *backend, const struct opinion *opinion)
     struct ploop_image_info info = {.size = sizeof(info)};
     int error = ploop_image_probe(backend->file, &info), expected = opinion_error(opinion);
 
-    MUST(error == (expected == -EFBIG ? 0 : expected), "probe: %d, the oracle says %d", error, expected);
-    MUST(memchr(info.message, 0, sizeof(info.message)) && (error != 0) == (info.message[0] != 0), "%d", error);
+    MUST(error == (expected == -EFBIG ? 0 : expected), "probe: %d, the oracle says %d", error,
+         expected);
+    MUST(memchr(info.message, 0, sizeof(info.message)) && (error != 0) == (info.message[0] != 0),
+         "%d", error);
     if (!error) {
         MUST(info.disk_size == oracle->disk_sectors * 512 && info.cluster_size == oracle->cluster &&
-                 info.data_offset == oracle->data_start && info.bat_entries == oracle->bat_entries &&
-                 info.version == (oracle->v1 ? 1 : 2) && info.file_size == backend->state.size,
+                 info.data_offset == oracle->data_start &&
+                 info.bat_entries == oracle->bat_entries && info.version == (oracle->v1 ? 1 : 2) &&
+                 info.file_size == backend->state.size,
              "a probe that differs from the oracle");
     }
 }
@@ -45,11 +49,14 @@ static void judge_read(ploop_dev *dev, const struct opinion *opinion, const stru
         guest_bytes(opinion, part, expected);
         break;
     default:
-        MUST(got == -EIO, "cluster %llu has a bad entry and reads as %lld", (unsigned long long)cluster, (long long)got);
+        MUST(got == -EIO, "cluster %llu has a bad entry and reads as %lld",
+             (unsigned long long)cluster, (long long)got);
         return;
     }
-    MUST(got == (int64_t)part->length, "cluster %llu: %lld", (unsigned long long)cluster, (long long)got);
-    MUST(memcmp(bytes, expected, part->length) == 0, "cluster %llu reads as other bytes", (unsigned long long)cluster);
+    MUST(got == (int64_t)part->length, "cluster %llu: %lld", (unsigned long long)cluster,
+         (long long)got);
+    MUST(memcmp(bytes, expected, part->length) == 0, "cluster %llu reads as other bytes",
+         (unsigned long long)cluster);
 }
 
 static void judge_lookup(ploop_dev *dev, const struct opinion *opinion, const struct part *part)
@@ -61,11 +68,14 @@ static void judge_lookup(ploop_dev *dev, const struct opinion *opinion, const st
 
     switch (oracle_judge_cluster(oracle, cluster)) {
     case ORACLE_UNMAPPED:
-        MUST(error == 0 && extent.state == PLOOP_EXTENT_ZERO, "cluster %llu: lookup %d", (unsigned long long)cluster, error);
+        MUST(error == 0 && extent.state == PLOOP_EXTENT_ZERO, "cluster %llu: lookup %d",
+             (unsigned long long)cluster, error);
         break;
     case ORACLE_MAPPED:
-        MUST(error == 0 && extent.state == PLOOP_EXTENT_MAPPED && extent.offset == part->offset && extent.length == part->length &&
-                 extent.host_offset == oracle_host_offset(oracle, cluster) + part->offset % oracle->cluster,
+        MUST(error == 0 && extent.state == PLOOP_EXTENT_MAPPED && extent.offset == part->offset &&
+                 extent.length == part->length &&
+                 extent.host_offset ==
+                     oracle_host_offset(oracle, cluster) + part->offset % oracle->cluster,
              "cluster %llu: lookup %d", (unsigned long long)cluster, error);
         break;
     default:
@@ -95,10 +105,15 @@ static void judge_limits(ploop_dev *dev, uint64_t disk_size)
     struct ploop_dev_info info = {.size = sizeof(info)};
     int64_t wrote = ploop_dev_pwrite(dev, sector, sizeof(sector), 0);
 
-    MUST(wrote == (disk_size ? -EROFS : -EINVAL) || wrote == -EROFS, "a write: %lld", (long long)wrote);
-    MUST(ploop_dev_pread(dev, sector, sizeof(sector), disk_size) == -EINVAL, "a read behind the end");
-    MUST(ploop_dev_pread(dev, sector, sizeof(sector), UINT64_MAX - 511) == -EINVAL, "a read at the end of all numbers");
-    MUST(ploop_dev_info(dev, &info) == 0 && info.disk_size == disk_size && info.state & PLOOP_STATE_READ_ONLY, "info");
+    MUST(wrote == (disk_size ? -EROFS : -EINVAL) || wrote == -EROFS, "a write: %lld",
+         (long long)wrote);
+    MUST(ploop_dev_pread(dev, sector, sizeof(sector), disk_size) == -EINVAL,
+         "a read behind the end");
+    MUST(ploop_dev_pread(dev, sector, sizeof(sector), UINT64_MAX - 511) == -EINVAL,
+         "a read at the end of all numbers");
+    MUST(ploop_dev_info(dev, &info) == 0 && info.disk_size == disk_size &&
+             info.state & PLOOP_STATE_READ_ONLY,
+         "info");
     ploop_dev_flush(dev);
 }
 
@@ -122,7 +137,8 @@ static void judge_stack(struct backend *base, const struct opinion *opinion, uin
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_case *fuzz_case = case_load(data, size);
-    uint32_t flags = PLOOP_DEV_READ_ONLY | (fuzz_case->input.options & OPTION_SLOW ? PLOOP_DEV_NO_FAST_PATH : 0u);
+    uint32_t flags = PLOOP_DEV_READ_ONLY |
+                     (fuzz_case->input.options & OPTION_SLOW ? PLOOP_DEV_NO_FAST_PATH : 0u);
     struct opinion opinion;
     struct backend backend;
     ploop_dev *dev;
@@ -133,7 +149,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     opinion_form(&opinion, &fuzz_case->image);
     judge_probe(&backend, &opinion);
     error = judge_open(&backend, flags, &dev);
-    MUST(error == opinion_error(&opinion), "open: %d, the oracle says %d", error, opinion_error(&opinion));
+    MUST(error == opinion_error(&opinion), "open: %d, the oracle says %d", error,
+         opinion_error(&opinion));
     if (!error) {
         judge_limits(dev, opinion.oracle.disk_sectors * 512);
         if (opinion.has_map) {

@@ -3,11 +3,13 @@
  * Fuzz target: repair, whole and cut off.
  *
  *  1. What was asked for and cannot be done leaves the image as it was, or with fewer errors.
- *  2. A guest's cluster keeps its content: mapped ones their bytes, unmapped ones their zeros, a duplicate the bytes of the place it
- *     named (in a cluster of its own, or it stays bad); one that cannot be right stays bad, or reads as zeros if that was asked for.
- *  3. After a repair of everything a check finds nothing, for the oracle neither, a second repair writes nothing, and the image opens.
- *  4. A repair that breaks off anywhere, by an error or a power cut, leaves no error that was not there, the mark excepted, and rule 2.
- *     The same repair can then be carried out.
+ *  2. A guest's cluster keeps its content: mapped ones their bytes, unmapped ones their zeros, a
+ *     duplicate the bytes of the place it named (in a cluster of its own, or it stays bad); one
+ *     that cannot be right stays bad, or reads as zeros if that was asked for.
+ *  3. After a repair of everything a check finds nothing, for the oracle neither, a second repair
+ *     writes nothing, and the image opens.
+ *  4. A repair that breaks off anywhere, by an error or a power cut, leaves no error that was not
+ *     there, the mark excepted, and rule 2. The same repair can then be carried out.
  */
 #include <errno.h>
 #include <string.h>
@@ -17,8 +19,9 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-const uint8_t mutation_weights[MUTATIONS] = {[MUTATE_HEADER] = 2,    [MUTATE_ENTRIES] = 6, [MUTATE_FILE_SIZE] = 2,
-                                             [MUTATE_EXTENSION] = 5, [MUTATE_OPTIONS] = 4, [MUTATE_BYTES] = 1};
+const uint8_t mutation_weights[MUTATIONS] = {
+    [MUTATE_HEADER] = 2,    [MUTATE_ENTRIES] = 6, [MUTATE_FILE_SIZE] = 2,
+    [MUTATE_EXTENSION] = 5, [MUTATE_OPTIONS] = 4, [MUTATE_BYTES] = 1};
 
 /* An image before anything was done to it. */
 struct before {
@@ -29,7 +32,8 @@ struct before {
     uint32_t repair;
 };
 
-static void judge_part(const struct before *before, const struct opinion *after, const struct part *part)
+static void judge_part(const struct before *before, const struct opinion *after,
+                       const struct part *part)
 {
     static uint8_t was[JUDGE_PART], is[JUDGE_PART];
     uint64_t cluster = part->offset / before->opinion.oracle.cluster;
@@ -45,22 +49,24 @@ static void judge_part(const struct before *before, const struct opinion *after,
     switch (from) {
     case ORACLE_MAPPED:
         guest_bytes(&before->opinion, part, was);
-        MUST(to == ORACLE_MAPPED, "cluster %llu was mapped and is not", (unsigned long long)cluster);
+        MUST(to == ORACLE_MAPPED, "cluster %llu was mapped and is not",
+             (unsigned long long)cluster);
         break;
     case ORACLE_UNMAPPED:
-        MUST(to == ORACLE_UNMAPPED, "cluster %llu was not mapped and is", (unsigned long long)cluster);
+        MUST(to == ORACLE_UNMAPPED, "cluster %llu was not mapped and is",
+             (unsigned long long)cluster);
         break;
     case ORACLE_DUPLICATE:
         guest_bytes(&before->opinion, part, was);
-        MUST(to == ORACLE_DUPLICATE || (mend && to == ORACLE_MAPPED), "cluster %llu was a duplicate and is %d",
-             (unsigned long long)cluster, to);
+        MUST(to == ORACLE_DUPLICATE || (mend && to == ORACLE_MAPPED),
+             "cluster %llu was a duplicate and is %d", (unsigned long long)cluster, to);
         break;
     default:
-        MUST(to == ORACLE_BAD || (mend && to == ORACLE_UNMAPPED), "cluster %llu was bad and is %d", (unsigned long long)cluster,
-             to);
+        MUST(to == ORACLE_BAD || (mend && to == ORACLE_UNMAPPED), "cluster %llu was bad and is %d",
+             (unsigned long long)cluster, to);
     }
-    MUST(to == ORACLE_BAD || to == ORACLE_DUPLICATE || memcmp(was, is, part->length) == 0, "cluster %llu holds other bytes",
-         (unsigned long long)cluster);
+    MUST(to == ORACLE_BAD || to == ORACLE_DUPLICATE || memcmp(was, is, part->length) == 0,
+         "cluster %llu holds other bytes", (unsigned long long)cluster);
 }
 
 static void judge_content(const struct before *before, const struct sparse *image)
@@ -82,15 +88,17 @@ static void judge_content(const struct before *before, const struct sparse *imag
 /* Nothing that was not there but leaks and the mark. */
 static void judge_no_worse(const struct before *before, struct backend *backend)
 {
-    static const int kinds[] = {PLOOP_CHECK_IN_USE_VALUE, PLOOP_CHECK_EMPTY_FLAG,      PLOOP_CHECK_ENTRY_RANGE,
-                                PLOOP_CHECK_ENTRY_GRID,   PLOOP_CHECK_ENTRY_DUPLICATE, PLOOP_CHECK_EXTENSION};
+    static const int kinds[] = {PLOOP_CHECK_IN_USE_VALUE,    PLOOP_CHECK_EMPTY_FLAG,
+                                PLOOP_CHECK_ENTRY_RANGE,     PLOOP_CHECK_ENTRY_GRID,
+                                PLOOP_CHECK_ENTRY_DUPLICATE, PLOOP_CHECK_EXTENSION};
     struct outcome now;
 
     judge_check(backend, 0, &now);
     MUST(now.error == 0, "check: %d", now.error);
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-        MUST(now.kinds[kinds[i]] <= before->found.kinds[kinds[i]], "%llu findings of kind %d, before %llu",
-             (unsigned long long)now.kinds[kinds[i]], kinds[i], (unsigned long long)before->found.kinds[kinds[i]]);
+        MUST(now.kinds[kinds[i]] <= before->found.kinds[kinds[i]],
+             "%llu findings of kind %d, before %llu", (unsigned long long)now.kinds[kinds[i]],
+             kinds[i], (unsigned long long)before->found.kinds[kinds[i]]);
     }
     if (before->opinion.has_map) {
         judge_content(before, &backend->state);
@@ -105,15 +113,16 @@ static void judge_clean(const struct before *before, struct backend *backend)
     int error;
 
     judge_check(backend, 0, &outcome);
-    MUST(outcome.error == 0 && outcome.findings == 0, "after the repair: %d, %llu errors, %llu leaks", outcome.error,
+    MUST(outcome.error == 0 && outcome.findings == 0,
+         "after the repair: %d, %llu errors, %llu leaks", outcome.error,
          (unsigned long long)outcome.result.errors, (unsigned long long)outcome.result.leaks);
     opinion_form(&after, &backend->state);
     judge_outcome(&outcome, &after);
     opinion_free(&after);
     backend->changes = backend->edits = 0;
     judge_check(backend, before->repair, &outcome);
-    MUST(outcome.error == 0 && outcome.result.repaired == 0 && backend->edits == 0, "a second repair: %d, %llu changes",
-         outcome.error, (unsigned long long)backend->edits);
+    MUST(outcome.error == 0 && outcome.result.repaired == 0 && backend->edits == 0,
+         "a second repair: %d, %llu changes", outcome.error, (unsigned long long)backend->edits);
     error = judge_open(backend, 0, &dev);
     MUST(error == 0 || error == -ENOTSUP || error == -ENOSPC, "open: %d",
          error); /* features that forbid it; no room to keep some */
@@ -131,7 +140,8 @@ static uint64_t judge_repair(const struct before *before, struct backend *backen
 
     judge_check(backend, before->repair, &outcome);
     changes = backend->changes;
-    MUST(outcome.result.errors == before->found.result.errors && outcome.result.leaks == before->found.result.leaks,
+    MUST(outcome.result.errors == before->found.result.errors &&
+             outcome.result.leaks == before->found.result.leaks,
          "a check that repairs finds something else");
     if (outcome.error == -ENOTSUP) {
         MUST(sparse_equal(&backend->state, before->image), "not supported, and changed");
@@ -139,15 +149,19 @@ static uint64_t judge_repair(const struct before *before, struct backend *backen
     }
     judge_no_worse(before, backend);
     if (!outcome.error && all) {
-        MUST(outcome.result.repaired == outcome.findings, "%llu of %llu repaired", (unsigned long long)outcome.result.repaired,
-             (unsigned long long)outcome.findings);
+        MUST(outcome.result.repaired == outcome.findings, "%llu of %llu repaired",
+             (unsigned long long)outcome.result.repaired, (unsigned long long)outcome.findings);
         judge_clean(before, backend);
     }
-    MUST(!outcome.error || outcome.error == -ENOSPC || outcome.error == -EFBIG, "repair: %d", outcome.error);
+    MUST(!outcome.error || outcome.error == -ENOSPC || outcome.error == -EFBIG, "repair: %d",
+         outcome.error);
     return changes;
 }
 
-/* Broken off at one of the changes that the whole repair made, looked at, and carried out from there. */
+/*
+ * Broken off at one of the changes that the whole repair made, looked at, and carried out from
+ * there.
+ */
 static void judge_broken(const struct before *before, const struct input *input, uint64_t changes)
 {
     struct backend backend;
@@ -161,8 +175,8 @@ static void judge_broken(const struct before *before, const struct input *input,
         backend_mend(&backend);
         judge_no_worse(before, &backend);
         judge_check(&backend, before->repair, &outcome);
-        MUST(!outcome.error || outcome.error == -ENOSPC || outcome.error == -EFBIG, "the repair after the broken one: %d",
-             outcome.error);
+        MUST(!outcome.error || outcome.error == -ENOSPC || outcome.error == -EFBIG,
+             "the repair after the broken one: %d", outcome.error);
         judge_no_worse(before, &backend);
     }
     backend_close(&backend);
@@ -171,7 +185,8 @@ static void judge_broken(const struct before *before, const struct input *input,
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_case *fuzz_case = case_load(data, size);
-    struct before before = {.image = &fuzz_case->image, .repair = fuzz_case->input.options & OPTION_REPAIR};
+    struct before before = {.image = &fuzz_case->image,
+                            .repair = fuzz_case->input.options & OPTION_REPAIR};
     struct backend backend;
     uint64_t changes;
 

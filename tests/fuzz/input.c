@@ -20,7 +20,8 @@ bool input_add(struct input *input, struct record record)
 {
     size_t length = record.kind == RECORD_BYTES ? record.length : 0;
 
-    if (input->record_count == INPUT_RECORDS_MAX || length > sizeof(input->room) - input->room_used) {
+    if (input->record_count == INPUT_RECORDS_MAX ||
+        length > sizeof(input->room) - input->room_used) {
         return false;
     }
     if (length) {
@@ -35,7 +36,8 @@ bool input_add(struct input *input, struct record record)
 void input_remove(struct input *input, uint32_t index)
 {
     input->record_count--;
-    memmove(&input->records[index], &input->records[index + 1], (input->record_count - index) * sizeof(input->records[0]));
+    memmove(&input->records[index], &input->records[index + 1],
+            (input->record_count - index) * sizeof(input->records[0]));
 }
 
 void input_decode(struct input *input, const uint8_t *data, size_t size)
@@ -100,7 +102,9 @@ size_t input_encode(const struct input *input, uint8_t *data, size_t room)
 /* How many bytes of the file a record is about. */
 static uint64_t span(const struct record *record)
 {
-    return record->kind == RECORD_BYTES ? record->length : record->kind == RECORD_FILL ? (uint64_t)record->length * FILL_UNIT : 0;
+    return record->kind == RECORD_BYTES  ? record->length
+           : record->kind == RECORD_FILL ? (uint64_t)record->length * FILL_UNIT
+                                         : 0;
 }
 
 void input_peek(const struct input *input, uint64_t offset, void *bytes, uint16_t length)
@@ -110,10 +114,12 @@ void input_peek(const struct input *input, uint64_t offset, void *bytes, uint16_
         const struct record *record = &input->records[i];
 
         for (uint64_t n = 0; n < length; n++) {
-            uint64_t inside = offset + n - record->offset; /* huge where it lies before the record */
+            uint64_t inside =
+                offset + n - record->offset; /* huge where it lies before the record */
 
             if (inside < span(record)) {
-                ((uint8_t *)bytes)[n] = record->kind == RECORD_BYTES ? record->bytes[inside] : record->value;
+                ((uint8_t *)bytes)[n] =
+                    record->kind == RECORD_BYTES ? record->bytes[inside] : record->value;
             }
         }
     }
@@ -125,7 +131,8 @@ bool input_poke(struct input *input, uint64_t offset, const void *bytes, uint16_
         const struct record *record = &input->records[i];
         uint64_t inside = offset - record->offset;
 
-        if (record->kind == RECORD_BYTES && inside < record->length && length <= record->length - inside) {
+        if (record->kind == RECORD_BYTES && inside < record->length &&
+            length <= record->length - inside) {
             memcpy(record->bytes + inside, bytes, length);
             return true;
         }
@@ -133,7 +140,8 @@ bool input_poke(struct input *input, uint64_t offset, const void *bytes, uint16_
             break; /* it would be hidden by this one */
         }
     }
-    return input_add(input, (struct record){RECORD_BYTES, 0, length, offset, (uint8_t *)(uintptr_t)bytes});
+    return input_add(input,
+                     (struct record){RECORD_BYTES, 0, length, offset, (uint8_t *)(uintptr_t)bytes});
 }
 
 static void seal(struct sparse *file)
@@ -144,9 +152,11 @@ static void seal(struct sparse *file)
         return;
     }
 
-    uint64_t size = (uint64_t)load_le32(header + AT_TRACKS) * SECTOR_SIZE, sector = load_le64(header + AT_EXT_OFF);
+    uint64_t size = (uint64_t)load_le32(header + AT_TRACKS) * SECTOR_SIZE,
+             sector = load_le64(header + AT_EXT_OFF);
 
-    if (size == 0 || size > SEALED_SIZE_MAX || sector >= file->size / SECTOR_SIZE || file->size - sector * SECTOR_SIZE < size) {
+    if (size == 0 || size > SEALED_SIZE_MAX || sector >= file->size / SECTOR_SIZE ||
+        file->size - sector * SECTOR_SIZE < size) {
         return;
     }
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A fuzz input: a sparse image, and what is done with it. Every string of bytes is one, so that nothing is lost at the door:
+ * A fuzz input: a sparse image, and what is done with it. Every string of bytes is one, so that
+ * nothing is lost at the door:
  *
  *     file_size (8)  options (4)  break_at (4)  records ...
  *     record:  kind (1)  value (1)  length (2)  offset (8)   then, for RECORD_BYTES, `length` bytes
  *
- * Records are laid over each other in their order. After them, with OPTION_SEAL, the extension that the header names gets the checksum
- * that is right for what it holds.
+ * Records are laid over each other in their order. After them, with OPTION_SEAL, the extension that
+ * the header names gets the checksum that is right for what it holds.
  */
 #ifndef FUZZ_INPUT_H
 #define FUZZ_INPUT_H
@@ -20,7 +21,8 @@
 enum record_kind {
     RECORD_BYTES,   /* at `offset` of the file */
     RECORD_FILL,    /* `length` sectors of the byte `value` at `offset` of the file */
-    RECORD_REQUEST, /* a guest's request of the kind `value`, of `length` sectors from the sector `offset` on */
+    RECORD_REQUEST, /* a guest's request of the kind `value`, of `length` sectors from the sector
+                       `offset` on */
     RECORD_KINDS
 };
 
@@ -71,7 +73,8 @@ void input_peek(const struct input *input, uint64_t offset, void *bytes, uint16_
 /* Change them: in the record that has them, else by a new one. False: no room. */
 bool input_poke(struct input *input, uint64_t offset, const void *bytes, uint16_t length);
 
-bool input_add(struct input *input, struct record record); /* its bytes are copied; false: no room */
+bool input_add(struct input *input,
+               struct record record); /* its bytes are copied; false: no room */
 void input_remove(struct input *input, uint32_t index);
 
 /* The image. */

@@ -32,7 +32,10 @@ static int read_sparse(void *context, void *buffer, uint64_t length, uint64_t of
     return sparse_read(context, buffer, length, offset) == length ? 0 : -1;
 }
 
-/* The oracle takes memory by the size of the file and of the BAT. Where either is large it is asked about the header alone. */
+/*
+ * The oracle takes memory by the size of the file and of the BAT. Where either is large it is asked
+ * about the header alone.
+ */
 void opinion_form(struct opinion *opinion, const struct sparse *image)
 {
     char message[160];
@@ -45,9 +48,11 @@ void opinion_form(struct opinion *opinion, const struct sparse *image)
         return;
     }
     opinion->bat_too_large = (uint64_t)4 * oracle->bat_entries > JUDGE_BAT_LIMIT;
-    opinion->has_map = !opinion->bat_too_large && image->size / 512 / oracle->cluster_sectors <= JUDGE_SLOTS_MAX;
+    opinion->has_map =
+        !opinion->bat_too_large && image->size / 512 / oracle->cluster_sectors <= JUDGE_SLOTS_MAX;
     if (opinion->has_map) {
-        MUST(oracle_open(oracle, read_sparse, context, image->size, message) == ORACLE_OK, "%s", message);
+        MUST(oracle_open(oracle, read_sparse, context, image->size, message) == ORACLE_OK, "%s",
+             message);
     }
 }
 
@@ -82,7 +87,8 @@ void sample_take(struct sample *sample, const struct opinion *opinion)
 
     sample->count = 0;
     for (uint64_t i = 0; i < count && sample->count < JUDGE_CLUSTERS_MAX; i++) {
-        if (i == 0 || i + 1 == count || (oracle->bat[i] && sample->count + 1 < JUDGE_CLUSTERS_MAX)) {
+        if (i == 0 || i + 1 == count ||
+            (oracle->bat[i] && sample->count + 1 < JUDGE_CLUSTERS_MAX)) {
             sample->clusters[sample->count++] = i;
         }
     }
@@ -114,8 +120,9 @@ static void take_record(void *user_data, const struct ploop_check_record *record
 {
     struct outcome *outcome = user_data;
 
-    MUST(record->size == sizeof(*record) && record->kind >= PLOOP_CHECK_HEADER && record->kind <= PLOOP_CHECK_READ, "kind %u",
-         record->kind);
+    MUST(record->size == sizeof(*record) && record->kind >= PLOOP_CHECK_HEADER &&
+             record->kind <= PLOOP_CHECK_READ,
+         "kind %u", record->kind);
     MUST(text[0] && !strchr(text, '\n') && strlen(text) < 255, "'%s'", text);
     MUST(record->count, "'%s' counts nothing", text);
     outcome->kinds[record->kind]++;
@@ -129,8 +136,11 @@ static void take_record(void *user_data, const struct ploop_check_record *record
 
 void judge_check(struct backend *backend, uint32_t repair, struct outcome *outcome)
 {
-    const struct ploop_check_options options = {
-        .size = sizeof(options), .repair = repair, .bat_limit_bytes = JUDGE_BAT_LIMIT, .record = take_record, .user_data = outcome};
+    const struct ploop_check_options options = {.size = sizeof(options),
+                                                .repair = repair,
+                                                .bat_limit_bytes = JUDGE_BAT_LIMIT,
+                                                .record = take_record,
+                                                .user_data = outcome};
     struct ploop_check_result result = {.size = sizeof(result)};
 
     *outcome = (struct outcome){0};
@@ -138,21 +148,25 @@ void judge_check(struct backend *backend, uint32_t repair, struct outcome *outco
     outcome->error = ploop_image_check(backend->file, &options, &result);
     backend->read_only = false;
     MUST(outcome->result.errors == result.errors && outcome->result.leaks == result.leaks,
-         "%llu errors and %llu leaks, and findings of %llu and %llu", (unsigned long long)result.errors,
-         (unsigned long long)result.leaks, (unsigned long long)outcome->result.errors, (unsigned long long)outcome->result.leaks);
-    MUST(result.repaired <= outcome->findings && (repair || !result.repaired), "%llu repaired of %llu",
-         (unsigned long long)result.repaired, (unsigned long long)outcome->findings);
+         "%llu errors and %llu leaks, and findings of %llu and %llu",
+         (unsigned long long)result.errors, (unsigned long long)result.leaks,
+         (unsigned long long)outcome->result.errors, (unsigned long long)outcome->result.leaks);
+    MUST(result.repaired <= outcome->findings && (repair || !result.repaired),
+         "%llu repaired of %llu", (unsigned long long)result.repaired,
+         (unsigned long long)outcome->findings);
     outcome->result = result;
 }
 
 /*
- * The oracle ends an extension at its first error, where the library goes on to the next bitmap: one stands for all. And for the oracle
- * an entry that is bad takes from a bitmap what it names exactly, for the library what it covers: the image is corrupt for both.
+ * The oracle ends an extension at its first error, where the library goes on to the next bitmap:
+ * one stands for all. And for the oracle an entry that is bad takes from a bitmap what it names
+ * exactly, for the library what it covers: the image is corrupt for both.
  */
 void judge_outcome(const struct outcome *outcome, struct opinion *opinion)
 {
     struct oracle_result expected;
-    uint64_t extension = outcome->kinds[PLOOP_CHECK_EXTENSION], others = outcome->result.errors - extension;
+    uint64_t extension = outcome->kinds[PLOOP_CHECK_EXTENSION],
+             others = outcome->result.errors - extension;
     uint64_t bad = outcome->kinds[PLOOP_CHECK_ENTRY_GRID] + outcome->kinds[PLOOP_CHECK_ENTRY_RANGE];
     int error = opinion_error(opinion);
 
@@ -162,11 +176,14 @@ void judge_outcome(const struct outcome *outcome, struct opinion *opinion)
         return;
     }
     oracle_check(&opinion->oracle, NULL, NULL, &expected);
-    MUST(expected.errors == others + (extension != 0) || (extension && bad && expected.errors == others),
-         "%llu errors, the oracle says %llu", (unsigned long long)outcome->result.errors, (unsigned long long)expected.errors);
+    MUST(expected.errors == others + (extension != 0) ||
+             (extension && bad && expected.errors == others),
+         "%llu errors, the oracle says %llu", (unsigned long long)outcome->result.errors,
+         (unsigned long long)expected.errors);
     MUST(extension || outcome->result.leaks == expected.leaks, "%llu leaks, the oracle says %llu",
          (unsigned long long)outcome->result.leaks, (unsigned long long)expected.leaks);
-    MUST(outcome->kinds[PLOOP_CHECK_UNCLEAN] == expected.unclean, "in_use 0x%08x", opinion->oracle.in_use);
+    MUST(outcome->kinds[PLOOP_CHECK_UNCLEAN] == expected.unclean, "in_use 0x%08x",
+         opinion->oracle.in_use);
     MUST(outcome->result.recoverable == (oracle_writing(&opinion->oracle) != ORACLE_REFUSE),
          "recoverable %u, the oracle says otherwise", outcome->result.recoverable);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the targets share: an input as a case, the oracle's opinion of an image, and the rules that every check obeys.
+ * What the targets share: an input as a case, the oracle's opinion of an image, and the rules that
+ * every check obeys.
  */
 #ifndef FUZZ_JUDGE_H
 #define FUZZ_JUDGE_H
@@ -16,7 +17,7 @@ enum {
     JUDGE_BAT_LIMIT = 1 << 20, /* bytes: what the targets let the library use for a BAT */
     JUDGE_SLOTS_MAX = 1 << 16, /* host clusters: the oracle has four bytes for each */
     JUDGE_CLUSTERS_MAX = 24,   /* guest clusters whose content is looked at */
-    JUDGE_PART = 4096          /* bytes: of larger clusters that much at their beginning and at their end */
+    JUDGE_PART = 4096 /* bytes: of larger clusters that much at their beginning and at their end */
 };
 
 /* An input, decoded and built. */
@@ -33,24 +34,34 @@ void case_free(struct fuzz_case *fuzz_case);
 struct opinion {
     struct oracle oracle;
     enum oracle_verdict verdict;
-    bool has_map;       /* the verdict is ORACLE_OK, and the image small enough to ask for more than its header */
+    bool has_map; /* the verdict is ORACLE_OK, and the image small enough to ask for more than its
+                     header */
     bool bat_too_large; /* for JUDGE_BAT_LIMIT */
 };
 
 void opinion_form(struct opinion *opinion, const struct sparse *image);
 void opinion_free(struct opinion *opinion);
 
-/* What opening or checking must return, as far as that does not depend on the map: 0, -EINVAL, -EUCLEAN, -EFBIG. */
+/*
+ * What opening or checking must return, as far as that does not depend on the map: 0, -EINVAL,
+ * -EUCLEAN, -EFBIG.
+ */
 int opinion_error(const struct opinion *opinion);
 
-/* Up to JUDGE_CLUSTERS_MAX guest clusters: the first ones that have an entry, and the first and the last one. */
+/*
+ * Up to JUDGE_CLUSTERS_MAX guest clusters: the first ones that have an entry, and the first and the
+ * last one.
+ */
 struct sample {
     uint64_t clusters[JUDGE_CLUSTERS_MAX];
     uint32_t count;
 };
 void sample_take(struct sample *sample, const struct opinion *opinion);
 
-/* The two parts of a guest cluster that are looked at, inside the disk; perhaps the same bytes twice. */
+/*
+ * The two parts of a guest cluster that are looked at, inside the disk; perhaps the same bytes
+ * twice.
+ */
 struct part {
     uint64_t offset, length; /* of the guest's disk */
 };

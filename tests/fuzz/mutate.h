@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The mutator knows the format: it changes named fields to values that are right, nearly right, or at the ends of their ranges, so that
- * inputs get past the first checks. How often it does which is said by each target.
+ * The mutator knows the format: it changes named fields to values that are right, nearly right, or
+ * at the ends of their ranges, so that inputs get past the first checks. How often it does which is
+ * said by each target.
  */
 #ifndef FUZZ_MUTATE_H
 #define FUZZ_MUTATE_H
@@ -30,7 +31,7 @@ struct view {
     uint64_t nb_sectors, ext_off;
     uint64_t cluster, data_start, bat_end; /* bytes */
     uint64_t unit;                         /* of an entry */
-    uint64_t slots;                        /* host clusters in the file, a partial last one included */
+    uint64_t slots; /* host clusters in the file, a partial last one included */
 };
 
 struct mutator {
@@ -42,7 +43,9 @@ struct mutator {
 void view_load(struct view *view, const struct input *input);
 
 /* One of a list. */
-#define PICK(mutator, ...) pick((mutator), (const uint64_t[]){__VA_ARGS__}, sizeof((uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
+#define PICK(mutator, ...)                                                                         \
+    pick((mutator), (const uint64_t[]){__VA_ARGS__},                                               \
+         sizeof((uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t))
 uint64_t pick(struct mutator *mutator, const uint64_t *values, size_t count);
 
 /* Something that was `old`: a neighbour, an end of a range, anything. */

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The format extension's part of the mutator: makes one of features that are right, and changes one field of one. */
+/*
+ * The format extension's part of the mutator: makes one of features that are right, and changes one
+ * field of one.
+ */
 #include <string.h>
 
 #include "format/extension.h"
@@ -31,9 +34,11 @@ static uint64_t disk_sectors(const struct view *view)
 
 static uint64_t some_l1_entry(struct mutator *mutator)
 {
-    uint64_t host = some_host_offset(mutator) / SECTOR_SIZE, guest = some_guest_offset(mutator) / SECTOR_SIZE;
+    uint64_t host = some_host_offset(mutator) / SECTOR_SIZE,
+             guest = some_guest_offset(mutator) / SECTOR_SIZE;
 
-    return PICK(mutator, 0, 1, host, host, host, host + 1, guest, mutator->view.ext_off, odd_value(mutator, host));
+    return PICK(mutator, 0, 1, host, host, host, host + 1, guest, mutator->view.ext_off,
+                odd_value(mutator, host));
 }
 
 static size_t add_feature(uint8_t *to, uint64_t magic, uint64_t flags, uint32_t size)
@@ -46,7 +51,8 @@ static size_t add_feature(uint8_t *to, uint64_t magic, uint64_t flags, uint32_t 
 
 static size_t add_bitmap(struct mutator *mutator, uint8_t *to)
 {
-    uint64_t sectors = disk_sectors(&mutator->view), granularity = UINT64_C(1) << rng_below(&mutator->rng, 12);
+    uint64_t sectors = disk_sectors(&mutator->view), granularity = UINT64_C(1)
+                                                                   << rng_below(&mutator->rng, 12);
     uint64_t l1_size = divide_up(divide_up(sectors, granularity), mutator->view.cluster * 8);
     uint32_t made = (uint32_t)(l1_size < L1_MAX ? l1_size : L1_MAX);
     uint8_t *data = to + HEAD_SIZE;
@@ -75,11 +81,13 @@ static void make_extension(struct mutator *mutator)
         if (rng_permille(&mutator->rng, 600)) {
             size += add_bitmap(mutator, bytes + size);
         } else {
-            size += add_feature(bytes + size, UNKNOWN_MAGIC, rng_below(&mutator->rng, 4), (uint32_t)rng_below(&mutator->rng, 64));
+            size += add_feature(bytes + size, UNKNOWN_MAGIC, rng_below(&mutator->rng, 4),
+                                (uint32_t)rng_below(&mutator->rng, 64));
         }
     }
     size += HEAD_SIZE; /* the list's end */
-    input_poke(mutator->input, at, bytes, (uint16_t)(size < mutator->view.cluster ? size : mutator->view.cluster));
+    input_poke(mutator->input, at, bytes,
+               (uint16_t)(size < mutator->view.cluster ? size : mutator->view.cluster));
     poke64(mutator, AT_EXT_OFF, at / SECTOR_SIZE);
     poke32(mutator, AT_IN_USE, HEADER_CLOSED_EXT);
     mutator->input->options |= OPTION_SEAL;
@@ -110,7 +118,8 @@ static void change_feature(struct mutator *mutator)
         make_extension(mutator);
         return;
     }
-    left = mutator->view.ext_off * SECTOR_SIZE + mutator->view.cluster - at - HEAD_SIZE; /* of the cluster, for its data */
+    left = mutator->view.ext_off * SECTOR_SIZE + mutator->view.cluster - at -
+           HEAD_SIZE; /* of the cluster, for its data */
     old = peek32(mutator, at + 16);
     odd = odd_value(mutator, old);
     switch (rng_below(&mutator->rng, 7)) {
@@ -121,27 +130,33 @@ static void change_feature(struct mutator *mutator)
         poke64(mutator, at + 8, rng_below(&mutator->rng, 4));
         break;
     case 2:
-        poke32(mutator, at + 16, PICK(mutator, left, left + 1, left - 1, left - HEAD_SIZE, left - HEAD_SIZE + 1, old - 8, odd));
+        poke32(mutator, at + 16,
+               PICK(mutator, left, left + 1, left - 1, left - HEAD_SIZE, left - HEAD_SIZE + 1,
+                    old - 8, odd));
         break;
     case 3:
-        poke64(mutator, at + HEAD_SIZE, PICK(mutator, disk_sectors(&mutator->view), disk_sectors(&mutator->view) + 1, odd));
+        poke64(mutator, at + HEAD_SIZE,
+               PICK(mutator, disk_sectors(&mutator->view), disk_sectors(&mutator->view) + 1, odd));
         break;
     case 4:
-        poke32(mutator, at + HEAD_SIZE + 24, PICK(mutator, UINT64_C(1) << rng_below(&mutator->rng, 32), odd));
+        poke32(mutator, at + HEAD_SIZE + 24,
+               PICK(mutator, UINT64_C(1) << rng_below(&mutator->rng, 32), odd));
         break;
     case 5:
         old = peek32(mutator, at + HEAD_SIZE + 28);
         poke32(mutator, at + HEAD_SIZE + 28, PICK(mutator, old + 1, old - 1, odd));
         break;
     default:
-        poke64(mutator, at + HEAD_SIZE + BITMAP_HEAD_SIZE + 8 * rng_below(&mutator->rng, L1_MAX), some_l1_entry(mutator));
+        poke64(mutator, at + HEAD_SIZE + BITMAP_HEAD_SIZE + 8 * rng_below(&mutator->rng, L1_MAX),
+               some_l1_entry(mutator));
     }
 }
 
 /* Filled to its end, so that nothing ends the list. */
 static void fill_up(struct mutator *mutator)
 {
-    uint64_t start = mutator->view.ext_off * SECTOR_SIZE, at = start + HEAD_SIZE, cluster = mutator->view.cluster, left;
+    uint64_t start = mutator->view.ext_off * SECTOR_SIZE, at = start + HEAD_SIZE,
+             cluster = mutator->view.cluster, left;
     uint8_t head[HEAD_SIZE] = {0};
 
     for (int i = 0; i < 64 && peek64(mutator, at) && at - start < cluster; i++) {
@@ -149,7 +164,8 @@ static void fill_up(struct mutator *mutator)
     }
     if (at - start + HEAD_SIZE <= cluster) {
         left = cluster - (at - start) - HEAD_SIZE;
-        add_feature(head, UNKNOWN_MAGIC, rng_below(&mutator->rng, 4), (uint32_t)(left - PICK(mutator, 0, 0, 1, 8, 16, 24, 32)));
+        add_feature(head, UNKNOWN_MAGIC, rng_below(&mutator->rng, 4),
+                    (uint32_t)(left - PICK(mutator, 0, 0, 1, 8, 16, 24, 32)));
         input_poke(mutator->input, at, head, sizeof(head));
     }
 }

@@ -2,7 +2,8 @@
 /*
  * See sparse.h.
  *
- *  1. A page that does not exist reads as zeros, and so do the bytes of a page that lie beyond the end of the file.
+ *  1. A page that does not exist reads as zeros, and so do the bytes of a page that lie beyond the
+ *     end of the file.
  *  2. Zeros are not written to a page that does not exist: copies of holes stay holes.
  */
 #include "sparse.h"
@@ -34,7 +35,8 @@ static struct sparse_page *find_page(const struct sparse *file, uint64_t number)
 static struct sparse_page *make_page(struct sparse *file, uint64_t number)
 {
     struct sparse_page **bucket = &file->buckets[number % SPARSE_BUCKETS];
-    struct sparse_page *page = !file->unlimited && file->page_count >= SPARSE_PAGES_MAX ? NULL : calloc(1, sizeof(*page));
+    struct sparse_page *page =
+        !file->unlimited && file->page_count >= SPARSE_PAGES_MAX ? NULL : calloc(1, sizeof(*page));
 
     if (page) {
         page->number = number;
@@ -95,7 +97,8 @@ uint64_t sparse_read(const struct sparse *file, void *buffer, uint64_t length, u
         const struct sparse_page *page = find_page(file, at / SPARSE_PAGE_SIZE);
 
         piece = piece_at(at, length - done);
-        memcpy((uint8_t *)buffer + done, (page ? page->bytes : zeros) + at % SPARSE_PAGE_SIZE, piece);
+        memcpy((uint8_t *)buffer + done, (page ? page->bytes : zeros) + at % SPARSE_PAGE_SIZE,
+               piece);
     }
     return length;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A sparse file in memory that can be copied and compared, for the fuzz targets: a file may claim any size, and only pages that hold
- * something take memory, at most SPARSE_PAGES_MAX of them.
+ * A sparse file in memory that can be copied and compared, for the fuzz targets: a file may claim
+ * any size, and only pages that hold something take memory, at most SPARSE_PAGES_MAX of them.
  */
 #ifndef FUZZ_SPARSE_H
 #define FUZZ_SPARSE_H

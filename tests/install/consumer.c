@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What an embedder writes first: an image in memory, a device on it, bytes in and out. Prints the version it runs with. */
+/*
+ * What an embedder writes first: an image in memory, a device on it, bytes in and out. Prints the
+ * version it runs with.
+ */
 #include <ploop/ploop.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,7 +14,8 @@ int main(void)
     ploop_file *file = NULL;
     ploop_dev *dev = NULL;
 
-    if (ploop_file_create_memory(0, &file) || ploop_image_create(file, &options) || ploop_dev_open(&file, 1, NULL, &dev)) {
+    if (ploop_file_create_memory(0, &file) || ploop_image_create(file, &options) ||
+        ploop_dev_open(&file, 1, NULL, &dev)) {
         return 1;
     }
     memset(out, 7, sizeof(out));

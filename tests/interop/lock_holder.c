@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * lock_holder r|w IMAGE: opens the image for reading or writing, says "open" or "errno N", and if open keeps it so until its
- * standard input ends. Exits 0 if it could be opened, 1 if somebody else's lock was in the way, 2 for anything else.
+ * lock_holder r|w IMAGE: opens the image for reading or writing, says "open" or "errno N", and if
+ * open keeps it so until its standard input ends. Exits 0 if it could be opened, 1 if somebody
+ * else's lock was in the way, 2 for anything else.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -14,7 +15,8 @@ int main(int argc, char **argv)
     if (argc != 3) {
         return 2;
     }
-    int err = ploop_file_open_posix(argv[2], argv[1][0] == 'w' ? PLOOP_FILE_READ_WRITE : PLOOP_FILE_READ_ONLY, &file);
+    int err = ploop_file_open_posix(
+        argv[2], argv[1][0] == 'w' ? PLOOP_FILE_READ_WRITE : PLOOP_FILE_READ_ONLY, &file);
     if (err) {
         printf("errno %d\n", -err);
         return err == -EAGAIN ? 1 : 2;

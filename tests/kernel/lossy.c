@@ -8,16 +8,20 @@
  *
  *     W write to a doomed cluster     L what is dirty is written back now: lost where it is doomed
  *     g write to a good one           F flush    S suspend and resume
- *     U FUA write to a good one       u FUA write to a doomed one      P four FUA writes at once to doomed ones
- *     N write to a new cluster, whose blocks are doomed                B the same, and the page of the BAT for it is doomed too
+ *     U FUA write to a good one       u FUA write to a doomed one      P four FUA writes at once to
+ *                                     doomed ones
+ *     N write to a new cluster, whose blocks are doomed                B the same, and the page of
+ *                                                                      the BAT for it is doomed too
  *     G the storage has space again
  *     C close                         A abort                          K the process ends at once
  *
- * and, after a dot: p for the park policy, d for direct, w for a recovery while the cache is warm; "WLUFC.pw", for example. When the
- * child has ended, caches are dropped, and each sector has to be one of those that were written to it, not older than what was promised:
- * by a FUA write, or by a flush, suspend or close, that succeeded. With w the image is opened with RECOVER first, as it is in the cache;
- * what is read there counts as promised if a flush and the close succeed. Without, it is recovered and judged once more afterwards.
- * Every sector written carries its number and a version.
+ * and, after a dot: p for the park policy, d for direct, w for a recovery while the cache is warm;
+ * "WLUFC.pw", for example. When the child has ended, caches are dropped, and each sector has to be
+ * one of those that were written to it, not older than what was promised: by a FUA write, or by a
+ * flush, suspend or close, that succeeded. With w the image is opened with RECOVER first, as it is
+ * in the cache; what is read there counts as promised if a flush and the close succeed. Without, it
+ * is recovered and judged once more afterwards. Every sector written carries its number and a
+ * version.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -81,8 +85,10 @@ static void fail(const char *what, int block, int sector, uint64_t found)
     failures++;
     printf("FAILED %s: %s", run_name, what);
     if (block >= 0) {
-        printf(": block %d sector %d has version %llu, promised %llu, submitted %llu", block, sector, (unsigned long long)found,
-               (unsigned long long)model->promised[block][sector], (unsigned long long)model->submitted[block]);
+        printf(": block %d sector %d has version %llu, promised %llu, submitted %llu", block,
+               sector, (unsigned long long)found,
+               (unsigned long long)model->promised[block][sector],
+               (unsigned long long)model->submitted[block]);
     }
     printf("\n");
 }
@@ -121,7 +127,8 @@ static uint8_t *new_block(int block, uint64_t version)
     memset(bytes, (int)(version & 0xff), BLOCK);
     for (int i = 0; i < BLOCK_SECTORS; i++) {
         uint64_t number = block_offset(block) / SECTOR + (uint64_t)i;
-        *(struct sector *)(void *)(bytes + i * SECTOR) = (struct sector){MAGIC, number, version, ~version};
+        *(struct sector *)(void *)(bytes + i * SECTOR) =
+            (struct sector){MAGIC, number, version, ~version};
     }
     return bytes;
 }
@@ -131,7 +138,8 @@ static void begin_write(ploop_dev *dev, struct request *request, int block, uint
     ploop_queue *queue = ploop_dev_queue(dev, 0);
     uint64_t version = ++model->version;
     model->submitted[block] = version;
-    *request = (struct request){.pio = ploop_pio_get(queue), .left = 1, .iov = {new_block(block, version), BLOCK}};
+    *request = (struct request){
+        .pio = ploop_pio_get(queue), .left = 1, .iov = {new_block(block, version), BLOCK}};
     ploop_pio_set_callback(request->pio, request_done, request);
     ploop_pio_prep_writev(request->pio, block_offset(block), &request->iov, 1, flags);
     if (ploop_queue_submit(queue, &request->pio, 1) != 1) {
@@ -146,7 +154,8 @@ static void promise(int block, uint64_t version)
     }
 }
 
-static void end_write(ploop_dev *dev, struct request *request, int block, uint32_t flags, uint64_t version)
+static void end_write(ploop_dev *dev, struct request *request, int block, uint32_t flags,
+                      uint64_t version)
 {
     const struct timespec slice = {.tv_nsec = 200000};
     while (atomic_load(&request->left)) {
@@ -266,7 +275,8 @@ static void step(ploop_dev *dev, char letter)
 static void child_steps(const char *steps, const char *options)
 {
     ploop_dev *dev;
-    ploop_file *file = open_file(PLOOP_FILE_READ_WRITE | (strchr(options, 'd') ? PLOOP_FILE_DIRECT : 0));
+    ploop_file *file =
+        open_file(PLOOP_FILE_READ_WRITE | (strchr(options, 'd') ? PLOOP_FILE_DIRECT : 0));
     if (open_device(file, 0, options, &dev)) {
         world_failed("open the device");
     }
@@ -323,12 +333,16 @@ static void read_all(ploop_dev *dev, const char *when, uint64_t seen[BLOCKS][BLO
     free(bytes);
 }
 
-/* What is read, flushed and closed is promised. A recovery may fail only where the file system itself does not work any more. */
+/*
+ * What is read, flushed and closed is promised. A recovery may fail only where the file system
+ * itself does not work any more.
+ */
 static void child_recover(const char *options)
 {
     uint64_t seen[BLOCKS][BLOCK_SECTORS];
     ploop_dev *dev;
-    ploop_file *file = open_file(PLOOP_FILE_READ_WRITE | (strchr(options, 'd') ? PLOOP_FILE_DIRECT : 0));
+    ploop_file *file =
+        open_file(PLOOP_FILE_READ_WRITE | (strchr(options, 'd') ? PLOOP_FILE_DIRECT : 0));
     model->error = open_device(file, PLOOP_DEV_RECOVER, options, &dev);
     if (!model->error) {
         read_all(dev, "after RECOVER", seen);
@@ -342,7 +356,8 @@ static void child_recover(const char *options)
     ploop_file_close(file);
 }
 
-static void in_child(void (*work)(const char *, const char *), const char *steps, const char *options)
+static void in_child(void (*work)(const char *, const char *), const char *steps,
+                     const char *options)
 {
     int status;
     (void)fflush(stdout);
@@ -353,7 +368,8 @@ static void in_child(void (*work)(const char *, const char *), const char *steps
         (void)fflush(stdout);
         _exit(failures ? 3 : 0);
     }
-    if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status) || WEXITSTATUS(status) == 2) {
+    if (child < 0 || waitpid(child, &status, 0) != child || !WIFEXITED(status) ||
+        WEXITSTATUS(status) == 2) {
         world_failed("the child of %s", run_name);
     }
     failures += WEXITSTATUS(status) != 0;
@@ -378,8 +394,9 @@ static void check_error(int error)
 /* Clusters of zeros, mapped; then what is doomed. */
 static void prepare(void)
 {
-    struct ploop_image_options options = {
-        .size = sizeof(options), .disk_size = (uint64_t)DISK_CLUSTERS * CLUSTER, .cluster_size = CLUSTER};
+    struct ploop_image_options options = {.size = sizeof(options),
+                                          .disk_size = (uint64_t)DISK_CLUSTERS * CLUSTER,
+                                          .cluster_size = CLUSTER};
     ploop_dev *dev;
     world_give(&world);
     world_mend(&world);
@@ -437,9 +454,12 @@ static void run(const char *name)
     const char *dot = strchr(name, '.');
     const char *options = dot ? dot + 1 : "";
     run_name = name;
-    (void)snprintf(steps, sizeof(steps), "%.*s", (int)(dot ? dot - name : (long)strlen(name)), name);
-    uint64_t flushes = model->flushes, failed = model->flushes_failed, fuas = model->fuas, fuas_failed = model->fuas_failed;
-    *model = (struct model){.flushes = flushes, .flushes_failed = failed, .fuas = fuas, .fuas_failed = fuas_failed};
+    (void)snprintf(steps, sizeof(steps), "%.*s", (int)(dot ? dot - name : (long)strlen(name)),
+                   name);
+    uint64_t flushes = model->flushes, failed = model->flushes_failed, fuas = model->fuas,
+             fuas_failed = model->fuas_failed;
+    *model = (struct model){
+        .flushes = flushes, .flushes_failed = failed, .fuas = fuas, .fuas_failed = fuas_failed};
     prepare();
     in_child(child_steps, steps, options);
     world_give(&world);
@@ -456,8 +476,8 @@ static void run(const char *name)
 }
 
 /*
- * The file alone: of a loss that a FUA write was told of, SYNC has to tell after reopen too, or reopen itself (live handing over of
- * files is to come; the device does not reopen yet).
+ * The file alone: of a loss that a FUA write was told of, SYNC has to tell after reopen too, or
+ * reopen itself (live handing over of files is to come; the device does not reopen yet).
  */
 static void reopen_steps(const char *steps, const char *options)
 {
@@ -469,7 +489,8 @@ static void reopen_steps(const char *steps, const char *options)
     world_fill(&world);
     int other = open(world.image, O_RDWR); /* another description, which will be told of it */
     void *bytes = new_block(0, 1);
-    if (ploop_file_pwrite(file, bytes, BLOCK, info.file_size - 4 * CLUSTER) != BLOCK) { /* of the doomed ones */
+    if (ploop_file_pwrite(file, bytes, BLOCK, info.file_size - 4 * CLUSTER) !=
+        BLOCK) { /* of the doomed ones */
         world_failed("write");
     }
     world_write_back(&world);
@@ -499,8 +520,9 @@ static uint64_t run_reopen(void)
 }
 
 /*
- * All pairs of steps after a loss, each with one of the ends and one of the eight sets of options, in turn. --full: with four of these
- * 24, and also where nothing is lost yet, and where there is space again before anything is.
+ * All pairs of steps after a loss, each with one of the ends and one of the eight sets of options,
+ * in turn. --full: with four of these 24, and also where nothing is lost yet, and where there is
+ * space again before anything is.
  */
 static uint64_t run_all(bool full)
 {
@@ -513,8 +535,9 @@ static uint64_t run_all(bool full)
                 for (int i = 0; i < (full ? 4 : 1); i++) {
                     char name[32];
                     uint64_t chosen = (runs * 5 + (uint64_t)(first - middle)) % 24;
-                    (void)snprintf(name, sizeof(name), "%s%c%c%c.%s%s%s", prefixes[prefix], *first, *second, ends[chosen % 3],
-                                   chosen / 3 & 1 ? "p" : "", chosen / 3 & 2 ? "d" : "", chosen / 3 & 4 ? "w" : "");
+                    (void)snprintf(name, sizeof(name), "%s%c%c%c.%s%s%s", prefixes[prefix], *first,
+                                   *second, ends[chosen % 3], chosen / 3 & 1 ? "p" : "",
+                                   chosen / 3 & 2 ? "d" : "", chosen / 3 & 4 ? "w" : "");
                     run(name);
                     runs++;
                 }
@@ -529,7 +552,8 @@ int main(int argc, char **argv)
     uint64_t runs = 0;
     bool full = false;
     if (argc < 5) {
-        (void)fprintf(stderr, "usage: lossy MOUNT TMPFS DEVICE TYPE [--full | --reopen | RUN...]\n");
+        (void)fprintf(stderr,
+                      "usage: lossy MOUNT TMPFS DEVICE TYPE [--full | --reopen | RUN...]\n");
         return 2;
     }
     world_init(&world, argv[1], argv[2], argv[3], argv[4]);
@@ -553,8 +577,10 @@ int main(int argc, char **argv)
             run(argv[at]);
         }
     }
-    printf("%s: %llu runs; %llu of %llu flushes, suspends and closes failed, %llu of %llu FUA writes; %llu failures\n", world.type,
-           (unsigned long long)runs, (unsigned long long)model->flushes_failed, (unsigned long long)model->flushes,
-           (unsigned long long)model->fuas_failed, (unsigned long long)model->fuas, (unsigned long long)failures);
+    printf("%s: %llu runs; %llu of %llu flushes, suspends and closes failed, %llu of %llu FUA "
+           "writes; %llu failures\n",
+           world.type, (unsigned long long)runs, (unsigned long long)model->flushes_failed,
+           (unsigned long long)model->flushes, (unsigned long long)model->fuas_failed,
+           (unsigned long long)model->fuas, (unsigned long long)failures);
     return failures ? 1 : 0;
 }

@@ -15,7 +15,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PIECES = 8, PIECE_DISTANCE = 1 << 20, EXTENTS_MAX = 64, FILL_STEP = 1 << 20, PAGE_BYTES = 4096 };
+enum {
+    PIECES = 8,
+    PIECE_DISTANCE = 1 << 20,
+    EXTENTS_MAX = 64,
+    FILL_STEP = 1 << 20,
+    PAGE_BYTES = 4096
+};
 
 void world_failed(const char *format, ...)
 {
@@ -39,7 +45,8 @@ static int open_or_die(const char *directory, const char *name, int flags)
     return fd;
 }
 
-void world_init(struct world *world, const char *mount, const char *tmpfs, const char *device, const char *type)
+void world_init(struct world *world, const char *mount, const char *tmpfs, const char *device,
+                const char *type)
 {
     *world = (struct world){.mount = mount, .tmpfs = tmpfs, .device = device, .type = type};
     world->can_doom = strcmp(type, "btrfs") != 0; /* its offsets are not those of the device */
@@ -76,21 +83,24 @@ void world_give(struct world *world)
 void world_mend(struct world *world)
 {
     struct stat stat;
-    if (world->can_doom && (fstat(world->backing_fd, &stat) || fallocate(world->backing_fd, 0, 0, stat.st_size))) {
+    if (world->can_doom &&
+        (fstat(world->backing_fd, &stat) || fallocate(world->backing_fd, 0, 0, stat.st_size))) {
         world_failed("mend the backing file");
     }
 }
 
 static void punch_backing(const struct world *world, uint64_t offset, uint64_t length)
 {
-    if (fallocate(world->backing_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)length)) {
+    if (fallocate(world->backing_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
+                  (off_t)length)) {
         world_failed("punch the backing file");
     }
 }
 
 void world_doom(struct world *world, uint64_t offset, uint64_t length)
 {
-    uint64_t memory[(sizeof(struct fiemap) + EXTENTS_MAX * sizeof(struct fiemap_extent)) / sizeof(uint64_t)] = {0};
+    uint64_t memory[(sizeof(struct fiemap) + EXTENTS_MAX * sizeof(struct fiemap_extent)) /
+                    sizeof(uint64_t)] = {0};
     struct fiemap *found = (struct fiemap *)(void *)memory;
     found->fm_start = offset;
     found->fm_length = length;
@@ -102,7 +112,8 @@ void world_doom(struct world *world, uint64_t offset, uint64_t length)
         return;
     }
     if (ioctl(fd, FS_IOC_FIEMAP, found) || found->fm_mapped_extents == 0) {
-        world_failed("find %llu bytes at %llu on the device", (unsigned long long)length, (unsigned long long)offset);
+        world_failed("find %llu bytes at %llu on the device", (unsigned long long)length,
+                     (unsigned long long)offset);
     }
     for (uint32_t i = 0; i < found->fm_mapped_extents; i++) {
         const struct fiemap_extent *extent = &found->fm_extents[i];
@@ -120,9 +131,11 @@ void world_preallocate(struct world *world, uint64_t length)
 {
     struct stat stat;
     int fd = open_or_die(world->image, "", O_RDWR);
-    bool failed = fstat(fd, &stat) || fallocate(fd, FALLOC_FL_KEEP_SIZE, stat.st_size, (off_t)length);
+    bool failed =
+        fstat(fd, &stat) || fallocate(fd, FALLOC_FL_KEEP_SIZE, stat.st_size, (off_t)length);
     for (off_t i = 1; i <= PIECES && !failed; i++) {
-        failed = fallocate(fd, FALLOC_FL_KEEP_SIZE, stat.st_size + (off_t)length + i * PIECE_DISTANCE, PAGE_BYTES);
+        failed = fallocate(fd, FALLOC_FL_KEEP_SIZE,
+                           stat.st_size + (off_t)length + i * PIECE_DISTANCE, PAGE_BYTES);
     }
     if (failed || fsync(fd)) {
         world_failed("preallocate");
@@ -133,7 +146,8 @@ void world_preallocate(struct world *world, uint64_t length)
 void world_write_back(const struct world *world)
 {
     int fd = open_or_die(world->image, "", O_RDWR);
-    (void)sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+    (void)sync_file_range(
+        fd, 0, 0, SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
     close(fd);
 }
 

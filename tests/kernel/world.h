@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The storage under the test: a file system on a loop device, whose backing file lies on a tmpfs. What is punched out of the backing file
- * while the tmpfs is full cannot be written: the kernel loses the page and reports the error once for each open file description.
+ * The storage under the test: a file system on a loop device, whose backing file lies on a tmpfs.
+ * What is punched out of the backing file while the tmpfs is full cannot be written: the kernel
+ * loses the page and reports the error once for each open file description.
  *
- *     tmpfs/backing     the loop device's content, with blocks everywhere but where a test has doomed them
+ *     tmpfs/backing     the loop device's content, with blocks everywhere but where a test has
+ *                       doomed them
  *     tmpfs/filler      takes the rest of the tmpfs, from world_fill() to world_give()
  *     mount/image       what is tested
  */
@@ -18,12 +20,14 @@ struct world {
     const char *tmpfs;  /* where backing and filler are */
     const char *device; /* the loop device */
     const char *type;   /* of the file system */
-    bool can_doom; /* offsets in a file can be found in the backing file; else whatever is new is lost while the tmpfs is full */
+    bool can_doom; /* offsets in a file can be found in the backing file; else whatever is new is
+                      lost while the tmpfs is full */
     char image[256];
     int backing_fd, filler_fd, device_fd;
 };
 
-void world_init(struct world *world, const char *mount, const char *tmpfs, const char *device, const char *type);
+void world_init(struct world *world, const char *mount, const char *tmpfs, const char *device,
+                const char *type);
 
 /* No space in the tmpfs; space again. */
 void world_fill(struct world *world);
@@ -32,16 +36,23 @@ void world_give(struct world *world);
 /* Nothing is doomed any more. There must be space. */
 void world_mend(struct world *world);
 
-/* [offset, offset + length) of the image cannot be written from here on while the tmpfs is full. Its content on the disk is zeros. */
+/*
+ * [offset, offset + length) of the image cannot be written from here on while the tmpfs is full.
+ * Its content on the disk is zeros.
+ */
 void world_doom(struct world *world, uint64_t offset, uint64_t length);
 
 /*
- * Blocks for the image beyond its end, without making it longer: `length` bytes in one piece, and more in so many pieces that the file
- * system needs no further block for its own list of them. Such a block could come to lie where an image was cut, on what is doomed.
+ * Blocks for the image beyond its end, without making it longer: `length` bytes in one piece, and
+ * more in so many pieces that the file system needs no further block for its own list of them. Such
+ * a block could come to lie where an image was cut, on what is doomed.
  */
 void world_preallocate(struct world *world, uint64_t length);
 
-/* Write back all of the image that is dirty, and wait: what is to be lost is lost now. Asks for no error but on a description of its own. */
+/*
+ * Write back all of the image that is dirty, and wait: what is to be lost is lost now. Asks for no
+ * error but on a description of its own.
+ */
 void world_write_back(const struct world *world);
 
 /* Everything of the file system is on the device. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See oracle.h. Follows ploop_oracle.py statement by statement, so that the two can be read side by side.
+ * See oracle.h. Follows ploop_oracle.py statement by statement, so that the two can be read side by
+ * side.
  */
 #include "oracle.h"
 
@@ -11,11 +12,18 @@
 
 #include "oracle_extension.h"
 
-enum { SECTOR = 512, HEADER = 64, MAX_CLUSTER_SECTORS = 131072, FLAG_EMPTY = 1, FLAG_CONVERTING = 2 };
+enum {
+    SECTOR = 512,
+    HEADER = 64,
+    MAX_CLUSTER_SECTORS = 131072,
+    FLAG_EMPTY = 1,
+    FLAG_CONVERTING = 2
+};
 
 static uint32_t le32(const uint8_t *bytes)
 {
-    return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+    return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 |
+           (uint32_t)bytes[3] << 24;
 }
 
 static uint64_t le64(const uint8_t *bytes)
@@ -96,8 +104,8 @@ static void find_owners(struct oracle *oracle)
     }
 }
 
-enum oracle_verdict oracle_read_header(struct oracle *oracle, oracle_read_fn *read, void *context, uint64_t file_size,
-                                       char *message)
+enum oracle_verdict oracle_read_header(struct oracle *oracle, oracle_read_fn *read, void *context,
+                                       uint64_t file_size, char *message)
 {
     uint8_t raw[HEADER];
     memset(oracle, 0, sizeof(*oracle));
@@ -126,7 +134,8 @@ enum oracle_verdict oracle_read_header(struct oracle *oracle, oracle_read_fn *re
     return validate_header(oracle, message);
 }
 
-enum oracle_verdict oracle_open(struct oracle *oracle, oracle_read_fn *read, void *context, uint64_t file_size, char *message)
+enum oracle_verdict oracle_open(struct oracle *oracle, oracle_read_fn *read, void *context,
+                                uint64_t file_size, char *message)
 {
     enum oracle_verdict verdict = oracle_read_header(oracle, read, context, file_size, message);
     if (verdict != ORACLE_OK)
@@ -135,7 +144,8 @@ enum oracle_verdict oracle_open(struct oracle *oracle, oracle_read_fn *read, voi
     oracle->bat = malloc(4 * (size_t)oracle->bat_entries + 4);
     oracle->owner = calloc((size_t)oracle->slots + 1, sizeof(*oracle->owner));
     if (!oracle->bat || !oracle->owner ||
-        (oracle->bat_entries && read(context, oracle->bat, 4 * (uint64_t)oracle->bat_entries, HEADER))) {
+        (oracle->bat_entries &&
+         read(context, oracle->bat, 4 * (uint64_t)oracle->bat_entries, HEADER))) {
         oracle_close(oracle);
         return corrupt(message, "the BAT could not be read");
     }
@@ -181,9 +191,12 @@ static void check_entries(struct oracle *oracle, struct output *output)
             say(output, false, text);
             continue;
         }
-        uint32_t owner = oracle->owner[(oracle_host_offset(oracle, index) - oracle->data_start) / oracle->cluster];
+        uint32_t owner =
+            oracle
+                ->owner[(oracle_host_offset(oracle, index) - oracle->data_start) / oracle->cluster];
         if (owner != index + 1) {
-            snprintf(text, sizeof(text), "BAT[%" PRIu32 "]=%" PRIu32 ": also BAT[%" PRIu32 "]", index, entry, owner - 1);
+            snprintf(text, sizeof(text), "BAT[%" PRIu32 "]=%" PRIu32 ": also BAT[%" PRIu32 "]",
+                     index, entry, owner - 1);
             say(output, false, text);
         }
     }
@@ -193,21 +206,25 @@ static uint64_t check_beyond(struct oracle *oracle, struct output *output)
 {
     char text[200];
     uint64_t owned = 0;
-    uint64_t covered = (oracle->disk_sectors + oracle->cluster_sectors - 1) / oracle->cluster_sectors;
+    uint64_t covered =
+        (oracle->disk_sectors + oracle->cluster_sectors - 1) / oracle->cluster_sectors;
     for (uint64_t slot = 0; slot < oracle->slots; slot++)
         owned += oracle->owner[slot] != 0;
     for (uint64_t index = covered; index < oracle->bat_entries; index++) {
         if (!oracle->bat[index] || entry_error(oracle, (uint32_t)index))
             continue;
-        if (oracle->owner[(oracle_host_offset(oracle, index) - oracle->data_start) / oracle->cluster] == index + 1) {
-            snprintf(text, sizeof(text), "BAT[%" PRIu64 "]=%" PRIu32 ": beyond the disk's end", index, oracle->bat[index]);
+        if (oracle->owner[(oracle_host_offset(oracle, index) - oracle->data_start) /
+                          oracle->cluster] == index + 1) {
+            snprintf(text, sizeof(text), "BAT[%" PRIu64 "]=%" PRIu32 ": beyond the disk's end",
+                     index, oracle->bat[index]);
             say(output, true, text);
         }
     }
     return owned;
 }
 
-void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data, struct oracle_result *result)
+void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data,
+                  struct oracle_result *result)
 {
     struct output output = {line, user_data, result};
     char text[200], why[160];
@@ -220,7 +237,10 @@ void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data, 
         snprintf(text, sizeof(text), "in_use: 0x%08" PRIx32, oracle->in_use);
         say(&output, false, text);
     }
-    /* leaks are counted on the way, but the lines of errors come first in the Python one too: it prints them apart */
+    /*
+     * leaks are counted on the way, but the lines of errors come first in the Python one too: it
+     * prints them apart
+     */
     uint64_t owned = check_beyond(oracle, &output);
     if (oracle->flags & FLAG_EMPTY && owned) {
         snprintf(text, sizeof(text), "flag Empty with %" PRIu64 " mapped clusters", owned);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The independent reader and checker of ploop_oracle.py, in C for speed. It shares no code with the library, includes none of its
- * headers, and prints what the Python one prints, line for line: tests/interop/oracle.sh holds the two equal.
+ * The independent reader and checker of ploop_oracle.py, in C for speed. It shares no code with the
+ * library, includes none of its headers, and prints what the Python one prints, line for line:
+ * tests/interop/oracle.sh holds the two equal.
  *
- * An oracle is opened over a read callback, judges one delta, and keeps a copy of its BAT; the callback must stay usable for
- * reading clusters and the extension.
+ * An oracle is opened over a read callback, judges one delta, and keeps a copy of its BAT; the
+ * callback must stay usable for reading clusters and the extension.
  */
 #ifndef ORACLE_H
 #define ORACLE_H
@@ -13,7 +14,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Fill `length` bytes from `offset`; all of them lie inside the file. Other than 0: it could not be read. */
+/*
+ * Fill `length` bytes from `offset`; all of them lie inside the file. Other than 0: it could not be
+ * read.
+ */
 typedef int oracle_read_fn(void *context, void *buffer, uint64_t length, uint64_t offset);
 
 /* A finding, one line; `leak` tells leaks from errors. */
@@ -45,21 +49,29 @@ struct oracle_result {
 };
 
 /* Anything but ORACLE_OK leaves nothing to close; `message` (160 bytes) then says why. */
-enum oracle_verdict oracle_open(struct oracle *oracle, oracle_read_fn *read, void *context, uint64_t file_size, char *message);
+enum oracle_verdict oracle_open(struct oracle *oracle, oracle_read_fn *read, void *context,
+                                uint64_t file_size, char *message);
 void oracle_close(struct oracle *oracle);
 
-/* The first part of oracle_open(): the header alone; nothing is allocated, and there is nothing to close. */
-enum oracle_verdict oracle_read_header(struct oracle *oracle, oracle_read_fn *read, void *context, uint64_t file_size,
-                                       char *message);
+/*
+ * The first part of oracle_open(): the header alone; nothing is allocated, and there is nothing to
+ * close.
+ */
+enum oracle_verdict oracle_read_header(struct oracle *oracle, oracle_read_fn *read, void *context,
+                                       uint64_t file_size, char *message);
 
 /* `line` may be NULL. */
-void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data, struct oracle_result *result);
+void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data,
+                  struct oracle_result *result);
 
 /* Whether it can be opened for writing; ORACLE_RECOVER: where it is to be recovered. */
 enum oracle_writing { ORACLE_WRITE, ORACLE_RECOVER, ORACLE_REFUSE };
 enum oracle_writing oracle_writing(struct oracle *oracle);
 
-/* What a guest cluster's entry is worth. A bad one cannot be right anywhere; a duplicate names another guest cluster's place. */
+/*
+ * What a guest cluster's entry is worth. A bad one cannot be right anywhere; a duplicate names
+ * another guest cluster's place.
+ */
 enum oracle_cluster { ORACLE_UNMAPPED, ORACLE_MAPPED, ORACLE_DUPLICATE, ORACLE_BAD };
 enum oracle_cluster oracle_judge_cluster(const struct oracle *oracle, uint64_t index);
 

@@ -15,7 +15,8 @@ enum { SECTOR = 512, FEATURE_NECESSARY = 1 };
 
 static uint32_t le32(const uint8_t *bytes)
 {
-    return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 | (uint32_t)bytes[3] << 24;
+    return (uint32_t)bytes[0] | (uint32_t)bytes[1] << 8 | (uint32_t)bytes[2] << 16 |
+           (uint32_t)bytes[3] << 24;
 }
 
 static uint64_t le64(const uint8_t *bytes)
@@ -25,7 +26,8 @@ static uint64_t le64(const uint8_t *bytes)
 
 static void md5_block(uint32_t state[4], const uint8_t *block)
 {
-    static const uint8_t shift[4][4] = {{7, 12, 17, 22}, {5, 9, 14, 20}, {4, 11, 16, 23}, {6, 10, 15, 21}};
+    static const uint8_t shift[4][4] = {
+        {7, 12, 17, 22}, {5, 9, 14, 20}, {4, 11, 16, 23}, {6, 10, 15, 21}};
     static uint32_t sine[64];
     if (!sine[0])
         for (int i = 0; i < 64; i++)
@@ -83,8 +85,8 @@ static void md5(const uint8_t *bytes, uint64_t length, uint8_t digest[16])
 /* Whether a whole host cluster lies at that byte of the file. */
 static bool on_grid(const struct oracle *oracle, uint64_t offset)
 {
-    return offset >= oracle->data_start && (offset - oracle->data_start) % oracle->cluster == 0 && offset <= oracle->file_size &&
-           oracle->file_size - offset >= oracle->cluster;
+    return offset >= oracle->data_start && (offset - oracle->data_start) % oracle->cluster == 0 &&
+           offset <= oracle->file_size && oracle->file_size - offset >= oracle->cluster;
 }
 
 /* Whether any entry names it, a bad one too. */
@@ -96,7 +98,8 @@ static bool guest_has(const struct oracle *oracle, uint64_t offset)
     return false;
 }
 
-static int bitmap_fields_check(const struct oracle *oracle, const uint8_t *data, uint64_t length, char *why)
+static int bitmap_fields_check(const struct oracle *oracle, const uint8_t *data, uint64_t length,
+                               char *why)
 {
     if (length < 32) {
         snprintf(why, 160, "bitmap: shorter than its fields");
@@ -112,7 +115,8 @@ static int bitmap_fields_check(const struct oracle *oracle, const uint8_t *data,
         snprintf(why, 160, "bitmap: granularity %" PRIu32, granularity);
         return -1;
     }
-    uint64_t bits = size / granularity + (size % granularity != 0), per_cluster = 8 * oracle->cluster;
+    uint64_t bits = size / granularity + (size % granularity != 0),
+             per_cluster = 8 * oracle->cluster;
     if (l1_size != (bits + per_cluster - 1) / per_cluster || 32 + 8 * (uint64_t)l1_size > length) {
         snprintf(why, 160, "bitmap: table of %" PRIu32 " entries", l1_size);
         return -1;
@@ -120,7 +124,8 @@ static int bitmap_fields_check(const struct oracle *oracle, const uint8_t *data,
     return 0;
 }
 
-static int bitmap_check(struct oracle *oracle, const uint8_t *data, uint64_t length, uint8_t *clusters, char *why)
+static int bitmap_check(struct oracle *oracle, const uint8_t *data, uint64_t length,
+                        uint8_t *clusters, char *why)
 {
     if (bitmap_fields_check(oracle, data, length, why))
         return -1;
@@ -178,8 +183,8 @@ static int features_check(struct oracle *oracle, const uint8_t *area, uint8_t *c
 static uint8_t *read_area(struct oracle *oracle, char *why)
 {
     uint64_t start = oracle->ext_off * SECTOR;
-    if (oracle->ext_off > UINT64_MAX / SECTOR || start < oracle->data_start || start > oracle->file_size ||
-        oracle->file_size - start < oracle->cluster) {
+    if (oracle->ext_off > UINT64_MAX / SECTOR || start < oracle->data_start ||
+        start > oracle->file_size || oracle->file_size - start < oracle->cluster) {
         snprintf(why, 160, "outside the data area");
         return NULL;
     }
@@ -211,7 +216,8 @@ int oracle_extension_check(struct oracle *oracle, uint8_t *clusters, char *why)
     return result;
 }
 
-int oracle_extension_features(struct oracle *oracle, oracle_feature_fn *feature, void *user_data, char *why)
+int oracle_extension_features(struct oracle *oracle, oracle_feature_fn *feature, void *user_data,
+                              char *why)
 {
     int count = -1;
     if (!oracle->ext_off)
@@ -220,7 +226,8 @@ int oracle_extension_features(struct oracle *oracle, oracle_feature_fn *feature,
     if (!clusters || !area)
         snprintf(why, 160, "no memory");
     else if (!oracle_extension_check(oracle, clusters, why))
-        count = oracle->read(oracle->context, area, oracle->cluster, oracle->ext_off * SECTOR) ? -1 : 0;
+        count =
+            oracle->read(oracle->context, area, oracle->cluster, oracle->ext_off * SECTOR) ? -1 : 0;
     for (uint64_t at = 24; count >= 0 && le64(area + at);) {
         uint32_t size = le32(area + at + 16);
         feature(user_data, le64(area + at), le64(area + at + 8), area + at + 24, size);
@@ -232,12 +239,16 @@ int oracle_extension_features(struct oracle *oracle, oracle_feature_fn *feature,
     return count;
 }
 
-/* Whether a cluster at that byte, on the grid or not, would share a byte with one that an entry names. */
+/*
+ * Whether a cluster at that byte, on the grid or not, would share a byte with one that an entry
+ * names.
+ */
 static bool guest_overlaps(const struct oracle *oracle, uint64_t offset)
 {
     for (uint32_t index = 0; index < oracle->bat_entries; index++) {
         uint64_t guest = oracle_host_offset(oracle, index);
-        if (oracle->bat[index] && (guest > offset ? guest - offset : offset - guest) < oracle->cluster)
+        if (oracle->bat[index] &&
+            (guest > offset ? guest - offset : offset - guest) < oracle->cluster)
             return true;
     }
     return false;
@@ -261,7 +272,8 @@ static bool features_forbid(const struct oracle *oracle, const uint8_t *area)
     for (uint64_t at = 24;;) {
         if (at + 24 > oracle->cluster)
             return true;
-        uint64_t feature = le64(area + at), flags = le64(area + at + 8), size = le32(area + at + 16);
+        uint64_t feature = le64(area + at), flags = le64(area + at + 8),
+                 size = le32(area + at + 16);
         at += 24;
         if (feature == 0)
             return false;
@@ -280,7 +292,8 @@ bool oracle_extension_forbids(struct oracle *oracle)
     if (!area)
         return true;
     md5(area + 24, oracle->cluster - 24, digest);
-    bool forbids = le64(area) != 0xAB234CEF23DCEA87 || memcmp(digest, area + 8, 16) || features_forbid(oracle, area);
+    bool forbids = le64(area) != 0xAB234CEF23DCEA87 || memcmp(digest, area + 8, 16) ||
+                   features_forbid(oracle, area);
     free(area);
     return forbids;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The command line of the oracle in C: check, open, map and dump (the guest's bytes of one delta), with the output of
- * ploop_oracle.py, so that a script can hold the two against each other.
+ * The command line of the oracle in C: check, open, map and dump (the guest's bytes of one delta),
+ * with the output of ploop_oracle.py, so that a script can hold the two against each other.
  *
  *   oracle check|open|map|dump IMAGE
  */
@@ -19,7 +19,8 @@ static int read_descriptor(void *context, void *buffer, uint64_t length, uint64_
 {
     const int *descriptor = context;
     for (uint64_t done = 0; done < length;) {
-        ssize_t count = pread(*descriptor, (uint8_t *)buffer + done, length - done, (off_t)(offset + done));
+        ssize_t count =
+            pread(*descriptor, (uint8_t *)buffer + done, length - done, (off_t)(offset + done));
         if (count <= 0)
             return -1;
         done += (uint64_t)count;
@@ -77,7 +78,8 @@ static int dump(struct oracle *oracle)
 
 int main(int argc, char **argv)
 {
-    static const char *const writing[] = {[ORACLE_WRITE] = "ok", [ORACLE_RECOVER] = "recover", [ORACLE_REFUSE] = "refuse"};
+    static const char *const writing[] = {
+        [ORACLE_WRITE] = "ok", [ORACLE_RECOVER] = "recover", [ORACLE_REFUSE] = "refuse"};
     struct oracle oracle;
     struct stat status;
     char message[160];

@@ -14,7 +14,8 @@ enum { ARENA_BYTES = 64 << 20, GRANULE = 64, PAGE = 4096, POISON_BYTES = 4096, P
 /* At the arena's beginning. */
 struct arena {
     size_t used;
-    uint8_t freed[ARENA_BYTES / GRANULE]; /* a byte for each granule; touched for what is freed only */
+    uint8_t
+        freed[ARENA_BYTES / GRANULE]; /* a byte for each granule; touched for what is freed only */
 };
 
 /* Before each block, at the end of a granule. */
@@ -42,7 +43,8 @@ static uint8_t *map_zeros(void *old)
     if (old) {
         munmap(old, ARENA_BYTES);
     }
-    void *mapped = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *mapped = mmap(NULL, ARENA_BYTES, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     must(mapped != MAP_FAILED, "mmap");
     return mapped;
 }
@@ -70,13 +72,15 @@ bool arena_note_write(void *address)
     }
     uint32_t page = (uint32_t)((size_t)(at - arena_bytes) / PAGE);
     changed[changed_count++] = page;
-    return changed_count < ARENA_BYTES / PAGE && mprotect(arena_bytes + (size_t)page * PAGE, PAGE, PROT_READ | PROT_WRITE) == 0;
+    return changed_count < ARENA_BYTES / PAGE &&
+           mprotect(arena_bytes + (size_t)page * PAGE, PAGE, PROT_READ | PROT_WRITE) == 0;
 }
 
 void arena_restore(void)
 {
     for (unsigned i = 0; i < changed_count; i++) {
-        memcpy(arena_bytes + (size_t)changed[i] * PAGE, kept_bytes + (size_t)changed[i] * PAGE, PAGE);
+        memcpy(arena_bytes + (size_t)changed[i] * PAGE, kept_bytes + (size_t)changed[i] * PAGE,
+               PAGE);
     }
 }
 
@@ -112,7 +116,8 @@ static bool is_ours(const volatile void *address)
 
 bool arena_is_freed(const volatile void *address)
 {
-    return is_ours(address) && arena->freed[(size_t)((const volatile uint8_t *)address - arena_bytes) / GRANULE];
+    return is_ours(address) &&
+           arena->freed[(size_t)((const volatile uint8_t *)address - arena_bytes) / GRANULE];
 }
 
 /* ---- the allocator of everything that is linked with this: --wrap ---- */

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * All memory that a schedule changes: what the library and the scenario allocate, and the fibers' stacks. What the set-up left is kept
- * and protected; a page that is written to is noted by the signal this causes, once, and each schedule begins by copying those back.
+ * All memory that a schedule changes: what the library and the scenario allocate, and the fibers'
+ * stacks. What the set-up left is kept and protected; a page that is written to is noted by the
+ * signal this causes, once, and each schedule begins by copying those back.
  *
- * Memory is not reused within a schedule, so that whoever touches freed memory is found: its first bytes are poison, and each
- * scheduling point asks whether the object it is about is freed.
+ * Memory is not reused within a schedule, so that whoever touches freed memory is found: its first
+ * bytes are poison, and each scheduling point asks whether the object it is about is freed.
  */
 #ifndef SCHED_ARENA_H
 #define SCHED_ARENA_H

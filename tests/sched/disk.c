@@ -109,7 +109,8 @@ static void complete_one(struct disk *disk, unsigned which, int64_t result)
     struct ploop_io *io = disk->held[which];
     disk->held_count--;
     disk->kicked -= disk->kicked > 0;
-    memmove(&disk->held[which], &disk->held[which + 1], (disk->held_count - which) * sizeof(struct ploop_io *));
+    memmove(&disk->held[which], &disk->held[which + 1],
+            (disk->held_count - which) * sizeof(struct ploop_io *));
     ploop_io_complete(io, result ? result : execute(disk, io));
 }
 
@@ -132,7 +133,8 @@ static int disk_reap(void *context, uint32_t queue)
 static int disk_wait(void *context, uint32_t queue, uint64_t timeout_ns)
 {
     (void)queue;
-    sched_wait(__FILE__, __LINE__, "waits for requests", has_work, context, sched_now() + timeout_ns);
+    sched_wait(__FILE__, __LINE__, "waits for requests", has_work, context,
+               sched_now() + timeout_ns);
     return 0;
 }
 

@@ -3,7 +3,8 @@
  * The backend of the scenarios: bytes in memory, and three ways to complete a request.
  *
  *     inline   before submit returns; and always outside a schedule, whatever the disk is
- *     device   by a fiber of its own (disk_device()), at any later moment, in any order, once it was kicked
+ *     device   by a fiber of its own (disk_device()), at any later moment, in any order, once it
+ *              was kicked
  *     reap     by whoever calls reap, once it was kicked
  *
  *  1. A request takes its effect on the bytes at the moment of its completion, in one step.
@@ -32,7 +33,10 @@ struct disk {
     struct ploop_io *held[DISK_ROOM_MAX];
     unsigned held_count, kicked;
     uint64_t refused;
-    /* Completions of writes are numbered; those up to `durable` came before a SYNC was submitted that has succeeded. */
+    /*
+     * Completions of writes are numbered; those up to `durable` came before a SYNC was submitted
+     * that has succeeded.
+     */
     uint64_t written, durable;
 };
 

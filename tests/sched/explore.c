@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A schedule with some deviations is found by running the one without the last of them: each choice that it makes after its own last
- * deviation could have been made otherwise. So every schedule within the bound is run exactly once, and nothing is remembered but the
- * deviations on the way and what is still to be tried on each level.
+ * A schedule with some deviations is found by running the one without the last of them: each choice
+ * that it makes after its own last deviation could have been made otherwise. So every schedule
+ * within the bound is run exactly once, and nothing is remembered but the deviations on the way and
+ * what is still to be tried on each level.
  */
 #include "explore.h"
 
@@ -136,7 +137,9 @@ static uint8_t choose_randomly(enum choice choice, const struct way *options, un
             best = i;
         }
     }
-    early_left -= options[best].early; /* else one that waits for others could keep them from running for ever */
+    early_left -=
+        options[best]
+            .early; /* else one that waits for others could keep them from running for ever */
     return options[best].value;
 }
 
@@ -153,7 +156,8 @@ uint8_t explore_choose(enum choice choice, const struct way *options, unsigned c
             possible |= options[i].value == chosen;
         }
         if (!possible) {
-            sched_fail("step %u: %u is no choice here: not a schedule of this program", step, chosen);
+            sched_fail("step %u: %u is no choice here: not a schedule of this program", step,
+                       chosen);
         }
     } else if (mode == EXHAUSTIVE) {
         note_alternatives(options, count);
@@ -170,7 +174,8 @@ const char *explore_replay(void)
     size_t at = 0;
     text[0] = 0;
     for (unsigned i = 0; i < made_count; i++) {
-        at += (size_t)snprintf(text + at, sizeof(text) - at, "%s%u:%u", i ? "," : "", made[i].step, made[i].value);
+        at += (size_t)snprintf(text + at, sizeof(text) - at, "%s%u:%u", i ? "," : "", made[i].step,
+                               made[i].value);
     }
     return made_count ? text : "-";
 }

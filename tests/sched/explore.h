@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is chosen where. A schedule is a list of deviations from the default, by the step at which they are made: by default a fiber goes
- * on until it waits, then the next one in the order of spawning that can; every other choice is its first option.
+ * What is chosen where. A schedule is a list of deviations from the default, by the step at which
+ * they are made: by default a fiber goes on until it waits, then the next one in the order of
+ * spawning that can; every other choice is its first option.
  *
- *     exhaustive  all schedules with deviations of a cost up to a bound: leaving a fiber that could go on costs 1, so does ending a
- *                 wait for time early or a weak compare-exchange that fails; another than the next fiber where one waits or ends,
- *                 and the scenario's own choices, cost nothing, and are limited in number
- *     random      PCT: fibers have random priorities, the one with the highest runs, and at some random steps it gets the lowest
+ *     exhaustive  all schedules with deviations of a cost up to a bound: leaving a fiber that could
+ *                 go on costs 1, so does ending a wait for time early or a weak compare-exchange
+ *                 that fails; another than the next fiber where one waits or ends, and the
+ *                 scenario's own choices, cost nothing, and are limited in number
+ *     random      PCT: fibers have random priorities, the one with the highest runs, and at some
+ *                 random steps it gets the lowest
  *     replay      one list
  */
 #ifndef SCHED_EXPLORE_H
@@ -31,10 +34,15 @@ enum choice { CHOOSE_FIBER, CHOOSE_OTHER };
 /* The first option is the default one. */
 uint8_t explore_choose(enum choice choice, const struct way *options, unsigned count);
 
-/* A step: every scheduling point is one, also where there is nothing to choose. Returns its number. */
+/*
+ * A step: every scheduling point is one, also where there is nothing to choose. Returns its number.
+ */
 uint32_t explore_step(void);
 
-/* Note who touched what. Whether more than one fiber does, and one changes it: elsewhere a switch makes no difference. */
+/*
+ * Note who touched what. Whether more than one fiber does, and one changes it: elsewhere a switch
+ * makes no difference.
+ */
 bool explore_is_shared(const volatile void *object, unsigned fiber, bool writes);
 
 /* What was chosen so far, as --replay takes it. */

@@ -138,7 +138,8 @@ bool sched_has_ended(unsigned fiber)
 
 static bool can_run(struct fiber *fiber)
 {
-    return !fiber->ended && (!fiber->ready || fiber->expired || fiber->ready(fiber->ready_argument));
+    return !fiber->ended &&
+           (!fiber->ready || fiber->expired || fiber->ready(fiber->ready_argument));
 }
 
 /* The running one first, then the others in their order; then those that wait for time. */
@@ -175,7 +176,8 @@ static void move_clock(void)
         for (unsigned i = 0; i < fibers->count; i++) {
             struct fiber *fiber = &fibers->all[i];
             if (!fiber->ended && !fiber->daemon) {
-                sched_fail("deadlock: %s waits at %s:%d (%s)", fiber->name, short_name(fiber->file), fiber->line, fiber->what);
+                sched_fail("deadlock: %s waits at %s:%d (%s)", fiber->name, short_name(fiber->file),
+                           fiber->line, fiber->what);
             }
         }
         running = false;
@@ -189,7 +191,8 @@ static void move_clock(void)
     fibers->expiries++;
     fibers->now_ns = first->until_ns;
     if (options.verbose) {
-        printf("                the clock moves to %.6f s for %s\n", (double)fibers->now_ns / 1e9, first->name);
+        printf("                the clock moves to %.6f s for %s\n", (double)fibers->now_ns / 1e9,
+               first->name);
     }
 }
 
@@ -239,7 +242,8 @@ static void check_object(const volatile void *object)
     }
 }
 
-void sched_point(const char *file, int line, const char *what, const volatile void *object, bool writes)
+void sched_point(const char *file, int line, const char *what, const volatile void *object,
+                 bool writes)
 {
     if (!running) {
         return;
@@ -252,11 +256,13 @@ void sched_point(const char *file, int line, const char *what, const volatile vo
     }
 }
 
-bool sched_wait(const char *file, int line, const char *what, ready_fn *ready, void *argument, uint64_t until_ns)
+bool sched_wait(const char *file, int line, const char *what, ready_fn *ready, void *argument,
+                uint64_t until_ns)
 {
     if (!running) {
         if (!ready(argument)) {
-            sched_fail("outside a schedule %s:%d would wait for ever (%s)", short_name(file), line, what);
+            sched_fail("outside a schedule %s:%d would wait for ever (%s)", short_name(file), line,
+                       what);
         }
         return true;
     }

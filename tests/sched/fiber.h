@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fibers: the threads of a scenario, in one thread of the system, so that a schedule is what the explorer chose and replays exactly.
+ * Fibers: the threads of a scenario, in one thread of the system, so that a schedule is what the
+ * explorer chose and replays exactly.
  *
  *     spawned -> ready <-> runs -> ended
  *                  ^        |
  *                  +-- waits: until its condition holds, or its time has come
  *
- *  1. One runs at a time, and goes on until it waits, ends, or another is chosen at one of its scheduling points.
- *  2. The clock stands still while any fiber can run. When none can, it moves to the first time that one waits for: an expiry. A
- *     scenario that forbids those finds wake-ups that were lost and that a nap would hide. Where the explorer chooses so, a wait
- *     ends early; that is no expiry.
- *  3. A schedule is over when no fiber can run and all but the daemons have ended. That one waits for ever is a failure: deadlock.
- *  4. Outside a schedule, in a scenario's set-up and its last checks, nothing is chosen: what is called runs to its end.
+ *  1. One runs at a time, and goes on until it waits, ends, or another is chosen at one of its
+ *     scheduling points.
+ *  2. The clock stands still while any fiber can run. When none can, it moves to the first time
+ *     that one waits for: an expiry. A scenario that forbids those finds wake-ups that were lost
+ *     and that a nap would hide. Where the explorer chooses so, a wait ends early; that is no
+ *     expiry.
+ *  3. A schedule is over when no fiber can run and all but the daemons have ended. That one waits
+ *     for ever is a failure: deadlock.
+ *  4. Outside a schedule, in a scenario's set-up and its last checks, nothing is chosen: what is
+ *     called runs to its end.
  */
 #ifndef SCHED_FIBER_H
 #define SCHED_FIBER_H
@@ -33,8 +38,12 @@ bool sched_has_ended(unsigned fiber);
 unsigned sched_self(void);
 bool sched_is_running(void);
 
-/* Wait for a condition that others make true, or for a time; 0: no time. False: the time came first. `object`: what it is about. */
-bool sched_wait(const char *file, int line, const char *what, ready_fn *ready, void *argument, uint64_t until_ns);
+/*
+ * Wait for a condition that others make true, or for a time; 0: no time. False: the time came
+ * first. `object`: what it is about.
+ */
+bool sched_wait(const char *file, int line, const char *what, ready_fn *ready, void *argument,
+                uint64_t until_ns);
 
 /* One of [0, count), by the explorer's choice; 0 outside a schedule. */
 unsigned sched_choose(unsigned count);

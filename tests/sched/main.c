@@ -17,18 +17,21 @@
 struct options options;
 const struct scenario *scenario_running;
 
-static const char usage[] =
-    "usage: sched [--scenario NAME|all] [--bound N | --random N [--seed S] | --replay LIST] [--limit N] [-v]\n"
-    "       sched --list\n"
-    "\n"
-    "Explores the schedules of a few threads that use the library; says what it found, and how to replay it.\n"
-    "  --scenario NAME   one of --list; all if not given\n"
-    "  --bound N         all schedules with N preemptions at most; otherwise each scenario's own bound and random schedules\n"
-    "  --random N        N random schedules, from seed S\n"
-    "  --seconds N       random schedules of all scenarios in turn, for so long, on new seeds from S\n"
-    "  --limit N         no more than so many schedules of each scenario\n"
-    "  --replay LIST     the schedule that a failure printed\n"
-    "  -v                print every step\n";
+static const char usage[] = "usage: sched [--scenario NAME|all] [--bound N | --random N [--seed S] "
+                            "| --replay LIST] [--limit N] [-v]\n"
+                            "       sched --list\n"
+                            "\n"
+                            "Explores the schedules of a few threads that use the library; says "
+                            "what it found, and how to replay it.\n"
+                            "  --scenario NAME   one of --list; all if not given\n"
+                            "  --bound N         all schedules with N preemptions at most; "
+                            "otherwise each scenario's own bound and random schedules\n"
+                            "  --random N        N random schedules, from seed S\n"
+                            "  --seconds N       random schedules of all scenarios in turn, for so "
+                            "long, on new seeds from S\n"
+                            "  --limit N         no more than so many schedules of each scenario\n"
+                            "  --replay LIST     the schedule that a failure printed\n"
+                            "  -v                print every step\n";
 
 const char *short_name(const char *file)
 {
@@ -49,7 +52,8 @@ void report_failure(const char *text)
 {
     fflush(stdout);
     const char *name = scenario_running ? scenario_running->name : "?";
-    printf("FAILURE %s: %s\n  replay: --scenario %s --replay %s\n", name, text, name, explore_replay());
+    printf("FAILURE %s: %s\n  replay: --scenario %s --replay %s\n", name, text, name,
+           explore_replay());
     fflush(stdout);
     _exit(1);
 }
@@ -60,7 +64,9 @@ static void on_signal(int number, siginfo_t *info, void *context)
     if (number == SIGSEGV && arena_note_write(info->si_addr)) {
         return;
     }
-    report_failure(number == SIGABRT ? "an assertion failed" : number == SIGSEGV ? "bad memory access" : "crash");
+    report_failure(number == SIGABRT   ? "an assertion failed"
+                   : number == SIGSEGV ? "bad memory access"
+                                       : "crash");
 }
 
 static void catch_signals(void)
@@ -88,11 +94,13 @@ struct job {
     uint64_t random, seed, limit, seconds;
 };
 
-static void say(const struct scenario *scenario, const char *how, struct exploration found, double since)
+static void say(const struct scenario *scenario, const char *how, struct exploration found,
+                double since)
 {
-    printf("%-28s %-12s %9llu schedules, %5llu steps, %4llu choices, %6.2f s%s\n", scenario->name, how,
-           (unsigned long long)found.schedules, (unsigned long long)found.steps, (unsigned long long)found.choices,
-           seconds_now() - since, found.complete || how[0] == 'r' ? "" : ", not complete");
+    printf("%-28s %-12s %9llu schedules, %5llu steps, %4llu choices, %6.2f s%s\n", scenario->name,
+           how, (unsigned long long)found.schedules, (unsigned long long)found.steps,
+           (unsigned long long)found.choices, seconds_now() - since,
+           found.complete || how[0] == 'r' ? "" : ", not complete");
     fflush(stdout);
 }
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A scenario: a world that is set up once, some fibers in it, and what must hold when all of them have ended. */
+/*
+ * A scenario: a world that is set up once, some fibers in it, and what must hold when all of them
+ * have ended.
+ */
 #ifndef SCHED_SCENARIO_H
 #define SCHED_SCENARIO_H
 

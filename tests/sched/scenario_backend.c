@@ -12,7 +12,8 @@
 static void write_one(void *argument)
 {
     uint64_t cluster = (uint64_t)(uintptr_t)argument;
-    must_be(end(begin_write(world->queue, cluster * CLUSTER, SECTOR, (char)('a' + cluster), 0)), 0, "a write");
+    must_be(end(begin_write(world->queue, cluster * CLUSTER, SECTOR, (char)('a' + cluster), 0)), 0,
+            "a write");
 }
 
 static void ring_set_up(enum disk_mode mode)
@@ -49,7 +50,8 @@ const struct scenario full_ring = {
 static void write_and_flush(void *argument)
 {
     uint64_t cluster = (uint64_t)(uintptr_t)argument;
-    must_be(end(begin_write(world->queue, cluster * CLUSTER, SECTOR, (char)('a' + cluster), 0)), 0, "a write");
+    must_be(end(begin_write(world->queue, cluster * CLUSTER, SECTOR, (char)('a' + cluster), 0)), 0,
+            "a write");
     sched_point(HERE, "looks", &world->disk, false);
     uint64_t written = world->disk.written;
     must_be(end(begin_flush(world->queue)), 0, "flush");
@@ -67,7 +69,8 @@ static void flush_set_up(void)
 
 const struct scenario flush_completion = {
     .name = "flush-completion",
-    .about = "two threads write and flush while another completes: a flush covers what was completed before",
+    .about = "two threads write and flush while another completes: a flush covers what was "
+             "completed before",
     .set_up = flush_set_up,
     .finish = full_ring_finish,
     .bound = 1,

@@ -8,7 +8,8 @@
 
 static struct request *write_of(uint32_t cluster, uint32_t sector, char byte)
 {
-    return begin_write(world->queue, (uint64_t)cluster * CLUSTER + sector * SECTOR, SECTOR, byte, 0);
+    return begin_write(world->queue, (uint64_t)cluster * CLUSTER + sector * SECTOR, SECTOR, byte,
+                       0);
 }
 
 /* ---- the only host cluster there is goes from guest cluster 0 to guest cluster 1 ---- */

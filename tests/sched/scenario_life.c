@@ -42,7 +42,8 @@ static void one_write_finish(void)
 
 const struct scenario fast_suspend = {
     .name = "fast-suspend",
-    .about = "a fast write against a suspend: nothing is at the backend while the device is suspended",
+    .about =
+        "a fast write against a suspend: nothing is at the backend while the device is suspended",
     .set_up = suspend_set_up,
     .finish = one_write_finish,
     .bound = 2,

@@ -80,7 +80,8 @@ static void submit_and_wait(void *argument)
 
 static void pool_open(void)
 {
-    const struct ploop_io_ops ops = {.size = sizeof(ops), .get_info = pool_info, .submit = pool_submit};
+    const struct ploop_io_ops ops = {
+        .size = sizeof(ops), .get_info = pool_info, .submit = pool_submit};
     pools = calloc(1, sizeof(*pools));
     must_be(ploop_file_create(&ops, &pools->pool, &pools->file), 0, "the file");
     must_be(posix_pool_start(&pools->pool, pool_execute, pools), 0, "the pool");
@@ -108,7 +109,8 @@ static void pool_submit_finish(void)
 
 const struct scenario io_threads = {
     .name = "io-threads",
-    .about = "two threads submit to the POSIX backend's I/O threads: each request is carried out once",
+    .about =
+        "two threads submit to the POSIX backend's I/O threads: each request is carried out once",
     .set_up = pool_submit_set_up,
     .finish = pool_submit_finish,
     .bound = 1,

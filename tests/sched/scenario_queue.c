@@ -215,8 +215,12 @@ static void event_loop(void *unused)
 
 static void loop_set_up(unsigned room)
 {
-    world_open(&(struct plan){
-        .mode = DISK_DEVICE, .room = room, .mapped = 2, .devices = 2, .flags = PLOOP_DEV_COMPLETE_IN_RUN, .no_wake_at = true});
+    world_open(&(struct plan){.mode = DISK_DEVICE,
+                              .room = room,
+                              .mapped = 2,
+                              .devices = 2,
+                              .flags = PLOOP_DEV_COMPLETE_IN_RUN,
+                              .no_wake_at = true});
     sched_spawn("loop", event_loop, NULL, false);
 }
 
@@ -241,7 +245,8 @@ static void event_full_set_up(void)
 
 const struct scenario event_full_ring = {
     .name = "event-full-ring",
-    .about = "an event loop over a backend with room for one request: the refused one is sent again",
+    .about =
+        "an event loop over a backend with room for one request: the refused one is sent again",
     .set_up = event_full_set_up,
     .finish = two_writes_finish,
     .bound = 2,

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* The turn and the cluster locks by themselves, and work that two threads bring to a device at the same time. */
+/*
+ * The turn and the cluster locks by themselves, and work that two threads bring to a device at the
+ * same time.
+ */
 #include "scenarios.h"
 
 #include <stdlib.h>
 
-#include "dev/lock.h"
+#include "pio/lock.h"
 #include "world.h"
 
 /* ---- the turn by itself ---- */
@@ -301,7 +304,8 @@ const struct scenario lock_queued = {
 static void write_new(void *argument)
 {
     uint64_t cluster = (uint64_t)(uintptr_t)argument;
-    must_be(end(begin_write(world->queue, cluster * CLUSTER, CLUSTER, (char)('a' + cluster), 0)), 0, "a write");
+    must_be(end(begin_write(world->queue, cluster * CLUSTER, CLUSTER, (char)('a' + cluster), 0)), 0,
+            "a write");
 }
 
 static void two_set_up(void)
@@ -333,14 +337,18 @@ static void write_two_new(void *argument)
     uint64_t first = (uint64_t)(uintptr_t)argument;
     for (unsigned i = 0; i < 2; i++) {
         uint64_t cluster = first + 2 * i;
-        requests[i] = begin_write(world->queue, cluster * CLUSTER, CLUSTER, (char)('a' + cluster), 0);
+        requests[i] =
+            begin_write(world->queue, cluster * CLUSTER, CLUSTER, (char)('a' + cluster), 0);
     }
     for (unsigned i = 0; i < 2; i++) {
         must_be(end(requests[i]), 0, "a write");
     }
 }
 
-/* The clock runs so fast that the turn is handed over at every occasion; a runner does what wake_at asks for. */
+/*
+ * The clock runs so fast that the turn is handed over at every occasion; a runner does what wake_at
+ * asks for.
+ */
 static void device_hand_over_set_up(void)
 {
     world_open(&(struct plan){.mode = DISK_INLINE, .tick_ns = 2000000});
@@ -351,7 +359,8 @@ static void device_hand_over_set_up(void)
 
 const struct scenario device_hand_over = {
     .name = "device-hand-over",
-    .about = "two threads write while time flies: the turn is handed over to the one that wake_at wakes",
+    .about =
+        "two threads write while time flies: the turn is handed over to the one that wake_at wakes",
     .set_up = device_hand_over_set_up,
     .finish = two_finish,
     .bound = 1,

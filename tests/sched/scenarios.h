@@ -6,13 +6,15 @@
 #include "scenario.h"
 
 /* scenario_turn.c */
-extern const struct scenario turn_posts, turn_hand_over, lock_mixed, lock_queued, two_submitters, device_hand_over;
+extern const struct scenario turn_posts, turn_hand_over, lock_mixed, lock_queued, two_submitters,
+    device_hand_over;
 /* scenario_fast.c */
 extern const struct scenario fast_discard, read_discard, fast_copy;
 /* scenario_life.c */
 extern const struct scenario fast_suspend, resume_suspend, close_completion, abort_completion;
 /* scenario_queue.c */
-extern const struct scenario pool_room, pool_stack, delivery, callback_chain, event_descriptor, event_full_ring;
+extern const struct scenario pool_room, pool_stack, delivery, callback_chain, event_descriptor,
+    event_full_ring;
 /* scenario_backend.c */
 extern const struct scenario full_ring, flush_completion, blocking_device, blocking_reap;
 /* scenario_pool.c */

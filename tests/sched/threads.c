@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Mutexes, conditions, locks, threads, sleep, and event descriptors, upon fibers. Their states stand in the system's own objects, which
- * are zeros when they are initialized.
+ * Mutexes, conditions, locks, threads, sleep, and event descriptors, upon fibers. Their states
+ * stand in the system's own objects, which are zeros when they are initialized.
  */
 #include "threads.h"
 
@@ -93,7 +93,8 @@ static bool was_signalled(void *argument)
     return wait->cond->signalled & wait->bit;
 }
 
-int sched_cond_wait(const char *file, int line, pthread_cond_t *given, pthread_mutex_t *mutex, const struct timespec *until)
+int sched_cond_wait(const char *file, int line, pthread_cond_t *given, pthread_mutex_t *mutex,
+                    const struct timespec *until)
 {
     struct cond_wait wait = {(struct cond *)given, 1u << sched_self()};
     uint64_t until_ns = until ? (uint64_t)until->tv_sec * 1000000000 + (uint64_t)until->tv_nsec : 0;
@@ -111,7 +112,8 @@ int sched_cond_signal(const char *file, int line, pthread_cond_t *given)
     struct cond *cond = (struct cond *)given;
     sched_point(file, line, "cond_signal", cond, true);
     unsigned asleep = cond->waiters & ~cond->signalled;
-    for (unsigned skip = asleep ? sched_choose((unsigned)__builtin_popcount(asleep)) : 0; skip; skip--) {
+    for (unsigned skip = asleep ? sched_choose((unsigned)__builtin_popcount(asleep)) : 0; skip;
+         skip--) {
         asleep &= asleep - 1;
     }
     cond->signalled |= asleep & -asleep;
@@ -191,7 +193,8 @@ static void thread_main(void *argument)
     start->start(start->argument);
 }
 
-int sched_create(const char *file, int line, pthread_t *thread, void *(*start)(void *), void *argument)
+int sched_create(const char *file, int line, pthread_t *thread, void *(*start)(void *),
+                 void *argument)
 {
     struct start *how = arena_take(sizeof(*how), 64);
     *how = (struct start){start, argument};
@@ -228,7 +231,8 @@ static bool never(void *argument)
 
 int sched_sleep(const char *file, int line, const struct timespec *request)
 {
-    uint64_t until = sched_now() + (uint64_t)request->tv_sec * 1000000000 + (uint64_t)request->tv_nsec;
+    uint64_t until =
+        sched_now() + (uint64_t)request->tv_sec * 1000000000 + (uint64_t)request->tv_nsec;
     sched_wait(file, line, "sleeps", never, NULL, until);
     return 0;
 }
@@ -236,7 +240,8 @@ int sched_sleep(const char *file, int line, const struct timespec *request)
 int sched_clock(struct timespec *now)
 {
     uint64_t ns = sched_now();
-    *now = (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+    *now =
+        (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
     return 0;
 }
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What shim.h puts in the place of the system's threads, locks, clock and event descriptors, upon fibers. */
+/*
+ * What shim.h puts in the place of the system's threads, locks, clock and event descriptors, upon
+ * fibers.
+ */
 #ifndef SCHED_THREADS_H
 #define SCHED_THREADS_H
 
@@ -10,7 +13,8 @@
 #include <time.h>
 
 /* A place where another fiber may run first: before `what` is done to the object. */
-void sched_point(const char *file, int line, const char *what, const volatile void *object, bool writes);
+void sched_point(const char *file, int line, const char *what, const volatile void *object,
+                 bool writes);
 
 /* Whether a weak compare-exchange fails although it need not. */
 bool sched_fails(void);
@@ -20,13 +24,15 @@ void threads_start(void);
 
 int sched_mask(const void *signals); /* there are none */
 int sched_clear(void *object, size_t size);
-int sched_create(const char *file, int line, pthread_t *thread, void *(*start)(void *), void *argument);
+int sched_create(const char *file, int line, pthread_t *thread, void *(*start)(void *),
+                 void *argument);
 int sched_join(const char *file, int line, pthread_t thread);
 int sched_name(pthread_t thread, const char *name);
 int sched_mutex_lock(const char *file, int line, pthread_mutex_t *mutex);
 int sched_mutex_unlock(const char *file, int line, pthread_mutex_t *mutex);
 int sched_mutex_destroy(pthread_mutex_t *mutex);
-int sched_cond_wait(const char *file, int line, pthread_cond_t *cond, pthread_mutex_t *mutex, const struct timespec *until);
+int sched_cond_wait(const char *file, int line, pthread_cond_t *cond, pthread_mutex_t *mutex,
+                    const struct timespec *until);
 int sched_cond_signal(const char *file, int line, pthread_cond_t *cond);
 int sched_cond_broadcast(const char *file, int line, pthread_cond_t *cond);
 int sched_cond_destroy(pthread_cond_t *cond);
@@ -35,7 +41,10 @@ int sched_rwlock_unlock(const char *file, int line, pthread_rwlock_t *lock);
 int sched_sleep(const char *file, int line, const struct timespec *request);
 int sched_clock(struct timespec *now);
 
-/* Whether a descriptor of eventfd() or epoll_create1() is readable; other descriptors belong to the system. */
+/*
+ * Whether a descriptor of eventfd() or epoll_create1() is readable; other descriptors belong to the
+ * system.
+ */
 bool sched_readable(int fd);
 
 #endif

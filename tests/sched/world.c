@@ -59,8 +59,9 @@ static void open_device(uint32_t count, const struct plan *plan)
 {
     struct ploop_dev_config config;
     ploop_dev_config_init(&config, sizeof(config));
-    world->clock =
-        (struct ploop_clock){.size = sizeof(world->clock), .now_ns = now_ns, .wake_at = plan->no_wake_at ? NULL : wake_at};
+    world->clock = (struct ploop_clock){.size = sizeof(world->clock),
+                                        .now_ns = now_ns,
+                                        .wake_at = plan->no_wake_at ? NULL : wake_at};
     world->tick_ns = plan->tick_ns;
     world->wake_ns = UINT64_MAX;
     config.clock = &world->clock;
@@ -68,8 +69,10 @@ static void open_device(uint32_t count, const struct plan *plan)
     config.flags = plan->flags;
     config.pio_count = plan->pio_count ? plan->pio_count : 8;
     config.queue_count = plan->queue_count ? plan->queue_count : 1;
-    config.writeback_delay_ns = config.writeback_max_age_ns = plan->delay_ns ? plan->delay_ns : UINT64_C(3600000000000);
-    must_be(ploop_dev_open(world->deltas + world->delta_count - count, count, &config, &world->dev), 0, "open");
+    config.writeback_delay_ns = config.writeback_max_age_ns =
+        plan->delay_ns ? plan->delay_ns : UINT64_C(3600000000000);
+    must_be(ploop_dev_open(world->deltas + world->delta_count - count, count, &config, &world->dev),
+            0, "open");
     world->queue = ploop_dev_queue(world->dev, 0);
 }
 
@@ -78,13 +81,15 @@ static void fill(uint32_t clusters, char byte)
     uint8_t bytes[CLUSTER];
     memset(bytes, byte, sizeof(bytes));
     for (uint32_t i = 0; i < clusters; i++) {
-        must_be((int)ploop_dev_pwrite(world->dev, bytes, CLUSTER, (uint64_t)i * CLUSTER), CLUSTER, "fill");
+        must_be((int)ploop_dev_pwrite(world->dev, bytes, CLUSTER, (uint64_t)i * CLUSTER), CLUSTER,
+                "fill");
     }
 }
 
 static ploop_file *make_image(struct disk *disk, uint32_t clusters, char byte)
 {
-    const struct ploop_image_options image = {.size = sizeof(image), .cluster_size = CLUSTER, .disk_size = DISK_CLUSTERS * CLUSTER};
+    const struct ploop_image_options image = {
+        .size = sizeof(image), .cluster_size = CLUSTER, .disk_size = DISK_CLUSTERS * CLUSTER};
     const struct plan plain = {.mode = DISK_INLINE};
     ploop_file *file = disk_open(disk, DISK_BYTES);
     must_be(ploop_image_create(file, &image), 0, "create");
@@ -106,7 +111,8 @@ void world_open(const struct plan *plan)
     make_image(&world->disk, plan->mapped, 'm');
     world->disk.no_growth = plan->full;
     open_device(world->delta_count, plan);
-    for (unsigned i = 0; plan->mode == DISK_DEVICE && i < (plan->devices ? plan->devices : 1); i++) {
+    for (unsigned i = 0; plan->mode == DISK_DEVICE && i < (plan->devices ? plan->devices : 1);
+         i++) {
         sched_spawn(i ? "device 2" : "device", disk_device, &world->disk, true);
         if (plan->lower) {
             sched_spawn("below", disk_device, &world->below, true);
@@ -155,7 +161,8 @@ static struct request *submit(ploop_queue *queue, struct request *request)
     return request;
 }
 
-struct request *begin_write(ploop_queue *queue, uint64_t offset, uint64_t length, char byte, uint32_t flags)
+struct request *begin_write(ploop_queue *queue, uint64_t offset, uint64_t length, char byte,
+                            uint32_t flags)
 {
     struct request *request = take_request(queue, length, byte);
     ploop_pio_prep_writev(request->pio, offset, &request->iov, 1, flags);

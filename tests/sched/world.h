@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* A device over one or two disks, and requests to it, for the scenarios. All of it lies in the arena. */
+/*
+ * A device over one or two disks, and requests to it, for the scenarios. All of it lies in the
+ * arena.
+ */
 #ifndef SCHED_WORLD_H
 #define SCHED_WORLD_H
 
@@ -59,12 +62,16 @@ void world_open(const struct plan *plan);
 void world_runner(void *unused);
 
 /* Requests begun, on the world's first queue or a named one. Submit must take them. */
-struct request *begin_write(ploop_queue *queue, uint64_t offset, uint64_t length, char byte, uint32_t flags);
+struct request *begin_write(ploop_queue *queue, uint64_t offset, uint64_t length, char byte,
+                            uint32_t flags);
 struct request *begin_read(ploop_queue *queue, uint64_t offset, uint64_t length);
 struct request *begin_discard(ploop_queue *queue, uint64_t offset, uint64_t length);
 struct request *begin_flush(ploop_queue *queue);
 
-/* Sleep until it is done, without running the device: that is somebody's duty who is awake. Its result. */
+/*
+ * Sleep until it is done, without running the device: that is somebody's duty who is awake. Its
+ * result.
+ */
 int end(struct request *request);
 
 /* A result that is an error is a failure. */
@@ -75,7 +82,10 @@ void expect(uint64_t offset, uint64_t length, char byte, const char *what);
 /* Each sector is all of one of these bytes ('0' for zeros). */
 void expect_one_of(uint64_t offset, uint64_t length, const char *bytes, const char *what);
 
-/* Nothing left: every request was called back once, nothing in flight, no lock held, nothing to deliver, no work in the turn. */
+/*
+ * Nothing left: every request was called back once, nothing in flight, no lock held, nothing to
+ * deliver, no work in the turn.
+ */
 void world_is_quiet(void);
 
 #endif

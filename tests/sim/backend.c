@@ -51,7 +51,8 @@ void backend_fault(struct backend *backend, enum fault kind)
 
 bool backend_strikes(struct backend *backend, enum fault kind)
 {
-    if (backend->quiet || !backend->chance[kind] || !rng_permille(backend->rng, backend->chance[kind]))
+    if (backend->quiet || !backend->chance[kind] ||
+        !rng_permille(backend->rng, backend->chance[kind]))
         return false;
     backend_fault(backend, kind);
     return true;
@@ -62,7 +63,8 @@ void backend_cache_moves(struct backend *backend)
     if (backend->write_back_permille && rng_permille(backend->rng, backend->write_back_permille))
         disk_write_back(backend->disk, backend->rng);
     unsigned chance = backend->quiet ? 0 : backend->chance[FAULT_LOST];
-    if (chance && rng_permille(backend->rng, chance) && disk_lose(backend->disk, UINT64_MAX, 400, backend->rng)) {
+    if (chance && rng_permille(backend->rng, chance) &&
+        disk_lose(backend->disk, UINT64_MAX, 400, backend->rng)) {
         trace("  [%" PRIu64 "] writeback fails", backend->now);
         backend_fault(backend, FAULT_LOST);
     }
@@ -99,7 +101,8 @@ uint64_t backend_sum(const struct ploop_io *io)
 }
 
 /* Execute a write; `length` of it, from its start. */
-static uint64_t execute_write(struct backend *backend, const struct request *request, uint64_t length)
+static uint64_t execute_write(struct backend *backend, const struct request *request,
+                              uint64_t length)
 {
     if (backend_sum(request->io) != request->sum)
         violation("contract", "memory lent for a write changed before its completion");
@@ -116,7 +119,8 @@ static void execute_failing(struct backend *backend, struct request *request)
         return;
     uint8_t *bytes = gather(request->io);
     for (uint64_t at = 0; at < request->io->length; at += DISK_SECTOR)
-        if (rng_permille(backend->rng, 500) && request->io->offset + at < backend->disk->current.size)
+        if (rng_permille(backend->rng, 500) &&
+            request->io->offset + at < backend->disk->current.size)
             disk_execute_failed(backend->disk, request->io->offset + at, DISK_SECTOR, bytes + at);
     sim_free(bytes);
 }
@@ -125,7 +129,8 @@ static int64_t execute_read(struct backend *backend, const struct request *reque
 {
     const struct ploop_io *io = request->io;
     const uint8_t *bytes = request->below ? backend->base : backend->disk->current.bytes;
-    uint64_t at = io->offset, left = length, size = request->below ? backend->base_size : backend->disk->current.size;
+    uint64_t at = io->offset, left = length,
+             size = request->below ? backend->base_size : backend->disk->current.size;
     if (at >= size)
         return 0;
     if (left > size - at)
@@ -143,15 +148,16 @@ static int64_t execute_read(struct backend *backend, const struct request *reque
 bool backend_nth_fails(struct backend *backend)
 {
     backend->calls++;
-    return backend->fail_at &&
-           (backend->calls == backend->fail_at || (backend->fail_persistent && backend->calls > backend->fail_at));
+    return backend->fail_at && (backend->calls == backend->fail_at ||
+                                (backend->fail_persistent && backend->calls > backend->fail_at));
 }
 
 static int injected_error(struct backend *backend, const struct request *request)
 {
     const struct ploop_io *io = request->io;
     bool page = backend_is_page(backend, io);
-    if ((io->op == PLOOP_IO_READ || io->op == PLOOP_IO_WRITE) && backend_strikes(backend, FAULT_EINTR))
+    if ((io->op == PLOOP_IO_READ || io->op == PLOOP_IO_WRITE) &&
+        backend_strikes(backend, FAULT_EINTR))
         return -EINTR;
     switch (io->op) {
     case PLOOP_IO_READ:
@@ -159,7 +165,9 @@ static int injected_error(struct backend *backend, const struct request *request
     case PLOOP_IO_WRITE:
         if (backend_strikes(backend, page ? FAULT_EIO_PAGE : FAULT_EIO_DATA))
             return -EIO;
-        return (page && backend->pages_full) || backend_strikes(backend, FAULT_ENOSPC_WRITE) ? -ENOSPC : 0;
+        return (page && backend->pages_full) || backend_strikes(backend, FAULT_ENOSPC_WRITE)
+                   ? -ENOSPC
+                   : 0;
     case PLOOP_IO_SYNC:
         return backend_strikes(backend, FAULT_EIO_SYNC) ? -EIO : 0;
     case PLOOP_IO_PUNCH:
@@ -178,10 +186,14 @@ static uint64_t transfer(struct backend *backend, struct request *request, bool 
     return request->io->length;
 }
 
-/* A FUA write asks for errors, and hears of what was lost before it. Its own bytes are in the cache, and not durable. */
+/*
+ * A FUA write asks for errors, and hears of what was lost before it. Its own bytes are in the
+ * cache, and not durable.
+ */
 static void tell_loss(struct backend *backend, struct request *request)
 {
-    if (!(request->io->flags & PLOOP_IO_FUA) || !backend->disk->unreported || !backend_strikes(backend, FAULT_TOLD))
+    if (!(request->io->flags & PLOOP_IO_FUA) || !backend->disk->unreported ||
+        !backend_strikes(backend, FAULT_TOLD))
         return;
     backend->errors++;
     request->result = -EIO;
@@ -193,8 +205,8 @@ static void execute_op(struct backend *backend, struct request *request, bool sh
 {
     struct ploop_io *io = request->io;
     uint64_t end = io->op == PLOOP_IO_TRUNCATE ? io->offset : io->offset + io->length;
-    if (io->op != PLOOP_IO_READ && io->op != PLOOP_IO_SYNC && end > backend->size_limit && end > backend->disk->current.size &&
-        io->op != PLOOP_IO_PUNCH) {
+    if (io->op != PLOOP_IO_READ && io->op != PLOOP_IO_SYNC && end > backend->size_limit &&
+        end > backend->disk->current.size && io->op != PLOOP_IO_PUNCH) {
         backend_fault(backend, FAULT_ENOSPC);
         request->result = -ENOSPC;
         return;
@@ -247,13 +259,17 @@ void backend_execute(struct backend *backend, struct request *request)
     } else {
         execute_op(backend, request, nth);
         if (request->result == -ENOSPC ||
-            (request->result == 0 && (request->io->op == PLOOP_IO_READ || request->io->op == PLOOP_IO_WRITE)))
+            (request->result == 0 &&
+             (request->io->op == PLOOP_IO_READ || request->io->op == PLOOP_IO_WRITE)))
             backend->errors++;
     }
     backend_happened(backend);
 }
 
-/* Whether something was lost shows at its very end. What was lost before the session is no reason for RECOVER to fail. */
+/*
+ * Whether something was lost shows at its very end. What was lost before the session is no reason
+ * for RECOVER to fail.
+ */
 static int64_t sync_ends(struct backend *backend, const struct request *request)
 {
     bool success = disk_sync(backend->disk, request->submitted, request->result != 0, backend->rng);
@@ -282,8 +298,8 @@ void backend_complete(struct backend *backend, struct request *request)
     }
     if (io->op == PLOOP_IO_SYNC && !backend_again(result))
         result = sync_ends(backend, request);
-    trace("  [%" PRIu64 "] %s %" PRIu64 "+%" PRIu64 " -> %" PRId64, backend->now, backend_op_name(io->op), io->offset, io->length,
-          result);
+    trace("  [%" PRIu64 "] %s %" PRIu64 "+%" PRIu64 " -> %" PRId64, backend->now,
+          backend_op_name(io->op), io->offset, io->length, result);
     *request = backend->requests[--backend->in_flight];
     backend->idle_waits = 0;
     backend_happened(backend);

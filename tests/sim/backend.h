@@ -1,25 +1,28 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The backend of the simulator: takes the library's requests, executes and completes them in an order and at times of its own
- * choosing, and fails them on purpose.
+ * The backend of the simulator: takes the library's requests, executes and completes them in an
+ * order and at times of its own choosing, and fails them on purpose.
  *
- * A request: TAKEN --execute--> EXECUTED --complete--> gone. Between any two such steps the power can be cut. Where it keeps rings,
- * one for each queue: TAKEN waits for its queue's kick, EXECUTED becomes READY, and completes when its queue is reaped; a ring that is
- * full takes nothing before that. What it watches
- * by itself, because a wrong disk might hide it:
+ * A request: TAKEN --execute--> EXECUTED --complete--> gone. Between any two such steps the power
+ * can be cut. Where it keeps rings, one for each queue: TAKEN waits for its queue's kick, EXECUTED
+ * becomes READY, and completes when its queue is reaped; a ring that is full takes nothing before
+ * that. What it watches by itself, because a wrong disk might hide it:
  *  - memory lent for a write does not change before its completion;
  *  - R16: no two writes of one sector of the BAT area in flight;
  *  - R17: a write that begins in the BAT area ends in it;
- *  - R7: no punch or truncation while a write to the same place is in flight, unless the guest itself zeroes something;
+ *  - R7: no punch or truncation while a write to the same place is in flight, unless the guest
+ *    itself zeroes something;
  *  - R11: no change but the header's before the mark is durable;
  *  - F8: the stack does not grow with how often a callback submits again;
  *  - R8, R9: the base, a second file behind the same backend, is only read;
  *  - R18: no punch where the host shows stale blocks;
- *  - R6: after a failed SYNC no write to the BAT area, not even the rest of one that was cut short, and the file is not cut;
+ *  - R6: after a failed SYNC no write to the BAT area, not even the rest of one that was cut short,
+ *    and the file is not cut;
  *  - R11: the cache is dropped after a SYNC and with nothing in flight.
  *
- * It keeps the rule of ploop/file.h for errors that are reported once (F14): a FUA write that reports a loss leaves it to the next
- * SYNC to report. With backend_steals_reports it breaks the rule, to prove that this would be seen.
+ * It keeps the rule of ploop/file.h for errors that are reported once (F14): a FUA write that
+ * reports a loss leaves it to the next SYNC to report. With backend_steals_reports it breaks the
+ * rule, to prove that this would be seen.
  */
 #ifndef SIM_BACKEND_H
 #define SIM_BACKEND_H
@@ -60,9 +63,9 @@ struct backend {
     unsigned write_back_permille; /* of the steps: the cache writes something back */
     bool keeps_cache;             /* it has no `invalidate` */
     bool needs_kick;
-    bool by_reap;                    /* completes nothing but in reap */
-    unsigned ring;                   /* requests that a queue of a file has room for; 0: no matter */
-    uint32_t queue_count;            /* that attach was told */
+    bool by_reap;         /* completes nothing but in reap */
+    unsigned ring;        /* requests that a queue of a file has room for; 0: no matter */
+    uint32_t queue_count; /* that attach was told */
     int poll_fds[2][BACKEND_QUEUES]; /* of the file and of the base; -1: not asked for */
     bool polled;                     /* it has `poll_fd` */
     bool fifo;                       /* the oldest request first */
@@ -80,7 +83,8 @@ struct backend {
 
     bool forgiving; /* the next SYNC may fail and the session go on: RECOVER's first */
     bool synced;    /* a SYNC of this session has ended, well or not */
-    uint64_t drops; /* of the cache asked for in this session; RECOVER's is the first, the last may be that of an open that fails */
+    uint64_t drops; /* of the cache asked for in this session; RECOVER's is the first, the last may
+                       be that of an open that fails */
     bool busy;      /* the first one could not be done */
     bool latched;   /* a SYNC failed in this session, and the library was told */
     bool session_marked; /* the mark was found durable in this session */
@@ -105,12 +109,14 @@ void backend_new_session(struct backend *backend, bool recovers);
 /* One step of one request; false: none can go on by itself. */
 bool backend_step(struct backend *backend);
 
-bool backend_is_ready(const struct backend *backend, uint32_t queue); /* something of its ring waits to be reaped */
-unsigned backend_unkicked(const struct backend *backend);             /* requests that wait for a kick */
-void backend_close(struct backend *backend);                          /* after its files */
+bool backend_is_ready(const struct backend *backend,
+                      uint32_t queue); /* something of its ring waits to be reaped */
+unsigned backend_unkicked(const struct backend *backend); /* requests that wait for a kick */
+void backend_close(struct backend *backend);              /* after its files */
 
 /* The data writes and the like that are in flight and not executed: they may happen at a cut. */
-typedef void backend_pending_fn(void *context, enum disk_kind kind, uint64_t offset, uint64_t length, const uint8_t *data);
+typedef void backend_pending_fn(void *context, enum disk_kind kind, uint64_t offset,
+                                uint64_t length, const uint8_t *data);
 void backend_pending(struct backend *backend, backend_pending_fn *fn, void *context);
 
 #endif

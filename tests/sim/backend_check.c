@@ -8,7 +8,8 @@
 
 const char *backend_op_name(uint32_t op)
 {
-    static const char *const names[] = {"?", "read", "write", "sync", "allocate", "punch", "truncate"};
+    static const char *const names[] = {"?",        "read",  "write",   "sync",
+                                        "allocate", "punch", "truncate"};
     return names[op <= PLOOP_IO_TRUNCATE ? op : 0];
 }
 
@@ -18,23 +19,26 @@ static void check_shape(const struct backend *backend, const struct ploop_io *io
     for (uint32_t i = 0; i < io->iov_count; i++) {
         length += io->iov[i].iov_len;
         if ((uintptr_t)io->iov[i].iov_base % backend->alignment)
-            violation("contract", "%s: memory not aligned to %" PRIu32, backend_op_name(io->op), backend->alignment);
+            violation("contract", "%s: memory not aligned to %" PRIu32, backend_op_name(io->op),
+                      backend->alignment);
     }
     if (io->queue >= backend->queue_count)
-        violation("contract", "%s on queue %" PRIu32 " of %" PRIu32, backend_op_name(io->op), io->queue, backend->queue_count);
+        violation("contract", "%s on queue %" PRIu32 " of %" PRIu32, backend_op_name(io->op),
+                  io->queue, backend->queue_count);
     if (io->op != PLOOP_IO_READ && io->op != PLOOP_IO_WRITE)
         return;
     if (length != io->length || !length)
-        violation("contract", "%s: the iov holds %" PRIu64 " bytes, length is %" PRIu64, backend_op_name(io->op), length,
-                  io->length);
+        violation("contract", "%s: the iov holds %" PRIu64 " bytes, length is %" PRIu64,
+                  backend_op_name(io->op), length, io->length);
     if (backend->max_transfer && io->length > backend->max_transfer)
-        violation("contract", "%s of %" PRIu64 " bytes, max_transfer is %" PRIu64, backend_op_name(io->op), io->length,
-                  backend->max_transfer);
+        violation("contract", "%s of %" PRIu64 " bytes, max_transfer is %" PRIu64,
+                  backend_op_name(io->op), io->length, backend->max_transfer);
     if (io->offset % backend->alignment || io->length % backend->alignment)
-        violation("contract", "%s at %" PRIu64 "+%" PRIu64 " not aligned to %" PRIu32, backend_op_name(io->op), io->offset,
-                  io->length, backend->alignment);
+        violation("contract", "%s at %" PRIu64 "+%" PRIu64 " not aligned to %" PRIu32,
+                  backend_op_name(io->op), io->offset, io->length, backend->alignment);
     if (io->op == PLOOP_IO_WRITE && (io->offset % DISK_SECTOR || io->length % DISK_SECTOR))
-        violation("contract", "write at %" PRIu64 "+%" PRIu64 " is not whole sectors", io->offset, io->length);
+        violation("contract", "write at %" PRIu64 "+%" PRIu64 " is not whole sectors", io->offset,
+                  io->length);
     if ((io->flags & PLOOP_IO_FUA) && !(backend->capabilities & PLOOP_FILE_CAN_FUA))
         violation("contract", "FUA without the capability");
 }
@@ -61,11 +65,16 @@ static void check_order(const struct backend *backend, const struct ploop_io *io
         if (other->op == PLOOP_IO_TRUNCATE && other->offset >= backend->disk->current.size)
             continue;
         if (backend_is_page(backend, io) && backend_is_page(backend, other))
-            violation("R16", "two writes of one BAT page in flight: %" PRIu64 "+%" PRIu64 " and %" PRIu64 "+%" PRIu64, io->offset,
-                      io->length, other->offset, other->length);
+            violation("R16",
+                      "two writes of one BAT page in flight: %" PRIu64 "+%" PRIu64 " and %" PRIu64
+                      "+%" PRIu64,
+                      io->offset, io->length, other->offset, other->length);
         if ((io->op != PLOOP_IO_WRITE || other->op != PLOOP_IO_WRITE) && !backend->guest_zeroes)
-            violation("R7", "%s of %" PRIu64 "+%" PRIu64 " while a %s of %" PRIu64 "+%" PRIu64 " is in flight",
-                      backend_op_name(io->op), io->offset, io->length, backend_op_name(other->op), other->offset, other->length);
+            violation("R7",
+                      "%s of %" PRIu64 "+%" PRIu64 " while a %s of %" PRIu64 "+%" PRIu64
+                      " is in flight",
+                      backend_op_name(io->op), io->offset, io->length, backend_op_name(other->op),
+                      other->offset, other->length);
     }
 }
 
@@ -76,8 +85,9 @@ static void check_rules(struct backend *backend, const struct ploop_io *io)
     if (!backend->writable)
         violation("contract", "%s on a file open for reading", backend_op_name(io->op));
     if (backend_is_page(backend, io) && io->offset + io->length > backend->bat_end)
-        violation("R17", "a page write of %" PRIu64 "+%" PRIu64 " passes the end of the BAT at %" PRIu64, io->offset, io->length,
-                  backend->bat_end);
+        violation("R17",
+                  "a page write of %" PRIu64 "+%" PRIu64 " passes the end of the BAT at %" PRIu64,
+                  io->offset, io->length, backend->bat_end);
     if (backend_is_page(backend, io) && backend->latched)
         violation("R6", "a BAT page is written after a failed SYNC");
     if (io->op == PLOOP_IO_ALLOCATE && io->offset + io->length <= backend->bat_end)
@@ -87,21 +97,24 @@ static void check_rules(struct backend *backend, const struct ploop_io *io)
     if (backend->latched && io->op == PLOOP_IO_TRUNCATE && io->offset < backend->disk->current.size)
         violation("R6", "the file is cut after a failed SYNC");
     if (!backend->session_synced)
-        violation("R11", "%s at %" PRIu64 " before a SYNC: what was found at open may be only in a cache", backend_op_name(io->op),
-                  io->offset);
+        violation("R11",
+                  "%s at %" PRIu64 " before a SYNC: what was found at open may be only in a cache",
+                  backend_op_name(io->op), io->offset);
     uint32_t mark;
     memcpy(&mark, backend->disk->durable.bytes + 44, sizeof(mark));
     if (mark == 0x746F6E59)
         backend->session_marked = true;
     if (!backend->session_marked && !(backend_is_page(backend, io) && io->offset < 4096))
-        violation("R11", "%s at %" PRIu64 " before the in-use mark is durable", backend_op_name(io->op), io->offset);
+        violation("R11", "%s at %" PRIu64 " before the in-use mark is durable",
+                  backend_op_name(io->op), io->offset);
 }
 
 void backend_check(struct backend *backend, const struct ploop_io *io, bool below)
 {
     check_shape(backend, io);
     if (below && io->op != PLOOP_IO_READ)
-        violation("R9", "%s of %" PRIu64 "+%" PRIu64 " on a lower delta", backend_op_name(io->op), io->offset, io->length);
+        violation("R9", "%s of %" PRIu64 "+%" PRIu64 " on a lower delta", backend_op_name(io->op),
+                  io->offset, io->length);
     if (!below) {
         check_rules(backend, io);
         check_order(backend, io);

@@ -21,7 +21,9 @@ static int sim_get_info(void *context, struct ploop_file_info *info)
     return 0;
 }
 
-/* Callbacks submit again from inside, without bound on how often: that must not show in the stack. */
+/*
+ * Callbacks submit again from inside, without bound on how often: that must not show in the stack.
+ */
 static void check_stack(const struct backend *backend)
 {
     char here;
@@ -62,8 +64,9 @@ static int take(struct backend *backend, struct ploop_io *io, bool below)
     request->submitted = backend->now;
     request->kicked = !backend->needs_kick;
     request->sum = io->op == PLOOP_IO_WRITE ? backend_sum(io) : 0;
-    trace("  [%" PRIu64 "] %s %" PRIu64 "+%" PRIu64 "%s%s taken on queue %" PRIu32, backend->now, backend_op_name(io->op),
-          io->offset, io->length, io->flags & PLOOP_IO_FUA ? " FUA" : "", below ? " below" : "", io->queue);
+    trace("  [%" PRIu64 "] %s %" PRIu64 "+%" PRIu64 "%s%s taken on queue %" PRIu32, backend->now,
+          backend_op_name(io->op), io->offset, io->length, io->flags & PLOOP_IO_FUA ? " FUA" : "",
+          below ? " below" : "", io->queue);
     backend_happened(backend);
     if (backend->inline_permille && rng_permille(backend->rng, backend->inline_permille)) {
         backend_fault(backend, FAULT_INLINE);
@@ -137,7 +140,8 @@ static int reap(struct backend *backend, uint32_t queue, bool below)
             done++;
         return done;
     }
-    ssize_t got = read(backend->poll_fds[below][queue], &rung, sizeof(rung)); /* before looking: what is ready later rings again */
+    ssize_t got = read(backend->poll_fds[below][queue], &rung,
+                       sizeof(rung)); /* before looking: what is ready later rings again */
     (void)got;
     for (struct request *request; (request = find_ready(backend, queue, below)) != NULL; done++)
         backend_complete(backend, request);
@@ -200,7 +204,9 @@ static int sim_wait(void *context, uint32_t queue, uint64_t timeout_ns)
     (void)queue;
     (void)timeout_ns;
     if (!backend_step(backend) && ++backend->idle_waits > IDLE_WAITS_MAX)
-        violation("R15", "a blocking call waits although nothing can happen: %u requests at the backend, %u of them not kicked",
+        violation("R15",
+                  "a blocking call waits although nothing can happen: %u requests at the backend, "
+                  "%u of them not kicked",
                   backend->in_flight, backend_unkicked(backend));
     return 0;
 }
@@ -233,7 +239,8 @@ static int sim_invalidate(void *context)
     struct backend *backend = context;
     bool first = backend->drops++ == 0;
     if (backend->in_flight || !backend->synced)
-        violation("R11", "the cache is dropped %s", backend->in_flight ? "with a request in flight" : "without a SYNC before");
+        violation("R11", "the cache is dropped %s",
+                  backend->in_flight ? "with a request in flight" : "without a SYNC before");
     if (backend_nth_fails(backend) && backend->fail_error && !backend_again(backend->fail_error)) {
         backend->errors++;
         return backend->fail_error;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The backend's own: what backend.c (the steps of a request), backend_check.c and backend_ops.c (the table) share. */
+/*
+ * The backend's own: what backend.c (the steps of a request), backend_check.c and backend_ops.c
+ * (the table) share.
+ */
 #ifndef SIM_BACKEND_STEPS_H
 #define SIM_BACKEND_STEPS_H
 
@@ -12,13 +15,18 @@ void backend_check(struct backend *backend, const struct ploop_io *io, bool belo
 
 void backend_happened(struct backend *backend); /* an event is over */
 void backend_fault(struct backend *backend, enum fault kind);
-bool backend_strikes(struct backend *backend, enum fault kind); /* whether chance says that this fault strikes now */
-bool backend_nth_fails(struct backend *backend);                /* the Nth call, where an exhaustive loop asked for it */
-bool backend_again(int64_t result);                             /* no failure: the library tries again */
-void backend_cache_moves(struct backend *backend);              /* what a cache does by itself between two steps */
+bool backend_strikes(struct backend *backend,
+                     enum fault kind); /* whether chance says that this fault strikes now */
+bool backend_nth_fails(
+    struct backend *backend);       /* the Nth call, where an exhaustive loop asked for it */
+bool backend_again(int64_t result); /* no failure: the library tries again */
+void backend_cache_moves(
+    struct backend *backend); /* what a cache does by itself between two steps */
 
 void backend_execute(struct backend *backend, struct request *request);
 void backend_complete(struct backend *backend, struct request *request);
-void backend_ring(struct backend *backend, const struct request *request); /* it is ready: its queue's descriptor is readable */
+void backend_ring(
+    struct backend *backend,
+    const struct request *request); /* it is ready: its queue's descriptor is readable */
 
 #endif

@@ -35,7 +35,8 @@ void base_build(struct base *base, const struct image *top, struct rng *rng, boo
     image_below(&image, top, rng);
     base->bytes = image_build(&image, rng, &base->size);
     base->memory = (struct oracle_memory){base->bytes, base->size};
-    if (oracle_open(&base->oracle, oracle_read_memory, &base->memory, base->size, message) != ORACLE_OK)
+    if (oracle_open(&base->oracle, oracle_read_memory, &base->memory, base->size, message) !=
+        ORACLE_OK)
         give_up("the base is no image: %s", message);
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A delta below the simulated image: another image, or a raw file, that never changes. It has some of the hot clusters; their
- * sectors carry a version of its own.
+ * A delta below the simulated image: another image, or a raw file, that never changes. It has some
+ * of the hot clusters; their sectors carry a version of its own.
  */
 #ifndef SIM_BASE_H
 #define SIM_BASE_H

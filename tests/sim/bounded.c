@@ -27,13 +27,16 @@ struct options {
 typedef struct bounded_counts counts_by_length[BOUNDED_LENGTH_MAX + 1];
 
 static const char usage[] =
-    "sim --bounded N                               all sequences of at most N requests, every disk with at most two losses\n"
+    "sim --bounded N                               all sequences of at most N requests, every disk "
+    "with at most two losses\n"
     "    [--base none|image|raw]                   what lies below; each in turn if not said\n"
-    "    [--every-gap N]                           up to N requests (2): the next comes after each step of the backend; longer\n"
+    "    [--every-gap N]                           up to N requests (2): the next comes after each "
+    "step of the backend; longer\n"
     "                                              sequences: at once, or when all is at rest\n"
     "    [--shard I/N]                             of the longest sequences only an Nth\n"
     "    [--variants LIST] [--jobs N]              which worlds; see bounded_play.h\n"
-    "    [--only SEQUENCE] [-v]                    one run, as a replay line has it; tell every event\n";
+    "    [--only SEQUENCE] [-v]                    one run, as a replay line has it; tell every "
+    "event\n";
 
 static bool is_mine(const struct options *options, uint32_t length, uint64_t index, uint32_t worker)
 {
@@ -43,8 +46,8 @@ static bool is_mine(const struct options *options, uint32_t length, uint64_t ind
     return mixed / options->shards % options->jobs == worker;
 }
 
-static void play_length(const struct options *options, uint32_t worker, const struct world *world, uint32_t length,
-                        struct bounded_judge *judge)
+static void play_length(const struct options *options, uint32_t worker, const struct world *world,
+                        uint32_t length, struct bounded_judge *judge)
 {
     uint64_t count = 1;
     struct sequence sequence = {.length = length};
@@ -67,13 +70,15 @@ static void play_length(const struct options *options, uint32_t worker, const st
     }
 }
 
-static void work(const struct options *options, enum sim_base base, uint32_t worker, counts_by_length *counts)
+static void work(const struct options *options, enum sim_base base, uint32_t worker,
+                 counts_by_length *counts)
 {
     static struct world worlds[VARIANTS];
     struct bounded_judge judge = {.counts = NULL};
     for (uint32_t variant = 0; variant < VARIANTS; variant++)
         world_init(&worlds[variant], base, variant);
-    for (uint32_t length = 0; length <= options->length; length++) { /* the shortest that fails is told */
+    for (uint32_t length = 0; length <= options->length;
+         length++) { /* the shortest that fails is told */
         judge.counts = &(*counts)[length];
         for (uint32_t variant = 0; variant < VARIANTS; variant++)
             if (options->variants[variant])
@@ -92,15 +97,18 @@ static void add_counts(struct bounded_counts *sum, const struct bounded_counts *
         to[i] += from[i];
 }
 
-static void print_counts(const struct options *options, const struct bounded_counts *counts, uint32_t length)
+static void print_counts(const struct options *options, const struct bounded_counts *counts,
+                         uint32_t length)
 {
     char shard[48] = "";
     if (length == options->length && options->shards > 1)
-        snprintf(shard, sizeof(shard), " (shard %" PRIu32 "/%" PRIu32 ")", options->shard, options->shards);
-    printf("  length %" PRIu32 "%s: sequences %" PRIu64 ", unlike each other %" PRIu64 ", runs %" PRIu64 "; cuts %" PRIu64
-           ", new ones %" PRIu64 "; their disks %" PRIu64 ", judged as new %" PRIu64 ", gone on with %" PRIu64 "\n",
-           length, shard, counts->sequences, counts->unlike, counts->runs, counts->cuts, counts->new_cuts, counts->disks,
-           counts->judged, counts->continued);
+        snprintf(shard, sizeof(shard), " (shard %" PRIu32 "/%" PRIu32 ")", options->shard,
+                 options->shards);
+    printf("  length %" PRIu32 "%s: sequences %" PRIu64 ", unlike each other %" PRIu64
+           ", runs %" PRIu64 "; cuts %" PRIu64 ", new ones %" PRIu64 "; their disks %" PRIu64
+           ", judged as new %" PRIu64 ", gone on with %" PRIu64 "\n",
+           length, shard, counts->sequences, counts->unlike, counts->runs, counts->cuts,
+           counts->new_cuts, counts->disks, counts->judged, counts->continued);
 }
 
 static double seconds_now(void)
@@ -113,7 +121,9 @@ static double seconds_now(void)
 static int run_jobs(const struct options *options, enum sim_base base)
 {
     size_t size = options->jobs * sizeof(counts_by_length);
-    counts_by_length *shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0), all = {{0}};
+    counts_by_length *shared = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+                                    -1, 0),
+                     all = {{0}};
     if (shared == MAP_FAILED)
         give_up("no shared memory");
     double started = seconds_now();
@@ -162,7 +172,8 @@ static int run_only(const struct options *options)
         give_up("--only wants a list such as w0a+2+f0,s");
     sequence_play(&world, &sequence, &judge);
     bounded_judge_free(&judge);
-    printf("cuts %" PRIu64 ", disks judged %" PRIu64 ": 0 violations\n", counts.cuts, counts.judged);
+    printf("cuts %" PRIu64 ", disks judged %" PRIu64 ": 0 violations\n", counts.cuts,
+           counts.judged);
     return 0;
 }
 
@@ -220,8 +231,8 @@ static void parse(int argc, char **argv, struct options *options)
             give_up("%s", usage);
         }
     }
-    if (optind != argc || !options->length || options->length > BOUNDED_LENGTH_MAX || !options->jobs || options->jobs > JOBS_MAX ||
-        options->shard >= options->shards)
+    if (optind != argc || !options->length || options->length > BOUNDED_LENGTH_MAX ||
+        !options->jobs || options->jobs > JOBS_MAX || options->shard >= options->shards)
         give_up("%s", usage);
 }
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The command line `sim --bounded N ...`: every short sequence, dealt out to processes; see bounded_play.h. */
+/*
+ * The command line `sim --bounded N ...`: every short sequence, dealt out to processes; see
+ * bounded_play.h.
+ */
 #ifndef SIM_BOUNDED_H
 #define SIM_BOUNDED_H
 

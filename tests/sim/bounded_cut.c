@@ -34,7 +34,7 @@ struct ready {
     struct source sources[SOURCES_MAX];
     uint32_t source_count;
     uint64_t grown[OPS_MAX]; /* the size that an operation makes, all of it; 0: none */
-    bool shrinks;            /* an operation makes the file smaller: then the disk is built for its sum */
+    bool shrinks; /* an operation makes the file smaller: then the disk is built for its sum */
     struct loss losses[LOSSES_MAX];
     uint32_t loss_count;
     uint64_t kept[OPS_MAX];
@@ -72,8 +72,11 @@ static uint64_t sectors_in(const struct disk_op *op)
     return op->kind == DISK_WRITE || op->kind == DISK_PUNCH ? op->length / DISK_SECTOR : 0;
 }
 
-/* Whether the operation changes that sector of the file, given what is durable; its content then. */
-static bool reaches(const struct cut *cut, const struct disk_op *op, uint64_t sector, const uint8_t **bytes)
+/*
+ * Whether the operation changes that sector of the file, given what is durable; its content then.
+ */
+static bool reaches(const struct cut *cut, const struct disk_op *op, uint64_t sector,
+                    const uint8_t **bytes)
 {
     static const uint8_t zeros[DISK_SECTOR];
     uint64_t first = op->offset / DISK_SECTOR;
@@ -150,7 +153,8 @@ static void ready_make(struct ready *ready, const struct cut *cut)
     for (uint64_t i = 0; i < cut->op_count; i++) {
         const struct disk_op *op = &cut->ops[i];
         uint64_t count = sectors_in(op), last = (op->offset + op->length) / DISK_SECTOR;
-        if (count > 64 || (op->kind == DISK_WRITE && op->length % DISK_SECTOR) || last > SECTORS_MAX)
+        if (count > 64 || (op->kind == DISK_WRITE && op->length % DISK_SECTOR) ||
+            last > SECTORS_MAX)
             give_up("a cut with a large operation, or past a small file");
         ready->grown[i] = op->kind == DISK_PUNCH ? 0 : op->offset + op->length;
         ready->shrinks |= op->kind == DISK_RESIZE && op->offset < cut->durable.size;
@@ -158,7 +162,8 @@ static void ready_make(struct ready *ready, const struct cut *cut)
     }
     for (uint64_t i = 0; i < cut->op_count; i++)
         for (uint64_t k = 0; k < i; k++) /* cuts off what another brings */
-            ready->shrinks |= cut->ops[i].kind == DISK_RESIZE && cut->ops[i].offset < ready->grown[k];
+            ready->shrinks |=
+                cut->ops[i].kind == DISK_RESIZE && cut->ops[i].offset < ready->grown[k];
     for (uint64_t sector = 0; sector < end; sector++)
         ready_sector(ready, sector);
     ready_losses(ready);
@@ -244,21 +249,23 @@ static uint64_t disk_sum(struct ready *ready)
 }
 
 /* "all but write 4096+1024, sector 1 of punch ...": what a message says. */
-static void describe(const struct ready *ready, bool keep, const struct loss *losses[], uint32_t count, char *text, size_t size)
+static void describe(const struct ready *ready, bool keep, const struct loss *losses[],
+                     uint32_t count, char *text, size_t size)
 {
     static const char *const kinds[] = {"?", "write", "punch", "resize", "allocate"};
-    int at = snprintf(text, size, "cut at event %" PRIu64 ", %s", ready->cut->at, keep ? "nothing" : "all");
+    int at = snprintf(text, size, "cut at event %" PRIu64 ", %s", ready->cut->at,
+                      keep ? "nothing" : "all");
     for (uint32_t i = 0; i < count && (size_t)at < size; i++) {
         const struct disk_op *op = &ready->cut->ops[losses[i]->op];
-        at += snprintf(text + at, size - (size_t)at, "%s %s %" PRIu64 "+%" PRIu64, i ? " and" : " but", kinds[op->kind], op->offset,
-                       op->length);
+        at += snprintf(text + at, size - (size_t)at, "%s %s %" PRIu64 "+%" PRIu64,
+                       i ? " and" : " but", kinds[op->kind], op->offset, op->length);
         if (losses[i]->mask != UINT64_MAX && (size_t)at < size)
             at += snprintf(text + at, size - (size_t)at, " (sectors %" PRIx64 ")", losses[i]->mask);
     }
 }
 
-static void consider(struct bounded_judge *judge, struct sim *sim, struct ready *ready, uint64_t promises, bool keep,
-                     const struct loss *losses[], uint32_t count)
+static void consider(struct bounded_judge *judge, struct sim *sim, struct ready *ready,
+                     uint64_t promises, bool keep, const struct loss *losses[], uint32_t count)
 {
     for (uint64_t i = 0; i < ready->cut->op_count; i++)
         ready->kept[i] = keep ? 0 : UINT64_MAX;

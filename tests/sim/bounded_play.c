@@ -14,7 +14,8 @@ enum { RUN_SECONDS_MAX = 20 };
 
 const char *base_name(enum sim_base base)
 {
-    static const char *const names[] = {[SIM_ALONE] = "none", [SIM_OVER_IMAGE] = "image", [SIM_OVER_RAW] = "raw"};
+    static const char *const names[] = {
+        [SIM_ALONE] = "none", [SIM_OVER_IMAGE] = "image", [SIM_OVER_RAW] = "raw"};
     return names[base];
 }
 
@@ -50,18 +51,21 @@ void world_init(struct world *world, enum sim_base base, uint32_t variant)
     for (uint32_t i = 0; i < BOUNDED_CLUSTERS; i++) {
         uint32_t at = 64 + 4 * sim->image.hot[i], entry;
         memcpy(&entry, sim->disk.current.bytes + at, sizeof(entry));
-        alike[i] = (entry ? 1u : 0u) | (base_has(&sim->base, sim->image.hot[i]) ? 2u : 0u) | at / 4096 << 2;
+        alike[i] = (entry ? 1u : 0u) | (base_has(&sim->base, sim->image.hot[i]) ? 2u : 0u) |
+                   at / 4096 << 2;
     }
     alphabet_init(&world->alphabet, variant & VARIANT_SPLIT ? 2 : 1, alike);
     end(sim);
 }
 
-void sequence_print(const struct world *world, const struct sequence *sequence, char *text, size_t size)
+void sequence_print(const struct world *world, const struct sequence *sequence, char *text,
+                    size_t size)
 {
     int at = 0;
     *text = '\0';
     for (uint32_t i = 0; i < sequence->length; i++) {
-        at += snprintf(text + at, size - (size_t)at, "%s", world->alphabet.requests[sequence->requests[i]].text);
+        at += snprintf(text + at, size - (size_t)at, "%s",
+                       world->alphabet.requests[sequence->requests[i]].text);
         if (i + 1 == sequence->length)
             return;
         if (sequence->gaps[i] == GAP_REST)
@@ -108,7 +112,8 @@ bool sequence_next_gaps(struct sequence *sequence, bool every_gap)
 
 static void submit(struct sim *sim, const struct bounded_request *request)
 {
-    uint64_t cluster = sim->image.cluster_sectors, first = (sim->image.hot[0] + request->cluster) * cluster, count = cluster;
+    uint64_t cluster = sim->image.cluster_sectors,
+             first = (sim->image.hot[0] + request->cluster) * cluster, count = cluster;
     if (request->extent == EXTENT_PART)
         count = 1;
     if (request->extent == EXTENT_ACROSS && request->kind == 'd')
@@ -159,11 +164,13 @@ static void read_all(struct sim *sim)
     sim->no_cuts = false;
 }
 
-void sequence_play(const struct world *world, struct sequence *sequence, struct bounded_judge *judge)
+void sequence_play(const struct world *world, struct sequence *sequence,
+                   struct bounded_judge *judge)
 {
     char line[256], text[128], stack;
     sequence_print(world, sequence, text, sizeof(text));
-    snprintf(line, sizeof(line), "sim --bounded %" PRIu32 " --base %s --variants %" PRIu32 " --only '%s'",
+    snprintf(line, sizeof(line),
+             "sim --bounded %" PRIu32 " --base %s --variants %" PRIu32 " --only '%s'",
              sequence->length ? sequence->length : 1, base_name(world->base), world->variant, text);
     report_set_replay(line);
     alarm(RUN_SECONDS_MAX);

@@ -7,8 +7,8 @@
 
 #include "report.h"
 
-static const uint8_t permutations[PERMUTATIONS][BOUNDED_CLUSTERS] = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2},
-                                                                     {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
+static const uint8_t permutations[PERMUTATIONS][BOUNDED_CLUSTERS] = {
+    {0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
 
 static void add(struct alphabet *alphabet, char kind, enum extent extent, uint32_t cluster)
 {
@@ -19,9 +19,11 @@ static void add(struct alphabet *alphabet, char kind, enum extent extent, uint32
     if (kind == 's')
         snprintf(request->text, sizeof(request->text), "s");
     else if (extent == EXTENT_ACROSS)
-        snprintf(request->text, sizeof(request->text), "%c%u%u", kind, cluster & 7, (cluster + 1) & 7);
+        snprintf(request->text, sizeof(request->text), "%c%u%u", kind, cluster & 7,
+                 (cluster + 1) & 7);
     else
-        snprintf(request->text, sizeof(request->text), "%c%u%s", kind, cluster & 7, extent == EXTENT_PART ? "a" : "");
+        snprintf(request->text, sizeof(request->text), "%c%u%s", kind, cluster & 7,
+                 extent == EXTENT_PART ? "a" : "");
 }
 
 static int find(const struct alphabet *alphabet, char kind, enum extent extent, uint32_t cluster)
@@ -34,7 +36,8 @@ static int find(const struct alphabet *alphabet, char kind, enum extent extent, 
     return -1;
 }
 
-static int rename_one(const struct alphabet *alphabet, const struct bounded_request *request, const uint8_t *to)
+static int rename_one(const struct alphabet *alphabet, const struct bounded_request *request,
+                      const uint8_t *to)
 {
     if (request->extent == EXTENT_NONE)
         return find(alphabet, request->kind, EXTENT_NONE, request->cluster);
@@ -43,7 +46,8 @@ static int rename_one(const struct alphabet *alphabet, const struct bounded_requ
     return find(alphabet, request->kind, request->extent, to[request->cluster]);
 }
 
-void alphabet_init(struct alphabet *alphabet, uint32_t pages, const uint32_t alike[BOUNDED_CLUSTERS])
+void alphabet_init(struct alphabet *alphabet, uint32_t pages,
+                   const uint32_t alike[BOUNDED_CLUSTERS])
 {
     memset(alphabet, 0, sizeof(*alphabet));
     for (const char *kind = "wfz"; *kind; kind++)
@@ -63,7 +67,9 @@ void alphabet_init(struct alphabet *alphabet, uint32_t pages, const uint32_t ali
         for (uint32_t cluster = 0; cluster < BOUNDED_CLUSTERS; cluster++)
             keeps &= alike[cluster] == alike[permutations[p][cluster]];
         for (uint32_t i = 0; i < alphabet->count; i++)
-            alphabet->renamed[p][i] = (int8_t)(keeps ? rename_one(alphabet, &alphabet->requests[i], permutations[p]) : -1);
+            alphabet->renamed[p][i] =
+                (int8_t)(keeps ? rename_one(alphabet, &alphabet->requests[i], permutations[p])
+                               : -1);
     }
 }
 
@@ -80,7 +86,8 @@ static bool comes_before(const int8_t *renamed, const uint8_t *sequence, uint32_
     return order < 0;
 }
 
-bool alphabet_stands_for_its_like(const struct alphabet *alphabet, const uint8_t *sequence, uint32_t length)
+bool alphabet_stands_for_its_like(const struct alphabet *alphabet, const uint8_t *sequence,
+                                  uint32_t length)
 {
     for (uint32_t p = 0; p < PERMUTATIONS; p++)
         if (comes_before(alphabet->renamed[p], sequence, length))

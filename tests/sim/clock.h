@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The clock of the simulator: stands still until told otherwise, and remembers when the library wants to be run. */
+/*
+ * The clock of the simulator: stands still until told otherwise, and remembers when the library
+ * wants to be run.
+ */
 #ifndef SIM_CLOCK_H
 #define SIM_CLOCK_H
 

@@ -36,10 +36,12 @@ static const char *const fault_names[FAULT_COUNT] = {
     [FAULT_FULL] = "ring full",
 };
 
-static const char *const rule_names[RULE_COUNT] = {"R1", "R2", "R3", "R4", "R5", "R6", "R7", "R11", "R14", "R15", "R16", "R17"};
+static const char *const rule_names[RULE_COUNT] = {"R1", "R2",  "R3",  "R4",  "R5",  "R6",
+                                                   "R7", "R11", "R14", "R15", "R16", "R17"};
 
-static const char *const state_names[STATE_COUNT] = {"clean",           "dirty",    "high priority",  "writeback",
-                                                     "writeback+dirty", "unsynced", "unsynced+dirty", "failed"};
+static const char *const state_names[STATE_COUNT] = {
+    "clean",           "dirty",    "high priority",  "writeback",
+    "writeback+dirty", "unsynced", "unsynced+dirty", "failed"};
 
 const char *fault_name(enum fault fault)
 {
@@ -65,10 +67,11 @@ void counters_add(struct counters *sum, const struct counters *part)
 
 void counters_print(const struct counters *all)
 {
-    printf("runs %" PRIu64 ", events %" PRIu64 ", sessions %" PRIu64 ", requests %" PRIu64 ", sectors read and checked %" PRIu64
-           "\n",
+    printf("runs %" PRIu64 ", events %" PRIu64 ", sessions %" PRIu64 ", requests %" PRIu64
+           ", sectors read and checked %" PRIu64 "\n",
            all->runs, all->events, all->sessions, all->requests, all->reads_checked);
-    printf("cuts %" PRIu64 ", disks judged %" PRIu64 ", of these recovered %" PRIu64 "; gone on after a cut %" PRIu64 "\n",
+    printf("cuts %" PRIu64 ", disks judged %" PRIu64 ", of these recovered %" PRIu64
+           "; gone on after a cut %" PRIu64 "\n",
            all->cuts, all->disks, all->recoveries, all->continued);
     printf("faults:");
     for (unsigned fault = 0; fault < FAULT_COUNT; fault++)
@@ -100,39 +103,52 @@ struct unclaimed {
 
 #define ANY UINT32_MAX
 #define BIT(n) (1u << (n))
-#define SPACE_FAULTS (BIT(FAULT_EIO_PUNCH) | BIT(FAULT_EIO_RESIZE) | BIT(FAULT_ENOSPC) | BIT(FAULT_ENOSPC_WRITE))
-#define DATA_FAULTS (BIT(FAULT_EIO_READ) | BIT(FAULT_EIO_DATA) | BIT(FAULT_EIO_SUBMIT) | BIT(FAULT_NO_PROGRESS) | BIT(FAULT_TOLD))
+#define SPACE_FAULTS                                                                               \
+    (BIT(FAULT_EIO_PUNCH) | BIT(FAULT_EIO_RESIZE) | BIT(FAULT_ENOSPC) | BIT(FAULT_ENOSPC_WRITE))
+#define DATA_FAULTS                                                                                \
+    (BIT(FAULT_EIO_READ) | BIT(FAULT_EIO_DATA) | BIT(FAULT_EIO_SUBMIT) | BIT(FAULT_NO_PROGRESS) |  \
+     BIT(FAULT_TOLD))
 #define BETWEEN_CALLS (BIT(FAULT_CLOCK) | BIT(FAULT_MEMORY) | BIT(FAULT_CRASH))
 
 static const struct unclaimed unclaimed[] = {
-    {ANY, ANY, BIT(FAULT_BUSY), "the cache is dropped before there is a device: counted without a rule and a page state"},
+    {ANY, ANY, BIT(FAULT_BUSY),
+     "the cache is dropped before there is a device: counted without a rule and a page state"},
     {BIT(RULE_R11), ANY, BETWEEN_CALLS,
-     "opening and closing are one call each; memory that fails in open is counted without a page state"},
-    {BIT(RULE_R11), ANY, SPACE_FAULTS | DATA_FAULTS, "no guest request is in flight while a device opens or closes"},
+     "opening and closing are one call each; memory that fails in open is counted without a page "
+     "state"},
+    {BIT(RULE_R11), ANY, SPACE_FAULTS | DATA_FAULTS,
+     "no guest request is in flight while a device opens or closes"},
     {BIT(RULE_R11), ANY & ~(BIT(STATE_CLEAN) | BIT(STATE_DIRTY)),
      BIT(FAULT_EIO_PAGE) | BIT(FAULT_EIO_SYNC) | BIT(FAULT_LOST) | BIT(FAULT_FULL),
-     "the states are those before the call, and most devices come to close with their pages at rest"},
+     "the states are those before the call, and most devices come to close with their pages at "
+     "rest"},
     {BIT(RULE_R6), ANY, BIT(FAULT_EIO_SYNC), "after a failed SYNC no other is sent"},
     {BIT(RULE_R6), ANY, BIT(FAULT_EIO_PAGE), "after a failed SYNC no page is written"},
-    {BIT(RULE_R6), ANY, SPACE_FAULTS | DATA_FAULTS, "after a failed SYNC nothing is freed; other requests are R4's and R14's"},
-    {BIT(RULE_R6), BIT(STATE_WRITEBACK) | BIT(STATE_WRITEBACK_DIRTY), ANY, "after a failed SYNC no page is written"},
-    {BIT(RULE_R6), BIT(STATE_HIGH) | BIT(STATE_UNSYNCED_DIRTY), BETWEEN_CALLS, "two rare things at once: soaks see them"},
-    {BIT(RULE_R5), ANY & ~BIT(STATE_FAILED), ANY, "the rule is about failed pages; what another page does beside adds nothing"},
+    {BIT(RULE_R6), ANY, SPACE_FAULTS | DATA_FAULTS,
+     "after a failed SYNC nothing is freed; other requests are R4's and R14's"},
+    {BIT(RULE_R6), BIT(STATE_WRITEBACK) | BIT(STATE_WRITEBACK_DIRTY), ANY,
+     "after a failed SYNC no page is written"},
+    {BIT(RULE_R6), BIT(STATE_HIGH) | BIT(STATE_UNSYNCED_DIRTY), BETWEEN_CALLS,
+     "two rare things at once: soaks see them"},
+    {BIT(RULE_R5), ANY & ~BIT(STATE_FAILED), ANY,
+     "the rule is about failed pages; what another page does beside adds nothing"},
     {BIT(RULE_R16), ANY & ~(BIT(STATE_WRITEBACK) | BIT(STATE_WRITEBACK_DIRTY)), ANY,
      "the rule is about pages under writeback; what another page does beside adds nothing"},
     {ANY, ANY & ~(BIT(STATE_CLEAN) | BIT(STATE_DIRTY)), SPACE_FAULTS,
      "finding and freeing space does not look at what a page is doing"},
-    {ANY, BIT(STATE_HIGH) | BIT(STATE_UNSYNCED_DIRTY) | BIT(STATE_FAILED), DATA_FAULTS | BETWEEN_CALLS,
-     "data requests do not look at what a page is doing"},
+    {ANY, BIT(STATE_HIGH) | BIT(STATE_UNSYNCED_DIRTY) | BIT(STATE_FAILED),
+     DATA_FAULTS | BETWEEN_CALLS, "data requests do not look at what a page is doing"},
     {ANY, BIT(STATE_WRITEBACK_DIRTY), BIT(FAULT_TOLD), "two rare things at once: soaks see them"},
-    {ANY, BIT(STATE_HIGH) | BIT(STATE_UNSYNCED_DIRTY) | BIT(STATE_FAILED), BIT(FAULT_EIO_PAGE) | BIT(FAULT_EIO_SYNC),
+    {ANY, BIT(STATE_HIGH) | BIT(STATE_UNSYNCED_DIRTY) | BIT(STATE_FAILED),
+     BIT(FAULT_EIO_PAGE) | BIT(FAULT_EIO_SYNC),
      "two pages in two short-lived states at once: soaks see them"},
 };
 
 static const char *why_unclaimed(unsigned rule, unsigned state, unsigned fault)
 {
     for (unsigned i = 0; i < sizeof(unclaimed) / sizeof(unclaimed[0]); i++)
-        if (unclaimed[i].rules & BIT(rule) && unclaimed[i].states & BIT(state) && unclaimed[i].faults & BIT(fault))
+        if (unclaimed[i].rules & BIT(rule) && unclaimed[i].states & BIT(state) &&
+            unclaimed[i].faults & BIT(fault))
             return unclaimed[i].why;
     return NULL;
 }
@@ -155,13 +171,14 @@ unsigned counters_missing(const struct counters *all)
                 seldom += all->cells[rule][state][fault] < 3;
                 if (all->cells[rule][state][fault])
                     continue;
-                printf("reachable and never exercised: %s, page %s, %s\n", rule_names[rule], state_names[state],
-                       fault_names[fault]);
+                printf("reachable and never exercised: %s, page %s, %s\n", rule_names[rule],
+                       state_names[state], fault_names[fault]);
                 missing++;
             }
         }
     }
-    printf("(rule, page state, fault): %u reachable, %u things missing, %u less than three times\n", reachable, missing, seldom);
+    printf("(rule, page state, fault): %u reachable, %u things missing, %u less than three times\n",
+           reachable, missing, seldom);
     printf("not claimed:\n");
     for (unsigned i = 0; i < sizeof(unclaimed) / sizeof(unclaimed[0]); i++) {
         unsigned cells = 0;

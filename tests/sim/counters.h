@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What a run exercised: plain numbers, and a cell for each (rule, page state, fault). They live in memory that the worker processes
- * share with their parent.
+ * What a run exercised: plain numbers, and a cell for each (rule, page state, fault). They live in
+ * memory that the worker processes share with their parent.
  *
- * A rule counts as exercised by a fault when what the rule is about was going on as the fault struck; the page states are those
- * of the device's pages at that moment, from ploop_bat_page_info().
+ * A rule counts as exercised by a fault when what the rule is about was going on as the fault
+ * struck; the page states are those of the device's pages at that moment, from
+ * ploop_bat_page_info().
  */
 #ifndef SIM_COUNTERS_H
 #define SIM_COUNTERS_H
@@ -69,7 +70,8 @@ enum page_state {
 };
 
 struct counters {
-    uint64_t runs, events, sessions, requests, cuts, disks, recoveries, continued, ends, reads_checked;
+    uint64_t runs, events, sessions, requests, cuts, disks, recoveries, continued, ends,
+        reads_checked;
     uint64_t faults[FAULT_COUNT];
     uint64_t cells[RULE_COUNT][STATE_COUNT][FAULT_COUNT];
     uint64_t current_seed; /* of this worker, for a crash */

@@ -24,7 +24,8 @@ struct taking {
     uint64_t seq;
 };
 
-static void append_in_flight(void *context, enum disk_kind kind, uint64_t offset, uint64_t length, const uint8_t *data)
+static void append_in_flight(void *context, enum disk_kind kind, uint64_t offset, uint64_t length,
+                             const uint8_t *data)
 {
     struct taking *taking = context;
     struct disk_op op = {.seq = taking->seq++, .kind = kind, .offset = offset, .length = length};
@@ -80,7 +81,8 @@ static void build(struct cut *cut, const enum fate *fates, struct disk_state *st
             continue;
         bool tear = fates[i] == TORN;
         disk_state_apply(state, &cut->ops[i], tear ? torn_sector : NULL, tear ? &cut->rng : NULL);
-        if (tear && cut->ops[i].kind == DISK_WRITE && cut->ops[i].offset < cut->bat_end && cut->ops[i].length > DISK_SECTOR)
+        if (tear && cut->ops[i].kind == DISK_WRITE && cut->ops[i].offset < cut->bat_end &&
+            cut->ops[i].length > DISK_SECTOR)
             counters_fault(FAULT_TORN, cut->rules, cut->states);
     }
     if (cut->shows_stale)
@@ -92,7 +94,8 @@ struct seen {
     unsigned count;
 };
 
-static void hand_out(struct cut *cut, const enum fate *fates, struct seen *seen, cut_fn *fn, void *context, const char *name)
+static void hand_out(struct cut *cut, const enum fate *fates, struct seen *seen, cut_fn *fn,
+                     void *context, const char *name)
 {
     struct disk_state state;
     build(cut, fates, &state);
@@ -111,7 +114,8 @@ static void random_fates(struct cut *cut, enum fate *fates)
 {
     unsigned kept = (unsigned)rng_between(&cut->rng, 100, 900);
     for (uint64_t i = 0; i < cut->op_count; i++)
-        fates[i] = rng_permille(&cut->rng, kept) ? (rng_permille(&cut->rng, 400) ? TORN : KEPT) : DROPPED;
+        fates[i] =
+            rng_permille(&cut->rng, kept) ? (rng_permille(&cut->rng, 400) ? TORN : KEPT) : DROPPED;
 }
 
 void cut_disks(struct cut *cut, cut_fn *fn, void *context)
@@ -122,7 +126,8 @@ void cut_disks(struct cut *cut, cut_fn *fn, void *context)
     for (int all = 1; all >= 0; all--) {
         for (uint64_t i = 0; i < cut->op_count; i++)
             fates[i] = all ? KEPT : DROPPED;
-        snprintf(name, sizeof(name), "cut at event %" PRIu64 ", all %s", cut->at, all ? "kept" : "dropped");
+        snprintf(name, sizeof(name), "cut at event %" PRIu64 ", all %s", cut->at,
+                 all ? "kept" : "dropped");
         hand_out(cut, fates, &seen, fn, context, name);
     }
     uint64_t singles = cut->op_count < CUT_SINGLES ? cut->op_count : CUT_SINGLES;
@@ -134,7 +139,8 @@ void cut_disks(struct cut *cut, cut_fn *fn, void *context)
             fates[i] = (i == one) == keep ? KEPT : DROPPED;
         const struct disk_op *op = &cut->ops[one];
         static const char *const kinds[] = {"?", "write", "punch", "resize", "allocate"};
-        snprintf(name, sizeof(name), "cut at event %" PRIu64 ", only the %s of %" PRIu64 "+%" PRIu64 " %s", cut->at,
+        snprintf(name, sizeof(name),
+                 "cut at event %" PRIu64 ", only the %s of %" PRIu64 "+%" PRIu64 " %s", cut->at,
                  kinds[op->kind], op->offset, op->length, keep ? "kept" : "dropped");
         hand_out(cut, fates, &seen, fn, context, name);
     }

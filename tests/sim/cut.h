@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Power cuts: a snapshot of the disk and of the promises at one event, and the disks that the model allows after it: all kept, all
- * dropped, every operation dropped alone, every one kept alone, random subsets with tears at sector borders.
+ * Power cuts: a snapshot of the disk and of the promises at one event, and the disks that the model
+ * allows after it: all kept, all dropped, every operation dropped alone, every one kept alone,
+ * random subsets with tears at sector borders.
  */
 #ifndef SIM_CUT_H
 #define SIM_CUT_H
@@ -10,7 +11,10 @@
 #include "disk.h"
 #include "model.h"
 
-enum { CUT_SINGLES = 24, CUT_RANDOM = 4 }; /* bounds per cut: of the drop-ones, of the keep-ones, and of the random subsets */
+enum {
+    CUT_SINGLES = 24,
+    CUT_RANDOM = 4
+}; /* bounds per cut: of the drop-ones, of the keep-ones, and of the random subsets */
 
 struct cut {
     struct cut *next;

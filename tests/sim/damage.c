@@ -17,7 +17,8 @@ enum {
     AT_FLAGS = 52,
     AT_EXTENSION = 56,
     AT_BAT = 64,
-    AT_GRANULARITY = 24 + 24 + 24, /* these in the extension's cluster, of a bitmap that is its first feature */
+    AT_GRANULARITY =
+        24 + 24 + 24, /* these in the extension's cluster, of a bitmap that is its first feature */
     AT_L1 = 24 + 24 + 32,
     COPIES = 3, /* of each kind of bad entry */
     BEYOND_CLUSTERS = 100
@@ -58,7 +59,8 @@ static uint32_t guest_clusters(const struct damaged *damaged)
 static uint32_t unmapped(const struct damaged *damaged, struct rng *rng)
 {
     for (;;) {
-        uint32_t guest = (uint32_t)rng_below(rng, rng_permille(rng, 500) ? 40 : guest_clusters(damaged));
+        uint32_t guest =
+            (uint32_t)rng_below(rng, rng_permille(rng, 500) ? 40 : guest_clusters(damaged));
         if (!entry(damaged, guest))
             return guest;
     }
@@ -119,7 +121,8 @@ static void add_extension(struct damaged *damaged)
     uint64_t at = take_cluster(damaged, damaged->damage & DAMAGE_LOW ? image->host_clusters : 0);
     uint64_t bits = append(damaged, size);
     uint8_t *cluster = damaged->found + at;
-    snprintf(image->features, sizeof(image->features), "%s", damaged->damage & DAMAGE_TRANSIT ? "bt" : "b");
+    snprintf(image->features, sizeof(image->features), "%s",
+             damaged->damage & DAMAGE_TRANSIT ? "bt" : "b");
     extension_fill(image, cluster, l1_entry(damaged, bits));
     if (damaged->damage & DAMAGE_SENSELESS) {
         put32(cluster + AT_GRANULARITY, 3);
@@ -141,28 +144,35 @@ static void leave_beyond(struct damaged *damaged, struct rng *rng)
             set_entry(damaged, guest, 0);
         }
     }
-    image->disk_sectors = (uint64_t)(image->entries - BEYOND_CLUSTERS) * image->cluster_sectors - (image->cluster_sectors > 1);
+    image->disk_sectors = (uint64_t)(image->entries - BEYOND_CLUSTERS) * image->cluster_sectors -
+                          (image->cluster_sectors > 1);
     put64(damaged->found + AT_SECTORS, image->disk_sectors);
 }
 
 static void spoil_entries(struct damaged *damaged, struct rng *rng)
 {
     const struct image *image = &damaged->image;
-    uint64_t end = (damaged->size - data_start(damaged)) / cluster_bytes(damaged); /* the first cluster past the file */
+    uint64_t end = (damaged->size - data_start(damaged)) /
+                   cluster_bytes(damaged); /* the first cluster past the file */
     for (uint32_t i = 0; i < COPIES && damaged->damage & DAMAGE_DUPLICATES; i++)
         set_entry(damaged, unmapped(damaged, rng), entry(damaged, mapped(damaged, rng)));
     if (damaged->damage & DAMAGE_RANGE) {
         for (uint64_t past = end; past < end + COPIES; past++)
-            set_entry(damaged, unmapped(damaged, rng), (data_start(damaged) + past * cluster_bytes(damaged)) / unit(damaged));
+            set_entry(damaged, unmapped(damaged, rng),
+                      (data_start(damaged) + past * cluster_bytes(damaged)) / unit(damaged));
         set_entry(damaged, unmapped(damaged, rng), UINT32_MAX);
         set_entry(damaged, unmapped(damaged, rng), data_start(damaged) / unit(damaged) - 1);
     }
     for (uint32_t i = 0; i < COPIES && damaged->damage & DAMAGE_GRID; i++)
         set_entry(damaged, unmapped(damaged, rng),
-                  entry(damaged, mapped(damaged, rng)) + (image->v1 && image->cluster_sectors > 1 ? 1 : 100000));
+                  entry(damaged, mapped(damaged, rng)) +
+                      (image->v1 && image->cluster_sectors > 1 ? 1 : 100000));
 }
 
-/* As the dead process had written it before: a discarded cluster is still mapped, a new one not yet. */
+/*
+ * As the dead process had written it before: a discarded cluster is still mapped, a new one not
+ * yet.
+ */
 static void keep_older_map(struct damaged *damaged, struct rng *rng)
 {
     uint64_t bat_end = damaged->image.bat_end;
@@ -173,13 +183,15 @@ static void keep_older_map(struct damaged *damaged, struct rng *rng)
     for (uint32_t host = 0; host < damaged->image.host_clusters; host++) {
         uint64_t offset = data_start(damaged) + host * cluster_bytes(damaged);
         if (!is_named(damaged, offset))
-            put32(damaged->durable + AT_BAT + 4 * (uint64_t)unmapped(damaged, rng), (uint32_t)(offset / unit(damaged)));
+            put32(damaged->durable + AT_BAT + 4 * (uint64_t)unmapped(damaged, rng),
+                  (uint32_t)(offset / unit(damaged)));
     }
 }
 
 void damaged_build(struct damaged *damaged, uint32_t damage, struct rng *rng)
 {
-    const uint32_t extensions = DAMAGE_EXTENSION | DAMAGE_BITMAP | DAMAGE_SENSELESS | DAMAGE_CHECKSUM | DAMAGE_VOID;
+    const uint32_t extensions =
+        DAMAGE_EXTENSION | DAMAGE_BITMAP | DAMAGE_SENSELESS | DAMAGE_CHECKSUM | DAMAGE_VOID;
     struct image *image = &damaged->image;
     image->leaks = damage & DAMAGE_HOLES ? 3 : 0;
     image->host_clusters = image->mapped + image->leaks;
@@ -215,7 +227,8 @@ void damaged_free(struct damaged *damaged)
 /* Only the cache shows the end of the file, or some clusters; the disk has other bytes there. */
 static void lose_more(const struct damaged *damaged, struct disk *disk, struct rng *rng)
 {
-    uint64_t cluster = cluster_bytes(damaged), clusters = (damaged->size - data_start(damaged)) / cluster;
+    uint64_t cluster = cluster_bytes(damaged),
+             clusters = (damaged->size - data_start(damaged)) / cluster;
     for (uint32_t i = 0; i < COPIES; i++) {
         uint64_t offset = data_start(damaged) + rng_below(rng, clusters) * cluster;
         for (uint64_t at = offset; at < offset + cluster; at += DISK_SECTOR)
@@ -249,10 +262,13 @@ static uint8_t *copy_of(const uint8_t *bytes, uint64_t length)
 /* An entry that is bad. One that names a cluster which is good in itself is a duplicate. */
 static struct showing_of read_bad(struct oracle *oracle, uint64_t guest, uint8_t *cluster)
 {
-    uint64_t offset = oracle_host_offset(oracle, guest), host = (offset - oracle->data_start) / oracle->cluster;
-    bool good = offset >= oracle->data_start && (offset - oracle->data_start) % oracle->cluster == 0 &&
+    uint64_t offset = oracle_host_offset(oracle, guest),
+             host = (offset - oracle->data_start) / oracle->cluster;
+    bool good = offset >= oracle->data_start &&
+                (offset - oracle->data_start) % oracle->cluster == 0 &&
                 offset + oracle->cluster <= oracle->file_size;
-    if (!good || !oracle->owner[host] || oracle_read_cluster(oracle, oracle->owner[host] - 1, cluster) != 1)
+    if (!good || !oracle->owner[host] ||
+        oracle_read_cluster(oracle, oracle->owner[host] - 1, cluster) != 1)
         return (struct showing_of){SHOWS_BAD, NULL};
     return (struct showing_of){SHOWS_COPY, copy_of(cluster, oracle->cluster)};
 }
@@ -265,7 +281,10 @@ static struct showing_of read_one(struct oracle *oracle, uint64_t guest, uint8_t
     return got ? read_bad(oracle, guest, cluster) : (struct showing_of){SHOWS_ZEROS, NULL};
 }
 
-/* The bits of the first bitmap of an extension that counts, as damaged_build() laid them out; else NULL. */
+/*
+ * The bits of the first bitmap of an extension that counts, as damaged_build() laid them out; else
+ * NULL.
+ */
 static uint8_t *read_bits(const struct oracle *oracle, const struct disk_state *state)
 {
     uint64_t at = oracle->ext_off * DISK_SECTOR;
@@ -273,7 +292,8 @@ static uint8_t *read_bits(const struct oracle *oracle, const struct disk_state *
         load_le64(state->bytes + at + 24) != EXTENSION_BITMAP_MAGIC)
         return NULL;
     uint64_t bits = load_le64(state->bytes + at + AT_L1) * DISK_SECTOR;
-    return bits + oracle->cluster > state->size ? NULL : copy_of(state->bytes + bits, oracle->cluster);
+    return bits + oracle->cluster > state->size ? NULL
+                                                : copy_of(state->bytes + bits, oracle->cluster);
 }
 
 bool showings_read(struct showings *showings, const struct disk_state *state, char *message)

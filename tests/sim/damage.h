@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Images that need repair: those of image.h with damage of each kind done to them, and what a guest may read of them before, during
- * and after a repair.
+ * Images that need repair: those of image.h with damage of each kind done to them, and what a guest
+ * may read of them before, during and after a repair.
  *
- * Content is told by its bytes: each mapped cluster holds its guest's own, each leaked one somebody's old bytes.
+ * Content is told by its bytes: each mapped cluster holds its guest's own, each leaked one
+ * somebody's old bytes.
  */
 #ifndef SIM_DAMAGE_H
 #define SIM_DAMAGE_H
@@ -13,23 +14,26 @@
 #include "image.h"
 
 enum {
-    DAMAGE_MARK = 1,         /* not closed cleanly */
-    DAMAGE_MARK_VALUE = 2,   /* in_use holds no known value */
-    DAMAGE_EMPTY_FLAG = 4,   /* Empty, and clusters are mapped */
-    DAMAGE_TAIL = 8,         /* leaks behind the last used cluster, the last one cut short */
-    DAMAGE_HOLES = 16,       /* leaks between used clusters */
-    DAMAGE_DUPLICATES = 32,  /* entries that name another's cluster */
-    DAMAGE_RANGE = 64,       /* entries before the data area, at the end of the file, far past it */
-    DAMAGE_GRID = 128,       /* entries between two clusters; past the end of the file in version 2, which has no such entries */
+    DAMAGE_MARK = 1,        /* not closed cleanly */
+    DAMAGE_MARK_VALUE = 2,  /* in_use holds no known value */
+    DAMAGE_EMPTY_FLAG = 4,  /* Empty, and clusters are mapped */
+    DAMAGE_TAIL = 8,        /* leaks behind the last used cluster, the last one cut short */
+    DAMAGE_HOLES = 16,      /* leaks between used clusters */
+    DAMAGE_DUPLICATES = 32, /* entries that name another's cluster */
+    DAMAGE_RANGE = 64,      /* entries before the data area, at the end of the file, far past it */
+    DAMAGE_GRID = 128, /* entries between two clusters; past the end of the file in version 2, which
+                          has no such entries */
     DAMAGE_BEYOND = 256,     /* entries beyond the disk's end */
     DAMAGE_EXTENSION = 512,  /* none: a good extension, its clusters at the end of the file */
     DAMAGE_BITMAP = 1024,    /* an extension whose bitmap lies in a guest's cluster */
     DAMAGE_CHECKSUM = 2048,  /* an extension that cannot be believed */
     DAMAGE_VOID = 4096,      /* an extension that does not count */
     DAMAGE_SENSELESS = 8192, /* an extension whose bitmap makes no sense; what else it holds does */
-    DAMAGE_STALE = 16384,    /* with MARK: the cache shows a map, clusters and a size that the disk has lost */
-    DAMAGE_TRANSIT = 32768,  /* none: the extension holds a feature besides that is not known here, and to be kept */
-    DAMAGE_LOW = 65536,      /* none: the extension's own cluster is one of the holes */
+    DAMAGE_STALE =
+        16384, /* with MARK: the cache shows a map, clusters and a size that the disk has lost */
+    DAMAGE_TRANSIT = 32768, /* none: the extension holds a feature besides that is not known here,
+                               and to be kept */
+    DAMAGE_LOW = 65536,     /* none: the extension's own cluster is one of the holes */
     DAMAGE_ALL = 2 * DAMAGE_LOW - 1
 };
 
@@ -53,7 +57,8 @@ enum showing { SHOWS_ZEROS, SHOWS_BYTES, SHOWS_BAD, SHOWS_COPY };
 
 struct showing_of {
     enum showing how;
-    uint8_t *bytes; /* BYTES: its own; COPY: those of the cluster's owner, once the duplicate has a cluster of its own */
+    uint8_t *bytes; /* BYTES: its own; COPY: those of the cluster's owner, once the duplicate has a
+                       cluster of its own */
 };
 
 /* What a whole image shows, by the oracle, and what a check finds in it. */

@@ -25,7 +25,8 @@ static void reserve(struct disk_state *state, uint64_t size)
     state->bytes = sim_realloc(state->bytes, capacity);
     state->seq = sim_realloc(state->seq, capacity / DISK_SECTOR * sizeof(*state->seq));
     memset(state->bytes + state->capacity, 0, capacity - state->capacity);
-    memset(state->seq + state->capacity / DISK_SECTOR, 0, (capacity - state->capacity) / DISK_SECTOR * sizeof(*state->seq));
+    memset(state->seq + state->capacity / DISK_SECTOR, 0,
+           (capacity - state->capacity) / DISK_SECTOR * sizeof(*state->seq));
     state->capacity = capacity;
 }
 
@@ -41,7 +42,8 @@ void disk_state_copy(struct disk_state *to, const struct disk_state *from)
 {
     memset(to, 0, sizeof(*to));
     /* only what there is: judges copy a state for each disk they look at */
-    uint64_t capacity = sectors_of(from->size > from->marked ? from->size : from->marked) * DISK_SECTOR;
+    uint64_t capacity =
+        sectors_of(from->size > from->marked ? from->size : from->marked) * DISK_SECTOR;
     to->capacity = capacity ? capacity : DISK_SECTOR;
     to->bytes = sim_alloc(to->capacity);
     to->seq = sim_alloc(to->capacity / DISK_SECTOR * sizeof(*to->seq));
@@ -72,7 +74,8 @@ uint64_t disk_state_hash(const struct disk_state *state)
     return sum;
 }
 
-static void apply_sectors(struct disk_state *state, const struct disk_op *op, disk_mask_fn *mask, void *context)
+static void apply_sectors(struct disk_state *state, const struct disk_op *op, disk_mask_fn *mask,
+                          void *context)
 {
     uint64_t end = op->offset + op->length;
     /* A punch past the end too: an older write must not come back when the end does. */
@@ -123,7 +126,8 @@ static void apply_growth(struct disk_state *state, const struct disk_op *op, uin
         state->size_seq = op->seq;
 }
 
-void disk_state_apply(struct disk_state *state, const struct disk_op *op, disk_mask_fn *mask, void *context)
+void disk_state_apply(struct disk_state *state, const struct disk_op *op, disk_mask_fn *mask,
+                      void *context)
 {
     switch (op->kind) {
     case DISK_WRITE:
@@ -188,7 +192,8 @@ static struct disk_op *append(struct disk *disk)
     return op;
 }
 
-uint64_t disk_execute(struct disk *disk, enum disk_kind kind, uint64_t offset, uint64_t length, const uint8_t *data)
+uint64_t disk_execute(struct disk *disk, enum disk_kind kind, uint64_t offset, uint64_t length,
+                      const uint8_t *data)
 {
     struct disk_op *op = append(disk);
     op->kind = kind;
@@ -238,7 +243,8 @@ static void remove_op(struct disk *disk, uint64_t index)
 {
     sim_free(disk->ops[index].data);
     disk->op_count--;
-    memmove(&disk->ops[index], &disk->ops[index + 1], (disk->op_count - index) * sizeof(*disk->ops));
+    memmove(&disk->ops[index], &disk->ops[index + 1],
+            (disk->op_count - index) * sizeof(*disk->ops));
 }
 
 void disk_make_durable(struct disk *disk, uint64_t seq)
@@ -273,7 +279,8 @@ void disk_write_back(struct disk *disk, struct rng *rng)
 
 static bool overlaps(const struct disk_op *a, const struct disk_op *b)
 {
-    bool sectors = (a->kind == DISK_WRITE || a->kind == DISK_PUNCH) && (b->kind == DISK_WRITE || b->kind == DISK_PUNCH);
+    bool sectors = (a->kind == DISK_WRITE || a->kind == DISK_PUNCH) &&
+                   (b->kind == DISK_WRITE || b->kind == DISK_PUNCH);
     return sectors && a->offset < b->offset + b->length && b->offset < a->offset + a->length;
 }
 
@@ -282,7 +289,8 @@ bool disk_lose(struct disk *disk, uint64_t completed_before, unsigned permille, 
     bool any = false;
     for (uint64_t i = 0; i < disk->op_count; i++) {
         struct disk_op *op = &disk->ops[i];
-        if (op->lost || !op->completed || op->completed >= completed_before || !rng_permille(rng, permille))
+        if (op->lost || !op->completed || op->completed >= completed_before ||
+            !rng_permille(rng, permille))
             continue;
         op->lost = any = true;
         for (uint64_t under = 0; under < i; under++) /* the same page of the cache */
@@ -361,8 +369,8 @@ static bool is_hole(const struct disk_state *state, uint64_t block)
     return !written;
 }
 
-void disk_state_stale(struct disk_state *state, const struct disk_state *durable, const struct disk_op *ops, uint64_t count,
-                      struct rng *rng)
+void disk_state_stale(struct disk_state *state, const struct disk_state *durable,
+                      const struct disk_op *ops, uint64_t count, struct rng *rng)
 {
     for (uint64_t i = 0; i < count; i++) {
         if (ops[i].kind != DISK_WRITE)
@@ -371,7 +379,8 @@ void disk_state_stale(struct disk_state *state, const struct disk_state *durable
         for (uint64_t block = ops[i].offset / DISK_BLOCK; block <= last; block++) {
             if (!is_hole(durable, block) || !rng_permille(rng, 500))
                 continue;
-            for (uint64_t at = block * DISK_BLOCK; at < (block + 1) * DISK_BLOCK && at + DISK_SECTOR <= state->size;
+            for (uint64_t at = block * DISK_BLOCK;
+                 at < (block + 1) * DISK_BLOCK && at + DISK_SECTOR <= state->size;
                  at += DISK_SECTOR)
                 if (!state->seq[at / DISK_SECTOR])
                     memset(state->bytes + at, 0xD5, DISK_SECTOR);

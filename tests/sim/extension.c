@@ -2,9 +2,11 @@
 /*
  * See extension.h. What ext_off may lead to, by in_use:
  *
- *     0               nowhere; in an image whose extension is void from the start, anywhere until a device was open on it
+ *     0               nowhere; in an image whose extension is void from the start, anywhere until a
+ *                     device was open on it
  *     the mark        nowhere, or to a whole one that has all that is to be kept and nothing else
- *     closed with it  to a whole one that has all that is to be kept; nothing else once a device was open on it
+ *     closed with it  to a whole one that has all that is to be kept; nothing else once a device
+ *                     was open on it
  */
 #include "extension.h"
 
@@ -22,7 +24,8 @@
 enum { TRANSIT = 2, FEATURE_DATA = 48, AT_IN_USE = 44, AT_EXT_OFF = 56 };
 
 /* A feature's data, by its letter; its length. */
-static uint32_t data_of(const struct image *image, char letter, uint64_t bits_sector, uint8_t data[FEATURE_DATA])
+static uint32_t data_of(const struct image *image, char letter, uint64_t bits_sector,
+                        uint8_t data[FEATURE_DATA])
 {
     uint64_t cluster = (uint64_t)image->cluster_sectors * DISK_SECTOR;
     uint32_t granularity = 1;
@@ -70,7 +73,8 @@ static uint64_t number(const uint8_t *bytes, int count)
 
 bool extension_is_kept(const struct image *image, const uint8_t *bytes)
 {
-    return strpbrk(image->features, "tT") && number(bytes + AT_IN_USE, 4) == ORACLE_CLOSED && number(bytes + AT_EXT_OFF, 8);
+    return strpbrk(image->features, "tT") && number(bytes + AT_IN_USE, 4) == ORACLE_CLOSED &&
+           number(bytes + AT_EXT_OFF, 8);
 }
 
 struct found {
@@ -80,15 +84,17 @@ struct found {
     bool changed;
 };
 
-static void note(void *user_data, uint64_t magic, uint64_t flags, const uint8_t *data, uint32_t size)
+static void note(void *user_data, uint64_t magic, uint64_t flags, const uint8_t *data,
+                 uint32_t size)
 {
     struct found *found = user_data;
     uint8_t expected[FEATURE_DATA];
     char letter = magic == BITMAP ? 'b' : (char)(magic - UNKNOWN);
     if (found->count + 1 < sizeof(found->letters))
         found->letters[found->count++] = letter;
-    if (letter != 'b' && (flags != (to_be_kept(letter) ? TRANSIT : 0u) || size != data_of(found->image, letter, 0, expected) ||
-                          memcmp(data, expected, size)))
+    if (letter != 'b' &&
+        (flags != (to_be_kept(letter) ? TRANSIT : 0u) ||
+         size != data_of(found->image, letter, 0, expected) || memcmp(data, expected, size)))
         found->changed = true;
 }
 
@@ -118,13 +124,14 @@ void extension_judge(const struct image *image, struct oracle *oracle, bool used
         violation("extension", "%s: ext_off leads to none that is whole: %s", name, why);
     const char *expected = marked || used ? kept : image->features;
     if (found.changed || !found.letters[0] || strcmp(found.letters, expected))
-        violation("extension", "%s: where in_use is 0x%x the extension has \"%s\"%s, not \"%s\"", name, oracle->in_use,
-                  found.letters, found.changed ? ", changed" : "", expected);
+        violation("extension", "%s: where in_use is 0x%x the extension has \"%s\"%s, not \"%s\"",
+                  name, oracle->in_use, found.letters, found.changed ? ", changed" : "", expected);
 }
 
 void extension_judge_closed(const uint8_t *bytes, bool kept, const char *name)
 {
     uint64_t expected = kept ? ORACLE_CLOSED : 0, in_use = number(bytes + AT_IN_USE, 4);
     if (in_use != expected)
-        violation("extension", "%s: in_use 0x%x, not 0x%x", name, (unsigned)in_use, (unsigned)expected);
+        violation("extension", "%s: in_use 0x%x, not 0x%x", name, (unsigned)in_use,
+                  (unsigned)expected);
 }

@@ -2,8 +2,9 @@
 /*
  * The format extension of some of the simulation's images, and what a disk may show of it.
  *
- * Its features are letters: b a dirty bitmap, p a plain one, t and T such that are to be kept. The judgement looks at a disk as two
- * readers do, one that knows what in_use means and one that follows ext_off whatever it says.
+ * Its features are letters: b a dirty bitmap, p a plain one, t and T such that are to be kept. The
+ * judgement looks at a disk as two readers do, one that knows what in_use means and one that
+ * follows ext_off whatever it says.
  */
 #ifndef SIM_EXTENSION_H
 #define SIM_EXTENSION_H

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The guest: requests in, completions out, and what each completion promises, told to the model. See sim.h. */
+/*
+ * The guest: requests in, completions out, and what each completion promises, told to the model.
+ * See sim.h.
+ */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -10,7 +13,8 @@
 
 static const char *kind_name(enum guest_kind kind)
 {
-    static const char *const names[] = {"?", "read", "write", "zeroes", "discard", "flush", "bat_write"};
+    static const char *const names[] = {"?",       "read",  "write",    "zeroes",
+                                        "discard", "flush", "bat_write"};
     return names[kind];
 }
 
@@ -29,20 +33,22 @@ static void changed(const struct guest_op *op, uint64_t *first, uint64_t *count)
 }
 
 /*
- * The disk's last cluster may be cut by its end: a discard up to there may leave it alone. It may leave alone, too, what the base
- * has.
+ * The disk's last cluster may be cut by its end: a discard up to there may leave it alone. It may
+ * leave alone, too, what the base has.
  */
 static bool may_stay(const struct guest_op *op, uint64_t first, uint64_t count)
 {
     uint64_t cluster = op->sim->image.cluster_sectors;
-    return op->kind == GUEST_DISCARD && (count < cluster || base_has(&op->sim->base, first / cluster));
+    return op->kind == GUEST_DISCARD &&
+           (count < cluster || base_has(&op->sim->base, first / cluster));
 }
 
 static void note_oldest_read(struct sim *sim)
 {
     sim->model.oldest_read = sim->backend.now;
     for (unsigned i = 0; i < GUEST_OPS; i++)
-        if (sim->ops[i].submitted && sim->ops[i].kind == GUEST_READ && sim->ops[i].submit < sim->model.oldest_read)
+        if (sim->ops[i].submitted && sim->ops[i].kind == GUEST_READ &&
+            sim->ops[i].submit < sim->model.oldest_read)
             sim->model.oldest_read = sim->ops[i].submit;
 }
 
@@ -52,22 +58,26 @@ static void check_result(const struct guest_op *op, int result)
     if (result > 0)
         violation("R14", "%s completes with %d", kind_name(op->kind), result);
     if (result == 0) {
-        if (op->latched && (op->kind == GUEST_FLUSH || (op->flags & (PLOOP_PIO_FUA | PLOOP_PIO_PREFLUSH))))
-            violation("R6", "%s with flags %" PRIu32 " succeeds after a failed SYNC", kind_name(op->kind), op->flags);
+        if (op->latched &&
+            (op->kind == GUEST_FLUSH || (op->flags & (PLOOP_PIO_FUA | PLOOP_PIO_PREFLUSH))))
+            violation("R6", "%s with flags %" PRIu32 " succeeds after a failed SYNC",
+                      kind_name(op->kind), op->flags);
         return;
     }
     if (result == -ENOTSUP && (op->flags & PLOOP_PIO_FAST_ONLY))
         return;
     if (sim->backend.errors || sim->aborting || sim->expect_errors)
         return;
-    violation("R14", "%s of sectors %" PRIu64 "+%" PRIu64 " fails with %d although nothing went wrong", kind_name(op->kind),
-              op->first, op->count, result);
+    violation("R14",
+              "%s of sectors %" PRIu64 "+%" PRIu64 " fails with %d although nothing went wrong",
+              kind_name(op->kind), op->first, op->count, result);
 }
 
 static void read_done(struct guest_op *op, uint64_t now)
 {
     for (uint64_t at = 0; at < op->count; at++)
-        model_read(&op->sim->model, op->first + at, op->buffer + at * DISK_SECTOR, op->submit, now, "a read");
+        model_read(&op->sim->model, op->first + at, op->buffer + at * DISK_SECTOR, op->submit, now,
+                   "a read");
     counters->reads_checked += op->count;
 }
 
@@ -77,7 +87,8 @@ static void change_done(struct guest_op *op, int result, uint64_t now)
     uint64_t first, count;
     changed(op, &first, &count);
     bool durable = result == 0 && (op->flags & PLOOP_PIO_FUA);
-    for (uint64_t cluster = op->sim->image.cluster_sectors, part; count > 0; first += part, count -= part) {
+    for (uint64_t cluster = op->sim->image.cluster_sectors, part; count > 0;
+         first += part, count -= part) {
         part = cluster - first % cluster < count ? cluster - first % cluster : count;
         model_done(model, first, part, op->id, now, result, durable, may_stay(op, first, part));
     }
@@ -93,10 +104,11 @@ static void guest_done(ploop_pio *pio, int result, void *user_data)
         violation("R14", "a request completes that is not in flight, or twice");
     bool in_run = sim->config.flags & PLOOP_DEV_COMPLETE_IN_RUN && !sim->closing && !sim->aborting;
     if (in_run && sim->running != op->queue + 1)
-        violation("contract", "a callback of queue %" PRIu32 " runs in no run of that queue", op->queue);
+        violation("contract", "a callback of queue %" PRIu32 " runs in no run of that queue",
+                  op->queue);
     uint64_t now = ++sim->backend.now;
-    trace("  [%" PRIu64 "] request %" PRIu64 " (%s %" PRIu64 "+%" PRIu64 ") -> %d", now, op->id, kind_name(op->kind), op->first,
-          op->count, result);
+    trace("  [%" PRIu64 "] request %" PRIu64 " (%s %" PRIu64 "+%" PRIu64 ") -> %d", now, op->id,
+          kind_name(op->kind), op->first, op->count, result);
     check_result(op, result);
     op->submitted = false;
     sim->outstanding--;
@@ -129,7 +141,8 @@ static void guest_done(ploop_pio *pio, int result, void *user_data)
     if (sim->resubmissions && !sim->aborting && !sim->closing) {
         sim->resubmissions--;
         guest_do(sim, kind, first, count, flags);
-    } else if (!sim->aborting && !sim->closing && sim->resubmit_permille && rng_permille(&sim->rng, sim->resubmit_permille))
+    } else if (!sim->aborting && !sim->closing && sim->resubmit_permille &&
+               rng_permille(&sim->rng, sim->resubmit_permille))
         guest_random(sim);
 }
 
@@ -143,7 +156,8 @@ static void make_iov(struct guest_op *op)
     while (at < length) {
         uint64_t part = length - at;
         if (op->iov_count < 2 && rng_permille(rng, 300) && part > 8)
-            part = rng_permille(rng, 800) ? rng_between(rng, 1, part / 8) * 8 : rng_between(rng, 1, part);
+            part = rng_permille(rng, 800) ? rng_between(rng, 1, part / 8) * 8
+                                          : rng_between(rng, 1, part);
         if (part % alignment)
             part += alignment - part % alignment;
         op->iov[op->iov_count].iov_base = op->buffer + at;
@@ -153,7 +167,8 @@ static void make_iov(struct guest_op *op)
 }
 
 /* On the queue that sim->target names. NULL: no room. */
-static struct guest_op *prepare(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count, uint32_t flags)
+static struct guest_op *prepare(struct sim *sim, enum guest_kind kind, uint64_t first,
+                                uint64_t count, uint32_t flags)
 {
     struct guest_op *op = NULL;
     for (unsigned i = 0; i < GUEST_OPS && !op; i++)
@@ -212,14 +227,15 @@ static void submit(struct sim *sim, struct guest_op **ops, uint32_t count)
         op->latched = sim->backend.latched;
         changed(op, &first, &changes);
         if (changes)
-            model_submit(&sim->model, first, changes, op->id, op->kind == GUEST_WRITE ? op->id : 0, op->submit,
-                         op->flags & PLOOP_PIO_PREFLUSH ? op->submit : 0);
+            model_submit(&sim->model, first, changes, op->id, op->kind == GUEST_WRITE ? op->id : 0,
+                         op->submit, op->flags & PLOOP_PIO_PREFLUSH ? op->submit : 0);
         sim->outstanding++;
         sim->backend.guest_zeroes += op->kind == GUEST_ZEROES;
         counters->requests++;
         sim->discards += op->kind == GUEST_DISCARD;
-        trace("  [%" PRIu64 "] request %" PRIu64 ": %s %" PRIu64 "+%" PRIu64 " flags %" PRIu32 ", queue %" PRIu32, op->submit,
-              op->id, kind_name(op->kind), op->first, op->count, op->flags, op->queue);
+        trace("  [%" PRIu64 "] request %" PRIu64 ": %s %" PRIu64 "+%" PRIu64 " flags %" PRIu32
+              ", queue %" PRIu32,
+              op->submit, op->id, kind_name(op->kind), op->first, op->count, op->flags, op->queue);
     }
     note_oldest_read(sim);
     int taken = ploop_queue_submit(sim->queues[ops[0]->queue], pios, count);
@@ -305,7 +321,8 @@ static struct guest_op *prepare_random(struct sim *sim)
         return prepare(sim, GUEST_DISCARD, first, count, 0);
     case 11:
         if (rng_permille(rng, 300))
-            return prepare(sim, GUEST_BAT_WRITE, rng_below(rng, ploop_bat_page_count(sim->dev)), 1, 0);
+            return prepare(sim, GUEST_BAT_WRITE, rng_below(rng, ploop_bat_page_count(sim->dev)), 1,
+                           0);
         /* fall through */
     default:
         return prepare(sim, GUEST_WRITE, first, count, flags);
@@ -315,7 +332,8 @@ static struct guest_op *prepare_random(struct sim *sim)
 bool guest_random(struct sim *sim)
 {
     struct guest_op *ops[8];
-    uint32_t count = 0, wanted = rng_permille(&sim->rng, 200) ? (uint32_t)rng_between(&sim->rng, 2, 6) : 1;
+    uint32_t count = 0,
+             wanted = rng_permille(&sim->rng, 200) ? (uint32_t)rng_between(&sim->rng, 2, 6) : 1;
     sim->target = (uint32_t)rng_below(&sim->rng, sim->queue_count);
     while (count < wanted && (ops[count] = prepare_random(sim)))
         count++;

@@ -29,7 +29,8 @@ void put64(uint8_t *bytes, uint64_t value)
 static void add_run(struct image *image, uint32_t first, uint32_t count)
 {
     if (image->run_count)
-        while (image->runs[image->run_count - 1].first + image->runs[image->run_count - 1].count > first) {
+        while (image->runs[image->run_count - 1].first + image->runs[image->run_count - 1].count >
+               first) {
             if (!count--)
                 return;
             first++;
@@ -45,7 +46,8 @@ static void add_run(struct image *image, uint32_t first, uint32_t count)
 /* Runs at the start, over both borders between pages, and at the disk's end. */
 static void choose_hot(struct image *image, uint32_t each)
 {
-    uint32_t clusters = (uint32_t)((image->disk_sectors + image->cluster_sectors - 1) / image->cluster_sectors);
+    uint32_t clusters =
+        (uint32_t)((image->disk_sectors + image->cluster_sectors - 1) / image->cluster_sectors);
     add_run(image, 0, each);
     add_run(image, FIRST_PAGE - each / 2, each);
     add_run(image, FIRST_PAGE + PER_PAGE - each / 2, each);
@@ -58,7 +60,8 @@ static void lay_out(struct image *image, uint64_t extra)
     image->bat_end = (end + DISK_SECTOR - 1) / DISK_SECTOR * DISK_SECTOR;
     image->data_off = image->bat_end / DISK_SECTOR + extra;
     if (!image->v1)
-        image->data_off = (image->data_off + image->cluster_sectors - 1) / image->cluster_sectors * image->cluster_sectors;
+        image->data_off = (image->data_off + image->cluster_sectors - 1) / image->cluster_sectors *
+                          image->cluster_sectors;
 }
 
 void image_random(struct image *image, struct rng *rng)
@@ -67,8 +70,10 @@ void image_random(struct image *image, struct rng *rng)
     memset(image, 0, sizeof(*image));
     image->v1 = rng_permille(rng, 500);
     image->cluster_sectors = clusters[rng_below(rng, sizeof(clusters) / sizeof(clusters[0]))];
-    image->entries = (uint32_t)rng_between(rng, FIRST_PAGE + PER_PAGE + 16, FIRST_PAGE + PER_PAGE + 1500);
-    image->disk_sectors = (uint64_t)image->entries * image->cluster_sectors - rng_below(rng, image->cluster_sectors);
+    image->entries =
+        (uint32_t)rng_between(rng, FIRST_PAGE + PER_PAGE + 16, FIRST_PAGE + PER_PAGE + 1500);
+    image->disk_sectors =
+        (uint64_t)image->entries * image->cluster_sectors - rng_below(rng, image->cluster_sectors);
     lay_out(image, rng_permille(rng, 300) ? rng_below(rng, 10) : 0);
     choose_hot(image, (uint32_t)rng_between(rng, 2, image->cluster_sectors > 4 ? 3 : 5));
     image->mapped = (uint32_t)rng_below(rng, image->hot_count / 2 + 1);
@@ -126,8 +131,10 @@ void image_below(struct image *image, const struct image *top, struct rng *rng)
     *image = *top;
     image->version = BASE_VERSION;
     if (rng_permille(rng, 400)) {
-        image->entries = top->hot[rng_below(rng, top->hot_count)] + 1; /* it ends inside a cluster that is looked at */
-        image->disk_sectors = (uint64_t)image->entries * top->cluster_sectors - rng_below(rng, top->cluster_sectors);
+        image->entries = top->hot[rng_below(rng, top->hot_count)] +
+                         1; /* it ends inside a cluster that is looked at */
+        image->disk_sectors =
+            (uint64_t)image->entries * top->cluster_sectors - rng_below(rng, top->cluster_sectors);
         if (image->disk_sectors > top->disk_sectors)
             image->disk_sectors = top->disk_sectors;
     }
@@ -163,13 +170,17 @@ static void build_header(const struct image *image, uint8_t *bytes)
     put32(bytes + 32, image->entries);
     put64(bytes + 36, image->disk_sectors);
     put32(bytes + 44, image->closed_ext ? 0x312e3276 : 0);
-    put32(bytes + 48, image->v1 && image->data_off * DISK_SECTOR == image->bat_end && image->entries % 2 ? 0 : image->data_off);
+    put32(bytes + 48,
+          image->v1 && image->data_off * DISK_SECTOR == image->bat_end && image->entries % 2
+              ? 0
+              : image->data_off);
     put32(bytes + 52, image->mapped ? 0 : 1);
 }
 
 uint8_t *image_build(const struct image *image, struct rng *rng, uint64_t *size)
 {
-    uint64_t cluster = (uint64_t)image->cluster_sectors * DISK_SECTOR, start = image->data_off * DISK_SECTOR;
+    uint64_t cluster = (uint64_t)image->cluster_sectors * DISK_SECTOR,
+             start = image->data_off * DISK_SECTOR;
     uint32_t guests[IMAGE_HOT_MAX], hosts[IMAGE_HOT_MAX + 64] = {0};
     *size = start + image->host_clusters * cluster + image->tail;
     uint8_t *bytes = sim_alloc(*size + cluster);
@@ -179,22 +190,27 @@ uint8_t *image_build(const struct image *image, struct rng *rng, uint64_t *size)
     for (uint32_t i = 0; i < image->host_clusters; i++)
         hosts[i] = i;
     shuffle(hosts, image->host_clusters, rng);
-    for (uint64_t at = start; at < *size; at += DISK_SECTOR) /* somebody's old bytes, wherever nothing else will be */
+    for (uint64_t at = start; at < *size;
+         at += DISK_SECTOR) /* somebody's old bytes, wherever nothing else will be */
         content_fill(bytes + at, UINT32_MAX, at);
     assert(image->mapped <= image->host_clusters);
     for (uint32_t i = 0; i < image->mapped; i++) {
         uint64_t offset = start + hosts[i] * cluster;
-        put32(bytes + HEADER + 4 * (uint64_t)guests[i], image->v1 ? offset / DISK_SECTOR : offset / cluster);
+        put32(bytes + HEADER + 4 * (uint64_t)guests[i],
+              image->v1 ? offset / DISK_SECTOR : offset / cluster);
         for (uint32_t s = 0; s < image->cluster_sectors; s++) {
             uint64_t sector = (uint64_t)guests[i] * image->cluster_sectors + s;
             if (sector < image->disk_sectors)
-                content_fill(bytes + offset + s * DISK_SECTOR, sector, image->version ? image->version : 1);
+                content_fill(bytes + offset + s * DISK_SECTOR, sector,
+                             image->version ? image->version : 1);
         }
     }
-    if (image->features[0]) { /* the extension and the bitmap's bits follow the guest's, in a file where all are shuffled */
+    if (image->features[0]) { /* the extension and the bitmap's bits follow the guest's, in a file
+                                 where all are shuffled */
         uint64_t offset = start + hosts[image->mapped] * cluster;
         put64(bytes + 56, offset / DISK_SECTOR);
-        uint64_t bits = strchr(image->features, 'b') ? start + hosts[image->mapped + 1] * cluster : 0;
+        uint64_t bits =
+            strchr(image->features, 'b') ? start + hosts[image->mapped + 1] * cluster : 0;
         extension_fill(image, bytes + offset, bits / DISK_SECTOR);
     }
     return bytes;

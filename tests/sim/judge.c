@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Judging a disk that a cut left: by the oracle (nothing but the in-use mark and leaks; every sector holds what it may), by the
- * library opened with RECOVER (reads the same), and by going on with it (write a little, close cleanly: then there is no error,
- * and everything still reads the same).
+ * Judging a disk that a cut left: by the oracle (nothing but the in-use mark and leaks; every
+ * sector holds what it may), by the library opened with RECOVER (reads the same), and by going on
+ * with it (write a little, close cleanly: then there is no error, and everything still reads the
+ * same).
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -42,11 +43,14 @@ static void scene_open(struct scene *scene, const struct disk_state *state)
     char message[160];
     scene->memory.bytes = state->bytes;
     scene->memory.size = state->size;
-    if (oracle_open(&scene->oracle, oracle_read_memory, &scene->memory, state->size, message) != ORACLE_OK)
+    if (oracle_open(&scene->oracle, oracle_read_memory, &scene->memory, state->size, message) !=
+        ORACLE_OK)
         violation("F1", "%s: no image any more: %s", scene->name, message);
 }
 
-/* Nothing but the mark and leaks; with `clean` not even the mark. Returns whether the mark is set. */
+/*
+ * Nothing but the mark and leaks; with `clean` not even the mark. Returns whether the mark is set.
+ */
 static bool scene_check(struct scene *scene, bool clean)
 {
     struct oracle_result result;
@@ -77,20 +81,24 @@ static void scene_read(struct scene *scene, uint8_t *content)
         }
         for (uint64_t byte = 0; byte < cluster_bytes(scene); byte++)
             if (cluster[byte])
-                violation("F1", "%s: unused guest cluster %" PRIu32 " has content", scene->name, index);
+                violation("F1", "%s: unused guest cluster %" PRIu32 " has content", scene->name,
+                          index);
     }
     sim_free(cluster);
 }
 
 static void judge_content(struct scene *scene, const struct snapshot *snapshot, bool settled)
 {
-    struct judgement judgement = {.snapshot = snapshot, .model = scene->model, .settled = settled, .disk = scene->name};
+    struct judgement judgement = {
+        .snapshot = snapshot, .model = scene->model, .settled = settled, .disk = scene->name};
     judgement.found = sim_alloc(snapshot->sectors * sizeof(*judgement.found));
     for (uint32_t i = 0; i < scene->image->hot_count; i++) {
         for (uint32_t s = 0; s < scene->image->cluster_sectors; s++) {
             uint64_t sector = (uint64_t)scene->image->hot[i] * scene->image->cluster_sectors + s;
             if (sector < scene->image->disk_sectors)
-                judge_sector(&judgement, sector, scene->content + ((uint64_t)i * scene->image->cluster_sectors + s) * DISK_SECTOR);
+                judge_sector(&judgement, sector,
+                             scene->content +
+                                 ((uint64_t)i * scene->image->cluster_sectors + s) * DISK_SECTOR);
         }
     }
     judge_order(&judgement);
@@ -103,23 +111,30 @@ static void compare(struct scene *scene, ploop_dev *dev, const char *when)
     uint64_t at = 0;
     for (uint32_t i = 0; i < scene->image->run_count; i++) {
         const struct run_of_clusters *run = &scene->image->runs[i];
-        uint64_t offset = run->first * cluster_bytes(scene), length = run->count * cluster_bytes(scene), stored = length;
+        uint64_t offset = run->first * cluster_bytes(scene),
+                 length = run->count * cluster_bytes(scene), stored = length;
         if (offset + length > scene->image->disk_sectors * DISK_SECTOR)
             length = scene->image->disk_sectors * DISK_SECTOR - offset;
         uint8_t *bytes = sim_alloc(length);
         int64_t got = ploop_dev_pread(dev, bytes, length, offset);
         if (got != (int64_t)length)
-            violation("recovery", "%s: %s: reading guest bytes %" PRIu64 "+%" PRIu64 " gives %" PRId64, scene->name, when, offset,
-                      length, got);
+            violation("recovery",
+                      "%s: %s: reading guest bytes %" PRIu64 "+%" PRIu64 " gives %" PRId64,
+                      scene->name, when, offset, length, got);
         if (memcmp(bytes, scene->content + at, length))
-            violation("recovery", "%s: %s: the device reads guest bytes %" PRIu64 "+%" PRIu64 " otherwise than the oracle",
+            violation("recovery",
+                      "%s: %s: the device reads guest bytes %" PRIu64 "+%" PRIu64
+                      " otherwise than the oracle",
                       scene->name, when, offset, length);
         sim_free(bytes);
         at += stored;
     }
 }
 
-/* Write a sector of every third hot cluster, of each where they are few; some must be allocated. The scene's content follows. */
+/*
+ * Write a sector of every third hot cluster, of each where they are few; some must be allocated.
+ * The scene's content follows.
+ */
 static void write_a_little(struct scene *scene, ploop_dev *dev)
 {
     static uint64_t version = UINT64_C(1) << 60;
@@ -132,8 +147,10 @@ static void write_a_little(struct scene *scene, ploop_dev *dev)
         content_fill(bytes, sector, ++version);
         int64_t put = ploop_dev_pwrite(dev, bytes, DISK_SECTOR, sector * DISK_SECTOR);
         if (put != DISK_SECTOR)
-            violation("recovery", "%s: writing guest sector %" PRIu64 " gives %" PRId64, scene->name, sector, put);
-        memcpy(scene->content + ((uint64_t)i * scene->image->cluster_sectors + s) * DISK_SECTOR, bytes, DISK_SECTOR);
+            violation("recovery", "%s: writing guest sector %" PRIu64 " gives %" PRId64,
+                      scene->name, sector, put);
+        memcpy(scene->content + ((uint64_t)i * scene->image->cluster_sectors + s) * DISK_SECTOR,
+               bytes, DISK_SECTOR);
     }
 }
 
@@ -149,11 +166,13 @@ static void go_on(struct scene *scene, const struct disk_state *state, bool uncl
     ploop_file *deltas[] = {base.file, memfile.file};
     ploop_dev_config_init(&config, sizeof(config));
     config.pio_count = 2;
-    config.flags = (unclean ? PLOOP_DEV_RECOVER : 0u) | (scene->base->raw ? PLOOP_DEV_RAW_BASE : 0u);
+    config.flags =
+        (unclean ? PLOOP_DEV_RECOVER : 0u) | (scene->base->raw ? PLOOP_DEV_RAW_BASE : 0u);
     config.preallocate_bytes = cluster_bytes(scene);
     int result = ploop_dev_open(deltas + alone, alone ? 1 : 2, &config, &dev);
     if (result)
-        violation("recovery", "%s: opening%s gives %d", scene->name, unclean ? " with RECOVER" : "", result);
+        violation("recovery", "%s: opening%s gives %d", scene->name, unclean ? " with RECOVER" : "",
+                  result);
     compare(scene, dev, "after opening");
     write_a_little(scene, dev);
     compare(scene, dev, "after writing");
@@ -167,7 +186,8 @@ static void go_on(struct scene *scene, const struct disk_state *state, bool uncl
     uint8_t *content = sim_alloc(scene->image->hot_count * cluster_bytes(scene));
     scene_read(scene, content);
     if (memcmp(content, scene->content, scene->image->hot_count * cluster_bytes(scene)))
-        violation("recovery", "%s: opened, written and closed, the image reads otherwise", scene->name);
+        violation("recovery", "%s: opened, written and closed, the image reads otherwise",
+                  scene->name);
     sim_free(content);
     oracle_close(&scene->oracle);
     memfile_close(&memfile);
@@ -176,7 +196,8 @@ static void go_on(struct scene *scene, const struct disk_state *state, bool uncl
     memfile_close(&base);
 }
 
-void judge_disk(struct sim *sim, const struct snapshot *snapshot, const struct disk_state *state, const char *name, bool going_on)
+void judge_disk(struct sim *sim, const struct snapshot *snapshot, const struct disk_state *state,
+                const char *name, bool going_on)
 {
     const struct image *image = &sim->image;
     struct scene scene = {.image = image, .base = &sim->base, .model = &sim->model, .name = name};
@@ -221,7 +242,10 @@ void judge_cuts(struct sim *sim)
 
 void judge_closed(struct sim *sim)
 {
-    struct scene scene = {.image = &sim->image, .base = &sim->base, .model = &sim->model, .name = "after a clean close"};
+    struct scene scene = {.image = &sim->image,
+                          .base = &sim->base,
+                          .model = &sim->model,
+                          .name = "after a clean close"};
     bool failing = alloc_pause();
     scene_open(&scene, &sim->disk.durable);
     scene_check(&scene, true);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The simulator's command line: runs from one seed on, in as many processes as asked for, until enough runs, cuts or seconds.
+ * The simulator's command line: runs from one seed on, in as many processes as asked for, until
+ * enough runs, cuts or seconds.
  *
- * Exit: 0 no violation; 3 a violation or a crash, with the line that replays it; 4 something listed as reachable never happened.
+ * Exit: 0 no violation; 3 a violation or a crash, with the line that replays it; 4 something listed
+ * as reachable never happened.
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -34,17 +36,25 @@ struct options {
 };
 
 static const char usage[] =
-    "sim [--seed N] [--runs N] [--cuts N] [--seconds N] [--jobs N]   random runs, until the first of the three bounds\n"
-    "    [--steps N] [--cut-permille N] [--skip LIST]                what a run is; a replay line names them\n"
-    "    [--shrink]                                                 make the failing run of that seed shorter\n"
-    "    [--scenario NAME|all] [--exhaustive]                       the fixed scenarios, cut after every event; or with the Nth "
+    "sim [--seed N] [--runs N] [--cuts N] [--seconds N] [--jobs N]   random runs, until the first "
+    "of the three bounds\n"
+    "    [--steps N] [--cut-permille N] [--skip LIST]                what a run is; a replay line "
+    "names them\n"
+    "    [--shrink]                                                 make the failing run of that "
+    "seed shorter\n"
+    "    [--scenario NAME|all] [--exhaustive]                       the fixed scenarios, cut after "
+    "every event; or with the Nth "
     "call failing\n"
-    "    [--repair NAME|all] [--exhaustive]                         the same for repairs of damaged images\n"
-    "    [--steal-reports]                                          the backend lets a FUA write take a SYNC's error: must be "
+    "    [--repair NAME|all] [--exhaustive]                         the same for repairs of "
+    "damaged images\n"
+    "    [--steal-reports]                                          the backend lets a FUA write "
+    "take a SYNC's error: must be "
     "noticed\n"
-    "    [--coverage]                                               fail if something reachable never happened\n"
+    "    [--coverage]                                               fail if something reachable "
+    "never happened\n"
     "    [-v]                                                       tell every event\n"
-    "sim --bounded N ...                                            all short sequences; sim --bounded help tells more\n";
+    "sim --bounded N ...                                            all short sequences; sim "
+    "--bounded help tells more\n";
 
 static uint64_t seconds_now(void)
 {
@@ -58,7 +68,8 @@ static void work(const struct options *options, uint32_t worker, uint64_t starte
 {
     char line[4096];
     for (uint64_t run = worker;; run += options->jobs) {
-        struct workload workload = {options->seed + run, options->steps, options->cut_permille, NULL};
+        struct workload workload = {options->seed + run, options->steps, options->cut_permille,
+                                    NULL};
         if (options->runs && run >= options->runs)
             break;
         if (options->cuts && counters->cuts * options->jobs >= options->cuts)
@@ -77,8 +88,8 @@ static void work(const struct options *options, uint32_t worker, uint64_t starte
 
 static int run_jobs(const struct options *options)
 {
-    struct counters *shared =
-        mmap(NULL, options->jobs * sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct counters *shared = mmap(NULL, options->jobs * sizeof(*shared), PROT_READ | PROT_WRITE,
+                                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED)
         give_up("no shared memory");
     uint64_t started = seconds_now();
@@ -99,9 +110,10 @@ static int run_jobs(const struct options *options)
         if (waitpid(children[i], &status, 0) != children[i])
             give_up("waitpid failed");
         if (WIFSIGNALED(status)) {
-            printf("VIOLATION: the process died of signal %d (%s)\n  replay: sim --seed %" PRIu64 " --runs 1 --steps %" PRIu32
-                   " --cut-permille %" PRIu32 "\n",
-                   WTERMSIG(status), strsignal(WTERMSIG(status)), shared[i].current_seed, options->steps, options->cut_permille);
+            printf("VIOLATION: the process died of signal %d (%s)\n  replay: sim --seed %" PRIu64
+                   " --runs 1 --steps %" PRIu32 " --cut-permille %" PRIu32 "\n",
+                   WTERMSIG(status), strsignal(WTERMSIG(status)), shared[i].current_seed,
+                   options->steps, options->cut_permille);
             code = EXIT_VIOLATION;
         } else if (WEXITSTATUS(status)) {
             code = WEXITSTATUS(status);
@@ -216,9 +228,11 @@ static void parse(int argc, char **argv, struct options *options)
 
 int main(int argc, char **argv)
 {
-    struct options options = {.seed = 1, .jobs = 1, .steps = STEPS_DEFAULT, .cut_permille = CUT_PERMILLE_DEFAULT};
+    struct options options = {
+        .seed = 1, .jobs = 1, .steps = STEPS_DEFAULT, .cut_permille = CUT_PERMILLE_DEFAULT};
     report_crashes();
-    mallopt(M_MMAP_THRESHOLD, 1 << 30); /* devices are opened and closed by the hundred thousand: keep their memory */
+    mallopt(M_MMAP_THRESHOLD,
+            1 << 30); /* devices are opened and closed by the hundred thousand: keep their memory */
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
     if (argc > 1 && !strcmp(argv[1], "--bounded"))
         return bounded_main(argc, argv);

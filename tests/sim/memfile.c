@@ -25,8 +25,8 @@ static int64_t transfer(struct memfile *memfile, struct ploop_io *io)
         uint64_t length = io->iov[i].iov_len;
         if (io->op == PLOOP_IO_WRITE) {
             if (at + length > state->size)
-                violation("contract", "a write past the end of the file: %llu+%llu", (unsigned long long)at,
-                          (unsigned long long)length);
+                violation("contract", "a write past the end of the file: %llu+%llu",
+                          (unsigned long long)at, (unsigned long long)length);
             memcpy(state->bytes + at, io->iov[i].iov_base, length);
         } else {
             length = at >= state->size ? 0 : length < state->size - at ? length : state->size - at;
@@ -52,7 +52,9 @@ static int submit(void *context, struct ploop_io *io)
     case PLOOP_IO_SYNC:
         break;
     default:
-        op.kind = io->op == PLOOP_IO_PUNCH ? DISK_PUNCH : io->op == PLOOP_IO_ALLOCATE ? DISK_ALLOCATE : DISK_RESIZE;
+        op.kind = io->op == PLOOP_IO_PUNCH      ? DISK_PUNCH
+                  : io->op == PLOOP_IO_ALLOCATE ? DISK_ALLOCATE
+                                                : DISK_RESIZE;
         disk_state_apply(&memfile->state, &op, NULL, NULL);
     }
     ploop_io_complete(io, result);
@@ -76,8 +78,11 @@ static int invalidate(void *context)
 
 static void make_file(struct memfile *memfile)
 {
-    struct ploop_io_ops ops = {
-        .size = sizeof(ops), .get_info = get_info, .submit = submit, .wait = wait_for, .invalidate = invalidate};
+    struct ploop_io_ops ops = {.size = sizeof(ops),
+                               .get_info = get_info,
+                               .submit = submit,
+                               .wait = wait_for,
+                               .invalidate = invalidate};
     memfile->next_seq = UINT64_MAX / 2;
     memfile->changes = 0;
     if (ploop_file_create(&ops, memfile, &memfile->file))

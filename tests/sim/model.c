@@ -42,7 +42,8 @@ int content_read(const uint8_t *bytes, uint64_t sector, uint64_t *version, uint6
     return words[1] != sector ? CONTENT_FOREIGN : CONTENT_MIXED;
 }
 
-void model_init(struct model *model, const uint32_t *hot, uint32_t hot_count, uint32_t cluster_sectors, uint64_t disk_sectors)
+void model_init(struct model *model, const uint32_t *hot, uint32_t hot_count,
+                uint32_t cluster_sectors, uint64_t disk_sectors)
 {
     memset(model, 0, sizeof(*model));
     model->disk_sectors = disk_sectors;
@@ -70,7 +71,9 @@ void model_free(struct model *model)
 struct sector *model_sector(const struct model *model, uint64_t guest_sector)
 {
     int32_t at = model->index[guest_sector / model->cluster_sectors];
-    return at < 0 ? NULL : &model->sectors[(uint64_t)at * model->cluster_sectors + guest_sector % model->cluster_sectors];
+    return at < 0 ? NULL
+                  : &model->sectors[(uint64_t)at * model->cluster_sectors +
+                                    guest_sector % model->cluster_sectors];
 }
 
 static bool before(const struct version *a, const struct version *b)
@@ -119,15 +122,16 @@ static struct version *add(struct sector *sector)
 {
     if (sector->count == sector->capacity) {
         sector->capacity = sector->capacity ? 2 * sector->capacity : 8;
-        sector->versions = sim_realloc(sector->versions, sector->capacity * sizeof(*sector->versions));
+        sector->versions =
+            sim_realloc(sector->versions, sector->capacity * sizeof(*sector->versions));
     }
     struct version *version = &sector->versions[sector->count++];
     memset(version, 0, sizeof(*version));
     return version;
 }
 
-void model_submit(struct model *model, uint64_t first, uint64_t count, uint64_t id, uint64_t content, uint64_t now,
-                  uint64_t preflush)
+void model_submit(struct model *model, uint64_t first, uint64_t count, uint64_t id,
+                  uint64_t content, uint64_t now, uint64_t preflush)
 {
     for (uint64_t at = first; at < first + count; at++) {
         struct sector *sector = model_sector(model, at);
@@ -162,8 +166,8 @@ void model_refused(struct model *model, uint64_t first, uint64_t count, uint64_t
     }
 }
 
-void model_done(struct model *model, uint64_t first, uint64_t count, uint64_t id, uint64_t now, int result, bool durable,
-                bool maybe)
+void model_done(struct model *model, uint64_t first, uint64_t count, uint64_t id, uint64_t now,
+                int result, bool durable, bool maybe)
 {
     for (uint64_t at = first; at < first + count; at++) {
         struct sector *sector = model_sector(model, at);
@@ -193,8 +197,10 @@ static void print_versions(const struct version *versions, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
         const struct version *version = &versions[i];
-        printf("    version %" PRIu64 " (request %" PRIu64 ") submitted %" PRIu64 "%s %" PRIu64 "%s%s\n", version->content,
-               version->id, version->submit, version->done ? ", completed" : ", in flight", version->complete,
+        printf("    version %" PRIu64 " (request %" PRIu64 ") submitted %" PRIu64 "%s %" PRIu64
+               "%s%s\n",
+               version->content, version->id, version->submit,
+               version->done ? ", completed" : ", in flight", version->complete,
                version->failed ? ", failed" : "", version->durable ? ", durable" : "");
     }
 }
@@ -205,10 +211,14 @@ static uint64_t named_content(const uint8_t *bytes, uint64_t guest_sector, const
     uint64_t content, other;
     switch (content_read(bytes, guest_sector, &content, &other)) {
     case CONTENT_FOREIGN:
-        violation("F1", "%s: guest sector %" PRIu64 " shows another's bytes: sector %" PRIu64 " version %" PRIu64, who,
-                  guest_sector, other, content);
+        violation("F1",
+                  "%s: guest sector %" PRIu64 " shows another's bytes: sector %" PRIu64
+                  " version %" PRIu64,
+                  who, guest_sector, other, content);
     case CONTENT_MIXED:
-        violation("F1", "%s: guest sector %" PRIu64 " shows a mix inside the sector, version %" PRIu64, who, guest_sector, content);
+        violation("F1",
+                  "%s: guest sector %" PRIu64 " shows a mix inside the sector, version %" PRIu64,
+                  who, guest_sector, content);
     case CONTENT_GARBAGE:
         violation("F1", "%s: guest sector %" PRIu64 " shows garbage", who, guest_sector);
     default:
@@ -216,34 +226,39 @@ static uint64_t named_content(const uint8_t *bytes, uint64_t guest_sector, const
     }
 }
 
-void model_read(struct model *model, uint64_t guest_sector, const uint8_t *bytes, uint64_t submitted, uint64_t now, const char *who)
+void model_read(struct model *model, uint64_t guest_sector, const uint8_t *bytes,
+                uint64_t submitted, uint64_t now, const char *who)
 {
     uint64_t content = named_content(bytes, guest_sector, who);
     struct sector *sector = model_sector(model, guest_sector);
     struct version *shown = NULL;
     if (!sector) {
         if (content)
-            violation("F1", "%s: unused guest sector %" PRIu64 " shows version %" PRIu64, who, guest_sector, content);
+            violation("F1", "%s: unused guest sector %" PRIu64 " shows version %" PRIu64, who,
+                      guest_sector, content);
         return;
     }
     uint32_t same = 0;
     for (uint32_t i = 0; i < sector->count; i++)
-        if (sector->versions[i].content == content && readable(sector, &sector->versions[i], submitted)) {
+        if (sector->versions[i].content == content &&
+            readable(sector, &sector->versions[i], submitted)) {
             shown = &sector->versions[i];
             same++;
         }
     if (!shown) {
-        printf("guest sector %" PRIu64 " at %" PRIu64 ", read submitted at %" PRIu64 ":\n", guest_sector, now, submitted);
+        printf("guest sector %" PRIu64 " at %" PRIu64 ", read submitted at %" PRIu64 ":\n",
+               guest_sector, now, submitted);
         print_versions(sector->versions, sector->count);
-        violation("read", "%s: guest sector %" PRIu64 " shows version %" PRIu64 ", which is not current", who, guest_sector,
-                  content);
+        violation("read",
+                  "%s: guest sector %" PRIu64 " shows version %" PRIu64 ", which is not current",
+                  who, guest_sector, content);
     }
     if (same > 1 || !shown->done || shown->complete >= submitted)
         return;
     for (uint32_t i = 0; i < sector->count; i++) {
         struct version *version = &sector->versions[i];
-        if (version != shown && version->done && version->complete < submitted && !before(version, shown) &&
-            !before(shown, version))
+        if (version != shown && version->done && version->complete < submitted &&
+            !before(version, shown) && !before(shown, version))
             version->settled_by = shown->id;
     }
 }
@@ -264,7 +279,8 @@ void model_restart(struct model *model, uint64_t guest_sector, const uint8_t *by
     }
     if (!allowed) {
         print_versions(sector->versions, sector->count);
-        violation("F1", "after reopening: guest sector %" PRIu64 " shows version %" PRIu64, guest_sector, content);
+        violation("F1", "after reopening: guest sector %" PRIu64 " shows version %" PRIu64,
+                  guest_sector, content);
     }
     sector->count = 0;
     struct version *version = add(sector);
@@ -314,7 +330,8 @@ void judge_sector(struct judgement *judgement, uint64_t guest_sector, const uint
     const struct sector *sector = model_sector(judgement->model, guest_sector);
     if (!sector) {
         if (content)
-            violation("F1", "%s: unused guest sector %" PRIu64 " shows version %" PRIu64, judgement->disk, guest_sector, content);
+            violation("F1", "%s: unused guest sector %" PRIu64 " shows version %" PRIu64,
+                      judgement->disk, guest_sector, content);
         return;
     }
     uint64_t at = (uint64_t)(sector - judgement->model->sectors);
@@ -330,8 +347,10 @@ void judge_sector(struct judgement *judgement, uint64_t guest_sector, const uint
     }
     if (!allowed) {
         printf("guest sector %" PRIu64 ", what a cut may show:\n", guest_sector);
-        print_versions(snapshot->versions + snapshot->first[at], snapshot->first[at + 1] - snapshot->first[at]);
-        violation(judgement->settled ? "R11" : "F1", "%s: guest sector %" PRIu64 " shows version %" PRIu64 "%s", judgement->disk,
+        print_versions(snapshot->versions + snapshot->first[at],
+                       snapshot->first[at + 1] - snapshot->first[at]);
+        violation(judgement->settled ? "R11" : "F1",
+                  "%s: guest sector %" PRIu64 " shows version %" PRIu64 "%s", judgement->disk,
                   guest_sector, content, judgement->settled ? ", and the mark is clear" : "");
     }
 }
@@ -348,12 +367,14 @@ void judge_order(struct judgement *judgement)
             fine = version->content == judgement->found[at];
             for (uint32_t k = snapshot->first[at]; k < snapshot->first[at + 1] && fine; k++) {
                 const struct version *later = &snapshot->versions[k];
-                fine = !(later->done && !later->failed && later->complete < judgement->preflush && before(version, later));
+                fine = !(later->done && !later->failed && later->complete < judgement->preflush &&
+                         before(version, later));
             }
         }
         if (!fine)
             violation("R4",
-                      "%s: a PREFLUSH write of %" PRIu64 " is there, and sector %" PRIu64 " of the model, completed before, is not",
+                      "%s: a PREFLUSH write of %" PRIu64 " is there, and sector %" PRIu64
+                      " of the model, completed before, is not",
                       judgement->disk, judgement->preflush, at);
     }
 }

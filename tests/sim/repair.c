@@ -33,7 +33,8 @@ static const struct repair_scenario {
     {"repair-beyond", DAMAGE_BEYOND | DAMAGE_DUPLICATES},
     {"repair-extension", DAMAGE_EXTENSION | DAMAGE_HOLES},
     {"repair-extension-tail", DAMAGE_EXTENSION | DAMAGE_TAIL | DAMAGE_TRANSIT},
-    {"repair-extension-entries", DAMAGE_EXTENSION | DAMAGE_DUPLICATES | DAMAGE_TAIL | DAMAGE_TRANSIT},
+    {"repair-extension-entries",
+     DAMAGE_EXTENSION | DAMAGE_DUPLICATES | DAMAGE_TAIL | DAMAGE_TRANSIT},
     {"repair-bitmap", DAMAGE_BITMAP | DAMAGE_TRANSIT},
     {"repair-bitmap-holes", DAMAGE_BITMAP | DAMAGE_HOLES},
     {"repair-senseless", DAMAGE_SENSELESS | DAMAGE_TRANSIT},
@@ -41,8 +42,9 @@ static const struct repair_scenario {
     {"repair-checksum", DAMAGE_CHECKSUM | DAMAGE_HOLES},
     {"repair-void", DAMAGE_VOID | DAMAGE_HOLES},
     {"repair-stale", DAMAGE_MARK | DAMAGE_STALE | DAMAGE_HOLES},
-    {"repair-everything", DAMAGE_MARK | DAMAGE_STALE | DAMAGE_EMPTY_FLAG | DAMAGE_TAIL | DAMAGE_HOLES | DAMAGE_DUPLICATES |
-                              DAMAGE_RANGE | DAMAGE_GRID | DAMAGE_BEYOND},
+    {"repair-everything", DAMAGE_MARK | DAMAGE_STALE | DAMAGE_EMPTY_FLAG | DAMAGE_TAIL |
+                              DAMAGE_HOLES | DAMAGE_DUPLICATES | DAMAGE_RANGE | DAMAGE_GRID |
+                              DAMAGE_BEYOND},
     {"repair-random", 0},
 };
 
@@ -115,9 +117,11 @@ static void init_judge(struct repairing *repairing, uint32_t what)
     repair_judge_init(&repairing->judge, &repairing->disk, what);
     alloc_resume(failing);
     if (repairing->judge.has_older && repairing->judge.errors < repairing->errors)
-        repairing->judge.errors = repairing->errors; /* what an earlier repair failed to make durable can come back */
+        repairing->judge.errors =
+            repairing->errors; /* what an earlier repair failed to make durable can come back */
     repairing->errors = repairing->judge.errors;
-    repairing->backend.session_marked = repairing->judge.found.marked; /* with a value that is none too */
+    repairing->backend.session_marked =
+        repairing->judge.found.marked; /* with a value that is none too */
 }
 
 /* The repair finds what the disk has. What cuts left before that is none of its doing. */
@@ -150,7 +154,8 @@ static void choose(struct repairing *repairing)
         image_fixed(&repairing->damaged.image, playing->odd_v1, 6, 0);
     } else {
         image_random(&repairing->damaged.image, &repairing->rng);
-        repairing->damaged.image.mapped = (uint32_t)rng_between(&repairing->rng, 4, repairing->damaged.image.hot_count - 2);
+        repairing->damaged.image.mapped =
+            (uint32_t)rng_between(&repairing->rng, 4, repairing->damaged.image.hot_count - 2);
         damage = (uint32_t)rng_next(&repairing->rng) & DAMAGE_ALL;
         damage &= (uint32_t)rng_next(&repairing->rng); /* a quarter of the kinds */
         if (!(damage & DAMAGE_MARK))
@@ -221,15 +226,16 @@ static int call(struct repairing *repairing, uint32_t what, struct ploop_check_r
     repairing->first_seq = repairing->disk.next_seq;
     repairing->chances = 0;
     int error = ploop_image_check(repairing->file, &options, result);
-    trace("repair %" PRIu32 ": %d, %" PRIu64 " errors, %" PRIu64 " leaks, %" PRIu64 " repaired", what, error, result->errors,
-          result->leaks, result->repaired);
+    trace("repair %" PRIu32 ": %d, %" PRIu64 " errors, %" PRIu64 " leaks, %" PRIu64 " repaired",
+          what, error, result->errors, result->leaks, result->repaired);
     if (!has_changed(repairing))
         drop_cuts(repairing);
     return error;
 }
 
 /* The cache could not be dropped: see recover_cached(). */
-static int repair_cached(struct repairing *repairing, uint32_t what, struct ploop_check_result *result)
+static int repair_cached(struct repairing *repairing, uint32_t what,
+                         struct ploop_check_result *result)
 {
     struct disk_state state;
     repair_judge_free(&repairing->judge);
@@ -244,7 +250,8 @@ static int repair_cached(struct repairing *repairing, uint32_t what, struct ploo
 }
 
 /* One repair by the library, cut as often as it is asked for. */
-static int repair(struct repairing *repairing, uint32_t what, unsigned cut_permille, struct ploop_check_result *result)
+static int repair(struct repairing *repairing, uint32_t what, unsigned cut_permille,
+                  struct ploop_check_result *result)
 {
     repairing->cut_permille = cut_permille;
     counters->runs++;
@@ -262,7 +269,8 @@ static void judge_success(const struct repairing *repairing, uint32_t what)
     for (uint64_t i = 0; i < disk->op_count; i++)
         if (disk->ops[i].seq >= repairing->first_seq)
             violation("repair", "it succeeded, and something is not durable");
-    for (uint64_t at = 0; at < repairing->damaged.image.bat_end && repairing->judge.found.marked && has_changed(repairing);
+    for (uint64_t at = 0; at < repairing->damaged.image.bat_end && repairing->judge.found.marked &&
+                          has_changed(repairing);
          at += DISK_SECTOR)
         if (disk->durable.seq[at / DISK_SECTOR] < repairing->first_seq)
             violation("R11", "it succeeded, and byte %" PRIu64 " of the map was not written", at);
@@ -279,11 +287,15 @@ static void judge_cancelled(struct repairing *repairing)
     char message[160];
     if (!showings_read(&now, &repairing->disk.current, message))
         violation("repair", "cancelled: no image any more: %s", message);
-    if ((now.marked && !repairing->judge.found.marked) || now.errors > repairing->judge.found.errors ||
+    if ((now.marked && !repairing->judge.found.marked) ||
+        now.errors > repairing->judge.found.errors ||
         (now.errors == repairing->judge.found.errors && now.leaks > repairing->judge.found.leaks))
-        violation("repair", "cancelled: %" PRIu64 " errors, %" PRIu64 " leaks, %s; there were %" PRIu64 ", %" PRIu64 ", %s",
-                  now.errors, now.leaks, now.marked ? "marked" : "not marked", repairing->judge.found.errors,
-                  repairing->judge.found.leaks, repairing->judge.found.marked ? "marked" : "not marked");
+        violation("repair",
+                  "cancelled: %" PRIu64 " errors, %" PRIu64 " leaks, %s; there were %" PRIu64
+                  ", %" PRIu64 ", %s",
+                  now.errors, now.leaks, now.marked ? "marked" : "not marked",
+                  repairing->judge.found.errors, repairing->judge.found.leaks,
+                  repairing->judge.found.marked ? "marked" : "not marked");
     showings_free(&now);
 }
 
@@ -353,11 +365,15 @@ static void power_cut(struct repairing *repairing)
     counters->continued++;
 }
 
-/* A repair of all with nothing in its way but power cuts; and another, which finds nothing and leaves everything alone. */
+/*
+ * A repair of all with nothing in its way but power cuts; and another, which finds nothing and
+ * leaves everything alone.
+ */
 static void play_again(struct repairing *repairing)
 {
     struct ploop_check_result result;
-    int error = repair(repairing, REPAIR_ALL, repairing->playing->trouble ? FAULTY_CUT_PERMILLE : 300, &result);
+    int error = repair(repairing, REPAIR_ALL,
+                       repairing->playing->trouble ? FAULTY_CUT_PERMILLE : 300, &result);
     if (error)
         violation("repair", "run again it gives %d", error);
     judge_success(repairing, REPAIR_ALL);
@@ -366,8 +382,10 @@ static void play_again(struct repairing *repairing)
     error = repair(repairing, REPAIR_ALL, 0, &result);
     if (error || result.errors || result.leaks || result.repaired || has_changed(repairing))
         violation("repair",
-                  "run once more it gives %d, finds %" PRIu64 " errors and %" PRIu64 " leaks, and changes %" PRIu64 " times", error,
-                  result.errors, result.leaks, repairing->disk.next_seq - repairing->first_seq);
+                  "run once more it gives %d, finds %" PRIu64 " errors and %" PRIu64
+                  " leaks, and changes %" PRIu64 " times",
+                  error, result.errors, result.leaks,
+                  repairing->disk.next_seq - repairing->first_seq);
     repair_judge_free(&repairing->judge);
 }
 
@@ -389,8 +407,10 @@ static uint64_t play(const struct playing *playing)
 static void announce(const struct playing *playing, const char *how)
 {
     char line[200];
-    snprintf(line, sizeof(line), "sim --repair %s%s (version %d, repair %" PRIu32 ", seed %" PRIu64 "%s)", playing->scenario->name,
-             playing->trouble ? " --exhaustive" : "", playing->odd_v1 ? 1 : 2, playing->repair, playing->seed, how);
+    snprintf(line, sizeof(line),
+             "sim --repair %s%s (version %d, repair %" PRIu32 ", seed %" PRIu64 "%s)",
+             playing->scenario->name, playing->trouble ? " --exhaustive" : "",
+             playing->odd_v1 ? 1 : 2, playing->repair, playing->seed, how);
     report_set_replay(line);
     trace("%s", line);
     alarm(60);
@@ -398,7 +418,8 @@ static void announce(const struct playing *playing, const char *how)
 
 static uint64_t play_cuts(const struct repair_scenario *scenario)
 {
-    static const uint32_t repairs[] = {REPAIR_ALL, PLOOP_REPAIR_LEAKS, PLOOP_REPAIR_UNCLEAN, PLOOP_REPAIR_ENTRIES};
+    static const uint32_t repairs[] = {REPAIR_ALL, PLOOP_REPAIR_LEAKS, PLOOP_REPAIR_UNCLEAN,
+                                       PLOOP_REPAIR_ENTRIES};
     uint64_t runs = scenario->damage ? 8 * SEEDS : RANDOM_RUNS;
     for (uint64_t run = 0; run < runs; run++) {
         struct playing playing = {.scenario = scenario,
@@ -412,7 +433,8 @@ static uint64_t play_cuts(const struct repair_scenario *scenario)
     return runs;
 }
 
-static uint64_t play_trouble(const struct repair_scenario *scenario, enum trouble trouble, int error, bool persistent)
+static uint64_t play_trouble(const struct repair_scenario *scenario, enum trouble trouble,
+                             int error, bool persistent)
 {
     static const char *const words[] = {"", "call", "allocation", "chance to cancel it"};
     char how[80];
@@ -428,8 +450,8 @@ static uint64_t play_trouble(const struct repair_scenario *scenario, enum troubl
                                       .at = n,
                                       .persistent = persistent,
                                       .error = error};
-            snprintf(how, sizeof(how), ", %s %" PRIu64 "%s: %s", words[trouble], n, persistent ? " and later" : "",
-                     error ? strerror(-error) : "short transfer");
+            snprintf(how, sizeof(how), ", %s %" PRIu64 "%s: %s", words[trouble], n,
+                     persistent ? " and later" : "", error ? strerror(-error) : "short transfer");
             announce(&playing, how);
             untouched = play(&playing) < n;
             runs++;
@@ -447,13 +469,15 @@ static uint64_t play_exhaustively(const struct repair_scenario *scenario)
             runs += play_trouble(scenario, TROUBLE_CALL, errors[i], persistent);
         runs += play_trouble(scenario, TROUBLE_ALLOCATION, -ENOMEM, persistent);
     }
-    runs += play_trouble(scenario, TROUBLE_CALL, -EINTR, false) + play_trouble(scenario, TROUBLE_CALL, -EAGAIN, false);
+    runs += play_trouble(scenario, TROUBLE_CALL, -EINTR, false) +
+            play_trouble(scenario, TROUBLE_CALL, -EAGAIN, false);
     return runs + play_trouble(scenario, TROUBLE_CANCEL, -ECANCELED, false);
 }
 
 static void report(const char *name, uint64_t runs, uint64_t cuts, uint64_t disks)
 {
-    printf("%-24s %6" PRIu64 " runs, %6" PRIu64 " cuts, %7" PRIu64 " disks judged\n", name, runs, cuts, disks);
+    printf("%-24s %6" PRIu64 " runs, %6" PRIu64 " cuts, %7" PRIu64 " disks judged\n", name, runs,
+           cuts, disks);
 }
 
 int repairs_run(const char *name, bool exhaustive)
@@ -461,7 +485,8 @@ int repairs_run(const char *name, bool exhaustive)
     uint64_t all_runs = 0;
     for (unsigned i = 0; i < SCENARIO_COUNT; i++) {
         const struct repair_scenario *scenario = &scenarios[i];
-        if ((strcmp(name, "all") && strcmp(name, scenario->name)) || (exhaustive && !scenario->damage))
+        if ((strcmp(name, "all") && strcmp(name, scenario->name)) ||
+            (exhaustive && !scenario->damage))
             continue;
         uint64_t cuts = counters->cuts, disks = counters->disks;
         uint64_t runs = exhaustive ? play_exhaustively(scenario) : play_cuts(scenario);
@@ -475,7 +500,8 @@ int repairs_run(const char *name, bool exhaustive)
         printf("\n");
         return 1;
     }
-    report(exhaustive ? "repairs, exhaustively" : "repairs", all_runs, counters->cuts, counters->disks);
+    report(exhaustive ? "repairs, exhaustively" : "repairs", all_runs, counters->cuts,
+           counters->disks);
     printf("0 violations\n");
     return 0;
 }

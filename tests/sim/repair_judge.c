@@ -44,9 +44,10 @@ void repair_judge_init(struct repair_judge *judge, const struct disk *disk, uint
     judge->has_older = disk->op_count != 0;
     if (judge->has_older)
         read_or_die(&judge->older, &disk->durable, "as it was before");
-    judge->recoverable =
-        is_recoverable(&disk->current, "as it is found") && (!judge->has_older || is_recoverable(&disk->durable, "before"));
-    judge->errors = judge->older.errors > judge->found.errors ? judge->older.errors : judge->found.errors;
+    judge->recoverable = is_recoverable(&disk->current, "as it is found") &&
+                         (!judge->has_older || is_recoverable(&disk->durable, "before"));
+    judge->errors =
+        judge->older.errors > judge->found.errors ? judge->older.errors : judge->found.errors;
 }
 
 void repair_judge_free(struct repair_judge *judge)
@@ -63,7 +64,8 @@ static bool same_bytes(const struct showings *now, uint64_t guest, const struct 
 }
 
 /* What it shows now, where it showed that before; `mended`: a repair of all has ended. */
-static bool is_allowed(const struct showings *now, uint64_t guest, const struct showing_of *before, bool mended)
+static bool is_allowed(const struct showings *now, uint64_t guest, const struct showing_of *before,
+                       bool mended)
 {
     enum showing how = now->of[guest].how;
     switch (before->how) {
@@ -74,47 +76,56 @@ static bool is_allowed(const struct showings *now, uint64_t guest, const struct 
     case SHOWS_BAD:
         return how == SHOWS_ZEROS || (how == SHOWS_BAD && !mended);
     case SHOWS_COPY:
-        return (how == SHOWS_BYTES && same_bytes(now, guest, before)) || (how == SHOWS_COPY && !mended);
+        return (how == SHOWS_BYTES && same_bytes(now, guest, before)) ||
+               (how == SHOWS_COPY && !mended);
     }
     return false;
 }
 
-static void compare(const struct repair_judge *judge, const struct showings *now, bool mended, const char *name)
+static void compare(const struct repair_judge *judge, const struct showings *now, bool mended,
+                    const char *name)
 {
     static const char *const words[] = {"zeros", "content", "an error", "an error for a duplicate"};
     if (now->guests != judge->found.guests)
         violation("F1", "%s: the disk's size changed", name);
     for (uint64_t guest = 0; guest < now->guests; guest++) {
         const struct showing_of *found = &judge->found.of[guest];
-        if (is_allowed(now, guest, found, mended) || (judge->has_older && is_allowed(now, guest, &judge->older.of[guest], mended)))
+        if (is_allowed(now, guest, found, mended) ||
+            (judge->has_older && is_allowed(now, guest, &judge->older.of[guest], mended)))
             continue;
-        violation("F1", "%s%s: guest cluster %" PRIu64 " showed %s, shows %s", name, mended ? ", repaired" : "", guest,
-                  words[found->how], now->of[guest].how == found->how ? "other bytes" : words[now->of[guest].how]);
+        violation("F1", "%s%s: guest cluster %" PRIu64 " showed %s, shows %s", name,
+                  mended ? ", repaired" : "", guest, words[found->how],
+                  now->of[guest].how == found->how ? "other bytes" : words[now->of[guest].how]);
     }
     const uint8_t *bits = judge->found.bits;
     if (bits && now->bits && memcmp(bits, now->bits, now->cluster))
-        violation("F1", "%s%s: the extension counts, and its bitmap holds other bits", name, mended ? ", repaired" : "");
+        violation("F1", "%s%s: the extension counts, and its bitmap holds other bits", name,
+                  mended ? ", repaired" : "");
 }
 
 /* The library's check says what the oracle does. */
-static void judge_check(const struct repair_judge *judge, struct memfile *memfile, const struct showings *now, const char *name)
+static void judge_check(const struct repair_judge *judge, struct memfile *memfile,
+                        const struct showings *now, const char *name)
 {
     struct ploop_check_result result = check(memfile, 0, name);
     uint64_t errors = now->errors + now->marked;
     if (!result.errors != !errors || (!errors && result.leaks != now->leaks))
-        violation("repair", "%s: the check finds %" PRIu64 " errors and %" PRIu64 " leaks, the oracle %" PRIu64 " and %" PRIu64,
+        violation("repair",
+                  "%s: the check finds %" PRIu64 " errors and %" PRIu64
+                  " leaks, the oracle %" PRIu64 " and %" PRIu64,
                   name, result.errors, result.leaks, errors, now->leaks);
     if (judge->recoverable && !result.recoverable)
         violation("F1", "%s: RECOVER would not open it any more", name);
 }
 
-static void judge_as_it_is(const struct repair_judge *judge, const struct disk_state *state, struct memfile *memfile,
-                           const char *name)
+static void judge_as_it_is(const struct repair_judge *judge, const struct disk_state *state,
+                           struct memfile *memfile, const char *name)
 {
     struct showings now;
     read_or_die(&now, state, name);
     if (now.errors > judge->errors)
-        violation("F1", "%s: %" PRIu64 " errors, there were %" PRIu64, name, now.errors, judge->errors);
+        violation("F1", "%s: %" PRIu64 " errors, there were %" PRIu64, name, now.errors,
+                  judge->errors);
     bool was_marked = judge->found.marked && !(judge->has_older && !judge->older.marked);
     if (was_marked && !now.marked && (now.errors || !(judge->repair & PLOOP_REPAIR_UNCLEAN)))
         violation("R11", "%s: the mark is gone%s", name, now.errors ? ", and errors are left" : "");
@@ -128,8 +139,8 @@ void repair_judge_clean(const struct disk_state *state, const char *name)
     struct showings now;
     read_or_die(&now, state, name);
     if (now.errors || now.leaks || now.marked)
-        violation("repair", "%s, repaired: %" PRIu64 " errors, %" PRIu64 " leaks, %s", name, now.errors, now.leaks,
-                  now.marked ? "marked" : "not marked");
+        violation("repair", "%s, repaired: %" PRIu64 " errors, %" PRIu64 " leaks, %s", name,
+                  now.errors, now.leaks, now.marked ? "marked" : "not marked");
     showings_free(&now);
 }
 
@@ -155,7 +166,8 @@ void repair_judge_disk(struct repair_judge *judge, const struct disk_state *stat
     struct ploop_check_result result = check(&memfile, REPAIR_ALL, name);
     if (result.errors || result.leaks || result.repaired || memfile.changes != changes)
         violation("repair",
-                  "%s: repaired twice, the second finds %" PRIu64 " errors, %" PRIu64 " leaks, and sends %" PRIu64 " changes", name,
-                  result.errors, result.leaks, memfile.changes - changes);
+                  "%s: repaired twice, the second finds %" PRIu64 " errors, %" PRIu64
+                  " leaks, and sends %" PRIu64 " changes",
+                  name, result.errors, result.leaks, memfile.changes - changes);
     memfile_close(&memfile);
 }

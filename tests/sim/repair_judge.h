@@ -2,11 +2,14 @@
 /*
  * Judging a disk that a repair left, cut off, failed, cancelled or done:
  *
- *  1. What could be read of a guest cluster before reads the same. One that was bad is as it was, or not mapped any more; a duplicate
- *     is as it was, or shows its owner's content. Nothing else is ever shown.
- *  2. The check finds no more errors than before, the mark excepted. A mark that was found is gone only where that was asked for and
- *     no error is left. What RECOVER would have opened it still opens.
- *  3. A repair of all, run to its end, leaves nothing to find, everything readable as by 1, and no cluster bad.
+ *  1. What could be read of a guest cluster before reads the same. One that was bad is as it was,
+ *     or not mapped any more; a duplicate is as it was, or shows its owner's content. Nothing else
+ *     is ever shown.
+ *  2. The check finds no more errors than before, the mark excepted. A mark that was found is gone
+ *     only where that was asked for and no error is left. What RECOVER would have opened it still
+ *     opens.
+ *  3. A repair of all, run to its end, leaves nothing to find, everything readable as by 1, and no
+ *     cluster bad.
  *  4. Run once more it finds nothing and changes nothing.
  */
 #ifndef SIM_REPAIR_JUDGE_H
@@ -20,7 +23,8 @@ enum { REPAIR_ALL = PLOOP_REPAIR_LEAKS | PLOOP_REPAIR_UNCLEAN | PLOOP_REPAIR_ENT
 
 struct repair_judge {
     struct showings found; /* before the repair */
-    struct showings older; /* where what was found is not durable: what the disk showed without it */
+    struct showings
+        older; /* where what was found is not durable: what the disk showed without it */
     bool has_older;
     bool recoverable; /* by the library's check */
     uint64_t errors;  /* the most that a disk could have before it */
@@ -33,7 +37,8 @@ struct repair_judge {
 void repair_judge_init(struct repair_judge *judge, const struct disk *disk, uint32_t repair);
 void repair_judge_free(struct repair_judge *judge);
 
-void repair_judge_disk(struct repair_judge *judge, const struct disk_state *state, const char *name);
+void repair_judge_disk(struct repair_judge *judge, const struct disk_state *state,
+                       const char *name);
 
 /* Nothing is left to find. */
 void repair_judge_clean(const struct disk_state *state, const char *name);

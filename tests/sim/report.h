@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How a run ends when a promise is broken: the finding, the line that replays it, and the process exits with 3. A run is a process of
- * its own (main.c forks), so nothing has to be cleaned up.
+ * How a run ends when a promise is broken: the finding, the line that replays it, and the process
+ * exits with 3. A run is a process of its own (main.c forks), so nothing has to be cleaned up.
  */
 #ifndef SIM_REPORT_H
 #define SIM_REPORT_H
@@ -19,7 +19,8 @@ extern int report_verbose;
 void trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* A broken promise. `rule` is R1 ... R17, F1 ... F13 or a word. */
-_Noreturn void violation(const char *rule, const char *format, ...) __attribute__((format(printf, 2, 3)));
+_Noreturn void violation(const char *rule, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* The simulator itself cannot go on: no memory, a wrong call. */
 _Noreturn void give_up(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -12,7 +12,10 @@
 #include "report.h"
 #include "sim.h"
 
-/* Sectors by name: the first sector of the nth cluster of the nth run of hot clusters (run 0 in page 0, run 2 over pages 1 and 2). */
+/*
+ * Sectors by name: the first sector of the nth cluster of the nth run of hot clusters (run 0 in
+ * page 0, run 2 over pages 1 and 2).
+ */
 static uint64_t at(const struct sim *sim, uint32_t run, uint32_t cluster)
 {
     return (uint64_t)(sim->image.runs[run].first + cluster) * sim->image.cluster_sectors;
@@ -24,7 +27,8 @@ static uint64_t whole(const struct sim *sim)
 }
 
 /* One request, waited for; whether it succeeds is the model's business. */
-static void done(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count, uint32_t flags)
+static void done(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count,
+                 uint32_t flags)
 {
     guest_do(sim, kind, first, count, flags);
     session_drain(sim);
@@ -192,7 +196,10 @@ static void suspend_resume(struct sim *sim)
     flush(sim);
 }
 
-/* What the base has: a part, all, zeros over a part and all of it, a discard of what is copied and of what is not. */
+/*
+ * What the base has: a part, all, zeros over a part and all of it, a discard of what is copied and
+ * of what is not.
+ */
 static void copy_on_write(struct sim *sim)
 {
     done(sim, GUEST_WRITE, at(sim, 0, 0) + 1, 1, 0);
@@ -255,8 +262,10 @@ static void expect_parked(struct sim *sim, unsigned count)
     if (ploop_dev_info(sim->dev, &info) || info.state & PLOOP_STATE_ALLOCATION_REFUSED)
         violation("R5", "allocations are refused while a page waits for space");
     if (sim->outstanding != count || info.requests_parked != count)
-        violation("F7", "%u requests outstanding, %" PRIu64 " parked, and %u depend on a page without space", sim->outstanding,
-                  info.requests_parked, count);
+        violation("F7",
+                  "%u requests outstanding, %" PRIu64
+                  " parked, and %u depend on a page without space",
+                  sim->outstanding, info.requests_parked, count);
 }
 
 /* What depends on a page without space waits for it; a suspend tries once. */
@@ -298,7 +307,9 @@ static void map_without_space(struct sim *sim)
     flush(sim);
 }
 
-/* The callbacks of two requests submit again, again and again, while everything completes inline. */
+/*
+ * The callbacks of two requests submit again, again and again, while everything completes inline.
+ */
 static void inline_storm(struct sim *sim)
 {
     unsigned cuts = sim->cut_permille;
@@ -428,7 +439,9 @@ static uint64_t play(const struct playing *playing)
     if (playing->scenario->features)
         image_extend(&sim->image, playing->scenario->features, false);
     sim->cut_permille = playing->cut_permille;
-    sim_start(sim, !playing->scenario->over_base ? SIM_ALONE : playing->mapped ? SIM_OVER_IMAGE : SIM_OVER_RAW);
+    sim_start(sim, !playing->scenario->over_base ? SIM_ALONE
+                   : playing->mapped             ? SIM_OVER_IMAGE
+                                                 : SIM_OVER_RAW);
     sim->config.pio_count = 8;
     sim->backend.stack = &stack;
     sim->config.preallocate_bytes = 2 * (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
@@ -490,7 +503,8 @@ static void play_cuts(const struct scenario *scenario)
     }
 }
 
-static uint64_t play_failing(const struct scenario *scenario, int error, bool persistent, bool memory)
+static uint64_t play_failing(const struct scenario *scenario, int error, bool persistent,
+                             bool memory)
 {
     char line[160];
     uint64_t runs = 0;
@@ -504,9 +518,10 @@ static uint64_t play_failing(const struct scenario *scenario, int error, bool pe
                                       .persistent = persistent,
                                       .memory = memory,
                                       .error = error};
-            snprintf(line, sizeof(line), "sim --scenario %s --exhaustive (variant %u, %s %" PRIu64 "%s: %s)", scenario->name,
-                     variant, memory ? "allocation" : "call", n, persistent ? " and later" : "",
-                     error ? strerror(-error) : "short transfer");
+            snprintf(line, sizeof(line),
+                     "sim --scenario %s --exhaustive (variant %u, %s %" PRIu64 "%s: %s)",
+                     scenario->name, variant, memory ? "allocation" : "call", n,
+                     persistent ? " and later" : "", error ? strerror(-error) : "short transfer");
             report_set_replay(line);
             trace("%s", line);
             alarm(60);
@@ -523,7 +538,8 @@ int scenarios_run(const char *name, bool exhaustive)
     bool any = false;
     for (unsigned i = 0; i < SCENARIO_COUNT; i++) {
         const struct scenario *scenario = &scenarios[i];
-        if ((strcmp(name, "all") && strcmp(name, scenario->name)) || (exhaustive && scenario->many_calls))
+        if ((strcmp(name, "all") && strcmp(name, scenario->name)) ||
+            (exhaustive && scenario->many_calls))
             continue;
         any = true;
         uint64_t cuts = counters->cuts, disks = counters->disks, runs = 0;
@@ -531,14 +547,16 @@ int scenarios_run(const char *name, bool exhaustive)
             for (unsigned k = 0; k < sizeof(errors) / sizeof(errors[0]); k++)
                 for (unsigned persistent = 0; persistent < 2; persistent++)
                     runs += play_failing(scenario, errors[k], persistent, false);
-            runs += play_failing(scenario, -EINTR, false, false) + play_failing(scenario, -EAGAIN, false, false);
-            runs += play_failing(scenario, -ENOMEM, false, true) + play_failing(scenario, -ENOMEM, true, true);
+            runs += play_failing(scenario, -EINTR, false, false) +
+                    play_failing(scenario, -EAGAIN, false, false);
+            runs += play_failing(scenario, -ENOMEM, false, true) +
+                    play_failing(scenario, -ENOMEM, true, true);
         } else {
             play_cuts(scenario);
             runs = 32;
         }
-        printf("%-24s %6" PRIu64 " runs, %6" PRIu64 " cuts, %7" PRIu64 " disks judged\n", scenario->name, runs,
-               counters->cuts - cuts, counters->disks - disks);
+        printf("%-24s %6" PRIu64 " runs, %6" PRIu64 " cuts, %7" PRIu64 " disks judged\n",
+               scenario->name, runs, counters->cuts - cuts, counters->disks - disks);
     }
     if (!any) {
         printf("no scenario %s; there are:", name);

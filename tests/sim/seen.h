@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A set of hashes: what was judged already. Two things of one hash are taken for the same; with 64 bits and millions of things that
- * happens once in a million runs. A set that has grown to SEEN_MAX is forgotten, and what comes again is judged again.
+ * A set of hashes: what was judged already. Two things of one hash are taken for the same; with 64
+ * bits and millions of things that happens once in a million runs. A set that has grown to SEEN_MAX
+ * is forgotten, and what comes again is judged again.
  */
 #ifndef SIM_SEEN_H
 #define SIM_SEEN_H

@@ -52,20 +52,23 @@ static void check_recovered(const struct sim *sim, uint64_t first_seq)
 {
     struct ploop_dev_info info = {.size = sizeof(info)};
     if (ploop_dev_info(sim->dev, &info) || info.file_size > sim->disk.current.size)
-        violation("R11", "RECOVER succeeded, and takes the file of %" PRIu64 " bytes for %" PRIu64, sim->disk.current.size,
-                  info.file_size);
+        violation("R11", "RECOVER succeeded, and takes the file of %" PRIu64 " bytes for %" PRIu64,
+                  sim->disk.current.size, info.file_size);
     for (uint64_t i = 0; i < sim->disk.op_count; i++)
         if (sim->disk.ops[i].seq < first_seq)
             violation("R11", "RECOVER succeeded, and something that it found is not durable");
     for (uint64_t at = 0; at < sim->image.bat_end && sim->found_marked; at += DISK_SECTOR)
         if (sim->disk.durable.seq[at / DISK_SECTOR] < first_seq)
-            violation("R11", "RECOVER succeeded, and has not written byte %" PRIu64 " of the BAT area", at);
+            violation("R11",
+                      "RECOVER succeeded, and has not written byte %" PRIu64 " of the BAT area",
+                      at);
 }
 
 int session_open(struct sim *sim, enum session_how how)
 {
-    static const uint32_t flags[] = {
-        [SESSION_RECOVER] = PLOOP_DEV_RECOVER, [SESSION_RECOVER_CACHED] = PLOOP_DEV_RECOVER | PLOOP_DEV_RECOVER_CACHED};
+    static const uint32_t flags[] = {[SESSION_RECOVER] = PLOOP_DEV_RECOVER,
+                                     [SESSION_RECOVER_CACHED] =
+                                         PLOOP_DEV_RECOVER | PLOOP_DEV_RECOVER_CACHED};
     uint64_t first_seq = sim->disk.next_seq;
     struct ploop_clock clock;
     clock_ops(&sim->clock, &clock);
@@ -87,10 +90,12 @@ int session_open(struct sim *sim, enum session_how how)
     bool alone = !sim->base.there;
     int result = ploop_dev_open(deltas + alone, alone ? 1 : 2, &sim->config, &sim->dev);
     sim->opening = false;
-    trace("open%s%s: %d", how != SESSION_PLAIN ? " with RECOVER" : "", how == SESSION_RECOVER_CACHED ? ", cached" : "", result);
+    trace("open%s%s: %d", how != SESSION_PLAIN ? " with RECOVER" : "",
+          how == SESSION_RECOVER_CACHED ? ", cached" : "", result);
     if (result) {
         if (sim->backend.in_flight)
-            violation("contract", "open failed with %d and left %u requests at the backend", result, sim->backend.in_flight);
+            violation("contract", "open failed with %d and left %u requests at the backend", result,
+                      sim->backend.in_flight);
         sim->dev = NULL;
         return result;
     }
@@ -162,7 +167,8 @@ static void adopt(struct sim *sim)
     for (uint32_t i = 0; i < sim->image.hot_count; i++) {
         int got = oracle_read_cluster(&oracle, sim->image.hot[i], cluster);
         if (got < 0)
-            violation("F1", "guest cluster %" PRIu32 " cannot be read after reopening", sim->image.hot[i]);
+            violation("F1", "guest cluster %" PRIu32 " cannot be read after reopening",
+                      sim->image.hot[i]);
         if (!got)
             base_read(&sim->base, sim->image.hot[i], cluster);
         for (uint32_t s = 0; s < sim->image.cluster_sectors; s++) {
@@ -217,7 +223,8 @@ static void try_without_recover(struct sim *sim)
     uint64_t seq = sim->disk.next_seq;
     int result = session_open(sim, SESSION_PLAIN);
     if (!result || sim->disk.next_seq != seq)
-        violation("R11", "an image in use opens without RECOVER (%d), or is changed by the try", result);
+        violation("R11", "an image in use opens without RECOVER (%d), or is changed by the try",
+                  result);
     if (result != -EUCLEAN && result != -ENOMEM && !sim->backend.errors)
         violation("R11", "an image in use, opened without RECOVER, gives %d", result);
 }
@@ -228,8 +235,8 @@ static bool may_be_lost(const struct sim *sim)
 }
 
 /*
- * The cache could not be dropped, and RECOVER has refused. The embedder starts the machine anew if anything may be lost, and allows
- * the cache then.
+ * The cache could not be dropped, and RECOVER has refused. The embedder starts the machine anew if
+ * anything may be lost, and allows the cache then.
  */
 static int recover_cached(struct sim *sim)
 {
@@ -323,14 +330,18 @@ static bool is_readable(int fd)
     return poll(&poll_fd, 1, 0) > 0;
 }
 
-/* What an embedder's loop does once: it runs what was announced, and nothing else. Returns whether there was anything. */
+/*
+ * What an embedder's loop does once: it runs what was announced, and nothing else. Returns whether
+ * there was anything.
+ */
 static bool run_what_is_due(struct sim *sim)
 {
     bool any = is_due(sim), in_run = sim->config.flags & PLOOP_DEV_COMPLETE_IN_RUN;
     if (any)
         ploop_dev_run(sim->dev);
     for (uint32_t queue = 0; queue < sim->queue_count; queue++) {
-        if (in_run ? !is_readable(ploop_queue_poll_fd(sim->queues[queue])) : !backend_is_ready(&sim->backend, queue))
+        if (in_run ? !is_readable(ploop_queue_poll_fd(sim->queues[queue]))
+                   : !backend_is_ready(&sim->backend, queue))
             continue;
         any = true;
         session_run_queue(sim, sim->only_queue && !in_run ? sim->only_queue - 1 : queue);
@@ -349,7 +360,8 @@ static unsigned parked(struct sim *sim)
 void session_drain(struct sim *sim)
 {
     bool moved = true;
-    sim->only_queue = rng_permille(&sim->rng, 300) ? (uint32_t)rng_below(&sim->rng, sim->queue_count) + 1 : 0;
+    sim->only_queue =
+        rng_permille(&sim->rng, 300) ? (uint32_t)rng_below(&sim->rng, sim->queue_count) + 1 : 0;
     for (uint64_t rounds = 0; moved; rounds++) {
         moved = false;
         while (backend_step(&sim->backend))
@@ -359,18 +371,22 @@ void session_drain(struct sim *sim)
             violation("R14", "the device never comes to rest");
     }
     if (backend_unkicked(&sim->backend))
-        violation("kick", "%u requests at the backend were never kicked", backend_unkicked(&sim->backend));
+        violation("kick", "%u requests at the backend were never kicked",
+                  backend_unkicked(&sim->backend));
     if (sim->backend.in_flight)
-        violation("reap", "%u requests at the backend are ready and not reaped", sim->backend.in_flight);
+        violation("reap", "%u requests at the backend are ready and not reaped",
+                  sim->backend.in_flight);
     if (sim->outstanding && !sim->suspended && sim->outstanding > parked(sim)) {
         for (unsigned i = 0; i < GUEST_OPS; i++)
             if (sim->ops[i].submitted)
-                printf("  request %" PRIu64 ": kind %d, flags %" PRIu32 ", sectors %" PRIu64 "+%" PRIu64 ", submitted at %" PRIu64
-                       "\n",
-                       sim->ops[i].id, sim->ops[i].kind, sim->ops[i].flags, sim->ops[i].first, sim->ops[i].count,
-                       sim->ops[i].submit);
-        violation("R14", "%u requests stay although nothing is in flight and the clock stands still (%u parked)", sim->outstanding,
-                  parked(sim));
+                printf("  request %" PRIu64 ": kind %d, flags %" PRIu32 ", sectors %" PRIu64
+                       "+%" PRIu64 ", submitted at %" PRIu64 "\n",
+                       sim->ops[i].id, sim->ops[i].kind, sim->ops[i].flags, sim->ops[i].first,
+                       sim->ops[i].count, sim->ops[i].submit);
+        violation(
+            "R14",
+            "%u requests stay although nothing is in flight and the clock stands still (%u parked)",
+            sim->outstanding, parked(sim));
     }
 }
 
@@ -382,14 +398,16 @@ void session_heal(struct sim *sim)
     session_drain(sim);
     int result = ploop_dev_flush(sim->dev);
     if (sim->backend.latched != (result != 0))
-        violation(sim->backend.latched ? "R6" : "R5", "nothing fails any more, %s, and a flush gives %d",
+        violation(sim->backend.latched ? "R6" : "R5",
+                  "nothing fails any more, %s, and a flush gives %d",
                   sim->backend.latched ? "a SYNC has failed" : "no SYNC has failed", result);
     ploop_dev_info(sim->dev, &info);
     if (!result) {
         model_flushed(&sim->model, ++sim->backend.now);
         if (info.pages_failed || (info.state & PLOOP_STATE_ALLOCATION_REFUSED))
-            violation("R5", "after a flush that succeeded, %" PRIu64 " pages failed, state %" PRIu32, info.pages_failed,
-                      info.state);
+            violation("R5",
+                      "after a flush that succeeded, %" PRIu64 " pages failed, state %" PRIu32,
+                      info.pages_failed, info.state);
     } else if (!(info.state & PLOOP_STATE_SYNC_FAILED)) {
         violation("R6", "a SYNC failed and the state does not say so");
     }
@@ -427,11 +445,15 @@ void session_check_age(struct sim *sim)
     struct ploop_bat_page_info info = {.size = sizeof(info)};
     for (uint32_t page = 0; page < ploop_bat_page_count(sim->dev); page++) {
         ploop_bat_page_info(sim->dev, page, &info);
-        if (!(info.state & PLOOP_BAT_PAGE_DIRTY) || (info.state & (PLOOP_BAT_PAGE_FAILED | PLOOP_BAT_PAGE_WRITEBACK)) || info.error)
+        if (!(info.state & PLOOP_BAT_PAGE_DIRTY) ||
+            (info.state & (PLOOP_BAT_PAGE_FAILED | PLOOP_BAT_PAGE_WRITEBACK)) || info.error)
             continue;
-        if (info.dirtied_ns + sim->config.writeback_max_age_ns < sim->clock.now_ns && !sim->backend.latched)
-            violation("S15", "page %" PRIu32 " is dirty since %" PRIu64 " ns, its maximum age is %" PRIu64 " ns", page,
-                      sim->clock.now_ns - info.dirtied_ns, sim->config.writeback_max_age_ns);
+        if (info.dirtied_ns + sim->config.writeback_max_age_ns < sim->clock.now_ns &&
+            !sim->backend.latched)
+            violation("S15",
+                      "page %" PRIu32 " is dirty since %" PRIu64 " ns, its maximum age is %" PRIu64
+                      " ns",
+                      page, sim->clock.now_ns - info.dirtied_ns, sim->config.writeback_max_age_ns);
     }
 }
 

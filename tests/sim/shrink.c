@@ -90,8 +90,9 @@ int parse_skip(const char *text, bool *skip, uint32_t count)
 
 void print_replay(char *line, uint64_t size, const struct workload *workload)
 {
-    int at = snprintf(line, size, "sim --seed %" PRIu64 " --runs 1 --steps %" PRIu32 " --cut-permille %" PRIu32, workload->seed,
-                      workload->step_count, workload->cut_permille);
+    int at = snprintf(line, size,
+                      "sim --seed %" PRIu64 " --runs 1 --steps %" PRIu32 " --cut-permille %" PRIu32,
+                      workload->seed, workload->step_count, workload->cut_permille);
     const char *before = " --skip ";
     for (uint32_t i = 0; workload->skip && i < workload->step_count; i++) {
         uint32_t first = i;
@@ -100,7 +101,8 @@ void print_replay(char *line, uint64_t size, const struct workload *workload)
         while (i + 1 < workload->step_count && workload->skip[i + 1])
             i++;
         if (at > 0 && (uint64_t)at < size - 32)
-            at += snprintf(line + at, size - (uint64_t)at, i == first ? "%s%" PRIu32 : "%s%" PRIu32 "-%" PRIu32, before, first, i);
+            at += snprintf(line + at, size - (uint64_t)at,
+                           i == first ? "%s%" PRIu32 : "%s%" PRIu32 "-%" PRIu32, before, first, i);
         before = ",";
     }
 }

@@ -8,10 +8,16 @@
 
 #include "workload.h"
 
-/* The exit status of a run in a child process, its output thrown away where asked for; 128 + n for signal n. */
+/*
+ * The exit status of a run in a child process, its output thrown away where asked for; 128 + n for
+ * signal n.
+ */
 int run_apart(const struct workload *workload, bool quiet);
 
-/* Leave out every step that the failure does not need; what is left is in workload->skip. False: it does not fail. */
+/*
+ * Leave out every step that the failure does not need; what is left is in workload->skip. False: it
+ * does not fail.
+ */
 bool shrink(struct workload *workload);
 
 /* "3-7,9" to flags and back; -1 where it cannot be read. */

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * One simulated world: an image on a disk, the device that has it open, the guest that uses it, and what the guest was promised.
+ * One simulated world: an image on a disk, the device that has it open, the guest that uses it, and
+ * what the guest was promised.
  *
- * Everything happens in one thread. The guest's steps are drawn from the seed beforehand (workload.c), each with a seed of its own, so
- * that leaving some out (--skip) disturbs the others little. Cuts are taken in the backend's event hook, as snapshots, and judged when
- * no library call is under way.
+ * Everything happens in one thread. The guest's steps are drawn from the seed beforehand
+ * (workload.c), each with a seed of its own, so that leaving some out (--skip) disturbs the others
+ * little. Cuts are taken in the backend's event hook, as snapshots, and judged when no library call
+ * is under way.
  */
 #ifndef SIM_SIM_H
 #define SIM_SIM_H
@@ -24,7 +26,14 @@
 
 enum { GUEST_OPS = 40 };
 
-enum guest_kind { GUEST_READ = 1, GUEST_WRITE, GUEST_ZEROES, GUEST_DISCARD, GUEST_FLUSH, GUEST_BAT_WRITE };
+enum guest_kind {
+    GUEST_READ = 1,
+    GUEST_WRITE,
+    GUEST_ZEROES,
+    GUEST_DISCARD,
+    GUEST_FLUSH,
+    GUEST_BAT_WRITE
+};
 
 /* One request of the guest. FREE, then SUBMITTED, then FREE by its callback. */
 struct guest_op {
@@ -81,8 +90,10 @@ struct sim {
 
 void sim_init(struct sim *sim, uint64_t seed);
 enum sim_base { SIM_ALONE, SIM_OVER_IMAGE, SIM_OVER_RAW };
-void sim_start(struct sim *sim, enum sim_base below); /* after sim->image is chosen: builds it, and what lies below */
-void sim_make_files(struct sim *sim);                 /* after the backend's abilities are chosen */
+void sim_start(
+    struct sim *sim,
+    enum sim_base below); /* after sim->image is chosen: builds it, and what lies below */
+void sim_make_files(struct sim *sim); /* after the backend's abilities are chosen */
 void sim_free_all(struct sim *sim);
 void sim_cut(struct sim *sim); /* take a cut now, to be judged later */
 
@@ -91,26 +102,35 @@ enum session_how { SESSION_PLAIN, SESSION_RECOVER, SESSION_RECOVER_CACHED };
 int session_open(struct sim *sim, enum session_how how);
 int session_close(struct sim *sim);
 void session_crash(struct sim *sim);     /* the process dies, what it wrote stays in the cache */
-void session_power_cut(struct sim *sim); /* the machine dies; one of the disks it may have left is what the next session finds */
+void session_power_cut(struct sim *sim); /* the machine dies; one of the disks it may have left is
+                                            what the next session finds */
 void session_found(struct sim *sim);     /* what is shown now is what the device opens */
-void session_lose(struct sim *sim);      /* writeback of all that is not durable fails, and no call is told yet */
-void session_reopen(struct sim *sim);    /* however the last one ended; must succeed, without faults if need be */
+void session_lose(
+    struct sim *sim); /* writeback of all that is not durable fails, and no call is told yet */
+void session_reopen(
+    struct sim *sim); /* however the last one ended; must succeed, without faults if need be */
 bool session_run_queue(struct sim *sim, uint32_t queue); /* whether it delivered anything */
-void session_drain(struct sim *sim);                     /* everything in flight completes, with the clock standing still */
-void session_heal(struct sim *sim);                      /* no more faults: a flush must succeed, unless latched */
-void session_look(struct sim *sim);                      /* note the pages' states */
+void session_drain(
+    struct sim *sim); /* everything in flight completes, with the clock standing still */
+void session_heal(struct sim *sim); /* no more faults: a flush must succeed, unless latched */
+void session_look(struct sim *sim); /* note the pages' states */
 void session_check_age(struct sim *sim);
 uint32_t session_rules(const struct sim *sim);
 void session_run(struct sim *sim);
 
 /* guest.c */
-bool guest_do(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count, uint32_t flags);
+bool guest_do(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count,
+              uint32_t flags);
 bool guest_random(struct sim *sim); /* any request */
 
 /* judge.c */
 void judge_cuts(struct sim *sim);
-/* `going_on`: also open it with the library and go on with it; what comes of that depends on the disk only. */
-void judge_disk(struct sim *sim, const struct snapshot *snapshot, const struct disk_state *state, const char *name, bool going_on);
+/*
+ * `going_on`: also open it with the library and go on with it; what comes of that depends on the
+ * disk only.
+ */
+void judge_disk(struct sim *sim, const struct snapshot *snapshot, const struct disk_state *state,
+                const char *name, bool going_on);
 void judge_closed(struct sim *sim); /* after a clean close: the file has no error */
 
 #endif

@@ -53,7 +53,8 @@ void sim_init(struct sim *sim, uint64_t seed)
 static void learn(struct sim *sim, const uint8_t *bytes, uint64_t size)
 {
     const struct image *image = &sim->image;
-    uint64_t cluster = image->cluster_sectors, unit = image->v1 ? DISK_SECTOR : cluster * DISK_SECTOR;
+    uint64_t cluster = image->cluster_sectors,
+             unit = image->v1 ? DISK_SECTOR : cluster * DISK_SECTOR;
     uint8_t *below = sim_alloc(cluster * DISK_SECTOR);
     for (uint32_t i = 0; i < image->hot_count; i++) {
         uint32_t entry;
@@ -87,7 +88,8 @@ void sim_start(struct sim *sim, enum sim_base below)
     sim->backend.fault = on_backend_fault;
     sim->backend.invalidated = on_invalidated;
     sim->backend.context = sim;
-    model_init(&sim->model, sim->image.hot, sim->image.hot_count, sim->image.cluster_sectors, sim->image.disk_sectors);
+    model_init(&sim->model, sim->image.hot, sim->image.hot_count, sim->image.cluster_sectors,
+               sim->image.disk_sectors);
     sim->base.cluster = (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
     if (below != SIM_ALONE)
         start_base(sim, below);
@@ -155,8 +157,8 @@ static void choose_config(struct sim *sim)
         config->preallocate_bytes = 0;
         sim->cut_permille /= 20;
     }
-    config->flags |=
-        (rng_permille(rng, 300) ? PLOOP_DEV_COMPLETE_IN_RUN : 0) | (rng_permille(rng, 300) ? PLOOP_DEV_NO_FAST_PATH : 0);
+    config->flags |= (rng_permille(rng, 300) ? PLOOP_DEV_COMPLETE_IN_RUN : 0) |
+                     (rng_permille(rng, 300) ? PLOOP_DEV_NO_FAST_PATH : 0);
     struct backend *backend = &sim->backend;
     backend->capabilities = PLOOP_FILE_CAN_GROW;
     backend->capabilities |= rng_permille(rng, 700) ? PLOOP_FILE_CAN_PUNCH : 0;
@@ -195,24 +197,27 @@ static void choose_faults(struct sim *sim)
     }
     if (!rng_permille(rng, 500))
         return;
-    static const enum fault hard[] = {FAULT_NO_PROGRESS, FAULT_EIO_READ,  FAULT_EIO_DATA,   FAULT_EIO_PAGE,   FAULT_EIO_PAGE,
-                                      FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE, FAULT_EIO_SUBMIT, FAULT_ENOSPC_WRITE,
-                                      FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE, FAULT_LOST,       FAULT_EIO_READ,
-                                      FAULT_EIO_RESIZE,  FAULT_EIO_RESIZE};
+    static const enum fault hard[] = {
+        FAULT_NO_PROGRESS, FAULT_EIO_READ,  FAULT_EIO_DATA,   FAULT_EIO_PAGE,   FAULT_EIO_PAGE,
+        FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE, FAULT_EIO_SUBMIT, FAULT_ENOSPC_WRITE,
+        FAULT_EIO_SYNC,    FAULT_EIO_PUNCH, FAULT_EIO_RESIZE, FAULT_LOST,       FAULT_EIO_READ,
+        FAULT_EIO_RESIZE,  FAULT_EIO_RESIZE};
     unsigned kinds = (unsigned)rng_between(rng, 1, 3);
     while (kinds--) {
         enum fault fault = hard[rng_below(rng, sizeof(hard) / sizeof(hard[0]))];
         if (fault == FAULT_LOST) /* for each step, and the end of promises */
             backend->chance[fault] = (unsigned)rng_between(rng, 1, 20);
         else
-            backend->chance[fault] = (unsigned)(rng_permille(rng, 200) ? rng_between(rng, 300, 1000) : rng_between(rng, 5, 100));
+            backend->chance[fault] = (unsigned)(rng_permille(rng, 200) ? rng_between(rng, 300, 1000)
+                                                                       : rng_between(rng, 5, 100));
     }
 }
 
 static void choose_limit(struct sim *sim)
 {
     uint64_t cluster = (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
-    sim->backend.size_limit = sim->disk.current.size + rng_below(&sim->rng, 6) * cluster + rng_below(&sim->rng, cluster);
+    sim->backend.size_limit =
+        sim->disk.current.size + rng_below(&sim->rng, 6) * cluster + rng_below(&sim->rng, cluster);
     sim->expect_errors = true;
 }
 
@@ -245,7 +250,8 @@ static void step_hot(struct sim *sim)
 {
     uint64_t cluster = sim->image.cluster_sectors, first = sim->image.runs[0].first * cluster,
              delay = sim->config.writeback_delay_ns;
-    for (uint64_t age = 0; delay && age < sim->config.writeback_max_age_ns + 2 * delay; age += delay / 2) {
+    for (uint64_t age = 0; delay && age < sim->config.writeback_max_age_ns + 2 * delay;
+         age += delay / 2) {
         guest_do(sim, GUEST_DISCARD, first, cluster, 0);
         guest_do(sim, GUEST_WRITE, first, 1, 0);
         session_drain(sim);
@@ -282,7 +288,8 @@ static void step_page(struct sim *sim)
     struct rng *rng = &sim->rng;
     uint64_t delay = rng_below(rng, 3) * rng_below(rng, 200000000);
     if (rng_permille(rng, 500)) {
-        if (ploop_bat_page_write(sim->dev, (uint32_t)rng_below(rng, ploop_bat_page_count(sim->dev))))
+        if (ploop_bat_page_write(sim->dev,
+                                 (uint32_t)rng_below(rng, ploop_bat_page_count(sim->dev))))
             violation("contract", "ploop_bat_page_write fails");
         return;
     }
@@ -318,7 +325,8 @@ static void step_end(struct sim *sim)
         counters_fault(FAULT_MEMORY, 1u << RULE_R11, 0);
         alloc_fail(rng_between(rng, 1, 40), rng_permille(rng, 500));
     }
-    sim->backend.quiet = rng_permille(rng, 600); /* else hardly a SYNC would ever live to fail in a running device */
+    sim->backend.quiet =
+        rng_permille(rng, 600); /* else hardly a SYNC would ever live to fail in a running device */
     session_reopen(sim);
     sim->backend.quiet = false;
     alloc_off();
@@ -345,7 +353,8 @@ static void step_lose(struct sim *sim)
         guest_random(sim);
     step_some_events(sim);
     session_lose(sim);
-    const struct run_of_clusters *run = &sim->image.runs[rng_below(&sim->rng, sim->image.run_count)];
+    const struct run_of_clusters *run =
+        &sim->image.runs[rng_below(&sim->rng, sim->image.run_count)];
     guest_do(sim, GUEST_WRITE, (uint64_t)run->first * sim->image.cluster_sectors, 1, PLOOP_PIO_FUA);
 }
 
@@ -413,7 +422,8 @@ void workload_run(const struct workload *workload)
     struct sim *sim = sim_alloc(sizeof(*sim));
     struct rng seeds = {workload->seed};
     sim_init(sim, rng_next(&seeds));
-    static const enum sim_base below[] = {SIM_ALONE, SIM_ALONE, SIM_ALONE, SIM_OVER_IMAGE, SIM_OVER_IMAGE, SIM_OVER_RAW};
+    static const enum sim_base below[] = {SIM_ALONE,      SIM_ALONE,      SIM_ALONE,
+                                          SIM_OVER_IMAGE, SIM_OVER_IMAGE, SIM_OVER_RAW};
     image_random(&sim->image, &sim->rng);
     sim_start(sim, below[rng_below(&sim->rng, sizeof(below) / sizeof(below[0]))]);
     sim->cut_permille = workload->cut_permille;

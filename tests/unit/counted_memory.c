@@ -26,7 +26,8 @@ static bool is_granted(size_t size)
     }
     memory->calls++;
     memory->bytes += size;
-    if (memory->fail_at == 0 || memory->calls < memory->fail_at || (memory->calls > memory->fail_at && !memory->fail_on)) {
+    if (memory->fail_at == 0 || memory->calls < memory->fail_at ||
+        (memory->calls > memory->fail_at && !memory->fail_on)) {
         return true;
     }
     memory->failures++;

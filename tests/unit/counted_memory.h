@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Allocations that are counted, and fail on purpose. For programs that tests/CMakeLists.txt links with --wrap: every allocation of
- * theirs, the library's too, comes through here.
+ * Allocations that are counted, and fail on purpose. For programs that tests/CMakeLists.txt links
+ * with --wrap: every allocation of theirs, the library's too, comes through here.
  */
 #ifndef COUNTED_MEMORY_H
 #define COUNTED_MEMORY_H

@@ -49,8 +49,10 @@ static void take_event(void *user_data, uint32_t event, uint64_t value)
 static void prepare_config(struct rig *rig)
 {
     rig->clock.now_ns = RIG_START_SECONDS * SECOND;
-    rig->clock_ops =
-        (struct ploop_clock){.size = sizeof(rig->clock_ops), .context = &rig->clock, .now_ns = clock_now, .wake_at = clock_wake_at};
+    rig->clock_ops = (struct ploop_clock){.size = sizeof(rig->clock_ops),
+                                          .context = &rig->clock,
+                                          .now_ns = clock_now,
+                                          .wake_at = clock_wake_at};
     ploop_dev_config_init(&rig->config, sizeof(rig->config));
     rig->config.clock = &rig->clock_ops;
     rig->config.log = take_log;
@@ -70,11 +72,14 @@ static void learn_geometry(struct rig *rig)
     }
 }
 
-void rig_create(struct rig *rig, uint32_t version, uint64_t disk_size, uint64_t cluster_size, uint32_t options)
+void rig_create(struct rig *rig, uint32_t version, uint64_t disk_size, uint64_t cluster_size,
+                uint32_t options)
 {
     memset(rig, 0, sizeof(*rig));
-    struct ploop_image_options image = {
-        .size = sizeof(image), .version = version, .disk_size = disk_size, .cluster_size = cluster_size};
+    struct ploop_image_options image = {.size = sizeof(image),
+                                        .version = version,
+                                        .disk_size = disk_size,
+                                        .cluster_size = cluster_size};
     script_open(&rig->script, NULL, 0, options);
     ck_assert_int_eq(ploop_image_create(rig->script.file, &image), 0);
     learn_geometry(rig);
@@ -246,7 +251,8 @@ static void submit(struct req *req)
     ck_assert_int_eq(ploop_queue_submit(req->rig->queue, &req->pio, 1), 1);
 }
 
-void req_write(struct req *req, struct rig *rig, uint64_t offset, uint64_t length, uint8_t byte, uint32_t flags)
+void req_write(struct req *req, struct rig *rig, uint64_t offset, uint64_t length, uint8_t byte,
+               uint32_t flags)
 {
     begin(req, rig, length);
     if (length) {

@@ -2,7 +2,8 @@
 /*
  * A device over a scripted backend, with a clock that is turned by hand, and requests to it.
  *
- * With a backend that completes inline a request is done when its submit returns; req_wait() runs the device until one is.
+ * With a backend that completes inline a request is done when its submit returns; req_wait() runs
+ * the device until one is.
  */
 #ifndef DEVICE_FIXTURE_H
 #define DEVICE_FIXTURE_H
@@ -37,7 +38,8 @@ struct rig {
 };
 
 /* A new, empty image, not open yet; `options` are the backend's. */
-void rig_create(struct rig *rig, uint32_t version, uint64_t disk_size, uint64_t cluster_size, uint32_t options);
+void rig_create(struct rig *rig, uint32_t version, uint64_t disk_size, uint64_t cluster_size,
+                uint32_t options);
 /* An image of those bytes. */
 void rig_adopt(struct rig *rig, const uint8_t *image, uint64_t size, uint32_t options);
 int rig_try_open(struct rig *rig);
@@ -57,7 +59,10 @@ void rig_close_dev(struct rig *rig);
 void rig_free(struct rig *rig);
 /* rig_close_dev(), the oracle's blessing, rig_free(). */
 void rig_end(struct rig *rig);
-/* The same where free clusters are left in the middle of the file: leaks to a checker, and no errors. */
+/*
+ * The same where free clusters are left in the middle of the file: leaks to a checker, and no
+ * errors.
+ */
 void rig_end_with_leaks(struct rig *rig);
 
 void rig_advance(struct rig *rig, uint64_t ns);
@@ -79,8 +84,12 @@ struct req {
     uint64_t order; /* of completion, among all requests of the program */
 };
 
-/* Begin one. Buffers are the request's own; a read's content is req->iov.iov_base until req_end(). Submit must take it. */
-void req_write(struct req *req, struct rig *rig, uint64_t offset, uint64_t length, uint8_t byte, uint32_t flags);
+/*
+ * Begin one. Buffers are the request's own; a read's content is req->iov.iov_base until req_end().
+ * Submit must take it.
+ */
+void req_write(struct req *req, struct rig *rig, uint64_t offset, uint64_t length, uint8_t byte,
+               uint32_t flags);
 void req_read(struct req *req, struct rig *rig, uint64_t offset, uint64_t length);
 void req_zeroes(struct req *req, struct rig *rig, uint64_t offset, uint64_t length, uint32_t flags);
 void req_discard(struct req *req, struct rig *rig, uint64_t offset, uint64_t length);

@@ -9,7 +9,14 @@
 
 #include "util/bytes.h"
 
-enum { ENTRIES = 1100, HOSTS = 6, TRACKS_MAX = 131072, IN_USE = 0x746F6E59, CLOSED = 0x312e3276, FILE_TAIL = 512 };
+enum {
+    ENTRIES = 1100,
+    HOSTS = 6,
+    TRACKS_MAX = 131072,
+    IN_USE = 0x746F6E59,
+    CLOSED = 0x312e3276,
+    FILE_TAIL = 512
+};
 
 struct list {
     struct fault *faults;
@@ -31,14 +38,19 @@ struct fault_base fault_base(uint32_t number)
     static const uint32_t clusters[] = {1, 8, 63, 7, 128};
 
     ck_assert_uint_lt(number, FAULT_BASES);
-    return (struct fault_base){.version = number % 2 + 1, .extended = number / 2 % 2, .cluster_sectors = clusters[number / 4]};
+    return (struct fault_base){.version = number % 2 + 1,
+                               .extended = number / 2 % 2,
+                               .cluster_sectors = clusters[number / 4]};
 }
 
 void fault_base_open(struct fixture *fixture, const struct fault_base *base)
 {
     static const uint32_t map[] = {0, 1, 1, 2, 2, 3, 3, 4, 1099, 5, 0, 0};
-    struct image_plan plan = {
-        .version = base->version, .cluster_sectors = base->cluster_sectors, .entries = ENTRIES, .host_clusters = HOSTS, .map = map};
+    struct image_plan plan = {.version = base->version,
+                              .cluster_sectors = base->cluster_sectors,
+                              .entries = ENTRIES,
+                              .host_clusters = HOSTS,
+                              .map = map};
     struct extension_plan extension;
     uint64_t all_ones = 1;
 
@@ -61,7 +73,9 @@ static struct limits limits_of(const struct fixture *fixture)
 {
     const uint8_t *image = fixture->bytes;
     bool v1 = image[6] == 't';
-    struct limits limits = {.tracks = load_le32(image + 28), .data_off = load_le32(image + 48), .file_size = fixture->size};
+    struct limits limits = {.tracks = load_le32(image + 28),
+                            .data_off = load_le32(image + 48),
+                            .file_size = fixture->size};
 
     limits.end = fixture->size / 512;
     limits.unit = v1 ? 1 : limits.tracks;
@@ -83,11 +97,12 @@ static void add(struct list *list, struct fault fault, const uint64_t *values, s
     }
 }
 
-#define ADD(list, name, also, offset, bytes, ...)                                                                                  \
-    do {                                                                                                                           \
-        const uint64_t values[] = {__VA_ARGS__};                                                                                   \
-        add(list, (struct fault){.field = (name), .related = (also), .at = (offset), .size = (bytes)}, values,                     \
-            sizeof(values) / sizeof(*values));                                                                                     \
+#define ADD(list, name, also, offset, bytes, ...)                                                  \
+    do {                                                                                           \
+        const uint64_t values[] = {__VA_ARGS__};                                                   \
+        add(list,                                                                                  \
+            (struct fault){.field = (name), .related = (also), .at = (offset), .size = (bytes)},   \
+            values, sizeof(values) / sizeof(*values));                                             \
     } while (0)
 
 static void header_fields(struct list *list, const struct limits *limits)
@@ -99,16 +114,20 @@ static void header_fields(struct list *list, const struct limits *limits)
     ADD(list, "version", NULL, 16, 4, 0, 1, 3, UINT32_MAX);
     ADD(list, "heads", NULL, 20, 4, UINT32_MAX);
     ADD(list, "cylinders", NULL, 24, 4, UINT32_MAX);
-    ADD(list, "tracks", "sectors", 28, 4, 0, 1, c - 1, c + 1, 2 * c, 63, TRACKS_MAX, TRACKS_MAX + 1, 0x80000000u, UINT32_MAX);
-    ADD(list, "bat_entries", NULL, 32, 4, 0, 1, ENTRIES - 1, ENTRIES + 1, bat_to_data, bat_to_data + 1, bat_to_end, bat_to_end + 1,
-        0x40000000, 0x40000001, UINT32_MAX);
-    ADD(list, "nb_sectors", NULL, 36, 8, 0, 1, covered - 1, covered, covered + 1, 3 * c + 1, UINT32_MAX, UINT64_C(1) << 32,
-        (UINT64_C(1) << 32) + covered, (UINT64_C(1) << 55) - 1, UINT64_C(1) << 55, UINT64_C(1) << 63, UINT64_MAX);
+    ADD(list, "tracks", "sectors", 28, 4, 0, 1, c - 1, c + 1, 2 * c, 63, TRACKS_MAX, TRACKS_MAX + 1,
+        0x80000000u, UINT32_MAX);
+    ADD(list, "bat_entries", NULL, 32, 4, 0, 1, ENTRIES - 1, ENTRIES + 1, bat_to_data,
+        bat_to_data + 1, bat_to_end, bat_to_end + 1, 0x40000000, 0x40000001, UINT32_MAX);
+    ADD(list, "nb_sectors", NULL, 36, 8, 0, 1, covered - 1, covered, covered + 1, 3 * c + 1,
+        UINT32_MAX, UINT64_C(1) << 32, (UINT64_C(1) << 32) + covered, (UINT64_C(1) << 55) - 1,
+        UINT64_C(1) << 55, UINT64_C(1) << 63, UINT64_MAX);
     ADD(list, "in_use", NULL, 44, 4, 0, 1, IN_USE - 1, IN_USE, CLOSED, UINT32_MAX);
-    ADD(list, "data_off", NULL, 48, 4, 0, 1, d - 1, d + 1, d - c, d + c, d + 5 * c, end - 1, end, end + 1, UINT32_MAX);
+    ADD(list, "data_off", NULL, 48, 4, 0, 1, d - 1, d + 1, d - c, d + c, d + 5 * c, end - 1, end,
+        end + 1, UINT32_MAX);
     ADD(list, "flags", NULL, 52, 4, 1, 2, 3, 4, UINT32_MAX - 2, UINT32_MAX);
-    ADD(list, "ext_off", NULL, 56, 8, 0, 1, d - 1, d, d + 1, d + 4 * c, end - c - 1, end - c, end - c + 1, end, end + 1, UINT32_MAX,
-        (UINT64_C(1) << 55) - 1, UINT64_C(1) << 55, UINT64_MAX);
+    ADD(list, "ext_off", NULL, 56, 8, 0, 1, d - 1, d, d + 1, d + 4 * c, end - c - 1, end - c,
+        end - c + 1, end, end + 1, UINT32_MAX, (UINT64_C(1) << 55) - 1, UINT64_C(1) << 55,
+        UINT64_MAX);
 }
 
 static void entries(struct list *list, const struct limits *limits)
@@ -120,17 +139,20 @@ static void entries(struct list *list, const struct limits *limits)
     uint64_t first = limits->first_entry, step = limits->cluster_entries;
 
     for (size_t i = 0; i < sizeof(places) / sizeof(*places); i++) {
-        ADD(list, places[i].name, NULL, 64 + 4 * places[i].index, 4, 0, 1, first - 1, first, first + 1, first + 2 * step,
-            first + 5 * step, first + 5 * step + 1, first + 6 * step, UINT32_MAX / 2 + 1, UINT32_MAX - 1, UINT32_MAX);
+        ADD(list, places[i].name, NULL, 64 + 4 * places[i].index, 4, 0, 1, first - 1, first,
+            first + 1, first + 2 * step, first + 5 * step, first + 5 * step + 1, first + 6 * step,
+            UINT32_MAX / 2 + 1, UINT32_MAX - 1, UINT32_MAX);
     }
 }
 
 static void sizes(struct list *list, const struct limits *limits)
 {
-    uint64_t cluster = limits->tracks * 512, data = limits->data_off * 512, size = limits->file_size;
+    uint64_t cluster = limits->tracks * 512, data = limits->data_off * 512,
+             size = limits->file_size;
 
-    ADD(list, "bytes", NULL, 0, 0, 0, 63, 64, limits->bat_end - 1, limits->bat_end, data - 1, data, data + 1, size - 2 * cluster,
-        size - cluster - 1, size - cluster, size - cluster + 1, size - 1, size + 1, size + FILE_TAIL);
+    ADD(list, "bytes", NULL, 0, 0, 0, 63, 64, limits->bat_end - 1, limits->bat_end, data - 1, data,
+        data + 1, size - 2 * cluster, size - cluster - 1, size - cluster, size - cluster + 1,
+        size - 1, size + 1, size + FILE_TAIL);
 }
 
 uint32_t fault_list(const struct fixture *fixture, struct fault *list)
@@ -160,5 +182,6 @@ void fault_apply(struct fixture *fixture, const struct fault *fault)
 
 void fault_print(const struct fault *fault, char *text, size_t size)
 {
-    snprintf(text, size, "%s = %" PRIu64, fault->size ? fault->field : "the file's size", fault->value);
+    snprintf(text, size, "%s = %" PRIu64, fault->size ? fault->field : "the file's size",
+             fault->value);
 }

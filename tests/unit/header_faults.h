@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Faults of an image: every field of its header, some of its entries, and the file's size, each at its limits and one past. The
- * limits are taken from the image itself, so that they are limits with any cluster size and either version.
+ * Faults of an image: every field of its header, some of its entries, and the file's size, each at
+ * its limits and one past. The limits are taken from the image itself, so that they are limits with
+ * any cluster size and either version.
  */
 #ifndef HEADER_FAULTS_H
 #define HEADER_FAULTS_H
@@ -12,7 +13,8 @@ enum { FAULTS_MAX = 256 };
 
 struct fault {
     const char *field;   /* as the library's messages name it */
-    const char *related; /* another field that may be said to be wrong instead, as it is no longer fitting; NULL: none */
+    const char *related; /* another field that may be said to be wrong instead, as it is no longer
+                            fitting; NULL: none */
     uint32_t at;         /* in the file */
     uint32_t size;       /* 0: it is the file that gets this many bytes */
     uint64_t value;
@@ -23,13 +25,16 @@ struct fault_base {
     bool extended; /* closed by software that knows the extension, which is there */
 };
 
-/* All bases: each version, cluster sizes that are powers of two and that are not, with and without an extension. */
+/*
+ * All bases: each version, cluster sizes that are powers of two and that are not, with and without
+ * an extension.
+ */
 enum { FAULT_BASES = 20 };
 struct fault_base fault_base(uint32_t number);
 
 /*
- * Six host clusters, 1100 entries. Guest clusters 0 to 3 and 1099 are mapped to the first five, a valid extension with a bitmap
- * lies in the last.
+ * Six host clusters, 1100 entries. Guest clusters 0 to 3 and 1099 are mapped to the first five, a
+ * valid extension with a bitmap lies in the last.
  */
 void fault_base_open(struct fixture *fixture, const struct fault_base *base);
 

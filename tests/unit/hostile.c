@@ -37,7 +37,8 @@ static bool is_unchanged(const struct subject *subject)
 {
     const struct fixture *fixture = subject->fixture;
 
-    return fixture->size == subject->size && (subject->size == 0 || memcmp(fixture->bytes, subject->bytes, subject->size) == 0);
+    return fixture->size == subject->size &&
+           (subject->size == 0 || memcmp(fixture->bytes, subject->bytes, subject->size) == 0);
 }
 
 static void restore(struct subject *subject)
@@ -46,17 +47,23 @@ static void restore(struct subject *subject)
 
     fixture_reset(fixture);
     if (subject->size) {
-        memcpy(fixture->bytes, subject->bytes, subject->size); /* a fixture's memory never shrinks */
+        memcpy(fixture->bytes, subject->bytes,
+               subject->size); /* a fixture's memory never shrinks */
     }
     fixture->size = subject->size;
 }
 
 static int expected_error(const struct subject *subject)
 {
-    return subject->verdict == ORACLE_OK ? 0 : subject->verdict == ORACLE_NOT_AN_IMAGE ? -EINVAL : -EUCLEAN;
+    return subject->verdict == ORACLE_OK             ? 0
+           : subject->verdict == ORACLE_NOT_AN_IMAGE ? -EINVAL
+                                                     : -EUCLEAN;
 }
 
-/* An unknown feature that is necessary forbids writing and repair; the oracle says so, without this name for it. */
+/*
+ * An unknown feature that is necessary forbids writing and repair; the oracle says so, without this
+ * name for it.
+ */
 static bool may_be_unsupported(const struct subject *subject, int err)
 {
     return err == -ENOTSUP && subject->verdict == ORACLE_OK && subject->writing == ORACLE_REFUSE &&
@@ -89,7 +96,8 @@ static void judge_check(const struct subject *subject)
     struct check_outcome outcome;
 
     run_check(subject->fixture, 0, &outcome);
-    must_msg(outcome.err == expected_error(subject), "%s: check says %d", subject->what, outcome.err);
+    must_msg(outcome.err == expected_error(subject), "%s: check says %d", subject->what,
+             outcome.err);
     judge_that(subject, is_unchanged(subject) && subject->fixture->log_size == 0);
     if (outcome.err) {
         judge_that(subject, outcome.result.errors == (outcome.err == -EUCLEAN));
@@ -97,13 +105,18 @@ static void judge_check(const struct subject *subject)
         return;
     }
     if (outcome.kinds[PLOOP_CHECK_EXTENSION]) { /* the oracle tells of the first fault there only */
-        judge_that(subject, outcome.result.errors >= subject->found.errors && subject->found.errors > 0);
+        judge_that(subject,
+                   outcome.result.errors >= subject->found.errors && subject->found.errors > 0);
     } else {
-        must_msg(outcome.result.errors == subject->found.errors && outcome.result.leaks == subject->found.leaks,
-                 "%s: %" PRIu64 " errors and %" PRIu64 " leaks, the oracle says %" PRIu64 " and %" PRIu64, subject->what,
-                 outcome.result.errors, outcome.result.leaks, subject->found.errors, subject->found.leaks);
+        must_msg(outcome.result.errors == subject->found.errors &&
+                     outcome.result.leaks == subject->found.leaks,
+                 "%s: %" PRIu64 " errors and %" PRIu64 " leaks, the oracle says %" PRIu64
+                 " and %" PRIu64,
+                 subject->what, outcome.result.errors, outcome.result.leaks, subject->found.errors,
+                 subject->found.leaks);
     }
-    judge_that(subject, outcome.result.recoverable == (subject->writing != ORACLE_REFUSE) || outcome.result.errors == 0);
+    judge_that(subject, outcome.result.recoverable == (subject->writing != ORACLE_REFUSE) ||
+                            outcome.result.errors == 0);
 }
 
 /* ---- opening ---- */
@@ -122,7 +135,8 @@ static void take_line(void *user_data, uint32_t level, uint32_t message_id, cons
     snprintf(log->text, sizeof(log->text), "%s", text);
 }
 
-static int open_device(struct fixture *fixture, uint32_t flags, struct open_log *log, ploop_dev **dev)
+static int open_device(struct fixture *fixture, uint32_t flags, struct open_log *log,
+                       ploop_dev **dev)
 {
     struct ploop_dev_config config;
 
@@ -143,7 +157,10 @@ static uint64_t part_of_disk(const struct subject *subject, uint64_t index)
     return length < READ_MAX ? length : READ_MAX;
 }
 
-/* What the oracle reads there: 1 and bytes, 0 and zeros, or -1. A cluster larger than READ_MAX is larger than the file. */
+/*
+ * What the oracle reads there: 1 and bytes, 0 and zeros, or -1. A cluster larger than READ_MAX is
+ * larger than the file.
+ */
 static int oracle_bytes(struct oracle *oracle, uint64_t index, uint8_t *bytes)
 {
     int status = oracle_read_cluster(oracle, index, bytes);
@@ -176,10 +193,10 @@ static void judge_content(struct subject *subject, ploop_dev *dev)
         int status = oracle_bytes(oracle, index, cluster_then);
         int64_t got = ploop_dev_pread(dev, cluster_now, length, index * oracle->cluster);
 
-        must_msg(got == (status < 0 ? -EIO : (int64_t)length), "%s: reading guest cluster %" PRIu64 ": %" PRId64, subject->what,
-                 index, got);
-        must_msg(status < 0 || memcmp(cluster_now, cluster_then, length) == 0, "%s: guest cluster %" PRIu64 " reads foreign bytes",
-                 subject->what, index);
+        must_msg(got == (status < 0 ? -EIO : (int64_t)length),
+                 "%s: reading guest cluster %" PRIu64 ": %" PRId64, subject->what, index, got);
+        must_msg(status < 0 || memcmp(cluster_now, cluster_then, length) == 0,
+                 "%s: guest cluster %" PRIu64 " reads foreign bytes", subject->what, index);
     }
     for (uint64_t index = 0; index < oracle->bat_entries; index++) {
         mapped += oracle_read_cluster(oracle, index, cluster_then) > 0;
@@ -188,7 +205,10 @@ static void judge_content(struct subject *subject, ploop_dev *dev)
     judge_that(subject, info.clusters_mapped == mapped);
 }
 
-/* Every cluster that could be read reads the same in the file as it is now. One that could not, still cannot, or `bad_may_go`. */
+/*
+ * Every cluster that could be read reads the same in the file as it is now. One that could not,
+ * still cannot, or `bad_may_go`.
+ */
 static void judge_kept(struct subject *subject, bool bad_may_go, struct oracle_result *after)
 {
     struct oracle_memory memory = {subject->fixture->bytes, subject->fixture->size};
@@ -196,10 +216,11 @@ static void judge_kept(struct subject *subject, bool bad_may_go, struct oracle_r
     char message[160];
     uint64_t end = (then->disk_sectors + then->cluster_sectors - 1) / then->cluster_sectors;
 
-    must_msg(oracle_open(&now, oracle_read_memory, &memory, memory.size, message) == ORACLE_OK, "%s: afterwards: %s", subject->what,
-             message);
+    must_msg(oracle_open(&now, oracle_read_memory, &memory, memory.size, message) == ORACLE_OK,
+             "%s: afterwards: %s", subject->what, message);
     oracle_check(&now, NULL, NULL, after);
-    judge_that(subject, now.cluster == then->cluster && now.disk_sectors == then->disk_sectors && now.v1 == then->v1);
+    judge_that(subject, now.cluster == then->cluster && now.disk_sectors == then->disk_sectors &&
+                            now.v1 == then->v1);
     for (uint64_t index = 0; index < end; index++) {
         if (!is_worth_reading(subject, index, end)) {
             continue;
@@ -209,10 +230,12 @@ static void judge_kept(struct subject *subject, bool bad_may_go, struct oracle_r
         int status_now = oracle_bytes(&now, index, cluster_now);
 
         if (status_then >= 0) {
-            must_msg(status_now >= 0 && memcmp(cluster_now, cluster_then, part_of_disk(subject, index)) == 0,
+            must_msg(status_now >= 0 &&
+                         memcmp(cluster_now, cluster_then, part_of_disk(subject, index)) == 0,
                      "%s: guest cluster %" PRIu64 " changed", subject->what, index);
         } else {
-            must_msg(status_now < 0 || bad_may_go, "%s: guest cluster %" PRIu64 " was bad", subject->what, index);
+            must_msg(status_now < 0 || bad_may_go, "%s: guest cluster %" PRIu64 " was bad",
+                     subject->what, index);
         }
     }
     oracle_close(&now);
@@ -221,15 +244,18 @@ static void judge_kept(struct subject *subject, bool bad_may_go, struct oracle_r
 static void judge_open(struct subject *subject, uint32_t flags)
 {
     bool read_only = flags & PLOOP_DEV_READ_ONLY;
-    bool writable = subject->writing == ORACLE_WRITE || (subject->writing == ORACLE_RECOVER && flags & PLOOP_DEV_RECOVER);
+    bool writable = subject->writing == ORACLE_WRITE ||
+                    (subject->writing == ORACLE_RECOVER && flags & PLOOP_DEV_RECOVER);
     bool opens = subject->verdict == ORACLE_OK && (read_only || writable);
     struct open_log log;
     ploop_dev *dev = NULL;
     int err = open_device(subject->fixture, flags, &log, &dev);
 
-    must_msg((err == 0) == opens, "%s: opened with flags %u: %d %s", subject->what, flags, err, log.text);
+    must_msg((err == 0) == opens, "%s: opened with flags %u: %d %s", subject->what, flags, err,
+             log.text);
     if (err) {
-        must_msg(err == (subject->verdict == ORACLE_OK ? -EUCLEAN : expected_error(subject)) || may_be_unsupported(subject, err),
+        must_msg(err == (subject->verdict == ORACLE_OK ? -EUCLEAN : expected_error(subject)) ||
+                     may_be_unsupported(subject, err),
                  "%s: opening says %d %s", subject->what, err, log.text);
         judge_that(subject, log.lines == 1 && log.text[0] && !strchr(log.text, '\n'));
     } else {
@@ -238,7 +264,9 @@ static void judge_open(struct subject *subject, uint32_t flags)
     }
     if (!opens || read_only) {
         judge_that(subject, is_unchanged(subject) && subject->fixture->counts[PLOOP_IO_WRITE] == 0);
-        judge_that(subject, subject->fixture->counts[PLOOP_IO_TRUNCATE] + subject->fixture->counts[PLOOP_IO_PUNCH] == 0);
+        judge_that(subject, subject->fixture->counts[PLOOP_IO_TRUNCATE] +
+                                    subject->fixture->counts[PLOOP_IO_PUNCH] ==
+                                0);
     } else {
         struct oracle_result after = {0};
 
@@ -251,8 +279,9 @@ static void judge_open(struct subject *subject, uint32_t flags)
 /* ---- repair ---- */
 
 /*
- * It finds nothing to change; where the first could mend all, nothing to write. (Where errors were to be left, mending leaks can
- * make one of them a leak: what an entry beyond the disk's end shared with another such.)
+ * It finds nothing to change; where the first could mend all, nothing to write. (Where errors were
+ * to be left, mending leaks can make one of them a leak: what an entry beyond the disk's end shared
+ * with another such.)
  */
 static void judge_second_repair(const struct subject *subject, uint32_t repair)
 {
@@ -267,7 +296,8 @@ static void judge_second_repair(const struct subject *subject, uint32_t repair)
     run_check(fixture, repair, &outcome);
     must_msg(outcome.err == 0 && fixture->size == size && memcmp(fixture->bytes, first, size) == 0,
              "%s: a second repair %u changes something", subject->what, repair);
-    must_msg(repair != ALL || fixture_changes(fixture) == 0, "%s: a second repair writes", subject->what);
+    must_msg(repair != ALL || fixture_changes(fixture) == 0, "%s: a second repair writes",
+             subject->what);
     free(first);
 }
 
@@ -278,16 +308,19 @@ static void judge_repair(struct subject *subject, uint32_t repair)
 
     run_check(subject->fixture, repair, &outcome);
     if (outcome.err) {
-        must_msg(outcome.err == expected_error(subject) || may_be_unsupported(subject, outcome.err), "%s: repair %u says %d",
-                 subject->what, repair, outcome.err);
+        must_msg(outcome.err == expected_error(subject) || may_be_unsupported(subject, outcome.err),
+                 "%s: repair %u says %d", subject->what, repair, outcome.err);
         judge_that(subject, is_unchanged(subject) && subject->fixture->counts[PLOOP_IO_WRITE] == 0);
         restore(subject);
         return;
     }
     judge_kept(subject, repair & PLOOP_REPAIR_ENTRIES, &after);
-    must_msg(after.errors <= subject->found.errors, "%s: more errors after repair %u", subject->what, repair);
-    must_msg(repair != ALL || after.errors + after.leaks == 0, "%s: repaired, not clean", subject->what);
-    must_msg((after.errors + after.leaks < subject->found.errors + subject->found.leaks) == (outcome.result.repaired > 0) ||
+    must_msg(after.errors <= subject->found.errors, "%s: more errors after repair %u",
+             subject->what, repair);
+    must_msg(repair != ALL || after.errors + after.leaks == 0, "%s: repaired, not clean",
+             subject->what);
+    must_msg((after.errors + after.leaks < subject->found.errors + subject->found.leaks) ==
+                     (outcome.result.repaired > 0) ||
                  repair != ALL,
              "%s: %" PRIu64 " repaired", subject->what, outcome.result.repaired);
     if (subject->found.errors == 0 || repair & PLOOP_REPAIR_ENTRIES) {
@@ -320,7 +353,8 @@ void hostile_judge(struct fixture *fixture, const char *what)
         memcpy(subject.bytes, fixture->bytes, fixture->size);
     }
     subject.memory = (struct oracle_memory){subject.bytes, subject.size};
-    subject.verdict = oracle_open(&subject.oracle, oracle_read_memory, &subject.memory, subject.size, message);
+    subject.verdict =
+        oracle_open(&subject.oracle, oracle_read_memory, &subject.memory, subject.size, message);
     if (subject.verdict == ORACLE_OK) {
         oracle_check(&subject.oracle, NULL, NULL, &subject.found);
         subject.writing = oracle_writing(&subject.oracle);
@@ -330,7 +364,8 @@ void hostile_judge(struct fixture *fixture, const char *what)
     judge_check(&subject);
     judge_open(&subject, PLOOP_DEV_READ_ONLY);
     judge_open(&subject, 0);
-    if (subject.writing == ORACLE_RECOVER || hostile_counts.images % 4 == 0) { /* else it is as without */
+    if (subject.writing == ORACLE_RECOVER ||
+        hostile_counts.images % 4 == 0) { /* else it is as without */
         judge_open(&subject, PLOOP_DEV_RECOVER);
     }
     judge_repair(&subject, ALL);
@@ -355,9 +390,9 @@ int hostile_refusal(struct fixture *fixture, uint32_t dev_flags, char *message, 
 
 void hostile_print(const char *kind)
 {
-    printf("hostile: %s: %" PRIu64 " images by every way in, %" PRIu64 " rejected, %" PRIu64 " for rescue only, %" PRIu64
-           " to be recovered, %" PRIu64 " writable\n",
-           kind, hostile_counts.images, hostile_counts.rejected, hostile_counts.read_only, hostile_counts.recovered,
-           hostile_counts.writable);
+    printf("hostile: %s: %" PRIu64 " images by every way in, %" PRIu64 " rejected, %" PRIu64
+           " for rescue only, %" PRIu64 " to be recovered, %" PRIu64 " writable\n",
+           kind, hostile_counts.images, hostile_counts.rejected, hostile_counts.read_only,
+           hostile_counts.recovered, hostile_counts.writable);
     fflush(stdout);
 }

@@ -29,10 +29,12 @@ static bool fails(struct fixture *fixture, const struct ploop_io *io)
     if (fixture->fail_op != io->op || !fixture->fail_from) {
         return false;
     }
-    if (fixture->fail_offset && (fixture->fail_offset < io->offset || fixture->fail_offset >= end)) {
+    if (fixture->fail_offset &&
+        (fixture->fail_offset < io->offset || fixture->fail_offset >= end)) {
         return false;
     }
-    return fixture->counts[io->op] >= fixture->fail_from && fixture->counts[io->op] - fixture->fail_from < fixture->fail_count;
+    return fixture->counts[io->op] >= fixture->fail_from &&
+           fixture->counts[io->op] - fixture->fail_from < fixture->fail_count;
 }
 
 static void resize(struct fixture *fixture, uint64_t size)
@@ -68,8 +70,12 @@ static void remember(struct fixture *fixture, const struct ploop_io *io)
 static int64_t read_bytes(const struct fixture *fixture, const struct ploop_io *io)
 {
     uint64_t limit = fixture->claimed_size ? fixture->claimed_size : fixture->size;
-    uint64_t length = io->offset >= limit ? 0 : limit - io->offset < io->length ? limit - io->offset : io->length;
-    uint64_t real = io->offset >= fixture->size ? 0 : fixture->size - io->offset < length ? fixture->size - io->offset : length;
+    uint64_t length = io->offset >= limit               ? 0
+                      : limit - io->offset < io->length ? limit - io->offset
+                                                        : io->length;
+    uint64_t real = io->offset >= fixture->size           ? 0
+                    : fixture->size - io->offset < length ? fixture->size - io->offset
+                                                          : length;
 
     must(io->iov_count == 1);
     memset(io->iov[0].iov_base, 0, length);
@@ -263,7 +269,8 @@ void extension_begin(struct extension_plan *plan, uint8_t *cluster, uint32_t siz
     store_le64(cluster, 0xAB234CEF23DCEA87u);
 }
 
-void extension_add(struct extension_plan *plan, uint64_t magic, uint64_t flags, const void *data, uint32_t size)
+void extension_add(struct extension_plan *plan, uint64_t magic, uint64_t flags, const void *data,
+                   uint32_t size)
 {
     uint8_t *head = plan->bytes + plan->end;
 
@@ -277,7 +284,8 @@ void extension_add(struct extension_plan *plan, uint64_t magic, uint64_t flags, 
     plan->end += 24 + (size + 7) / 8 * 8;
 }
 
-void extension_add_bitmap(struct extension_plan *plan, uint64_t sectors, uint32_t granularity, uint32_t l1_size, const uint64_t *l1)
+void extension_add_bitmap(struct extension_plan *plan, uint64_t sectors, uint32_t granularity,
+                          uint32_t l1_size, const uint64_t *l1)
 {
     uint8_t data[512] = {0};
 

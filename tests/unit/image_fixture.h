@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Images for tests of the operations on them: bytes in memory behind a backend that counts, fails on demand, and remembers what was
- * done to it; and a builder of small images, right or wrong.
+ * Images for tests of the operations on them: bytes in memory behind a backend that counts, fails
+ * on demand, and remembers what was done to it; and a builder of small images, right or wrong.
  */
 #ifndef IMAGE_FIXTURE_H
 #define IMAGE_FIXTURE_H
@@ -13,13 +13,15 @@
 #include <ploop/file.h>
 #include <ploop/image.h>
 
-/* For what is asserted a million times: libcheck's own macros write to a file each time they pass. */
+/*
+ * For what is asserted a million times: libcheck's own macros write to a file each time they pass.
+ */
 #define must(condition) must_msg(condition, "failed: %s", #condition)
-#define must_msg(condition, ...)                                                                                                   \
-    do {                                                                                                                           \
-        if (!(condition)) {                                                                                                        \
-            ck_abort_msg(__VA_ARGS__);                                                                                             \
-        }                                                                                                                          \
+#define must_msg(condition, ...)                                                                   \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            ck_abort_msg(__VA_ARGS__);                                                             \
+        }                                                                                          \
     } while (0)
 
 enum { FIXTURE_OPS_MAX = 4096, FIXTURE_OP_KINDS = PLOOP_IO_TRUNCATE + 1 };
@@ -49,7 +51,10 @@ struct fixture {
 /* A file that holds a copy of those bytes. */
 void fixture_open(struct fixture *fixture, const void *bytes, uint64_t size);
 void fixture_close(struct fixture *fixture);
-/* How many requests of the log changed the file: a repair begins with a SYNC, even where it has nothing to do. */
+/*
+ * How many requests of the log changed the file: a repair begins with a SYNC, even where it has
+ * nothing to do.
+ */
 uint32_t fixture_changes(const struct fixture *fixture);
 /* Forget the counts and the log. */
 void fixture_reset(struct fixture *fixture);
@@ -65,8 +70,8 @@ struct image_plan {
     uint64_t extension_sector;
     uint32_t data_off;      /* the first place that is right */
     uint32_t host_clusters; /* 6 */
-    const uint32_t
-        *map; /* pairs: guest cluster, host cluster + 1; 0, 0 ends it. NULL: 0-1 1-2 2-3 3-4 1099-5, the last one leaked */
+    const uint32_t *map; /* pairs: guest cluster, host cluster + 1; 0, 0 ends it. NULL: 0-1 1-2 2-3
+                            3-4 1099-5, the last one leaked */
 };
 
 #define MAP_NONE ((const uint32_t[]){0, 0})
@@ -87,9 +92,10 @@ struct extension_plan {
     uint32_t size, end;
 };
 void extension_begin(struct extension_plan *plan, uint8_t *cluster, uint32_t size);
-void extension_add(struct extension_plan *plan, uint64_t magic, uint64_t flags, const void *data, uint32_t size);
-void extension_add_bitmap(struct extension_plan *plan, uint64_t sectors, uint32_t granularity, uint32_t l1_size,
-                          const uint64_t *l1);
+void extension_add(struct extension_plan *plan, uint64_t magic, uint64_t flags, const void *data,
+                   uint32_t size);
+void extension_add_bitmap(struct extension_plan *plan, uint64_t sectors, uint32_t granularity,
+                          uint32_t l1_size, const uint64_t *l1);
 void extension_end(struct extension_plan *plan);
 
 /* A check with everything reported into counts by kind. */

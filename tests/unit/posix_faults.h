@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The POSIX backend with the test's own system calls, so that each can fail, fall short or wait when a test wants it to. Included by
- * the programs that test it, once each. Files lie in a directory of the test's, in the current one, where O_DIRECT is likely to work.
+ * The POSIX backend with the test's own system calls, so that each can fail, fall short or wait
+ * when a test wants it to. Included by the programs that test it, once each. Files lie in a
+ * directory of the test's, in the current one, where O_DIRECT is likely to work.
  */
 #ifndef POSIX_FAULTS_H
 #define POSIX_FAULTS_H
@@ -21,9 +22,24 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum call { READS, WRITES, WRITES_THROUGH, SYNCS, FALLOCATES, TRUNCATES, OPENS, CACHE_LOOKS, CALLOCS, THREADS, CALL_COUNT };
+enum call {
+    READS,
+    WRITES,
+    WRITES_THROUGH,
+    SYNCS,
+    FALLOCATES,
+    TRUNCATES,
+    OPENS,
+    CACHE_LOOKS,
+    CALLOCS,
+    THREADS,
+    CALL_COUNT
+};
 
-/* For each system call: how often it goes well, then fails, and with what; errno 0: half of the bytes are moved. */
+/*
+ * For each system call: how often it goes well, then fails, and with what; errno 0: half of the
+ * bytes are moved.
+ */
 static struct {
     atomic_int passes, failures, error, calls, direct_calls;
     atomic_int direct_refusals;
@@ -101,7 +117,8 @@ static inline bool fails(enum call call, int fd, bool *halve)
 
 static inline ssize_t move_half(bool write, int fd, const struct iovec *iov, off_t offset)
 {
-    return write ? pwrite(fd, iov->iov_base, iov->iov_len / 2, offset) : pread(fd, iov->iov_base, iov->iov_len / 2, offset);
+    return write ? pwrite(fd, iov->iov_base, iov->iov_len / 2, offset)
+                 : pread(fd, iov->iov_base, iov->iov_len / 2, offset);
 }
 
 static inline ssize_t test_preadv(int fd, const struct iovec *iov, int count, off_t offset)
@@ -114,7 +131,10 @@ static inline ssize_t test_preadv(int fd, const struct iovec *iov, int count, of
     return halve ? move_half(false, fd, iov, offset) : preadv(fd, iov, count, offset);
 }
 
-/* Who is changing the file: direct writes may do so together, anybody else must be alone. Looked at where a test says so. */
+/*
+ * Who is changing the file: direct writes may do so together, anybody else must be alone. Looked at
+ * where a test says so.
+ */
 static bool watches;
 static atomic_int changing_direct, changing_alone;
 
@@ -153,7 +173,8 @@ static inline ssize_t test_pwritev(int fd, const struct iovec *iov, int count, o
 static atomic_int writing_through[1024];
 static atomic_bool through_shared;
 
-static inline ssize_t test_pwritev2(int fd, const struct iovec *iov, int count, off_t offset, int flags)
+static inline ssize_t test_pwritev2(int fd, const struct iovec *iov, int count, off_t offset,
+                                    int flags)
 {
     if (fails(WRITES_THROUGH, fd, NULL)) {
         return -1;
@@ -201,7 +222,8 @@ static inline void *test_calloc(size_t count, size_t size)
     return fails(CALLOCS, -1, NULL) ? NULL : calloc(count, size);
 }
 
-static inline int test_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument)
+static inline int test_pthread_create(pthread_t *thread, const pthread_attr_t *attributes,
+                                      void *(*start)(void *), void *argument)
 {
     return fails(THREADS, -1, NULL) ? EAGAIN : pthread_create(thread, attributes, start, argument);
 }
@@ -216,12 +238,14 @@ static inline int test_pthread_create(pthread_t *thread, const pthread_attr_t *a
 #define syscall(...) (fails(CACHE_LOOKS, -1, NULL) ? -1 : (int)syscall(__VA_ARGS__))
 #define calloc test_calloc
 #define pthread_create test_pthread_create
-#include "file/file.c"        /* NOLINT(bugprone-suspicious-include): so that its calls are the test's */
-#include "file/posix.c"       /* NOLINT(bugprone-suspicious-include): so that its calls are the test's */
-#include "file/posix_cache.c" /* NOLINT(bugprone-suspicious-include): so that its calls are the test's */
-#include "file/posix_fua.c"   /* NOLINT(bugprone-suspicious-include): so that its calls are the test's */
-#include "file/posix_open.c"  /* NOLINT(bugprone-suspicious-include): so that its calls are the test's */
-#include "file/posix_pool.c"  /* NOLINT(bugprone-suspicious-include): so that its calls are the test's */
+/* NOLINTBEGIN(bugprone-suspicious-include): so that their calls are the test's */
+#include "file/file.c"
+#include "file/posix.c"
+#include "file/posix_cache.c"
+#include "file/posix_fua.c"
+#include "file/posix_open.c"
+#include "file/posix_pool.c"
+/* NOLINTEND(bugprone-suspicious-include) */
 #undef preadv
 #undef pwritev
 #undef pwritev2

@@ -10,7 +10,8 @@
 
 /* ---- images to mend ---- */
 
-static void set_extension(struct fixture *fixture, uint32_t host, uint32_t bitmap_host, bool transit)
+static void set_extension(struct fixture *fixture, uint32_t host, uint32_t bitmap_host,
+                          bool transit)
 {
     uint64_t start = image_data_start(fixture->bytes);
     struct extension_plan plan;
@@ -18,7 +19,8 @@ static void set_extension(struct fixture *fixture, uint32_t host, uint32_t bitma
     store_le64(fixture->bytes + 56, (start + (uint64_t)host * CLUSTER) / 512);
     store_le32(fixture->bytes + 44, CLOSED);
     extension_begin(&plan, fixture->bytes + start + (uint64_t)host * CLUSTER, CLUSTER);
-    extension_add_bitmap(&plan, (uint64_t)ENTRIES * 8, 8, 1, (uint64_t[]){(start + (uint64_t)bitmap_host * CLUSTER) / 512});
+    extension_add_bitmap(&plan, (uint64_t)ENTRIES * 8, 8, 1,
+                         (uint64_t[]){(start + (uint64_t)bitmap_host * CLUSTER) / 512});
     if (transit) {
         extension_add(&plan, 0x1122334455667788u, 2, "transit", 7);
     }
@@ -27,7 +29,8 @@ static void set_extension(struct fixture *fixture, uint32_t host, uint32_t bitma
 
 void repair_make(struct fixture *fixture, enum scenario scenario, uint32_t version)
 {
-    static const uint32_t holes[] = {0, 3, 1, 9, 2, 2, 500, 12, 1099, 11, 0, 0}; /* of 14: 0 3-7 9 12 13 are nobody's */
+    static const uint32_t holes[] = {0,  3,    1,  9, 2, 2, 500,
+                                     12, 1099, 11, 0, 0}; /* of 14: 0 3-7 9 12 13 are nobody's */
     struct image_plan plan = {.version = version, .map = holes, .host_clusters = 14};
 
     if (scenario == UNCLEAN) {
@@ -93,7 +96,8 @@ void read_content(const uint8_t *bytes, uint64_t size, struct content *content)
         content->status[i] = (int8_t)oracle_read_cluster(&oracle, i, cluster);
         if (content->status[i] == 1) {
             content->first[i] = cluster[0];
-            for (uint64_t at = 1; at < CLUSTER && at < oracle.disk_sectors * 512 - i * CLUSTER; at++) {
+            for (uint64_t at = 1; at < CLUSTER && at < oracle.disk_sectors * 512 - i * CLUSTER;
+                 at++) {
                 if (cluster[at] != cluster[0]) {
                     ck_abort_msg("guest cluster %llu is a mix", (unsigned long long)i);
                 }
@@ -107,12 +111,12 @@ void assert_kept(const struct content *before, const struct content *after, cons
 {
     for (uint32_t i = 0; i < ENTRIES; i++) {
         bool same = before->status[i] == after->status[i] && before->first[i] == after->first[i];
-        bool copied =
-            ((i == 7 || i == 1050) && after->first[i] == before->first[0]) || (i == 900 && after->first[i] == before->first[500]);
+        bool copied = ((i == 7 || i == 1050) && after->first[i] == before->first[0]) ||
+                      (i == 900 && after->first[i] == before->first[500]);
 
         if (!same && (before->status[i] != -1 || (after->status[i] == 1 && !copied))) {
-            ck_abort_msg("%s: guest cluster %u was %d/%02x, is %d/%02x", what, i, before->status[i], before->first[i],
-                         after->status[i], after->first[i]);
+            ck_abort_msg("%s: guest cluster %u was %d/%02x, is %d/%02x", what, i, before->status[i],
+                         before->first[i], after->status[i], after->first[i]);
         }
     }
 }

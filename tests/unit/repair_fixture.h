@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Images to repair, and the judge of what a repair did to them: what the guest could read before, by the oracle, it reads after,
- * whatever happened in between.
+ * Images to repair, and the judge of what a repair did to them: what the guest could read before,
+ * by the oracle, it reads after, whatever happened in between.
  */
 #ifndef REPAIR_FIXTURE_H
 #define REPAIR_FIXTURE_H
@@ -37,7 +37,10 @@ struct content {
 
 void read_content(const uint8_t *bytes, uint64_t size, struct content *content);
 
-/* What could be read reads the same. What could not is unmapped, or a duplicate's copy, or as it was. */
+/*
+ * What could be read reads the same. What could not is unmapped, or a duplicate's copy, or as it
+ * was.
+ */
 void assert_kept(const struct content *before, const struct content *after, const char *what);
 
 #endif

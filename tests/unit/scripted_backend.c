@@ -21,7 +21,8 @@ static void check_request(const struct script *script, const struct ploop_io *io
     ck_assert(!script->closed);
     ck_assert_uint_ge(io->op, PLOOP_IO_READ);
     ck_assert_uint_le(io->op, PLOOP_IO_TRUNCATE);
-    ck_assert(!io->flags || (io->op == PLOOP_IO_WRITE && script->capabilities & PLOOP_FILE_CAN_FUA));
+    ck_assert(!io->flags ||
+              (io->op == PLOOP_IO_WRITE && script->capabilities & PLOOP_FILE_CAN_FUA));
     for (uint32_t i = 0; i < io->iov_count; i++) {
         length += io->iov[i].iov_len;
     }
@@ -36,12 +37,16 @@ static void check_request(const struct script *script, const struct ploop_io *io
     }
 }
 
-/* What lies beyond the file's end is zeros; large files are free, for what is never touched takes no memory. */
+/*
+ * What lies beyond the file's end is zeros; large files are free, for what is never touched takes
+ * no memory.
+ */
 static void resize(struct script *script, uint64_t size)
 {
     ck_assert_uint_le(size, SPACE);
     if (size < script->file_size) {
-        uint64_t page = (size + PAGE - 1) / PAGE * PAGE, end = (script->file_size + PAGE - 1) / PAGE * PAGE;
+        uint64_t page = (size + PAGE - 1) / PAGE * PAGE,
+                 end = (script->file_size + PAGE - 1) / PAGE * PAGE;
         memset(script->bytes + size, 0, page - size);
         if (page < end) {
             ck_assert_int_eq(madvise(script->bytes + page, end - page, MADV_DONTNEED), 0);
@@ -142,7 +147,8 @@ static struct ploop_io *take_held(struct script *script, uint32_t at, uint32_t *
     ck_assert_uint_lt(at, script->held_count);
     struct ploop_io *io = script->held[at].io;
     *kind = script->held[at].kind;
-    memmove(&script->held[at], &script->held[at + 1], (--script->held_count - at) * sizeof(script->held[0]));
+    memmove(&script->held[at], &script->held[at + 1],
+            (--script->held_count - at) * sizeof(script->held[0]));
     return io;
 }
 
@@ -157,7 +163,8 @@ static void *completer(void *argument)
             continue;
         }
         script->random = script->random * UINT64_C(6364136223846793005) + 1442695040888963407u;
-        struct ploop_io *io = take_held(script, (uint32_t)(script->random >> 33) % script->held_count, &kind);
+        struct ploop_io *io =
+            take_held(script, (uint32_t)(script->random >> 33) % script->held_count, &kind);
         finish(script, io, kind);
     }
     pthread_mutex_unlock(&script->mutex);
@@ -177,9 +184,11 @@ static int script_submit(void *context, struct ploop_io *io)
     }
     script->submitted[kind]++;
     script->in_flight++;
-    script->in_flight_most = script->in_flight > script->in_flight_most ? script->in_flight : script->in_flight_most;
+    script->in_flight_most =
+        script->in_flight > script->in_flight_most ? script->in_flight : script->in_flight_most;
     if (script->log_count < SCRIPT_LOG_MAX) {
-        script->log[script->log_count++] = (struct script_entry){kind, io->flags, io->offset, io->length};
+        script->log[script->log_count++] =
+            (struct script_entry){kind, io->flags, io->offset, io->length};
     }
     if (script->threaded || script->hold & SCRIPT_BIT(kind)) {
         ck_assert_uint_lt(script->held_count, SCRIPT_HELD_MAX);
@@ -258,7 +267,8 @@ static void make_file(struct script *script, uint32_t options)
                                .kick = script_kick,
                                .wait = options & SCRIPT_NO_WAIT ? NULL : script_wait,
                                .close = script_closed,
-                               .invalidate = options & SCRIPT_NO_INVALIDATE ? NULL : script_invalidate};
+                               .invalidate =
+                                   options & SCRIPT_NO_INVALIDATE ? NULL : script_invalidate};
     script->closed = false;
     ck_assert_int_eq(ploop_file_create(&ops, script, &script->file), 0);
 }
@@ -270,7 +280,8 @@ void script_open(struct script *script, const void *bytes, uint64_t size, uint32
     script->alignment = 1;
     script->size_max = UINT64_C(1) << 40;
     script->random = 1;
-    script->bytes = mmap(NULL, SPACE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    script->bytes = mmap(NULL, SPACE, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     ck_assert_ptr_ne(script->bytes, MAP_FAILED);
     resize(script, size);
     if (bytes && size) {

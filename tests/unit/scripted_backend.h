@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A backend over memory that does what a test tells it: it counts requests by kind, holds some back and completes them when told
- * to, fails the Nth of a kind, refuses submits, moves fewer bytes than asked for, and is full at a size.
+ * A backend over memory that does what a test tells it: it counts requests by kind, holds some back
+ * and completes them when told to, fails the Nth of a kind, refuses submits, moves fewer bytes than
+ * asked for, and is full at a size.
  *
  *  1. A request takes its effect on the bytes when it is completed, not when it is submitted.
  *  2. Writes below `meta_end` are a kind of their own, SCRIPT_META: BAT pages and the header.
@@ -16,7 +17,12 @@
 
 #include <ploop/file.h>
 
-enum { SCRIPT_META = PLOOP_IO_TRUNCATE + 1, SCRIPT_KINDS, SCRIPT_LOG_MAX = 4096, SCRIPT_HELD_MAX = 1024 };
+enum {
+    SCRIPT_META = PLOOP_IO_TRUNCATE + 1,
+    SCRIPT_KINDS,
+    SCRIPT_LOG_MAX = 4096,
+    SCRIPT_HELD_MAX = 1024
+};
 
 #define SCRIPT_BIT(kind) (1u << (kind))
 #define SCRIPT_ALL ((1u << SCRIPT_KINDS) - 2)
@@ -55,7 +61,8 @@ struct script {
 
     int invalidate_error; /* what `invalidate` returns */
     uint64_t invalidates;
-    const uint8_t *disk; /* or NULL: what the file turns out to hold when the cache is dropped; the test's */
+    const uint8_t
+        *disk; /* or NULL: what the file turns out to hold when the cache is dropped; the test's */
     uint64_t disk_size;
 
     uint64_t submitted[SCRIPT_KINDS], completed[SCRIPT_KINDS], kicks;
@@ -79,7 +86,10 @@ struct script {
 
 enum { SCRIPT_THREAD = 1, SCRIPT_NO_WAIT = 2, SCRIPT_NO_INVALIDATE = 4 };
 
-/* A file of those bytes, copied. SCRIPT_THREAD: held requests are completed by a thread, in random order. SCRIPT_NO_...: without that function. */
+/*
+ * A file of those bytes, copied. SCRIPT_THREAD: held requests are completed by a thread, in random
+ * order. SCRIPT_NO_...: without that function.
+ */
 void script_open(struct script *script, const void *bytes, uint64_t size, uint32_t options);
 /* The file's handle anew, as another program would open it; the bytes stay. */
 void script_reopen(struct script *script, uint32_t options);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Whatever a header claims, looking at an image costs what the limits and the file's real content allow: memory and backend requests
- * are counted, not time.
+ * Whatever a header claims, looking at an image costs what the limits and the file's real content
+ * allow: memory and backend requests are counted, not time.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -86,9 +86,11 @@ static int go(enum way way, uint64_t bat_limit)
 
 static void cost_at_most(const char *what, uint64_t bytes, uint64_t reads)
 {
-    ck_assert_msg(counted_memory.bytes <= bytes, "%s: %" PRIu64 " bytes of memory, %" PRIu64 " at most", what, counted_memory.bytes,
-                  bytes);
-    ck_assert_msg(fixture.counts[PLOOP_IO_READ] <= reads, "%s: %" PRIu64 " reads", what, fixture.counts[PLOOP_IO_READ]);
+    ck_assert_msg(counted_memory.bytes <= bytes,
+                  "%s: %" PRIu64 " bytes of memory, %" PRIu64 " at most", what,
+                  counted_memory.bytes, bytes);
+    ck_assert_msg(fixture.counts[PLOOP_IO_READ] <= reads, "%s: %" PRIu64 " reads", what,
+                  fixture.counts[PLOOP_IO_READ]);
 }
 
 /* By every way in with that error, for the price of looking at the header, and nothing written. */
@@ -97,7 +99,8 @@ static void refused(const char *what, int error)
     for (int way = PROBE; way < WAYS; way++) {
         int err = go((enum way)way, 0);
 
-        ck_assert_msg(err == (way == PROBE && error == -EFBIG ? 0 : error), "%s: way %d: %d", what, way, err);
+        ck_assert_msg(err == (way == PROBE && error == -EFBIG ? 0 : error), "%s: way %d: %d", what,
+                      way, err);
         cost_at_most(what, 512 * KIB, 1);
         ck_assert_uint_eq(fixture_changes(&fixture), 0);
     }
@@ -105,8 +108,8 @@ static void refused(const char *what, int error)
 
 /* ---- headers ---- */
 
-static void header(uint32_t version, uint32_t tracks, uint32_t bat_entries, uint64_t sectors, uint32_t data_off,
-                   uint64_t claimed_size)
+static void header(uint32_t version, uint32_t tracks, uint32_t bat_entries, uint64_t sectors,
+                   uint32_t data_off, uint64_t claimed_size)
 {
     uint8_t *bytes = fixture.bytes;
 
@@ -130,7 +133,8 @@ static void begin(uint64_t real_size)
 
 START_TEST(four_kibibytes_that_claim_anything)
 {
-    static const uint32_t entries[] = {1009, 0x40000000, 0x40000001, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF};
+    static const uint32_t entries[] = {1009,       0x40000000, 0x40000001, 0x7FFFFFFF,
+                                       0x80000000, 0xFFFFFFFE, 0xFFFFFFFF};
     static const uint32_t tracks[] = {0, 131073, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF};
 
     begin(4096);
@@ -170,7 +174,10 @@ START_TEST(sixteen_tebibytes_of_holes)
 }
 END_TEST
 
-/* Up to the limit that was configured: so much memory for each byte of the BAT, and reads of a reasonable size. */
+/*
+ * Up to the limit that was configured: so much memory for each byte of the BAT, and reads of a
+ * reasonable size.
+ */
 START_TEST(a_bat_at_its_limit)
 {
     enum { ENTRIES = 262144, DATA_OFF = 4096 };
@@ -184,7 +191,9 @@ START_TEST(a_bat_at_its_limit)
         header(version, c, ENTRIES, 1, data_off, 16 * TIB);
         for (int way = PROBE; way < WAYS; way++) {
             ck_assert_int_eq(go((enum way)way, limit), 0);
-            uint64_t own = way == REPAIR ? UINT64_C(1024) * data_off : 0; /* the fixture's, whose file is cut to its data area */
+            uint64_t own = way == REPAIR
+                               ? UINT64_C(1024) * data_off
+                               : 0; /* the fixture's, whose file is cut to its data area */
 
             cost_at_most("a BAT of 1 MiB", 12 * limit + 4 * MIB + own, limit / (64 * KIB));
             ck_assert(way == PROBE || go((enum way)way, limit - 1) == -EFBIG);
@@ -194,7 +203,10 @@ START_TEST(a_bat_at_its_limit)
 }
 END_TEST
 
-/* As far apart as entries can lie: the check's passes over the BAT are as many as windows of its memory fit into 2^32 clusters. */
+/*
+ * As far apart as entries can lie: the check's passes over the BAT are as many as windows of its
+ * memory fit into 2^32 clusters.
+ */
 START_TEST(entries_far_apart)
 {
     enum { ENTRIES = 1000, PASSES_MAX = 2 * 513 };
@@ -237,7 +249,10 @@ START_TEST(no_place_for_a_copy)
 }
 END_TEST
 
-/* The extension's cluster is the largest thing that is read whole. One of zeros only is not gone on with. */
+/*
+ * The extension's cluster is the largest thing that is read whole. One of zeros only is not gone on
+ * with.
+ */
 START_TEST(an_extension_of_the_largest_size)
 {
     enum { C = 131072 };

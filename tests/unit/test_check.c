@@ -36,7 +36,10 @@ static void verdict(uint64_t errors, uint64_t leaks, uint32_t recoverable)
     fixture_close(&fixture);
 }
 
-/* One change to the usual image, whose entries 0, 1, 2, 3 and 1099 name host clusters 0 to 4; number 5 is a leak. */
+/*
+ * One change to the usual image, whose entries 0, 1, 2, 3 and 1099 name host clusters 0 to 4;
+ * number 5 is a leak.
+ */
 static void check_entry(uint32_t version, uint32_t guest, uint32_t entry)
 {
     fixture_open_image(&fixture, &(struct image_plan){.version = version});
@@ -50,8 +53,11 @@ START_TEST(clean)
         check_plan(&(struct image_plan){.version = version, .host_clusters = 5});
         ck_assert_uint_eq(outcome.result.mapped, 5);
         verdict(0, 0, 1);
-        check_plan(&(struct image_plan){
-            .version = version, .entries = 1, .sectors = 3, .host_clusters = 1, .map = (uint32_t[]){0, 1, 0, 0}});
+        check_plan(&(struct image_plan){.version = version,
+                                        .entries = 1,
+                                        .sectors = 3,
+                                        .host_clusters = 1,
+                                        .map = (uint32_t[]){0, 1, 0, 0}});
         verdict(0, 0, 1);
     }
 }
@@ -121,13 +127,16 @@ START_TEST(leaks_are_ranges)
 {
     static const uint32_t map[] = {0, 3, 1, 2, 2, 8, 0, 0};
 
-    check_plan(&(struct image_plan){.host_clusters = 12, .map = map}); /* 0, 3-6 and 8-11 are nobody's */
+    check_plan(
+        &(struct image_plan){.host_clusters = 12, .map = map}); /* 0, 3-6 and 8-11 are nobody's */
     ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_LEAK], 3);
     ck_assert_uint_eq(outcome.last.count, 4);
-    ck_assert_uint_eq(outcome.last.host_offset, image_data_start(fixture.bytes) + (uint64_t)8 * 4096);
+    ck_assert_uint_eq(outcome.last.host_offset,
+                      image_data_start(fixture.bytes) + (uint64_t)8 * 4096);
     ck_assert_uint_eq(outcome.last.guest_cluster, UINT64_MAX);
     verdict(0, 9, 1);
-    check_plan(&(struct image_plan){.sectors = 8 * 3, .host_clusters = 5}); /* entries 3 and 1099 lie beyond */
+    check_plan(&(struct image_plan){.sectors = 8 * 3,
+                                    .host_clusters = 5}); /* entries 3 and 1099 lie beyond */
     ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_ENTRY_BEYOND], 2);
     ck_assert_uint_eq(outcome.result.mapped, 3);
     verdict(0, 2, 1);
@@ -161,7 +170,10 @@ static uint64_t peak_bytes(void)
     return (uint64_t)usage.ru_maxrss * 1024;
 }
 
-/* The file claims 4 EiB; its few entries lie far apart. One range between each two, in no time and hardly any memory. */
+/*
+ * The file claims 4 EiB; its few entries lie far apart. One range between each two, in no time and
+ * hardly any memory.
+ */
 START_TEST(a_sparse_file_of_any_size)
 {
     static const uint32_t hosts[] = {0, 77777, 1u << 27, 3u << 29, 0xFFFFFF00u};
@@ -179,19 +191,24 @@ START_TEST(a_sparse_file_of_any_size)
     ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_ENTRY_DUPLICATE], 1);
     ck_assert_uint_eq(outcome.result.mapped, 5);
     ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_LEAK], 5);
-    ck_assert_uint_eq(outcome.result.leaks, ((UINT64_C(1) << 62) - image_data_start(fixture.bytes)) / 4096 - 5);
+    ck_assert_uint_eq(outcome.result.leaks,
+                      ((UINT64_C(1) << 62) - image_data_start(fixture.bytes)) / 4096 - 5);
     ck_assert(is_instrumented() || peak_bytes() - before < 16 << 20);
     fixture_close(&fixture);
 }
 END_TEST
 
-/* The clusters that are nobody's are looked for in several windows; the extension's own, in one of those between, is not among them. */
+/*
+ * The clusters that are nobody's are looked for in several windows; the extension's own, in one of
+ * those between, is not among them.
+ */
 START_TEST(an_extension_between_far_entries)
 {
     enum { EXTENSION = 20000000 };
     static const uint32_t hosts[] = {0, 10000000, 40000000};
 
-    fixture_open_image(&fixture, &(struct image_plan){.map = MAP_NONE, .host_clusters = 1, .in_use = CLOSED});
+    fixture_open_image(&fixture,
+                       &(struct image_plan){.map = MAP_NONE, .host_clusters = 1, .in_use = CLOSED});
     for (uint32_t i = 0; i < 3; i++) {
         image_set_entry(fixture.bytes, i, image_entry_for(fixture.bytes, hosts[i]));
     }
@@ -199,7 +216,8 @@ START_TEST(an_extension_between_far_entries)
     fixture.claimed_size = image_data_start(fixture.bytes) + UINT64_C(50000000) * 4096;
     run_check(&fixture, 0, &outcome);
     ck_assert_int_eq(outcome.err, 0);
-    ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_EXTENSION], 1); /* it is of zeros, and in its place */
+    ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_EXTENSION],
+                      1); /* it is of zeros, and in its place */
     ck_assert_uint_eq(outcome.result.errors, 1);
     ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_LEAK], 4);
     ck_assert_uint_eq(outcome.result.leaks, 50000000 - 3 - 1);
@@ -208,7 +226,10 @@ START_TEST(an_extension_between_far_entries)
 }
 END_TEST
 
-/* 16 TiB in clusters of 1 MiB, all mapped: a BAT of 64 MiB. The file's bytes are claimed, not there; the BAT is made as it is read. */
+/*
+ * 16 TiB in clusters of 1 MiB, all mapped: a BAT of 64 MiB. The file's bytes are claimed, not
+ * there; the BAT is made as it is read.
+ */
 static int huge_info(void *context, struct ploop_file_info *info)
 {
     info->file_size = *(uint64_t *)context;
@@ -244,7 +265,8 @@ static int huge_submit(void *context, struct ploop_io *io)
 
 START_TEST(sixteen_tebibytes_in_eighty_mebibytes)
 {
-    const struct ploop_io_ops ops = {.size = sizeof(ops), .get_info = huge_info, .submit = huge_submit};
+    const struct ploop_io_ops ops = {
+        .size = sizeof(ops), .get_info = huge_info, .submit = huge_submit};
     huge_entries = is_instrumented() ? 1 << 18 : 1 << 24;
 
     uint64_t size = (uint64_t)(huge_entries + HUGE_DATA) << 20;
@@ -332,7 +354,10 @@ START_TEST(a_header_that_cannot_be_trusted_is_one_error)
 }
 END_TEST
 
-/* One BAT page of three that cannot be read: an error for it, the others checked, no leak made of what is not known. */
+/*
+ * One BAT page of three that cannot be read: an error for it, the others checked, no leak made of
+ * what is not known.
+ */
 START_TEST(an_unreadable_page)
 {
     fixture_open_image(&fixture, &(struct image_plan){.entries = 3000});

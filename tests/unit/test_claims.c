@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who may use a file at the same time: a device that writes is the only one that syncs its file, since a second would take errors away
- * that the device's flush has to report.
+ * Who may use a file at the same time: a device that writes is the only one that syncs its file,
+ * since a second would take errors away that the device's flush has to report.
  */
 #include "run_tests.h"
 #include "tower_fixture.h"
@@ -28,7 +28,8 @@ static int check(ploop_file *file, uint32_t repair)
 
 static int create(ploop_file *file)
 {
-    struct ploop_image_options options = {.size = sizeof(options), .disk_size = 1 << 20, .cluster_size = CLUSTER};
+    struct ploop_image_options options = {
+        .size = sizeof(options), .disk_size = 1 << 20, .cluster_size = CLUSTER};
     return ploop_image_create(file, &options);
 }
 
@@ -100,7 +101,8 @@ START_TEST(a_call_that_syncs_and_a_device_that_writes_exclude_each_other)
 {
     ploop_file *file = new_image();
     ploop_dev *dev;
-    ck_assert_int_eq(file_claim(file, FILE_SHARED), 0); /* what ploop_file_sync() has while it works */
+    ck_assert_int_eq(file_claim(file, FILE_SHARED),
+                     0); /* what ploop_file_sync() has while it works */
     ck_assert_int_eq(open_device(file, 0, &dev), -EBUSY);
     ck_assert_int_eq(open_device(file, PLOOP_DEV_READ_ONLY, &dev), 0);
     ck_assert_int_eq(ploop_dev_close(dev), 0);
@@ -132,7 +134,10 @@ START_TEST(an_open_that_fails_gives_the_files_back)
 }
 END_TEST
 
-/* Below a device that writes, files are only read; what is not clean is made so once, by the opening device. */
+/*
+ * Below a device that writes, files are only read; what is not clean is made so once, by the
+ * opening device.
+ */
 START_TEST(a_lower_delta_is_shared_but_for_its_recovery)
 {
     struct tower tower;

@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The engine over a backend that does all the contract allows, and a disk that must still read as its model says.
+ * The engine over a backend that does all the contract allows, and a disk that must still read as
+ * its model says.
  *
- * Each sector written carries its number and a version. A sector of the model knows the last version that was written, the last
- * that was sent, and which of them were zeros; a read may see anything from the one to the other, if writes go on meanwhile.
+ * Each sector written carries its number and a version. A sector of the model knows the last
+ * version that was written, the last that was sent, and which of them were zeros; a read may see
+ * anything from the one to the other, if writes go on meanwhile.
  *
- * After two sessions the image becomes the base of a stack, under a top over a backend of another shape; two more sessions write there.
- * A discard over a base may leave a sector as it was: then the model allows for both.
+ * After two sessions the image becomes the base of a stack, under a top over a backend of another
+ * shape; two more sessions write there. A discard over a base may leave a sector as it was: then
+ * the model allows for both.
  */
 #include <check.h>
 #include <errno.h>
@@ -26,7 +29,8 @@ enum {
     SECTOR = 512,
     CLUSTER = 16384,
     SECTORS_PER_CLUSTER = CLUSTER / SECTOR,
-    DISK = 300 * CLUSTER + 7 * SECTOR, /* more than one BAT page's worth would take too long to fill */
+    DISK =
+        300 * CLUSTER + 7 * SECTOR, /* more than one BAT page's worth would take too long to fill */
     DISK_SECTORS = DISK / SECTOR,
     REQUEST_SECTORS = 3 * SECTORS_PER_CLUSTER,
     SLOTS = 12,
@@ -64,7 +68,7 @@ struct shape {
     const char *name;
     struct wild_config backend;
     uint32_t dev_flags;
-    bool overlap;        /* reads meet writes in flight: only where the backend moves whole sectors */
+    bool overlap; /* reads meet writes in flight: only where the backend moves whole sectors */
     bool from_callbacks; /* completions send the next request */
 };
 
@@ -102,21 +106,25 @@ static void stamp(uint8_t *bytes, uint32_t sector, uint32_t version)
     }
 }
 
-static void judge_sector(const struct sector *sector, uint32_t number, const uint8_t *bytes, uint32_t done, bool done_zeros,
-                         bool maybe_zeros)
+static void judge_sector(const struct sector *sector, uint32_t number, const uint8_t *bytes,
+                         uint32_t done, bool done_zeros, bool maybe_zeros)
 {
     uint64_t word;
     memcpy(&word, bytes, sizeof(word));
-    ck_assert_msg(memcmp(bytes, bytes + sizeof(word), SECTOR - sizeof(word)) == 0, "sector %u is a mix", number);
+    ck_assert_msg(memcmp(bytes, bytes + sizeof(word), SECTOR - sizeof(word)) == 0,
+                  "sector %u is a mix", number);
     if (word == 0) {
         ck_assert_msg(done_zeros || maybe_zeros || sector->maybe_zeros || sector->zeros_sent > done,
-                      "sector %u reads as zeros instead of version %u..%u", number, done, sector->sent);
+                      "sector %u reads as zeros instead of version %u..%u", number, done,
+                      sector->sent);
         return;
     }
     uint32_t version = (uint32_t)word;
-    ck_assert_msg(word >> 32 == number, "sector %u holds sector %u", number, (uint32_t)(word >> 32));
+    ck_assert_msg(word >> 32 == number, "sector %u holds sector %u", number,
+                  (uint32_t)(word >> 32));
     ck_assert_msg((version == done && !done_zeros) || (version > done && version <= sector->sent),
-                  "sector %u has version %u instead of %u..%u", number, version, done, sector->sent);
+                  "sector %u has version %u instead of %u..%u", number, version, done,
+                  sector->sent);
 }
 
 /* The sectors that a request changes: a discard leaves alone the clusters it does not cover. */
@@ -135,7 +143,8 @@ static bool is_free(const struct run *run, const struct slot *slot)
 {
     for (uint32_t i = slot->first; i < slot->first + slot->count; i++) {
         const struct sector *sector = &run->sectors[i];
-        if (slot->kind == READ ? sector->writing && !run->overlap : sector->writing || (sector->reading && !run->overlap)) {
+        if (slot->kind == READ ? sector->writing && !run->overlap
+                               : sector->writing || (sector->reading && !run->overlap)) {
             return false;
         }
     }
@@ -179,8 +188,8 @@ static void model_complete(struct run *run, struct slot *slot)
         for (uint32_t i = 0; i < slot->count; i++) {
             uint32_t number = slot->first + i;
             run->sectors[number].reading--;
-            judge_sector(&run->sectors[number], number, slot->buffer + i * SECTOR, slot->before[i].done, slot->before[i].zeros,
-                         slot->before[i].maybe_zeros);
+            judge_sector(&run->sectors[number], number, slot->buffer + i * SECTOR,
+                         slot->before[i].done, slot->before[i].zeros, slot->before[i].maybe_zeros);
         }
         return;
     }
@@ -203,12 +212,16 @@ static void model_complete(struct run *run, struct slot *slot)
 
 static enum kind draw_kind(struct run *run)
 {
-    static const enum kind kinds[] = {READ, READ, READ, READ, WRITE, WRITE, WRITE, WRITE, WRITE, ZEROES, DISCARD, FLUSH};
+    static const enum kind kinds[] = {READ,  READ,  READ,  READ,   WRITE,   WRITE,
+                                      WRITE, WRITE, WRITE, ZEROES, DISCARD, FLUSH};
     uint32_t drawn = draw(run, 61);
     return drawn == 60 ? BAT_WRITE : kinds[drawn / 5];
 }
 
-/* Sectors for a request, where it does not meet one that it may not; a few tries, then one to anywhere is a flush. */
+/*
+ * Sectors for a request, where it does not meet one that it may not; a few tries, then one to
+ * anywhere is a flush.
+ */
 static void draw_request(struct run *run, struct slot *slot)
 {
     slot->kind = draw_kind(run);
@@ -240,7 +253,8 @@ static void cut_buffer(struct run *run, struct slot *slot)
     while (left) {
         uint32_t unit = run->alignment ? run->alignment : 1;
         uint32_t piece = slot->iov_count == 3 ? left : unit * (1 + draw(run, left / unit));
-        slot->iov[slot->iov_count++] = (struct iovec){.iov_base = slot->buffer + at, .iov_len = piece};
+        slot->iov[slot->iov_count++] =
+            (struct iovec){.iov_base = slot->buffer + at, .iov_len = piece};
         at += piece;
         left -= piece;
     }
@@ -287,7 +301,8 @@ static void request_done(ploop_pio *pio, int result, void *user_data)
     uint32_t queue = slot->queue == run->queues[0] ? 0 : 1;
     ck_assert_ptr_eq(pio, slot->pio);
     ck_assert_msg(result == 0, "request of kind %d: %d", (int)slot->kind, result);
-    ck_assert_int_eq(atomic_fetch_add(&run->callbacks_of[queue], 1), 0); /* never two of a queue at once */
+    ck_assert_int_eq(atomic_fetch_add(&run->callbacks_of[queue], 1),
+                     0); /* never two of a queue at once */
     ck_assert_int_eq(ploop_dev_flush(run->dev), -EDEADLK);
     pthread_mutex_lock(&run->mutex);
     model_complete(run, slot);
@@ -320,7 +335,8 @@ static void send_batch(struct run *run)
     pthread_mutex_unlock(&run->mutex);
     for (uint32_t i = 0; i < QUEUES; i++) {
         if (counts[i]) {
-            ck_assert_int_eq(ploop_queue_submit(run->queues[i], batch[i], counts[i]), (int)counts[i]);
+            ck_assert_int_eq(ploop_queue_submit(run->queues[i], batch[i], counts[i]),
+                             (int)counts[i]);
         }
     }
 }
@@ -331,7 +347,8 @@ static void run_device(struct run *run)
     uint64_t due = ploop_dev_next_deadline(run->dev);
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    if (atomic_exchange(&run->wake, false) || (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec >= due) {
+    if (atomic_exchange(&run->wake, false) ||
+        (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec >= due) {
         ploop_dev_run(run->dev);
     }
     for (uint32_t i = 0; i < QUEUES; i++) {
@@ -381,7 +398,8 @@ static void wake_at(void *context, uint64_t deadline_ns)
 
 static void open_device(struct run *run, ploop_file *const *deltas, uint32_t count)
 {
-    struct ploop_clock clock = {.size = sizeof(clock), .context = run, .now_ns = now_ns, .wake_at = wake_at};
+    struct ploop_clock clock = {
+        .size = sizeof(clock), .context = run, .now_ns = now_ns, .wake_at = wake_at};
     struct ploop_dev_config config;
     ploop_dev_config_init(&config, sizeof(config));
     config.flags = run->shape->dev_flags;
@@ -410,38 +428,56 @@ static void judge_all(struct run *run)
     uint8_t *whole = aligned_alloc(SECTOR, DISK);
     ck_assert_int_eq(ploop_dev_pread(run->dev, whole, DISK, 0), DISK);
     for (uint32_t i = 0; i < DISK_SECTORS; i++) {
-        judge_sector(&run->sectors[i], i, whole + i * SECTOR, run->sectors[i].done, run->sectors[i].done_zeros, false);
+        judge_sector(&run->sectors[i], i, whole + i * SECTOR, run->sectors[i].done,
+                     run->sectors[i].done_zeros, false);
     }
     free(whole);
 }
 
-#define BACKEND(...)                                                                                                               \
-    {                                                                                                                              \
-        .file_size_max = 16 << 20, .capabilities = 15, __VA_ARGS__                                                                 \
+#define BACKEND(...)                                                                               \
+    {                                                                                              \
+        .file_size_max = 16 << 20, .capabilities = 15, __VA_ARGS__                                 \
     }
 
 static const struct shape shapes[] = {
     {"inline", BACKEND(.mode = WILD_INLINE, .seed = 1), 0, true, true},
     {"inline, no abilities",
-     {.file_size_max = 16 << 20, .mode = WILD_INLINE, .seed = 2, .capabilities = PLOOP_FILE_CAN_GROW},
+     {.file_size_max = 16 << 20,
+      .mode = WILD_INLINE,
+      .seed = 2,
+      .capabilities = PLOOP_FILE_CAN_GROW},
      0,
      true,
      true},
-    {"inline, short, again", BACKEND(.mode = WILD_INLINE, .seed = 3, .short_percent = 40, .again_percent = 20), 0, false, true},
-    {"reaped", BACKEND(.mode = WILD_REAP, .seed = 4, .short_percent = 20, .short_unit = 512, .again_percent = 10), 0, true, true},
+    {"inline, short, again",
+     BACKEND(.mode = WILD_INLINE, .seed = 3, .short_percent = 40, .again_percent = 20), 0, false,
+     true},
+    {"reaped",
+     BACKEND(.mode = WILD_REAP, .seed = 4, .short_percent = 20, .short_unit = 512,
+             .again_percent = 10),
+     0, true, true},
     {"polled", BACKEND(.mode = WILD_POLLED, .seed = 5, .max_transfer = 4096), 0, true, false},
     {"threads", BACKEND(.mode = WILD_THREADS, .seed = 6), 0, true, true},
     {"threads, late, short, again",
-     BACKEND(.mode = WILD_THREADS, .seed = 7, .delay_us = 300, .short_percent = 30, .short_unit = 512, .again_percent = 20), 0,
-     true, true},
-    {"threads, odd lengths", BACKEND(.mode = WILD_THREADS, .seed = 8, .short_percent = 50, .max_transfer = 7001), 0, false, true},
+     BACKEND(.mode = WILD_THREADS, .seed = 7, .delay_us = 300, .short_percent = 30,
+             .short_unit = 512, .again_percent = 20),
+     0, true, true},
+    {"threads, odd lengths",
+     BACKEND(.mode = WILD_THREADS, .seed = 8, .short_percent = 50, .max_transfer = 7001), 0, false,
+     true},
     {"mixed", BACKEND(.mode = WILD_MIXED, .seed = 9, .again_percent = 10), 0, true, true},
-    {"mixed, engine only", BACKEND(.mode = WILD_MIXED, .seed = 10, .again_percent = 10), PLOOP_DEV_NO_FAST_PATH, true, true},
-    {"threads, in run", BACKEND(.mode = WILD_THREADS, .seed = 11, .delay_us = 100), PLOOP_DEV_COMPLETE_IN_RUN, true, true},
-    {"reaped, in run", BACKEND(.mode = WILD_REAP, .seed = 12, .again_percent = 10), PLOOP_DEV_COMPLETE_IN_RUN, true, true},
-    {"threads, aligned", BACKEND(.mode = WILD_THREADS, .seed = 14, .alignment = 512, .max_transfer = 7001, .short_percent = 20), 0,
-     true, true},
-    {"inline, in run", BACKEND(.mode = WILD_INLINE, .seed = 13), PLOOP_DEV_COMPLETE_IN_RUN, true, true},
+    {"mixed, engine only", BACKEND(.mode = WILD_MIXED, .seed = 10, .again_percent = 10),
+     PLOOP_DEV_NO_FAST_PATH, true, true},
+    {"threads, in run", BACKEND(.mode = WILD_THREADS, .seed = 11, .delay_us = 100),
+     PLOOP_DEV_COMPLETE_IN_RUN, true, true},
+    {"reaped, in run", BACKEND(.mode = WILD_REAP, .seed = 12, .again_percent = 10),
+     PLOOP_DEV_COMPLETE_IN_RUN, true, true},
+    {"threads, aligned",
+     BACKEND(.mode = WILD_THREADS, .seed = 14, .alignment = 512, .max_transfer = 7001,
+             .short_percent = 20),
+     0, true, true},
+    {"inline, in run", BACKEND(.mode = WILD_INLINE, .seed = 13), PLOOP_DEV_COMPLETE_IN_RUN, true,
+     true},
 };
 
 static void run_session(struct run *run, ploop_file *const *deltas, uint32_t count)
@@ -459,13 +495,16 @@ static void run_session(struct run *run, ploop_file *const *deltas, uint32_t cou
     ck_assert_int_eq(ploop_dev_info(run->dev, &info), 0);
     ck_assert_uint_eq(info.double_completions, 0);
     /* One that refuses often is seldom asked past the engine. */
-    ck_assert(run->shape->dev_flags & PLOOP_DEV_NO_FAST_PATH ? info.requests_fast == 0 : info.requests_fast > 0 || run->refuses);
+    ck_assert(run->shape->dev_flags & PLOOP_DEV_NO_FAST_PATH
+                  ? info.requests_fast == 0
+                  : info.requests_fast > 0 || run->refuses);
     ck_assert(count == 1 || info.clusters_copied > 0);
     ck_assert_int_eq(ploop_dev_close(run->dev), 0);
 }
 
 /* The image as a base, under a top whose backend is another's. */
-static void run_over_base(struct run *run, struct wild *base, ploop_file *base_file, const struct ploop_image_options *options)
+static void run_over_base(struct run *run, struct wild *base, ploop_file *base_file,
+                          const struct ploop_image_options *options)
 {
     const uint32_t shape_count = sizeof(shapes) / sizeof(shapes[0]);
     const struct shape *above = &shapes[((uint32_t)(run->shape - shapes) + 5) % shape_count];
@@ -489,8 +528,10 @@ static void run_over_base(struct run *run, struct wild *base, ploop_file *base_f
 START_TEST(the_disk_reads_as_its_model)
 {
     const struct shape *shape = &shapes[_i];
-    struct ploop_image_options options = {
-        .size = sizeof(options), .disk_size = DISK, .cluster_size = CLUSTER, .version = 2 - (uint32_t)_i % 2};
+    struct ploop_image_options options = {.size = sizeof(options),
+                                          .disk_size = DISK,
+                                          .cluster_size = CLUSTER,
+                                          .version = 2 - (uint32_t)_i % 2};
     struct run *run = calloc(1, sizeof(*run));
     run->refuses = shape->backend.again_percent > 0;
     struct wild *wild = wild_new(&shape->backend);
@@ -528,7 +569,8 @@ static Suite *contract_suite(void)
     Suite *suite = suite_create("contract");
     TCase *model = tcase_create("model");
     tcase_set_timeout(model, 120);
-    tcase_add_loop_test(model, the_disk_reads_as_its_model, 0, (int)(sizeof(shapes) / sizeof(shapes[0])));
+    tcase_add_loop_test(model, the_disk_reads_as_its_model, 0,
+                        (int)(sizeof(shapes) / sizeof(shapes[0])));
     suite_add_tcase(suite, model);
     return suite;
 }

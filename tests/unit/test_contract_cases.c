@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Single situations that the backend contract allows, with exactly what the engine must make of them: a full backend, one that
- * completes inline for ever, one that has no more space but a little, and calls that meet another thread in the engine's turn.
+ * Single situations that the backend contract allows, with exactly what the engine must make of
+ * them: a full backend, one that completes inline for ever, one that has no more space but a
+ * little, and calls that meet another thread in the engine's turn.
  */
 #include <check.h>
 #include <errno.h>
@@ -29,7 +30,8 @@ static uint64_t now_ns(void *context)
 
 static struct wild *new_wild(enum wild_mode mode, uint64_t seed)
 {
-    return wild_new(&(struct wild_config){.mode = mode, .seed = seed, .file_size_max = 16 << 20, .capabilities = 15});
+    return wild_new(&(struct wild_config){
+        .mode = mode, .seed = seed, .file_size_max = 16 << 20, .capabilities = 15});
 }
 
 static void end(ploop_dev *dev, ploop_file *file, struct wild *wild)
@@ -39,9 +41,11 @@ static void end(ploop_dev *dev, ploop_file *file, struct wild *wild)
     wild_free(wild);
 }
 
-static ploop_dev *open_new(struct wild *wild, ploop_file **file, const struct ploop_dev_config *config)
+static ploop_dev *open_new(struct wild *wild, ploop_file **file,
+                           const struct ploop_dev_config *config)
 {
-    struct ploop_image_options options = {.size = sizeof(options), .disk_size = DISK, .cluster_size = CLUSTER};
+    struct ploop_image_options options = {
+        .size = sizeof(options), .disk_size = DISK, .cluster_size = CLUSTER};
     ploop_dev *dev;
     *file = wild_open(wild);
     ck_assert_int_eq(ploop_image_create(*file, &options), 0);
@@ -49,11 +53,17 @@ static ploop_dev *open_new(struct wild *wild, ploop_file **file, const struct pl
     return dev;
 }
 
-/* Extending by much fails, by a cluster goes well, over and over: the file is not extended ahead of need then. */
+/*
+ * Extending by much fails, by a cluster goes well, over and over: the file is not extended ahead of
+ * need then.
+ */
 START_TEST(a_file_system_almost_full_is_not_filled)
 {
-    struct wild *wild = wild_new(&(struct wild_config){
-        .mode = _i ? WILD_THREADS : WILD_INLINE, .seed = 1, .delay_us = 1000, .file_size_max = 4 << 20, .capabilities = 15});
+    struct wild *wild = wild_new(&(struct wild_config){.mode = _i ? WILD_THREADS : WILD_INLINE,
+                                                       .seed = 1,
+                                                       .delay_us = 1000,
+                                                       .file_size_max = 4 << 20,
+                                                       .capabilities = 15});
     ploop_file *file;
     ploop_dev *dev = open_new(wild, &file, NULL);
     char bytes[SECTOR] = {1};
@@ -149,13 +159,17 @@ static void again(ploop_pio *pio, int result, void *user_data)
         if (endless.left % 3) {
             ploop_pio_prep_readv(pio, 0, &endless.iov, 1);
         } else {
-            ploop_pio_prep_writev(pio, (endless.left % 297) * CLUSTER, &endless.iov, 1, endless.left % 30 ? 0 : PLOOP_PIO_FUA);
+            ploop_pio_prep_writev(pio, (endless.left % 297) * CLUSTER, &endless.iov, 1,
+                                  endless.left % 30 ? 0 : PLOOP_PIO_FUA);
         }
         ck_assert_int_eq(ploop_queue_submit(endless.queue, &pio, 1), 1);
     }
 }
 
-/* A backend that completes inline, a callback that submits: the stack stays as shallow as it was (F8). */
+/*
+ * A backend that completes inline, a callback that submits: the stack stays as shallow as it was
+ * (F8).
+ */
 START_TEST(submitting_from_callbacks_does_not_nest)
 {
     struct wild *wild = new_wild(WILD_INLINE, 1);
@@ -241,16 +255,20 @@ END_TEST
 
 /* ---- Leaving ---- */
 
-/* Requests in flight, some on threads, are each completed once, and nothing of the device is touched afterwards. */
+/*
+ * Requests in flight, some on threads, are each completed once, and nothing of the device is
+ * touched afterwards.
+ */
 START_TEST(an_abort_ends_everything_once)
 {
     for (uint64_t seed = 1; seed < 16; seed++) {
-        struct wild *wild = wild_new(&(struct wild_config){.mode = seed % 2 ? WILD_THREADS : WILD_REAP,
-                                                           .seed = seed,
-                                                           .delay_us = 100,
-                                                           .again_percent = seed % 3 ? 0 : 30,
-                                                           .file_size_max = 16 << 20,
-                                                           .capabilities = 15});
+        struct wild *wild =
+            wild_new(&(struct wild_config){.mode = seed % 2 ? WILD_THREADS : WILD_REAP,
+                                           .seed = seed,
+                                           .delay_us = 100,
+                                           .again_percent = seed % 3 ? 0 : 30,
+                                           .file_size_max = 16 << 20,
+                                           .capabilities = 15});
         static char bytes[CLUSTER];
         struct iovec iov = {.iov_base = bytes, .iov_len = CLUSTER};
         struct ploop_dev_config config;
@@ -268,7 +286,8 @@ START_TEST(an_abort_ends_everything_once)
             } else if (i % 4 == 2) {
                 ploop_pio_prep_discard(pios[i], 0, DISK);
             } else {
-                ploop_pio_prep_writev(pios[i], i % 4 ? 0 : i * CLUSTER, &iov, 1, i % 8 ? 0 : PLOOP_PIO_FUA);
+                ploop_pio_prep_writev(pios[i], i % 4 ? 0 : i * CLUSTER, &iov, 1,
+                                      i % 8 ? 0 : PLOOP_PIO_FUA);
             }
             ploop_pio_set_callback(pios[i], note_ended, &done);
         }

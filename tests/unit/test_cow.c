@@ -13,7 +13,10 @@
 
 #include "file/file.h"
 
-/* A part of a cluster is written: one read below, one write above, and the entry is published behind a SYNC. */
+/*
+ * A part of a cluster is written: one read below, one write above, and the entry is published
+ * behind a SYNC.
+ */
 START_TEST(a_write_to_a_part_copies_the_cluster)
 {
     for (uint32_t i = 0; i < 4; i++) {
@@ -35,8 +38,10 @@ START_TEST(a_write_to_a_part_copies_the_cluster)
         }
         script_forget(&rig->script);
         ck_assert_int_eq(rig_flush(rig), 0);
-        ck_assert_uint_lt(script_log_find(&rig->script, PLOOP_IO_SYNC, 0), script_log_find(&rig->script, SCRIPT_META, 0));
-        ck_assert_uint_lt(script_log_find(&rig->script, SCRIPT_META, 0), script_log_find(&rig->script, PLOOP_IO_SYNC, 1));
+        ck_assert_uint_lt(script_log_find(&rig->script, PLOOP_IO_SYNC, 0),
+                          script_log_find(&rig->script, SCRIPT_META, 0));
+        ck_assert_uint_lt(script_log_find(&rig->script, SCRIPT_META, 0),
+                          script_log_find(&rig->script, PLOOP_IO_SYNC, 1));
         ck_assert_uint_ne(rig_file_entry(rig, 1), 0);
         /* From now on it is the top's. */
         tower_forget(&tower);
@@ -60,7 +65,8 @@ START_TEST(a_write_of_the_whole_cluster_copies_nothing)
     ck_assert_uint_eq(rig_info(rig).clusters_copied, 0);
     script_forget(&rig->script);
     ck_assert_int_eq(rig_flush(rig), 0);
-    ck_assert_uint_lt(script_log_find(&rig->script, PLOOP_IO_SYNC, 0), script_log_find(&rig->script, SCRIPT_META, 0));
+    ck_assert_uint_lt(script_log_find(&rig->script, PLOOP_IO_SYNC, 0),
+                      script_log_find(&rig->script, SCRIPT_META, 0));
     rig_expect(rig, at(0), CLUSTER, 1);
     /* What no delta has needs no barrier. */
     script_forget(&rig->script);
@@ -80,8 +86,10 @@ START_TEST(fua_over_a_copy_is_durable_with_its_entry)
     struct rig *rig = &tower.rig;
     ck_assert_int_eq(rig_write(rig, at(1), 512, 1, PLOOP_PIO_FUA), 0);
     ck_assert_uint_ne(rig_file_entry(rig, 1), 0);
-    uint32_t data = script_log_find(&rig->script, PLOOP_IO_WRITE, 0), page = script_log_find(&rig->script, SCRIPT_META, 0);
-    uint32_t barrier = script_log_find(&rig->script, PLOOP_IO_SYNC, 0), last = script_log_find(&rig->script, PLOOP_IO_SYNC, 1);
+    uint32_t data = script_log_find(&rig->script, PLOOP_IO_WRITE, 0),
+             page = script_log_find(&rig->script, SCRIPT_META, 0);
+    uint32_t barrier = script_log_find(&rig->script, PLOOP_IO_SYNC, 0),
+             last = script_log_find(&rig->script, PLOOP_IO_SYNC, 1);
     ck_assert(data < barrier && barrier < page && page < last);
     tower_end(&tower);
 }
@@ -136,7 +144,8 @@ START_TEST(many_copies_at_once)
             ck_assert(result == 0 || result == -EIO);
             failed += result != 0;
             copied[i % 8] |= result == 0;
-            rig_expect(rig, at(i % 8) + (i / 8) * 512, 512, (uint8_t)(result ? 0xA0 + i % 8 : i + 1));
+            rig_expect(rig, at(i % 8) + (i / 8) * 512, 512,
+                       (uint8_t)(result ? 0xA0 + i % 8 : i + 1));
         }
         ck_assert_uint_eq(failed, failing ? 8 : 0);
         for (uint32_t i = 0; i < 8; i++) {
@@ -169,9 +178,11 @@ START_TEST(a_copy_that_fails_changes_nothing)
         tower.rig.script.capabilities = PLOOP_FILE_CAN_GROW | PLOOP_FILE_CAN_PUNCH;
         tower_open(&tower);
         struct rig *rig = &tower.rig;
-        script_fail(faults[i / 2].below ? &tower.lowers[0] : &rig->script, faults[i / 2].kind, 0, UINT64_MAX, faults[i / 2].error);
+        script_fail(faults[i / 2].below ? &tower.lowers[0] : &rig->script, faults[i / 2].kind, 0,
+                    UINT64_MAX, faults[i / 2].error);
         /* What is free in the file goes first. */
-        for (uint64_t n = 10; faults[i / 2].kind == PLOOP_IO_TRUNCATE && rig_write(rig, at(n), CLUSTER, 3, 0) == 0;) {
+        for (uint64_t n = 10; faults[i / 2].kind == PLOOP_IO_TRUNCATE &&
+                              rig_write(rig, at(n), CLUSTER, 3, 0) == 0;) {
             ck_assert_uint_lt(++n, 1000);
         }
         uint64_t mapped = rig_info(rig).clusters_mapped;
@@ -194,7 +205,8 @@ START_TEST(a_large_cluster_is_copied_piece_by_piece)
 {
     enum { LARGE = 5 << 19 }; /* 2.5 MiB: two pieces and a half */
     struct tower tower;
-    struct image_plan plan = {.cluster_sectors = LARGE / 512, .entries = 4, .host_clusters = 1, .map = MAP_NONE};
+    struct image_plan plan = {
+        .cluster_sectors = LARGE / 512, .entries = 4, .host_clusters = 1, .map = MAP_NONE};
     tower_top(&tower, &plan);
     plan.map = (const uint32_t[]){0, 1, 0, 0};
     tower_add(&tower, &plan);
@@ -250,7 +262,8 @@ START_TEST(zeros_hide_lower_content)
         tower_of_two(&tower, 2);
         tower_open(&tower);
         struct rig *rig = &tower.rig;
-        ck_assert_int_eq(rig_zeroes(rig, at(0), CLUSTER, flags | (i & 1 ? 0 : PLOOP_PIO_FAST_ONLY)), 0);
+        ck_assert_int_eq(rig_zeroes(rig, at(0), CLUSTER, flags | (i & 1 ? 0 : PLOOP_PIO_FAST_ONLY)),
+                         0);
         ck_assert_uint_eq(tower.lowers[0].submitted[PLOOP_IO_READ], 0);
         ck_assert_uint_eq(rig->script.submitted[PLOOP_IO_WRITE], 0);
         rig_expect(rig, at(0), CLUSTER, 0);
@@ -307,7 +320,8 @@ START_TEST(an_abort_ends_copies_under_way)
         rig->dev = NULL;
         for (uint32_t i = 0; i < 6; i++) {
             ck_assert(req_done(&writes[i]));
-            ck_assert_int_eq(writes[i].result, above && i < 4 ? 0 : -ECANCELED); /* those had been written */
+            ck_assert_int_eq(writes[i].result,
+                             above && i < 4 ? 0 : -ECANCELED); /* those had been written */
             free(writes[i].iov.iov_base);
         }
         tower_free(&tower);
@@ -323,7 +337,10 @@ static void tower_of_eight(struct tower *tower)
     tower_add(tower, &(struct image_plan){.host_clusters = 8, .map = map});
 }
 
-/* More copies than there are buffers, none of which finds space: nothing is kept from the others, nothing is lost. */
+/*
+ * More copies than there are buffers, none of which finds space: nothing is kept from the others,
+ * nothing is lost.
+ */
 START_TEST(copies_without_space_are_parked)
 {
     for (uint32_t i = 0; i < 2; i++) {
@@ -337,7 +354,8 @@ START_TEST(copies_without_space_are_parked)
         script_fail(&rig->script, i ? PLOOP_IO_WRITE : PLOOP_IO_TRUNCATE, 0, UINT64_MAX, -ENOSPC);
         rig->script.capabilities = PLOOP_FILE_CAN_GROW | PLOOP_FILE_CAN_PUNCH;
         for (uint32_t n = 0; n < 6; n++) {
-            req_write(&writes[n], rig, at(n) + 1024, 512, (uint8_t)(n + 1), n % 2 ? PLOOP_PIO_FUA : 0);
+            req_write(&writes[n], rig, at(n) + 1024, 512, (uint8_t)(n + 1),
+                      n % 2 ? PLOOP_PIO_FUA : 0);
         }
         uint64_t parked = rig_info(rig).requests_parked, mapped = rig_info(rig).clusters_mapped;
         ck_assert_uint_ge(parked, i ? 6 : 1);
@@ -396,7 +414,10 @@ START_TEST(a_suspend_waits_for_copies)
 }
 END_TEST
 
-/* The delta below says EAGAIN, moves a part, takes only so much at once. Whatever it does is the lower channel's to go on with. */
+/*
+ * The delta below says EAGAIN, moves a part, takes only so much at once. Whatever it does is the
+ * lower channel's to go on with.
+ */
 START_TEST(a_difficult_lower_delta_is_asked_again)
 {
     for (uint32_t i = 0; i < 8; i++) {

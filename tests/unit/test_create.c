@@ -26,8 +26,10 @@ static void teardown(void)
 
 static int create(uint32_t version, uint64_t disk_size, uint64_t cluster_size)
 {
-    const struct ploop_image_options options = {
-        .size = sizeof(options), .version = version, .disk_size = disk_size, .cluster_size = cluster_size};
+    const struct ploop_image_options options = {.size = sizeof(options),
+                                                .version = version,
+                                                .disk_size = disk_size,
+                                                .cluster_size = cluster_size};
 
     return ploop_image_create(fixture.file, &options);
 }
@@ -58,7 +60,8 @@ static void assert_new_image(uint32_t version, uint64_t disk_size, uint64_t clus
 START_TEST(images_of_all_kinds)
 {
     static const uint64_t clusters[] = {4096, 65536, 1048576};
-    static const uint64_t disks[] = {0, 512, 4096, 1048576 - 512, 1048576, 10485760 + 512, (uint64_t)3 << 30};
+    static const uint64_t disks[] = {
+        0, 512, 4096, 1048576 - 512, 1048576, 10485760 + 512, (uint64_t)3 << 30};
 
     for (uint32_t version = 1; version <= 2; version++) {
         for (int i = 0; i < 3; i++) {
@@ -97,7 +100,10 @@ START_TEST(the_header_comes_last)
 }
 END_TEST
 
-/* What lies between the BAT and the first cluster needs no blocks: with large clusters that is most of a new image. */
+/*
+ * What lies between the BAT and the first cluster needs no blocks: with large clusters that is most
+ * of a new image.
+ */
 START_TEST(only_the_bat_gets_blocks)
 {
     uint32_t found = 0;
@@ -125,10 +131,12 @@ START_TEST(a_file_that_cannot_grow_is_cleared_in_place)
     fixture_open(&fixture, old, 3000000);
     free(old);
     fixture.capabilities = 0;
-    ck_assert_int_eq(create(2, (uint64_t)1 << 30, 4096), 0); /* a BAT of just over 1 MiB: two pieces of zeros */
+    ck_assert_int_eq(create(2, (uint64_t)1 << 30, 4096),
+                     0); /* a BAT of just over 1 MiB: two pieces of zeros */
     ck_assert_uint_eq(fixture.size, 3000000);
     ck_assert_uint_eq(fixture.counts[PLOOP_IO_TRUNCATE] + fixture.counts[PLOOP_IO_ALLOCATE], 0);
-    ck_assert_int_eq(oracle_status(fixture.bytes, fixture.size), 3); /* what lies behind is a leak */
+    ck_assert_int_eq(oracle_status(fixture.bytes, fixture.size),
+                     3); /* what lies behind is a leak */
     ck_assert_int_eq(create(2, (uint64_t)4 << 30, 4096), -ENOSPC);
 }
 END_TEST
@@ -139,7 +147,8 @@ START_TEST(options_are_checked)
     const struct {
         struct ploop_image_options known;
         uint64_t more;
-    } newer = {{.size = sizeof(newer), .disk_size = 1 << 20}, 0}, too_new = {{.size = sizeof(too_new), .disk_size = 1 << 20}, 1};
+    } newer = {{.size = sizeof(newer), .disk_size = 1 << 20}, 0},
+      too_new = {{.size = sizeof(too_new), .disk_size = 1 << 20}, 1};
 
     fixture_reset(&fixture);
     ck_assert_int_eq(create(3, 1 << 20, 0), -EINVAL);
@@ -149,7 +158,8 @@ START_TEST(options_are_checked)
     ck_assert_int_eq(create(2, 1 << 20, (uint64_t)PLOOP_CLUSTER_SIZE_MAX * 2), -EINVAL);
     ck_assert_int_eq(create(1, (uint64_t)2 << 40, 0), -EFBIG);
     ck_assert_int_eq(create(2, UINT64_MAX - 511, 4096), -EFBIG);
-    ck_assert_int_eq(create(2, ((uint64_t)1 << 40) + 512, 4096), -EFBIG); /* a BAT that opening would refuse */
+    ck_assert_int_eq(create(2, ((uint64_t)1 << 40) + 512, 4096),
+                     -EFBIG); /* a BAT that opening would refuse */
     ck_assert_int_eq(ploop_image_create(NULL, &options), -EINVAL);
     ck_assert_int_eq(ploop_image_create(fixture.file, NULL), -EINVAL);
     options.flags = 1;
@@ -171,7 +181,8 @@ END_TEST
 /* Fail the Nth backend request, N = 1, 2, 3 ... of each kind: the error comes out. */
 START_TEST(backend_errors_come_out)
 {
-    static const uint32_t kinds[] = {PLOOP_IO_WRITE, PLOOP_IO_SYNC, PLOOP_IO_ALLOCATE, PLOOP_IO_TRUNCATE};
+    static const uint32_t kinds[] = {PLOOP_IO_WRITE, PLOOP_IO_SYNC, PLOOP_IO_ALLOCATE,
+                                     PLOOP_IO_TRUNCATE};
     static const int errors[] = {EROFS, EIO, ENOSPC};
     uint32_t failures = 0;
 

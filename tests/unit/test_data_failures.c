@@ -64,7 +64,10 @@ START_TEST(a_page_due_before_the_data_does_not_publish_it)
 }
 END_TEST
 
-/* Writes to one unmapped cluster share a host cluster; it is published when any of them has succeeded. */
+/*
+ * Writes to one unmapped cluster share a host cluster; it is published when any of them has
+ * succeeded.
+ */
 START_TEST(of_writes_that_share_a_new_cluster_one_success_maps_it)
 {
     for (int fails = 0; fails < 4; fails++) {
@@ -76,7 +79,8 @@ START_TEST(of_writes_that_share_a_new_cluster_one_success_maps_it)
         req_write(&first, &rig, at(2), 512, 1, 0);
         req_write(&second, &rig, at(2) + 1024, 512, 2, 0);
         ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_WRITE], 2);
-        ck_assert_uint_eq(rig.script.log[rig.script.log_count - 1].offset, rig.script.log[rig.script.log_count - 2].offset + 1024);
+        ck_assert_uint_eq(rig.script.log[rig.script.log_count - 1].offset,
+                          rig.script.log[rig.script.log_count - 2].offset + 1024);
         script_fail(&rig.script, PLOOP_IO_WRITE, 0, fails & 1, -EIO);
         script_release(&rig.script, 0);
         script_fail(&rig.script, PLOOP_IO_WRITE, 0, (uint64_t)fails >> 1, -EIO);
@@ -93,7 +97,10 @@ START_TEST(of_writes_that_share_a_new_cluster_one_success_maps_it)
 }
 END_TEST
 
-/* A write that failed may have left its bytes in the place that others then enter in the map: zeros written later count. */
+/*
+ * A write that failed may have left its bytes in the place that others then enter in the map: zeros
+ * written later count.
+ */
 START_TEST(zeros_count_over_what_a_failed_write_left)
 {
     static const uint32_t flags[] = {0, PLOOP_PIO_NO_UNMAP, PLOOP_PIO_FUA};
@@ -108,7 +115,10 @@ START_TEST(zeros_count_over_what_a_failed_write_left)
         script_fail(&rig.script, PLOOP_IO_WRITE, 0, 1, -EIO);
         script_release(&rig.script, 0);
         memset(rig.script.bytes + place, 1, 512);
-        /* It has not ended: whether its bytes are going to show is not decided yet, and a read finds the old content. */
+        /*
+         * It has not ended: whether its bytes are going to show is not decided yet, and a read
+         * finds the old content.
+         */
         ck_assert(!req_done(&failed));
         rig_expect(&rig, at(2), 1024, 0);
         req_zeroes(&zeroes, &rig, at(2), 1024, flags[i]);
@@ -245,7 +255,8 @@ END_TEST
 
 START_TEST(interrupted_requests_are_tried_again)
 {
-    static const uint32_t kinds[] = {PLOOP_IO_READ, PLOOP_IO_WRITE, PLOOP_IO_SYNC, SCRIPT_META, PLOOP_IO_TRUNCATE};
+    static const uint32_t kinds[] = {PLOOP_IO_READ, PLOOP_IO_WRITE, PLOOP_IO_SYNC, SCRIPT_META,
+                                     PLOOP_IO_TRUNCATE};
     static const int errors[] = {-EINTR, -EAGAIN};
     for (size_t kind = 0; kind < sizeof(kinds) / sizeof(kinds[0]); kind++) {
         for (size_t error = 0; error < 2; error++) {
@@ -303,7 +314,10 @@ START_TEST(a_backend_without_room_is_asked_again)
 }
 END_TEST
 
-/* The fast path's requests are in flight too: a loop that runs whenever it is asked to does not spin while they are. */
+/*
+ * The fast path's requests are in flight too: a loop that runs whenever it is asked to does not
+ * spin while they are.
+ */
 START_TEST(no_run_is_asked_for_while_a_fast_request_is_in_flight)
 {
     struct rig rig;
@@ -316,18 +330,22 @@ START_TEST(no_run_is_asked_for_while_a_fast_request_is_in_flight)
         req_read(&fast[1], &rig, at(0), 1024);
         rig.script.refuse = 1;
         req_write(&refused[0], &rig, at(0) + 512, 512, 4, 0); /* refused on the fast path itself */
-        req_write(&refused[1], &rig, at(3), CLUSTER, 3, 0);   /* the backend is not asked: it has no room */
+        req_write(&refused[1], &rig, at(3), CLUSTER, 3,
+                  0); /* the backend is not asked: it has no room */
         ck_assert_uint_eq(rig.script.refuse, 0);
         ck_assert(!req_done(&refused[0]) && !req_done(&refused[1]));
         ck_assert_uint_ne(ploop_dev_next_deadline(rig.dev), 0);
         ck_assert(rig.clock.wakes == wakes || rig.clock.wake_at_ns != 0);
         rig.script.refuse = 1;
         ploop_dev_run(rig.dev);
-        ck_assert_uint_eq(rig.script.refuse,
-                          result); /* once it is known that two are too many, it is not asked while there are two */
+        ck_assert_uint_eq(rig.script.refuse, result); /* once it is known that two are too many, it
+                                                         is not asked while there are two */
         ck_assert_uint_ne(ploop_dev_next_deadline(rig.dev), 0);
 
-        /* Still no room when one of them is done, short or whole; nobody is left to bring it when the other is. */
+        /*
+         * Still no room when one of them is done, short or whole; nobody is left to bring it when
+         * the other is.
+         */
         rig.script.short_bytes = result ? 512 : 0;
         rig.script.refuse = 2;
         rig.script.hold = 0;

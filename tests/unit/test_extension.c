@@ -5,12 +5,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image/extension_load.h"
 #include "image_fixture.h"
-#include "ops/extension_load.h"
 #include "run_tests.h"
 #include "util/bytes.h"
 
-enum { CLOSED = 0x312e3276, IN_USE = 0x746F6E59, CLUSTER = 4096, DISK_SECTORS = 8800, GRANULARITY = 8 };
+enum {
+    CLOSED = 0x312e3276,
+    IN_USE = 0x746F6E59,
+    CLUSTER = 4096,
+    DISK_SECTORS = 8800,
+    GRANULARITY = 8
+};
 
 #define UNKNOWN 0x1122334455667788u
 
@@ -23,7 +29,8 @@ static char message[HEADER_MESSAGE_SIZE];
 /* Host clusters 0 to 4 are guests', 5 the extension's, 6 and 7 free for bitmaps. */
 static void open_image(uint32_t version, uint32_t in_use)
 {
-    fixture_open_image(&fixture, &(struct image_plan){.version = version, .host_clusters = 8, .in_use = in_use});
+    fixture_open_image(
+        &fixture, &(struct image_plan){.version = version, .host_clusters = 8, .in_use = in_use});
 
     uint64_t start = image_data_start(fixture.bytes) + (uint64_t)5 * CLUSTER;
 
@@ -157,7 +164,8 @@ START_TEST(bytes_it_cannot_have)
     for (uint32_t i = 0; i < CLUSTER; i += i < 130 ? 1 : 97) { /* one bit wrong anywhere */
         cluster[i] ^= 4;
         loaded(EXTENSION_UNUSABLE, -EUCLEAN, 2);
-        ck_assert_uint_eq(extension.owned_count, 1); /* its own cluster, named by the header all the same */
+        ck_assert_uint_eq(extension.owned_count,
+                          1); /* its own cluster, named by the header all the same */
         extension_free(&extension);
         cluster[i] ^= 4;
     }
@@ -296,11 +304,14 @@ START_TEST(a_table_of_several_clusters)
     for (uint32_t size = 2; size <= 4; size++) {
         uint64_t l1[4] = {0, 1, 1, 1};
 
-        fixture_open_image(&fixture,
-                           &(struct image_plan){.cluster_sectors = 1, .entries = sectors, .host_clusters = 8, .in_use = CLOSED});
+        fixture_open_image(&fixture, &(struct image_plan){.cluster_sectors = 1,
+                                                          .entries = sectors,
+                                                          .host_clusters = 8,
+                                                          .in_use = CLOSED});
         store_le64(fixture.bytes + 56, image_data_start(fixture.bytes) / 512 + 5);
         l1[0] = image_data_start(fixture.bytes) / 512 + 7;
-        extension_begin(&plan, fixture.bytes + image_data_start(fixture.bytes) + (size_t)5 * 512, 512);
+        extension_begin(&plan, fixture.bytes + image_data_start(fixture.bytes) + (size_t)5 * 512,
+                        512);
         extension_add_bitmap(&plan, sectors, 1, size, l1);
         extension_end(&plan);
         loaded(EXTENSION_VALID, 0, size == 3 ? 3 : 2);
@@ -350,14 +361,19 @@ START_TEST(what_is_kept)
 }
 END_TEST
 
-/* Claims in their thousands on one guest cluster, and thousands of entries there: judged in no time. */
+/*
+ * Claims in their thousands on one guest cluster, and thousands of entries there: judged in no
+ * time.
+ */
 START_TEST(many_claims_on_one_cluster)
 {
     enum { BIG_SECTORS = 2048, BITMAPS = 16000, ENTRIES = 200000 };
 
-    fixture_open_image(
-        &fixture, &(struct image_plan){
-                      .cluster_sectors = BIG_SECTORS, .entries = ENTRIES, .host_clusters = 3, .in_use = CLOSED, .map = MAP_NONE});
+    fixture_open_image(&fixture, &(struct image_plan){.cluster_sectors = BIG_SECTORS,
+                                                      .entries = ENTRIES,
+                                                      .host_clusters = 3,
+                                                      .in_use = CLOSED,
+                                                      .map = MAP_NONE});
 
     uint64_t start = image_data_start(fixture.bytes);
 
@@ -365,9 +381,11 @@ START_TEST(many_claims_on_one_cluster)
         image_set_entry(fixture.bytes, i, image_entry_for(fixture.bytes, 0));
     }
     store_le64(fixture.bytes + 56, start / 512 + 2 * BIG_SECTORS);
-    extension_begin(&plan, fixture.bytes + start + (size_t)2 * BIG_SECTORS * 512, BIG_SECTORS * 512);
+    extension_begin(&plan, fixture.bytes + start + (size_t)2 * BIG_SECTORS * 512,
+                    BIG_SECTORS * 512);
     for (uint64_t i = 0; i < BITMAPS; i++) {
-        extension_add_bitmap(&plan, (uint64_t)ENTRIES * BIG_SECTORS, 64, 1, (uint64_t[]){start / 512 + i % BIG_SECTORS});
+        extension_add_bitmap(&plan, (uint64_t)ENTRIES * BIG_SECTORS, 64, 1,
+                             (uint64_t[]){start / 512 + i % BIG_SECTORS});
     }
     extension_end(&plan);
     ck_assert_int_eq(load(), 0);

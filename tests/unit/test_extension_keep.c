@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The format extension of images that are opened for writing: what is kept, what is dropped, in which order, and what is left where
- * something fails. The oracle reads it back.
+ * The format extension of images that are opened for writing: what is kept, what is dropped, in
+ * which order, and what is left where something fails. The oracle reads it back.
  */
 #include "device_fixture.h"
 #include "run_tests.h"
@@ -22,8 +22,9 @@ enum { NECESSARY = 1, TRANSIT = 2 };
 #define UNKNOWN 0x1122334455667788u
 
 /*
- * Letters: b a bitmap with a cluster of bits, x one that names a place outside the file, s the extension's own cluster, p plain,
- * t and T TRANSIT, n NECESSARY, k NECESSARY and TRANSIT, o a bitmap that claims to be TRANSIT.
+ * Letters: b a bitmap with a cluster of bits, x one that names a place outside the file, s the
+ * extension's own cluster, p plain, t and T TRANSIT, n NECESSARY, k NECESSARY and TRANSIT, o a
+ * bitmap that claims to be TRANSIT.
  */
 static void add_feature(struct extension_plan *plan, const uint8_t *image, char letter)
 {
@@ -63,7 +64,8 @@ static void make(struct rig *rig, uint32_t version, uint32_t in_use, const char 
 {
     uint64_t size;
     struct extension_plan plan;
-    uint8_t *image = image_build(&(struct image_plan){.version = version, .in_use = in_use, .host_clusters = HOSTS}, &size);
+    uint8_t *image = image_build(
+        &(struct image_plan){.version = version, .in_use = in_use, .host_clusters = HOSTS}, &size);
     uint64_t start = image_data_start(image) + (uint64_t)EXTENSION_HOST * CLUSTER;
     extension_begin(&plan, image + start, CLUSTER);
     for (; *features; features++) {
@@ -91,7 +93,8 @@ static uint64_t host_at(const struct rig *rig, uint64_t host)
     return rig->data_start + host * CLUSTER;
 }
 
-static void spell(void *user_data, uint64_t magic, uint64_t flags, const uint8_t *data, uint32_t size)
+static void spell(void *user_data, uint64_t magic, uint64_t flags, const uint8_t *data,
+                  uint32_t size)
 {
     char *letters = user_data;
     char letter = magic == BITMAP_MAGIC ? 'b' : (char)(magic - UNKNOWN);
@@ -106,14 +109,18 @@ static void spell(void *user_data, uint64_t magic, uint64_t flags, const uint8_t
     }
 }
 
-/* What the oracle finds where ext_off leads to, whatever in_use says; "!" for something that is not whole. */
+/*
+ * What the oracle finds where ext_off leads to, whatever in_use says; "!" for something that is not
+ * whole.
+ */
 static void found(const struct rig *rig, char letters[16])
 {
     struct oracle_memory memory = {rig->script.bytes, rig->script.file_size};
     struct oracle oracle;
     char why[160];
     memset(letters, 0, 16);
-    ck_assert_int_eq(oracle_open(&oracle, oracle_read_memory, &memory, memory.size, why), ORACLE_OK);
+    ck_assert_int_eq(oracle_open(&oracle, oracle_read_memory, &memory, memory.size, why),
+                     ORACLE_OK);
     if (oracle_extension_features(&oracle, spell, letters, why) < 0) {
         memcpy(letters, "!", 2);
     }
@@ -138,8 +145,9 @@ static void expect_guest(struct rig *rig)
 static const struct {
     const char *features, *kept;
 } mixes[] = {
-    {"", ""},    {"b", ""},      {"p", ""},   {"bp", ""},      {"x", ""},   {"t", "t"},   {"tT", "tT"}, {"bt", "t"}, {"tb", "t"},
-    {"tp", "t"}, {"pTbt", "Tt"}, {"xt", "t"}, {"txbpT", "tT"}, {"ot", "t"}, {"bbt", "t"}, {"stb", "t"}, {"o", ""},
+    {"", ""},        {"b", ""},   {"p", ""},    {"bp", ""},   {"x", ""},      {"t", "t"},
+    {"tT", "tT"},    {"bt", "t"}, {"tb", "t"},  {"tp", "t"},  {"pTbt", "Tt"}, {"xt", "t"},
+    {"txbpT", "tT"}, {"ot", "t"}, {"bbt", "t"}, {"stb", "t"}, {"o", ""},
 };
 
 enum { MIXES = sizeof(mixes) / sizeof(mixes[0]) };
@@ -196,7 +204,10 @@ START_TEST(a_necessary_feature_refuses_writing)
 }
 END_TEST
 
-/* After a crash the extension is void, and what ext_off leads to until RECOVER drops it is whole and has no bitmap. */
+/*
+ * After a crash the extension is void, and what ext_off leads to until RECOVER drops it is whole
+ * and has no bitmap.
+ */
 START_TEST(each_mix_after_a_crash)
 {
     for (uint32_t i = 0; i < MIXES; i++) {
@@ -255,11 +266,14 @@ START_TEST(the_header_leads_there_when_it_is_durable)
     ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_WRITE], 1);
     ck_assert_uint_eq(rig.script.submitted[SCRIPT_META], 2);
     /* SYNC mark SYNC, the file grows, N, SYNC header SYNC */
-    ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_SYNC, 1), script_log_find(&rig.script, PLOOP_IO_TRUNCATE, 0));
+    ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_SYNC, 1),
+                      script_log_find(&rig.script, PLOOP_IO_TRUNCATE, 0));
     ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_TRUNCATE, 0), data);
     ck_assert_uint_lt(data, script_log_find(&rig.script, PLOOP_IO_SYNC, 2));
-    ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_SYNC, 2), script_log_find(&rig.script, SCRIPT_META, 1));
-    ck_assert_uint_lt(script_log_find(&rig.script, SCRIPT_META, 1), script_log_find(&rig.script, PLOOP_IO_SYNC, 3));
+    ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_SYNC, 2),
+                      script_log_find(&rig.script, SCRIPT_META, 1));
+    ck_assert_uint_lt(script_log_find(&rig.script, SCRIPT_META, 1),
+                      script_log_find(&rig.script, PLOOP_IO_SYNC, 3));
     /* the old one is as it was, until somebody wants its space */
     ck_assert_mem_eq(rig.script.bytes + host_at(&rig, EXTENSION_HOST), old, sizeof(old));
     rig_close_dev(&rig);
@@ -267,7 +281,10 @@ START_TEST(the_header_leads_there_when_it_is_durable)
 }
 END_TEST
 
-/* The old clusters are used again, the new one never: whatever the guest writes in a file that cannot grow. */
+/*
+ * The old clusters are used again, the new one never: whatever the guest writes in a file that
+ * cannot grow.
+ */
 START_TEST(old_clusters_are_free_and_the_new_one_is_not)
 {
     struct rig rig;
@@ -304,7 +321,8 @@ START_TEST(a_cluster_that_stays_is_not_handed_out)
     make(&rig, 1, CLOSED, "t");
     rig_open(&rig);
     rig.script.size_max = rig.script.file_size;
-    ck_assert_int_eq(rig_write(&rig, (uint64_t)20 * CLUSTER, CLUSTER, 0x33, 0), 0); /* where the bits were */
+    ck_assert_int_eq(rig_write(&rig, (uint64_t)20 * CLUSTER, CLUSTER, 0x33, 0),
+                     0); /* where the bits were */
     ck_assert_int_eq(rig_write(&rig, (uint64_t)21 * CLUSTER, CLUSTER, 0x33, 0), -ENOSPC);
     rig_close_dev(&rig);
     expect(&rig, "t");
@@ -320,10 +338,12 @@ START_TEST(large_and_odd_clusters)
         struct rig rig;
         uint64_t size, cluster = (uint64_t)sectors[i] * 512;
         struct extension_plan plan;
-        uint8_t *image = image_build(
-            &(struct image_plan){
-                .in_use = CLOSED, .cluster_sectors = sectors[i], .entries = 200, .host_clusters = 1, .map = MAP_NONE},
-            &size);
+        uint8_t *image = image_build(&(struct image_plan){.in_use = CLOSED,
+                                                          .cluster_sectors = sectors[i],
+                                                          .entries = 200,
+                                                          .host_clusters = 1,
+                                                          .map = MAP_NONE},
+                                     &size);
         uint64_t start = image_data_start(image);
         extension_begin(&plan, image + start, (uint32_t)cluster);
         extension_add(&plan, UNKNOWN + 't', TRANSIT, "kept as it is", 13);
@@ -346,13 +366,18 @@ END_TEST
 
 /* ---- failures ---- */
 
-/* However an open that failed left the file: closed as it was found, or marked, and then nothing stale is seen. */
-static void expect_left(struct rig *rig, const uint8_t *before, uint64_t size, const char *features, const char *kept)
+/*
+ * However an open that failed left the file: closed as it was found, or marked, and then nothing
+ * stale is seen.
+ */
+static void expect_left(struct rig *rig, const uint8_t *before, uint64_t size, const char *features,
+                        const char *kept)
 {
     char letters[16];
     found(rig, letters);
     if (rig_file_marked(rig)) {
-        ck_assert_msg(!letters[0] || strcmp(letters, kept) == 0, "marked, and ext_off leads to \"%s\"", letters);
+        ck_assert_msg(!letters[0] || strcmp(letters, kept) == 0,
+                      "marked, and ext_off leads to \"%s\"", letters);
     } else {
         ck_assert_str_eq(letters, features);
         /* what is nobody's may have been zeroed or cut off */
@@ -362,7 +387,8 @@ static void expect_left(struct rig *rig, const uint8_t *before, uint64_t size, c
     }
 }
 
-static void fail_each_call(const char *features, const char *kept, uint32_t kind, uint64_t times, int error)
+static void fail_each_call(const char *features, const char *kept, uint32_t kind, uint64_t times,
+                           int error)
 {
     bool touched = true;
     for (uint64_t nth = 0; touched; nth++) {
@@ -399,7 +425,8 @@ static void fail_each_call(const char *features, const char *kept, uint32_t kind
 
 START_TEST(each_call_of_an_open_fails)
 {
-    static const uint32_t kinds[] = {PLOOP_IO_READ, PLOOP_IO_WRITE, SCRIPT_META, PLOOP_IO_SYNC, PLOOP_IO_TRUNCATE};
+    static const uint32_t kinds[] = {PLOOP_IO_READ, PLOOP_IO_WRITE, SCRIPT_META, PLOOP_IO_SYNC,
+                                     PLOOP_IO_TRUNCATE};
     for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
         fail_each_call("bt", "t", kinds[i], 1, -EIO);
         fail_each_call("bt", "t", kinds[i], UINT64_MAX, -EIO);
@@ -410,10 +437,14 @@ START_TEST(each_call_of_an_open_fails)
 }
 END_TEST
 
-/* Each call of a session and its close: what a close that says 0 leaves is kept, what another leaves is void. */
+/*
+ * Each call of a session and its close: what a close that says 0 leaves is kept, what another
+ * leaves is void.
+ */
 START_TEST(each_call_of_a_session_fails)
 {
-    static const uint32_t kinds[] = {PLOOP_IO_WRITE, SCRIPT_META, PLOOP_IO_SYNC, PLOOP_IO_TRUNCATE, PLOOP_IO_PUNCH};
+    static const uint32_t kinds[] = {PLOOP_IO_WRITE, SCRIPT_META, PLOOP_IO_SYNC, PLOOP_IO_TRUNCATE,
+                                     PLOOP_IO_PUNCH};
     for (size_t i = 0; i < 2 * sizeof(kinds) / sizeof(kinds[0]); i++) {
         bool touched = true;
         for (uint64_t nth = 0; touched; nth++) {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Every field of an extension, its feature and its bitmap at its limits and one past, sealed anew, by every way into the image. */
+/*
+ * Every field of an extension, its feature and its bitmap at its limits and one past, sealed anew,
+ * by every way into the image.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,7 +13,15 @@
 #include "util/bytes.h"
 
 /* In the extension's cluster: the one feature that header_faults.h puts there. */
-enum { AT_MAGIC = 24, AT_FLAGS = 32, AT_SIZE = 40, AT_SECTORS = 48, AT_GRANULARITY = 72, AT_L1_SIZE = 76, AT_L1 = 80 };
+enum {
+    AT_MAGIC = 24,
+    AT_FLAGS = 32,
+    AT_SIZE = 40,
+    AT_SECTORS = 48,
+    AT_GRANULARITY = 72,
+    AT_L1_SIZE = 76,
+    AT_L1 = 80
+};
 
 static struct fixture fixture;
 static uint32_t cluster;
@@ -32,22 +43,24 @@ static void judge(const char *field, uint32_t at, uint32_t size, uint64_t value)
     memcpy(extension, found, sizeof(found));
 }
 
-#define JUDGE(field, at, size, ...)                                                                                                \
-    do {                                                                                                                           \
-        const uint64_t values[] = {__VA_ARGS__};                                                                                   \
-        for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++) {                                                            \
-            judge(field, at, size, values[i]);                                                                                     \
-        }                                                                                                                          \
+#define JUDGE(field, at, size, ...)                                                                \
+    do {                                                                                           \
+        const uint64_t values[] = {__VA_ARGS__};                                                   \
+        for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++) {                            \
+            judge(field, at, size, values[i]);                                                     \
+        }                                                                                          \
     } while (0)
 
 static void begin(uint32_t number)
 {
-    struct fault_base base = fault_base(number / 2 * 4 + 2 + number % 2); /* those with an extension */
+    struct fault_base base =
+        fault_base(number / 2 * 4 + 2 + number % 2); /* those with an extension */
 
     ck_assert(base.extended);
     fault_base_open(&fixture, &base);
     cluster = base.cluster_sectors * 512;
-    snprintf(base_name, sizeof(base_name), "version %u, %u sectors", base.version, base.cluster_sectors);
+    snprintf(base_name, sizeof(base_name), "version %u, %u sectors", base.version,
+             base.cluster_sectors);
 }
 
 START_TEST(every_field)
@@ -58,7 +71,8 @@ START_TEST(every_field)
 
     hostile_judge(&fixture, base_name);
     JUDGE("feature magic", AT_MAGIC, 8, 0, 1, UINT64_MAX);
-    JUDGE("feature size", AT_SIZE, 4, 0, 31, 32, 39, 40, 41, cluster - 48, cluster - 47, cluster, UINT32_MAX);
+    JUDGE("feature size", AT_SIZE, 4, 0, 31, 32, 39, 40, 41, cluster - 48, cluster - 47, cluster,
+          UINT32_MAX);
     JUDGE("sectors", AT_SECTORS, 8, 0, 1, sectors - 1, sectors + 1, UINT64_MAX);
     JUDGE("granularity", AT_GRANULARITY, 4, 0, 1, 3, 512, 1024, 1025, 0x80000000u, UINT32_MAX);
     JUDGE("l1_size", AT_L1_SIZE, 4, 0, 1, 2, UINT32_MAX);
@@ -69,7 +83,10 @@ START_TEST(every_field)
 }
 END_TEST
 
-/* Every sector of the data area, some before it and behind it; and the same with no guest's cluster in the way. */
+/*
+ * Every sector of the data area, some before it and behind it; and the same with no guest's cluster
+ * in the way.
+ */
 START_TEST(every_place_of_a_bitmap)
 {
     begin((uint32_t)_i);
@@ -81,8 +98,8 @@ START_TEST(every_place_of_a_bitmap)
         for (uint64_t sector = d > c ? d - c : 0; sector <= end + 1; sector += step) {
             judge("l1 entry", AT_L1, 8, sector);
         }
-        JUDGE("l1 entry", AT_L1, 8, 0, 1, 2, d - 1, d, d + 1, end - c - 1, end - c, end, UINT32_MAX, (UINT64_C(1) << 55) - 1,
-              UINT64_C(1) << 55, UINT64_MAX);
+        JUDGE("l1 entry", AT_L1, 8, 0, 1, 2, d - 1, d, d + 1, end - c - 1, end - c, end, UINT32_MAX,
+              (UINT64_C(1) << 55) - 1, UINT64_C(1) << 55, UINT64_MAX);
         image_set_entry(fixture.bytes, 0, 0);
         image_set_entry(fixture.bytes, 2, 0);
     }

@@ -84,7 +84,10 @@ START_TEST(preflush_fails_and_its_data_is_not_written)
 }
 END_TEST
 
-/* A failure of an image older than the flush is not the flush's, when the page was changed since and is written once more. */
+/*
+ * A failure of an image older than the flush is not the flush's, when the page was changed since
+ * and is written once more.
+ */
 START_TEST(an_older_image_that_fails_is_tried_once_more)
 {
     struct rig rig;
@@ -269,7 +272,10 @@ END_TEST
 
 /* ---- SYNCs ---- */
 
-/* The policy that lets nothing be written after a failed SYNC: on the fast path, in the engine, and what is parked. */
+/*
+ * The policy that lets nothing be written after a failed SYNC: on the fast path, in the engine, and
+ * what is parked.
+ */
 START_TEST(changes_are_refused_after_a_failed_sync)
 {
     struct rig rig;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Files over a caller's backend: what is accepted as one, how requests complete, and the calls that wait. */
+/*
+ * Files over a caller's backend: what is accepted as one, how requests complete, and the calls that
+ * wait.
+ */
 #include <check.h>
 #include <errno.h>
 #include <pthread.h>
@@ -49,8 +52,10 @@ static void plain_close(void *context)
 
 static struct ploop_io_ops plain_ops(void)
 {
-    return (struct ploop_io_ops){
-        .size = sizeof(struct ploop_io_ops), .get_info = plain_info, .submit = plain_submit, .close = plain_close};
+    return (struct ploop_io_ops){.size = sizeof(struct ploop_io_ops),
+                                 .get_info = plain_info,
+                                 .submit = plain_submit,
+                                 .close = plain_close};
 }
 
 static void refused(const struct ploop_io_ops *ops, int err)
@@ -257,9 +262,10 @@ struct shape {
     const char *name;
 };
 
-#define WILD(...)                                                                                                                  \
-    {                                                                                                                              \
-        .file_size = SIZE, .file_size_max = 2 * SIZE, .seed = 7, .capabilities = PLOOP_FILE_CAN_GROW, __VA_ARGS__                  \
+#define WILD(...)                                                                                  \
+    {                                                                                              \
+        .file_size = SIZE, .file_size_max = 2 * SIZE, .seed = 7,                                   \
+        .capabilities = PLOOP_FILE_CAN_GROW, __VA_ARGS__                                           \
     }
 
 static const struct wild_config shapes[] = {
@@ -281,7 +287,8 @@ START_TEST(any_backend_reads_back_what_was_written)
     uint64_t size = SIZE;
     srand(1);
     for (int round = 0; round < 200; round++) {
-        uint64_t offset = (uint64_t)rand() % SIZE, length = (uint64_t)rand() % (round % 10 ? 10000 : 100000);
+        uint64_t offset = (uint64_t)rand() % SIZE,
+                 length = (uint64_t)rand() % (round % 10 ? 10000 : 100000);
         if (round % 2) {
             memset(buffer, round, length);
             memset(model + offset, round, length);
@@ -368,7 +375,8 @@ START_TEST(a_failed_read_of_a_shared_block_writes_nothing)
     ck_assert_uint_eq(wild->counts[PLOOP_IO_WRITE], 0);
     wild_fail(wild, PLOOP_IO_TRUNCATE, 0, -EPERM, false);
     wild->fail_op = PLOOP_IO_TRUNCATE;
-    ck_assert_int_eq(ploop_file_pwrite(file, bytes, sizeof(bytes), SIZE), -EPERM); /* grew by a block, could not be cut back */
+    ck_assert_int_eq(ploop_file_pwrite(file, bytes, sizeof(bytes), SIZE),
+                     -EPERM); /* grew by a block, could not be cut back */
     ploop_file_close(file);
     wild_free(wild);
 }
@@ -376,7 +384,8 @@ END_TEST
 
 START_TEST(requests_are_as_long_as_they_may_be)
 {
-    struct wild *wild = wild_new(&(struct wild_config)WILD(.mode = WILD_INLINE, .max_transfer = 70000, .alignment = 512));
+    struct wild *wild = wild_new(
+        &(struct wild_config)WILD(.mode = WILD_INLINE, .max_transfer = 70000, .alignment = 512));
     ploop_file *file = wild_open(wild);
     char *buffer = aligned_alloc(512, 512 * 512);
     ck_assert_int_eq(ploop_file_pread(file, buffer, 512 * 512, 0), 512 * 512);

@@ -10,7 +10,10 @@ static uint64_t at(uint64_t cluster)
     return cluster * CLUSTER;
 }
 
-/* A device whose file is durably longer than what is in use: the ordinary state of one that runs for a while. */
+/*
+ * A device whose file is durably longer than what is in use: the ordinary state of one that runs
+ * for a while.
+ */
 static void warm(struct rig *rig)
 {
     rig_usual(rig);
@@ -38,8 +41,10 @@ START_TEST(the_common_flush_is_one_sync_and_the_changed_pages)
     ck_assert_int_eq(rig_flush(&rig), 0);
     expect_counts(&rig, 1, 2);
     ck_assert_uint_eq(rig.script.log[script_log_find(&rig.script, SCRIPT_META, 0)].offset, 0);
-    ck_assert_uint_eq(rig.script.log[script_log_find(&rig.script, SCRIPT_META, 1)].offset, 4 * 4096);
-    ck_assert_uint_gt(script_log_find(&rig.script, PLOOP_IO_SYNC, 0), script_log_find(&rig.script, SCRIPT_META, 1));
+    ck_assert_uint_eq(rig.script.log[script_log_find(&rig.script, SCRIPT_META, 1)].offset,
+                      4 * 4096);
+    ck_assert_uint_gt(script_log_find(&rig.script, PLOOP_IO_SYNC, 0),
+                      script_log_find(&rig.script, SCRIPT_META, 1));
     struct ploop_dev_info after = rig_info(&rig);
     ck_assert_uint_eq(after.page_writes - before.page_writes, 2);
     ck_assert_uint_eq(after.syncs - before.syncs, 1);
@@ -72,7 +77,8 @@ START_TEST(an_extension_that_is_not_durable_is_a_barrier)
     uint32_t page = script_log_find(&rig.script, SCRIPT_META, 0);
     ck_assert_uint_gt(page, script_log_find(&rig.script, PLOOP_IO_SYNC, 0));
     ck_assert_uint_lt(page, script_log_find(&rig.script, PLOOP_IO_SYNC, 1));
-    ck_assert_uint_gt(script_log_find(&rig.script, PLOOP_IO_SYNC, 0), script_log_find(&rig.script, PLOOP_IO_TRUNCATE, 0));
+    ck_assert_uint_gt(script_log_find(&rig.script, PLOOP_IO_SYNC, 0),
+                      script_log_find(&rig.script, PLOOP_IO_TRUNCATE, 0));
     ck_assert_uint_ge(rig_info(&rig).barriers, 1);
     rig_end(&rig);
 }
@@ -150,7 +156,8 @@ START_TEST(fua_over_a_clean_cluster_is_one_sync)
     warm(&rig);
     ck_assert_int_eq(rig_write(&rig, at(0), 512, 1, PLOOP_PIO_FUA), 0);
     expect_counts(&rig, 1, 0);
-    ck_assert_uint_gt(script_log_find(&rig.script, PLOOP_IO_SYNC, 0), script_log_find(&rig.script, PLOOP_IO_WRITE, 0));
+    ck_assert_uint_gt(script_log_find(&rig.script, PLOOP_IO_SYNC, 0),
+                      script_log_find(&rig.script, PLOOP_IO_WRITE, 0));
     rig_end(&rig);
 }
 END_TEST
@@ -166,7 +173,8 @@ START_TEST(native_fua_over_a_clean_cluster_needs_no_sync)
     script_forget(&rig.script);
     ck_assert_int_eq(rig_write(&rig, at(0), 512, 1, PLOOP_PIO_FUA), 0);
     expect_counts(&rig, 0, 0);
-    ck_assert_uint_eq(rig.script.log[script_log_find(&rig.script, PLOOP_IO_WRITE, 0)].flags, PLOOP_IO_FUA);
+    ck_assert_uint_eq(rig.script.log[script_log_find(&rig.script, PLOOP_IO_WRITE, 0)].flags,
+                      PLOOP_IO_FUA);
     /* The entry of a new cluster has to become durable all the same. */
     ck_assert_int_eq(rig_write(&rig, at(1), 512, 1, PLOOP_PIO_FUA), 0);
     expect_counts(&rig, 1, 1);
@@ -208,7 +216,10 @@ START_TEST(fua_over_a_dirty_entry_writes_its_page)
 }
 END_TEST
 
-/* The page is on its way, in an image that was taken before: that one is enough, but it has to be waited for. */
+/*
+ * The page is on its way, in an image that was taken before: that one is enough, but it has to be
+ * waited for.
+ */
 START_TEST(fua_waits_for_a_page_under_writeback)
 {
     struct rig rig;
@@ -277,10 +288,12 @@ START_TEST(fua_zeros_within_a_cluster_are_durable)
     warm(&rig);
     for (uint32_t flags = 0; flags <= PLOOP_PIO_NO_UNMAP; flags += PLOOP_PIO_NO_UNMAP) {
         script_forget(&rig.script);
-        ck_assert_int_eq(rig_zeroes(&rig, at(0) + 512 + flags * 512, 512, PLOOP_PIO_FUA | flags), 0);
+        ck_assert_int_eq(rig_zeroes(&rig, at(0) + 512 + flags * 512, 512, PLOOP_PIO_FUA | flags),
+                         0);
         expect_counts(&rig, 1, 0);
         uint32_t kind = flags ? PLOOP_IO_WRITE : PLOOP_IO_PUNCH;
-        ck_assert_uint_lt(script_log_find(&rig.script, kind, 0), script_log_find(&rig.script, PLOOP_IO_SYNC, 0));
+        ck_assert_uint_lt(script_log_find(&rig.script, kind, 0),
+                          script_log_find(&rig.script, PLOOP_IO_SYNC, 0));
     }
     rig_expect(&rig, at(0), 512, 0xA0);
     rig_expect(&rig, at(0) + 512, 512, 0);
@@ -322,7 +335,8 @@ START_TEST(preflush_with_fua_is_both)
     uint32_t data = script_log_find(&rig.script, PLOOP_IO_WRITE, 0);
     ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_SYNC, 0), data);
     ck_assert_uint_lt(data, script_log_find(&rig.script, SCRIPT_META, 1));
-    ck_assert_uint_lt(script_log_find(&rig.script, SCRIPT_META, 1), script_log_find(&rig.script, PLOOP_IO_SYNC, 1));
+    ck_assert_uint_lt(script_log_find(&rig.script, SCRIPT_META, 1),
+                      script_log_find(&rig.script, PLOOP_IO_SYNC, 1));
     expect_counts(&rig, 2, 2);
     rig_end(&rig);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A backend that has room for few requests: how often it is asked, and in which order. It holds what it takes in a ring and completes the
- * oldest when told to.
+ * A backend that has room for few requests: how often it is asked, and in which order. It holds
+ * what it takes in a ring and completes the oldest when told to.
  */
 #include "image_fixture.h"
 #include "run_tests.h"
@@ -29,8 +29,9 @@ static void carry_out(struct ring *ring, struct ploop_io *io)
     uint64_t at = io->offset;
     for (uint32_t i = 0; i < io->iov_count && result >= 0; i++) {
         const struct iovec *piece = &io->iov[i];
-        result = io->op == PLOOP_IO_READ ? ploop_file_pread(ring->memory, piece->iov_base, piece->iov_len, at)
-                                         : ploop_file_pwrite(ring->memory, piece->iov_base, piece->iov_len, at);
+        result = io->op == PLOOP_IO_READ
+                     ? ploop_file_pread(ring->memory, piece->iov_base, piece->iov_len, at)
+                     : ploop_file_pwrite(ring->memory, piece->iov_base, piece->iov_len, at);
         at += piece->iov_len;
     }
     if (io->op == PLOOP_IO_TRUNCATE) {
@@ -87,7 +88,8 @@ struct world {
 
 static void world_open(struct world *world, uint32_t flags)
 {
-    struct ploop_image_options image = {.size = sizeof(image), .disk_size = 64 * CLUSTER, .cluster_size = CLUSTER};
+    struct ploop_image_options image = {
+        .size = sizeof(image), .disk_size = 64 * CLUSTER, .cluster_size = CLUSTER};
     struct ploop_io_ops ops = {.size = sizeof(ops), .get_info = ring_info, .submit = ring_submit};
     struct ploop_dev_config config;
     static uint8_t bytes[64 * CLUSTER];
@@ -226,7 +228,9 @@ START_TEST(without_anything_in_flight_each_run_tries_one)
 }
 END_TEST
 
-/* Nothing is in flight and nobody runs the device: the next request finds out that there is room. */
+/*
+ * Nothing is in flight and nobody runs the device: the next request finds out that there is room.
+ */
 START_TEST(a_request_that_comes_brings_those_before_it_along)
 {
     static ploop_pio *pios[DEPTH_MAX];

@@ -5,12 +5,19 @@
 #include "format/geometry.h"
 #include "run_tests.h"
 
-static const struct geometry v2 = {
-    .cluster_size = 1 << 20, .disk_size = (10 << 20) + 512, .data_start = 1 << 20, .entry_unit = 1 << 20, .bat_entries = 2000};
-static const struct geometry v1 = {
-    .cluster_size = 63 * 512, .disk_size = 63 * 512 * 100, .data_start = 9 * 512, .entry_unit = 512, .bat_entries = 100};
+static const struct geometry v2 = {.cluster_size = 1 << 20,
+                                   .disk_size = (10 << 20) + 512,
+                                   .data_start = 1 << 20,
+                                   .entry_unit = 1 << 20,
+                                   .bat_entries = 2000};
+static const struct geometry v1 = {.cluster_size = 63 * 512,
+                                   .disk_size = 63 * 512 * 100,
+                                   .data_start = 9 * 512,
+                                   .entry_unit = 512,
+                                   .bat_entries = 100};
 static const struct geometry largest = {.cluster_size = UINT64_C(131072) * 512,
-                                        .disk_size = (UINT64_C(1) << 32) * 131072 * 512 - (UINT64_C(131072) * 512),
+                                        .disk_size = (UINT64_C(1) << 32) * 131072 * 512 -
+                                                     (UINT64_C(131072) * 512),
                                         .data_start = UINT64_C(131072) * 512 * 257,
                                         .entry_unit = UINT64_C(131072) * 512,
                                         .bat_entries = UINT32_MAX};
@@ -37,7 +44,8 @@ START_TEST(host_clusters_are_whole_ones)
     ck_assert_uint_eq(geometry_host_clusters(&v2, v2.data_start), 0);
     ck_assert_uint_eq(geometry_host_clusters(&v2, v2.data_start + v2.cluster_size - 1), 0);
     ck_assert_uint_eq(geometry_host_clusters(&v2, v2.data_start + v2.cluster_size), 1);
-    ck_assert_uint_eq(geometry_host_clusters(&v1, INT64_MAX), (INT64_MAX - v1.data_start) / v1.cluster_size);
+    ck_assert_uint_eq(geometry_host_clusters(&v1, INT64_MAX),
+                      (INT64_MAX - v1.data_start) / v1.cluster_size);
 }
 END_TEST
 
@@ -71,10 +79,12 @@ START_TEST(entries_and_host_clusters_go_both_ways)
             ck_assert_uint_ne(entry, 0);
             ck_assert_uint_ne(entry, BAT_ENTRY_BAD);
             ck_assert_uint_eq(geometry_host(all[i], entry).n, host.n);
-            ck_assert_uint_eq(geometry_entry_offset(all[i], entry), geometry_host_offset(all[i], host));
+            ck_assert_uint_eq(geometry_entry_offset(all[i], entry),
+                              geometry_host_offset(all[i], host));
         }
     }
-    ck_assert_uint_eq(geometry_host_offset(&largest, (struct host_cluster){UINT32_MAX - 258}), UINT64_C(0xFFFFFFFE) * 131072 * 512);
+    ck_assert_uint_eq(geometry_host_offset(&largest, (struct host_cluster){UINT32_MAX - 258}),
+                      UINT64_C(0xFFFFFFFE) * 131072 * 512);
 }
 END_TEST
 
@@ -94,7 +104,10 @@ START_TEST(entries_are_judged)
 }
 END_TEST
 
-/* In a file so large that the offset would be inside it, the last value of 32 bits is bad all the same. */
+/*
+ * In a file so large that the offset would be inside it, the last value of 32 bits is bad all the
+ * same.
+ */
 START_TEST(the_last_entry_is_always_bad)
 {
     ck_assert_int_eq(geometry_judge_entry(&v2, INT64_MAX, BAT_ENTRY_BAD - 1), ENTRY_GOOD);
@@ -125,7 +138,8 @@ START_TEST(pages_cover_all_entries)
         ck_assert_uint_eq(entries, counts[i]);
         ck_assert_uint_eq(bytes, (HEADER_SIZE + (uint64_t)4 * counts[i] + 511) / 512 * 512);
         if (counts[i]) {
-            ck_assert_uint_eq(geometry_page_of((struct guest_cluster){counts[i] - 1}), pages[i] - 1);
+            ck_assert_uint_eq(geometry_page_of((struct guest_cluster){counts[i] - 1}),
+                              pages[i] - 1);
         }
     }
     ck_assert_uint_eq(geometry_page_of((struct guest_cluster){1007}), 0);

@@ -11,7 +11,15 @@
 #include "run_tests.h"
 #include "util/bytes.h"
 
-enum { TRACKS = 28, ENTRIES = 32, SECTORS = 36, IN_USE = 44, DATA_OFF = 48, FLAGS = 52, EXT_OFF = 56 };
+enum {
+    TRACKS = 28,
+    ENTRIES = 32,
+    SECTORS = 36,
+    IN_USE = 44,
+    DATA_OFF = 48,
+    FLAGS = 52,
+    EXT_OFF = 56
+};
 
 static uint8_t bytes[HEADER_SIZE];
 static struct header header;
@@ -41,8 +49,8 @@ static int decode(uint64_t file_size)
 static void refused(uint64_t file_size, const char *field, const char *value)
 {
     ck_assert_int_eq(decode(file_size), -EUCLEAN);
-    ck_assert_msg(strstr(message, field) && strstr(message, value) && !strchr(message, '\n'), "\"%s\" should name %s %s", message,
-                  field, value);
+    ck_assert_msg(strstr(message, field) && strstr(message, value) && !strchr(message, '\n'),
+                  "\"%s\" should name %s %s", message, field, value);
 }
 
 static void accepted(uint64_t file_size)
@@ -147,7 +155,8 @@ START_TEST(disk_size_against_the_bat)
     store_le64(bytes + SECTORS, UINT64_MAX);
     refused(1 << 20, "nb_sectors", "18446744073709551615");
     make(1);
-    store_le64(bytes + SECTORS, (uint64_t)7 << 32 | 100); /* version 1: the high half means nothing, and is kept */
+    store_le64(bytes + SECTORS,
+               (uint64_t)7 << 32 | 100); /* version 1: the high half means nothing, and is kept */
     accepted(1 << 20);
     ck_assert_uint_eq(header.geometry.disk_size, 100 * 512);
     ck_assert_uint_eq(header.nb_sectors, (uint64_t)7 << 32 | 100);
@@ -242,7 +251,8 @@ END_TEST
 
 START_TEST(new_images_are_right)
 {
-    static const uint64_t clusters[] = {PLOOP_CLUSTER_SIZE_MIN, 65536, PLOOP_CLUSTER_SIZE_DEFAULT, PLOOP_CLUSTER_SIZE_MAX};
+    static const uint64_t clusters[] = {PLOOP_CLUSTER_SIZE_MIN, 65536, PLOOP_CLUSTER_SIZE_DEFAULT,
+                                        PLOOP_CLUSTER_SIZE_MAX};
     static const uint64_t disks[] = {0, 512, 4096, 1 << 20, (1 << 20) + 512, (uint64_t)100 << 30};
 
     for (uint32_t version = 1; version <= 2; version++) {
@@ -255,7 +265,8 @@ START_TEST(new_images_are_right)
                 ck_assert_uint_eq(header.geometry.disk_size, disks[j]);
                 ck_assert_uint_eq(header.geometry.cluster_size, clusters[i]);
                 ck_assert_uint_eq(header.geometry.data_start % clusters[i], 0);
-                ck_assert_uint_eq(header.geometry.bat_entries, (disks[j] + clusters[i] - 1) / clusters[i]);
+                ck_assert_uint_eq(header.geometry.bat_entries,
+                                  (disks[j] + clusters[i] - 1) / clusters[i]);
                 ck_assert_uint_eq(header.flags, HEADER_FLAG_EMPTY);
                 ck_assert_uint_eq(header.in_use, 0);
             }
@@ -274,19 +285,22 @@ START_TEST(new_images_have_limits)
     ck_assert_int_eq(header_for_new_image(2, 1 << 20, 2048, &header), -EINVAL);
     ck_assert_int_eq(header_for_new_image(2, 1 << 20, 4095, &header), -EINVAL);
     ck_assert_int_eq(header_for_new_image(2, 1 << 20, 4096 * 3, &header), -EINVAL);
-    ck_assert_int_eq(header_for_new_image(2, 1 << 20, (uint64_t)PLOOP_CLUSTER_SIZE_MAX * 2, &header), -EINVAL);
+    ck_assert_int_eq(
+        header_for_new_image(2, 1 << 20, (uint64_t)PLOOP_CLUSTER_SIZE_MAX * 2, &header), -EINVAL);
     /* version 1: 2 TiB in all, and the last cluster's place must be a number of 32 bits */
     ck_assert_int_eq(header_for_new_image(1, (uint64_t)2 << 40, 0, &header), -EFBIG);
     ck_assert_int_eq(header_for_new_image(1, ((uint64_t)2 << 40) - 512, 0, &header), -EFBIG);
     ck_assert_int_eq(header_for_new_image(1, ((uint64_t)2 << 40) - (10 << 20), 0, &header), 0);
-    ck_assert_int_eq(header_for_new_image(1, ((uint64_t)2 << 40) - (9 << 20) + 512, 0, &header), -EFBIG);
+    ck_assert_int_eq(header_for_new_image(1, ((uint64_t)2 << 40) - (9 << 20) + 512, 0, &header),
+                     -EFBIG);
     /* version 2: as many clusters as entries can name, less those of the BAT */
     ck_assert_int_eq(header_for_new_image(2, (uint64_t)UINT32_MAX << 20, 0, &header), -EFBIG);
     ck_assert_int_eq(header_for_new_image(2, ((uint64_t)UINT32_MAX + 1) << 20, 0, &header), -EFBIG);
     ck_assert_int_eq(header_for_new_image(2, UINT64_MAX - 511, 0, &header), -EFBIG);
     ck_assert_int_eq(header_for_new_image(2, ((uint64_t)UINT32_MAX - 16384) << 20, 0, &header), 0);
     ck_assert_uint_eq(geometry_host_limit(&header.geometry), header.geometry.bat_entries);
-    ck_assert_int_eq(header_for_new_image(2, ((uint64_t)UINT32_MAX - 16383) << 20, 0, &header), -EFBIG);
+    ck_assert_int_eq(header_for_new_image(2, ((uint64_t)UINT32_MAX - 16383) << 20, 0, &header),
+                     -EFBIG);
 }
 END_TEST
 

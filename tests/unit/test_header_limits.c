@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every fault of header_faults.h alone, in each base image: by every way in as the oracle says, and where it is refused, with a line
- * that names the field and its value.
+ * Every fault of header_faults.h alone, in each base image: by every way in as the oracle says, and
+ * where it is refused, with a line that names the field and its value.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -36,8 +36,8 @@ static void begin(struct base *base, uint32_t number)
     base->size = base->fixture.size;
     base->found = malloc(base->size);
     memcpy(base->found, base->fixture.bytes, base->size);
-    snprintf(base->name, sizeof(base->name), "version %u, %u sectors, %s", made.version, made.cluster_sectors,
-             made.extended ? "extension" : "plain");
+    snprintf(base->name, sizeof(base->name), "version %u, %u sectors, %s", made.version,
+             made.cluster_sectors, made.extended ? "extension" : "plain");
 }
 
 static void put_back(struct base *base)
@@ -83,7 +83,9 @@ static bool says_number(const char *message, uint64_t value)
     return strstr(message, decimal) || strstr(message, hex);
 }
 
-/* An entry or the extension, as it stands in the file: the fault may have made a right one wrong. */
+/*
+ * An entry or the extension, as it stands in the file: the fault may have made a right one wrong.
+ */
 static bool names_what_stands_there(const struct fixture *fixture, const char *message)
 {
     uint32_t index, entry;
@@ -92,18 +94,23 @@ static bool names_what_stands_there(const struct fixture *fixture, const char *m
     if (sscanf(message, "BAT[%" SCNu32 "]=%" SCNu32, &index, &entry) == 2) {
         return image_entry(fixture->bytes, index) == entry;
     }
-    return sscanf(message, "ext_off %" SCNu64, &sector) == 1 && load_le64(fixture->bytes + 56) == sector;
+    return sscanf(message, "ext_off %" SCNu64, &sector) == 1 &&
+           load_le64(fixture->bytes + 56) == sector;
 }
 
 static void says(const struct base *base, const struct fault *fault, const char *message)
 {
-    bool field = strstr(message, fault->field) || (fault->related && strstr(message, fault->related));
-    bool half = base->fixture.bytes[6] == 't' && strcmp(fault->field, "nb_sectors") == 0; /* version 1 has no more of it */
-    bool number = says_number(message, half ? (uint32_t)fault->value : fault->value) || strstr(message, "magic is '");
+    bool field =
+        strstr(message, fault->field) || (fault->related && strstr(message, fault->related));
+    bool half = base->fixture.bytes[6] == 't' &&
+                strcmp(fault->field, "nb_sectors") == 0; /* version 1 has no more of it */
+    bool number = says_number(message, half ? (uint32_t)fault->value : fault->value) ||
+                  strstr(message, "magic is '");
 
-    must_msg(((field && number) || names_what_stands_there(&base->fixture, message)) && !strchr(message, '\n') &&
-                 strlen(message) < 160,
-             "%s: %s = %" PRIu64 " is refused with \"%s\"", base->name, fault->field, fault->value, message);
+    must_msg(((field && number) || names_what_stands_there(&base->fixture, message)) &&
+                 !strchr(message, '\n') && strlen(message) < 160,
+             "%s: %s = %" PRIu64 " is refused with \"%s\"", base->name, fault->field, fault->value,
+             message);
 }
 
 static uint32_t refusals(struct base *base, const struct fault *fault)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A cache that shows what the disk has lost (F15): what RECOVER and a repair do before they trust what they read. `disk` of a scripted
- * backend is what the file turns out to hold when its cache is dropped.
+ * A cache that shows what the disk has lost (F15): what RECOVER and a repair do before they trust
+ * what they read. `disk` of a scripted backend is what the file turns out to hold when its cache is
+ * dropped.
  */
 #include "run_tests.h"
 #include "tower_fixture.h"
@@ -151,7 +152,8 @@ START_TEST(a_backend_that_has_no_invalidate_is_warned_of)
 {
     struct rig rig;
     adopt(&rig, &cached_plan, SCRIPT_NO_INVALIDATE);
-    script_fail(&rig.script, PLOOP_IO_SYNC, 0, 1, -EIO); /* a loss is known, and what is read may be what is lost */
+    script_fail(&rig.script, PLOOP_IO_SYNC, 0, 1,
+                -EIO); /* a loss is known, and what is read may be what is lost */
     ck_assert_int_eq(rig_try_open(&rig), -EIO);
     rig.log_lines = 0;
     rig_open(&rig);
@@ -170,7 +172,8 @@ START_TEST(a_lower_delta_is_read_behind_its_cache_too)
     struct script *base = &tower.lowers[0];
     base->invalidate_error = -EBUSY;
     ck_assert_int_eq(rig_try_open(&tower.rig), -EBUSY);
-    expect_line(&tower.rig, "delta 0: recovery: the file's cache cannot be dropped", PLOOP_LOG_ERROR);
+    expect_line(&tower.rig, "delta 0: recovery: the file's cache cannot be dropped",
+                PLOOP_LOG_ERROR);
     ck_assert_uint_eq(script_changes(base), 1);
     ck_assert_uint_eq(script_changes(&tower.rig.script), 0);
 

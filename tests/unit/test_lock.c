@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The locks on an image file, within one process: they belong to open files, so two of those are as good as two processes. */
+/*
+ * The locks on an image file, within one process: they belong to open files, so two of those are as
+ * good as two processes.
+ */
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -78,7 +81,8 @@ START_TEST(only_readers_go_together)
     for (uint32_t other = LOCK_NONE; other <= LOCK_WRITER; other++) {
         for (uint32_t wanted = LOCK_NONE; wanted <= LOCK_WRITER; wanted++) {
             int first = open_fd(), second = open_fd();
-            bool together = other == LOCK_NONE || wanted == LOCK_NONE || (other == LOCK_READER && wanted == LOCK_READER);
+            bool together = other == LOCK_NONE || wanted == LOCK_NONE ||
+                            (other == LOCK_READER && wanted == LOCK_READER);
             ck_assert_int_eq(posix_lock_change(first, LOCK_NONE, other), 0);
             ck_assert_int_eq(posix_lock_change(second, LOCK_NONE, wanted), together ? 0 : -EAGAIN);
             if (!together) {

@@ -16,8 +16,12 @@ static const uint32_t map[] = {0, 1, 1, 2, 2, 4, 3, 3, 5, 5, 6, 6, 7, 7, 99, 8, 
 static void open_mapped(struct rig *rig, uint32_t version)
 {
     uint64_t size;
-    uint8_t *image = image_build(
-        &(struct image_plan){.version = version, .entries = 100, .sectors = 100 * 8 - 3, .host_clusters = 8, .map = map}, &size);
+    uint8_t *image = image_build(&(struct image_plan){.version = version,
+                                                      .entries = 100,
+                                                      .sectors = 100 * 8 - 3,
+                                                      .host_clusters = 8,
+                                                      .map = map},
+                                 &size);
     rig_adopt(rig, image, size, 0);
     free(image);
     rig_open(rig);
@@ -83,7 +87,8 @@ START_TEST(a_bad_entry_is_an_error_and_ends_an_extent)
     struct rig rig;
     uint64_t size;
     struct ploop_extent extent = {.size = sizeof(extent)};
-    uint8_t *image = image_build(&(struct image_plan){.entries = 100, .host_clusters = 8, .map = map}, &size);
+    uint8_t *image =
+        image_build(&(struct image_plan){.entries = 100, .host_clusters = 8, .map = map}, &size);
     image_set_entry(image, 1, 77777);
     image_set_entry(image, 10, 77777);
     rig_adopt(&rig, image, size, 0);
@@ -115,7 +120,8 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {an_extent_is_as_long_as_it_is_contiguous, what_is_beyond_the_disk_is_refused,
-                                  a_bad_entry_is_an_error_and_ends_an_extent, a_mapping_is_seen_at_once};
+    const TTest *const tests[] = {
+        an_extent_is_as_long_as_it_is_contiguous, what_is_beyond_the_disk_is_refused,
+        a_bad_entry_is_an_error_and_ends_an_extent, a_mapping_is_seen_at_once};
     return RUN_TESTS("lookup", tests);
 }

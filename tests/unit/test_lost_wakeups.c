@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Wake-ups that are easily lost: a loop that slept through a deadline's coming and going, a turn that was handed over, a run by another
- * thread, a clock that goes back.
+ * Wake-ups that are easily lost: a loop that slept through a deadline's coming and going, a turn
+ * that was handed over, a run by another thread, a clock that goes back.
  */
 #include "device_fixture.h"
 #include "image_fixture.h"
@@ -28,7 +28,10 @@ static bool is_readable(ploop_queue *queue)
     return poll(&poll_fd, 1, 0) == 1;
 }
 
-/* A loop that runs when the descriptor is readable or the time of next_deadline, asked for before each sleep, has come. */
+/*
+ * A loop that runs when the descriptor is readable or the time of next_deadline, asked for before
+ * each sleep, has come.
+ */
 START_TEST(a_loop_that_slept_hears_of_a_parked_request)
 {
     struct rig rig;
@@ -48,7 +51,8 @@ START_TEST(a_loop_that_slept_hears_of_a_parked_request)
         ploop_queue_run(rig.queue);
     }
     ck_assert_int_eq(req_end(&flush), 0);
-    ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), UINT64_MAX); /* the loop sleeps, for as long as the guest is idle */
+    ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev),
+                      UINT64_MAX); /* the loop sleeps, for as long as the guest is idle */
     rig.clock.now_ns += 10 * SECOND;
     rig.script.hold = SCRIPT_BIT(PLOOP_IO_TRUNCATE);
     req_write(&write, &rig, at(2), CLUSTER, 1, 0);
@@ -82,7 +86,8 @@ START_TEST(a_loop_that_slept_hears_of_a_failed_page)
     ck_assert_int_eq(req_end(&write), 0);
     uint64_t deadline = ploop_dev_next_deadline(rig.dev);
     ck_assert_uint_ne(deadline, UINT64_MAX);
-    rig.clock.now_ns = deadline - 3 * MS; /* e.g. an unrelated run; then the page is written at its deadline */
+    rig.clock.now_ns =
+        deadline - 3 * MS; /* e.g. an unrelated run; then the page is written at its deadline */
     ploop_queue_run(rig.queue);
     rig.clock.now_ns = deadline;
     rig.script.hold = SCRIPT_BIT(SCRIPT_META);
@@ -181,7 +186,10 @@ static void *other_thread(void *argument)
     return NULL;
 }
 
-/* Called in the turn: meanwhile another thread runs the device, finds the turn taken, and goes its way. */
+/*
+ * Called in the turn: meanwhile another thread runs the device, finds the turn taken, and goes its
+ * way.
+ */
 static int submit(void *context, struct ploop_io *io)
 {
     if (jump.runs_left > 0 && io->op == PLOOP_IO_READ) {

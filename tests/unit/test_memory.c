@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The memory backend: every operation against a plain array, sparse sizes, threads side by side, and the end of memory. */
+/*
+ * The memory backend: every operation against a plain array, sparse sizes, threads side by side,
+ * and the end of memory.
+ */
 #include <check.h>
 #include <errno.h>
 #include <pthread.h>
@@ -78,7 +81,8 @@ START_TEST(a_write_without_memory_is_enospc)
     ck_assert_int_eq(file_sync_io(file, PLOOP_IO_ALLOCATE, NULL, 1, 0), -ENOSPC);
     ck_assert_uint_eq(size_of(file), 0);
     callocs_left = 1;
-    ck_assert_int_eq(ploop_file_pwrite(file, bytes, sizeof(bytes), 100), -ENOSPC); /* a part of it was possible */
+    ck_assert_int_eq(ploop_file_pwrite(file, bytes, sizeof(bytes), 100),
+                     -ENOSPC); /* a part of it was possible */
     ck_assert_uint_eq(size_of(file), CHUNK_BYTES);
     callocs_left = -1;
     ck_assert_int_eq(ploop_file_pwrite(file, bytes, sizeof(bytes), 100), sizeof(bytes));
@@ -100,7 +104,8 @@ START_TEST(buckets_need_not_grow)
     ck_assert_uint_eq(memory_of(file)->bucket_count, 2 * BUCKETS_AT_FIRST);
     for (uint64_t i = 0; i < BUCKETS_AT_FIRST + 2; i++) {
         uint64_t number;
-        ck_assert_int_eq(ploop_file_pread(file, &number, sizeof(number), i * CHUNK_BYTES), sizeof(number));
+        ck_assert_int_eq(ploop_file_pread(file, &number, sizeof(number), i * CHUNK_BYTES),
+                         sizeof(number));
         ck_assert_uint_eq(number, i);
     }
     ploop_file_close(file);
@@ -121,8 +126,11 @@ START_TEST(every_operation_does_what_an_array_does)
     uint64_t size = SIZE;
     srand(3);
     for (int round = 0; round < 3000; round++) {
-        uint64_t offset = around_chunks(SIZE), length = 1 + around_chunks(5 * CHUNK_BYTES), end = offset + length;
-        int64_t there = end <= size ? (int64_t)length : offset < size ? (int64_t)(size - offset) : 0;
+        uint64_t offset = around_chunks(SIZE), length = 1 + around_chunks(5 * CHUNK_BYTES),
+                 end = offset + length;
+        int64_t there = end <= size     ? (int64_t)length
+                        : offset < size ? (int64_t)(size - offset)
+                                        : 0;
         switch (rand() % 6) {
         case 0:
             memset(model + offset, round, length);
@@ -171,7 +179,8 @@ START_TEST(only_what_is_written_takes_memory)
     ck_assert_int_eq(ploop_file_pwrite(file, "abc", 3, huge - 3), 3);
     ck_assert_uint_eq(memory_of(file)->chunk_count, 2);
     ck_assert_int_eq(file_sync_io(file, PLOOP_IO_PUNCH, NULL, huge, 0), 0);
-    ck_assert_uint_eq(memory_of(file)->chunk_count, 1); /* the last one ends in the middle of its chunk */
+    ck_assert_uint_eq(memory_of(file)->chunk_count,
+                      1); /* the last one ends in the middle of its chunk */
     ck_assert_int_eq(ploop_file_pread(file, &byte, 1, huge - 1), 1);
     ck_assert_int_eq(byte, 0);
     ck_assert_int_eq(ploop_file_truncate(file, 0), 0);
@@ -188,7 +197,9 @@ struct hammer {
     uint32_t number;
 };
 
-/* Its own records, which must read back; and one record that all write, which must never be a mix. */
+/*
+ * Its own records, which must read back; and one record that all write, which must never be a mix.
+ */
 static void *hammer(void *argument)
 {
     struct hammer *self = argument;

@@ -2,8 +2,9 @@
 /*
  * Random requests, several in flight at once on disjoint ranges, against a plain array.
  *
- * All of them fall into three windows of the disk: its beginning, the border between two BAT pages, its end. A read is compared when
- * it completes, everything after each close: through a device opened anew, and by the oracle.
+ * All of them fall into three windows of the disk: its beginning, the border between two BAT pages,
+ * its end. A read is compared when it completes, everything after each close: through a device
+ * opened anew, and by the oracle.
  *
  * Half of the disks are stacks: an image and a raw file lie below the top.
  */
@@ -43,7 +44,11 @@ static const struct {
                 {PLOOP_DEV_NO_FAST_PATH, true, false},
                 {PLOOP_DEV_COMPLETE_IN_RUN, true, false}};
 
-enum { SIZES = 3, VARIANTS = sizeof(variants) / sizeof(variants[0]), CASES = 2 * 2 * SIZES * BACKENDS * VARIANTS };
+enum {
+    SIZES = 3,
+    VARIANTS = sizeof(variants) / sizeof(variants[0]),
+    CASES = 2 * 2 * SIZES * BACKENDS * VARIANTS
+};
 
 enum kind { NONE, READ, WRITE, ZEROES, DISCARD, FLUSH };
 
@@ -64,7 +69,8 @@ struct model {
     enum backend backend;
     uint64_t random, first[WINDOWS], length[WINDOWS];
     uint8_t *bytes[WINDOWS];
-    bool below[ENTRIES], above[ENTRIES]; /* a lower delta has the cluster; the top has it, where one below does */
+    bool below[ENTRIES],
+        above[ENTRIES]; /* a lower delta has the cluster; the top has it, where one below does */
     struct script lowers[LOWERS];
     struct slot slots[SLOTS];
     uint64_t requests, reads_compared;
@@ -88,7 +94,8 @@ static uint8_t *model_at(struct model *model, uint64_t offset)
 
 /* ---- requests ---- */
 
-static void compare(struct model *model, const uint8_t *bytes, uint64_t offset, uint64_t length, const char *how)
+static void compare(struct model *model, const uint8_t *bytes, uint64_t offset, uint64_t length,
+                    const char *how)
 {
     const uint8_t *expected = model_at(model, offset);
     if (memcmp(bytes, expected, length) == 0) {
@@ -96,8 +103,9 @@ static void compare(struct model *model, const uint8_t *bytes, uint64_t offset, 
     }
     for (uint64_t i = 0; i < length; i++) {
         if (bytes[i] != expected[i]) {
-            ck_abort_msg("%s: byte %llu is %#x, not %#x, after %llu requests", how, (unsigned long long)(offset + i), bytes[i],
-                         expected[i], (unsigned long long)model->requests);
+            ck_abort_msg("%s: byte %llu is %#x, not %#x, after %llu requests", how,
+                         (unsigned long long)(offset + i), bytes[i], expected[i],
+                         (unsigned long long)model->requests);
         }
     }
 }
@@ -107,7 +115,8 @@ static void done(ploop_pio *pio, int result, void *user_data)
     struct slot *slot = user_data;
     ck_assert_ptr_eq(pio, slot->pio);
     ck_assert_int_ne(slot->kind, NONE);
-    ck_assert_msg(result == 0, "request %llu of kind %d ended with %d", (unsigned long long)slot->number, (int)slot->kind, result);
+    ck_assert_msg(result == 0, "request %llu of kind %d ended with %d",
+                  (unsigned long long)slot->number, (int)slot->kind, result);
     if (slot->kind == READ) {
         compare(slot->model, slot->bytes, slot->offset, slot->length, "read");
     }
@@ -133,7 +142,8 @@ static bool overlaps(struct model *model, uint64_t offset, uint64_t length)
     for (int i = 0; i < SLOTS; i++) {
         const struct slot *slot = &model->slots[i];
         enum kind kind = kind_of(slot);
-        if (kind != NONE && kind != FLUSH && offset < slot->offset + slot->length && slot->offset < offset + length) {
+        if (kind != NONE && kind != FLUSH && offset < slot->offset + slot->length &&
+            slot->offset < offset + length) {
             return true;
         }
     }
@@ -144,7 +154,8 @@ static bool place(struct model *model, uint64_t *offset, uint64_t *length)
 {
     uint64_t window = draw(model, WINDOWS), sectors = model->length[window] / 512;
     uint64_t most = draw(model, 4) == 0 ? 3 * model->rig.cluster / 512 : 12;
-    uint64_t at = draw(model, sectors), count = 1 + draw(model, most < sectors - at ? most : sectors - at);
+    uint64_t at = draw(model, sectors),
+             count = 1 + draw(model, most < sectors - at ? most : sectors - at);
     if (draw(model, 5) == 0) {
         /* Whole clusters are more likely than chance would have it. */
         uint64_t cluster = model->rig.cluster / 512;
@@ -185,7 +196,8 @@ static void prepare_memory(struct model *model, struct slot *slot)
     slot->bytes = malloc(slot->length);
     ck_assert_ptr_nonnull(slot->bytes);
     for (uint64_t i = 0; i < slot->length; i += 512) {
-        memset(slot->bytes + i, (int)(slot->kind == READ ? 0xEE : model->requests * 31 + i / 512 + 1), 512);
+        memset(slot->bytes + i,
+               (int)(slot->kind == READ ? 0xEE : model->requests * 31 + i / 512 + 1), 512);
     }
     uint64_t at = 0;
     for (int i = 0; i < 4; i++) {
@@ -197,7 +209,8 @@ static void prepare_memory(struct model *model, struct slot *slot)
 
 static void submit(struct model *model, struct slot *slot)
 {
-    static const enum kind kinds[] = {READ, READ, READ, READ, WRITE, WRITE, WRITE, WRITE, ZEROES, DISCARD, DISCARD, FLUSH};
+    static const enum kind kinds[] = {READ,  READ,  READ,   READ,    WRITE,   WRITE,
+                                      WRITE, WRITE, ZEROES, DISCARD, DISCARD, FLUSH};
     enum kind kind = kinds[draw(model, sizeof(kinds) / sizeof(kinds[0]))];
     uint64_t offset = 0, length = 0;
     if (kind != FLUSH && !place(model, &offset, &length)) {
@@ -205,7 +218,11 @@ static void submit(struct model *model, struct slot *slot)
     }
     uint32_t flags = draw(model, 6) == 0 ? PLOOP_PIO_FUA : 0;
     flags |= draw(model, 20) == 0 ? PLOOP_PIO_PREFLUSH : 0;
-    *slot = (struct slot){.model = model, .kind = kind, .offset = offset, .length = length, .number = ++model->requests};
+    *slot = (struct slot){.model = model,
+                          .kind = kind,
+                          .offset = offset,
+                          .length = length,
+                          .number = ++model->requests};
     slot->pio = ploop_pio_get(model->rig.queue);
     ck_assert_ptr_nonnull(slot->pio);
     ploop_pio_set_callback(slot->pio, done, slot);
@@ -223,7 +240,8 @@ static void submit(struct model *model, struct slot *slot)
     case ZEROES:
         memset(model_at(model, offset), 0, length);
         model_change(model, offset, length);
-        ploop_pio_prep_write_zeroes(slot->pio, offset, length, flags | (draw(model, 3) ? 0 : PLOOP_PIO_NO_UNMAP));
+        ploop_pio_prep_write_zeroes(slot->pio, offset, length,
+                                    flags | (draw(model, 3) ? 0 : PLOOP_PIO_NO_UNMAP));
         break;
     case DISCARD:
         model_discard(model, offset, length);
@@ -249,7 +267,8 @@ static void release_some(struct model *model)
         while (script->held_count && draw(model, 3)) {
             script_release(script, (uint32_t)draw(model, script->held_count));
         }
-        script->hold = (uint32_t)draw(model, 4) ? SCRIPT_ALL : (uint32_t)draw(model, 1 << SCRIPT_KINDS);
+        script->hold =
+            (uint32_t)draw(model, 4) ? SCRIPT_ALL : (uint32_t)draw(model, 1 << SCRIPT_KINDS);
     }
 }
 
@@ -257,7 +276,8 @@ static void release_some(struct model *model)
 static void disturb_lowers(struct model *model)
 {
     for (uint32_t level = 0; level < model->rig.lower_count; level++) {
-        model->lowers[level].short_bytes = draw(model, 3) ? 0 : 512 * (1 + (uint32_t)draw(model, 3));
+        model->lowers[level].short_bytes =
+            draw(model, 3) ? 0 : 512 * (1 + (uint32_t)draw(model, 3));
         model->lowers[level].refuse = draw(model, 3) ? 0 : 1;
     }
 }
@@ -269,7 +289,8 @@ static bool drain(struct model *model)
         idle &= is_free(&model->slots[i]);
     }
     if (!idle) {
-        for (uint64_t level = 0; model->backend == HELD && level <= model->rig.lower_count; level++) {
+        for (uint64_t level = 0; model->backend == HELD && level <= model->rig.lower_count;
+             level++) {
             struct script *script = script_of(model, level);
             if (script->held_count) {
                 script_release(script, (uint32_t)draw(model, script->held_count));
@@ -302,11 +323,13 @@ static void compare_by_oracle(struct model *model)
     struct oracle_result result;
     char message[160];
     uint8_t *bytes = malloc(rig->cluster);
-    ck_assert_int_eq(oracle_open(&oracle, oracle_read_memory, &memory, memory.size, message), ORACLE_OK);
+    ck_assert_int_eq(oracle_open(&oracle, oracle_read_memory, &memory, memory.size, message),
+                     ORACLE_OK);
     oracle_check(&oracle, NULL, NULL, &result);
     ck_assert_uint_eq(result.errors, 0);
     for (int i = 0; i < WINDOWS; i++) {
-        for (uint64_t offset = model->first[i]; offset < model->first[i] + model->length[i]; offset += rig->cluster) {
+        for (uint64_t offset = model->first[i]; offset < model->first[i] + model->length[i];
+             offset += rig->cluster) {
             uint64_t left = model->first[i] + model->length[i] - offset;
             int held = oracle_read_cluster(&oracle, offset / rig->cluster, bytes);
             ck_assert_int_ge(held, 0);
@@ -358,13 +381,17 @@ static void live(struct model *model)
     compare_by_oracle(model);
 }
 
-/* Some of the windows' clusters are mapped, and hosts that nobody refers to are full of bytes that nobody may ever read. */
+/*
+ * Some of the windows' clusters are mapped, and hosts that nobody refers to are full of bytes that
+ * nobody may ever read.
+ */
 static const uint32_t map[] = {0, 3, 2, 1, 1007, 5, 1008, 6, 1009, 2, ENTRIES - 1, 9, 0, 0};
 
 static void add_lower(struct model *model, const void *bytes, uint64_t size)
 {
     uint32_t level = model->rig.lower_count++;
-    script_open(&model->lowers[level], bytes, size, model->backend == THREAD ? SCRIPT_THREAD | SCRIPT_NO_WAIT : 0);
+    script_open(&model->lowers[level], bytes, size,
+                model->backend == THREAD ? SCRIPT_THREAD | SCRIPT_NO_WAIT : 0);
     model->rig.lowers[level] = model->lowers[level].file;
 }
 
@@ -382,10 +409,14 @@ static void show_lower(struct model *model, uint64_t cluster, uint64_t length, i
     }
 }
 
-/* A raw base that ends inside a sector, in the second window, and an image that ends inside the last but one. */
+/*
+ * A raw base that ends inside a sector, in the second window, and an image that ends inside the
+ * last but one.
+ */
 static void begin_lowers(struct model *model, struct image_plan plan)
 {
-    static const uint32_t lower_map[] = {1, 4, 2, 2, 5, 3, 1006, 1, 1010, 5, ENTRIES - 2, 6, ENTRIES - 1, 7, 0, 0};
+    static const uint32_t lower_map[] = {1,    4, 2,           2, 5,           3, 1006, 1,
+                                         1010, 5, ENTRIES - 2, 6, ENTRIES - 1, 7, 0,    0};
     uint64_t cluster = model->rig.cluster, size = 1009 * cluster + 300;
     uint8_t *raw = malloc(size);
     memset(raw, 0xB7, size);
@@ -403,15 +434,18 @@ static void begin_lowers(struct model *model, struct image_plan plan)
     for (size_t i = 0; lower_map[i + 1]; i += 2) {
         uint64_t at = lower_map[i] * cluster, end = plan.sectors * 512;
         if (at < end) {
-            show_lower(model, lower_map[i], end - at < cluster ? end - at : cluster, 0xA0 + (int)lower_map[i + 1] - 1);
+            show_lower(model, lower_map[i], end - at < cluster ? end - at : cluster,
+                       0xA0 + (int)lower_map[i + 1] - 1);
         }
     }
     model->rig.config.flags |= PLOOP_DEV_RAW_BASE;
 }
 
-static void begin(struct model *model, uint32_t version, uint32_t sectors, enum backend backend, size_t variant, bool stack)
+static void begin(struct model *model, uint32_t version, uint32_t sectors, enum backend backend,
+                  size_t variant, bool stack)
 {
-    uint64_t size, cluster = (uint64_t)sectors * 512, disk = ENTRIES * cluster - (sectors > 2 ? 2 * 512 : 0);
+    uint64_t size, cluster = (uint64_t)sectors * 512,
+                   disk = ENTRIES * cluster - (sectors > 2 ? 2 * 512 : 0);
     struct image_plan plan = {.version = version,
                               .cluster_sectors = sectors,
                               .entries = ENTRIES,
@@ -427,7 +461,8 @@ static void begin(struct model *model, uint32_t version, uint32_t sectors, enum 
     model->first[1] = (1008 - WINDOW_CLUSTERS / 2) * cluster;
     model->first[2] = (ENTRIES - WINDOW_CLUSTERS) * cluster;
     for (int i = 0; i < WINDOWS; i++) {
-        model->length[i] = (i == 2 ? disk : model->first[i] + WINDOW_CLUSTERS * cluster) - model->first[i];
+        model->length[i] =
+            (i == 2 ? disk : model->first[i] + WINDOW_CLUSTERS * cluster) - model->first[i];
         model->bytes[i] = calloc(1, model->length[i]);
     }
     if (stack) {
@@ -436,12 +471,14 @@ static void begin(struct model *model, uint32_t version, uint32_t sectors, enum 
     for (size_t i = 0; map[i + 1]; i += 2) {
         uint64_t offset = map[i] * cluster;
         model->above[map[i]] = true;
-        memset(model_at(model, offset), (int)(0xA0 + map[i + 1] - 1), offset + cluster > disk ? disk - offset : cluster);
+        memset(model_at(model, offset), (int)(0xA0 + map[i + 1] - 1),
+               offset + cluster > disk ? disk - offset : cluster);
     }
     model->rig.config.flags |= variants[variant].flags;
     model->rig.config.writeback_max_age_ns = 2 * SECOND;
     if (variants[variant].full) {
-        model->rig.script.size_max = model->rig.data_start + (WINDOWS * WINDOW_CLUSTERS + 2) * cluster;
+        model->rig.script.size_max =
+            model->rig.data_start + (WINDOWS * WINDOW_CLUSTERS + 2) * cluster;
     }
     if (!variants[variant].punches) {
         model->rig.script.capabilities &= ~(uint32_t)PLOOP_FILE_CAN_PUNCH;
@@ -455,15 +492,19 @@ START_TEST(a_disk_is_an_array)
     }
     struct model *model = calloc(1, sizeof(*model));
     uint32_t number = (uint32_t)_i;
-    uint32_t version = 1 + number % 2, size = number / 2 % SIZES, backend = number / (2 * SIZES) % BACKENDS;
+    uint32_t version = 1 + number % 2, size = number / 2 % SIZES,
+             backend = number / (2 * SIZES) % BACKENDS;
     model->random = number + 1;
-    begin(model, version, cluster_sectors[size], backend, number / (2 * SIZES * BACKENDS) % VARIANTS, number >= CASES / 2);
+    begin(model, version, cluster_sectors[size], backend,
+          number / (2 * SIZES * BACKENDS) % VARIANTS, number >= CASES / 2);
     for (int i = 0; i < LIVES; i++) {
         live(model);
     }
     rig_free(&model->rig);
     for (uint32_t i = 0; i < model->rig.lower_count; i++) {
-        ck_assert_uint_eq(model->lowers[i].submitted[PLOOP_IO_WRITE] + model->lowers[i].submitted[PLOOP_IO_PUNCH], 0);
+        ck_assert_uint_eq(model->lowers[i].submitted[PLOOP_IO_WRITE] +
+                              model->lowers[i].submitted[PLOOP_IO_PUNCH],
+                          0);
         script_close(&model->lowers[i]);
     }
     for (int i = 0; i < WINDOWS; i++) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Out of memory at every allocation of create, probe, check and repair, once and from then on: -ENOMEM, and the image as it was
- * found, or whole and perhaps marked, so that a second try mends it. And of opening a stack: -ENOMEM, the top as it was found.
+ * Out of memory at every allocation of create, probe, check and repair, once and from then on:
+ * -ENOMEM, and the image as it was found, or whole and perhaps marked, so that a second try mends
+ * it. And of opening a stack: -ENOMEM, the top as it was found.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -49,16 +50,21 @@ static int submit(void *context, struct ploop_io *io)
     return err;
 }
 
-static const struct ploop_io_ops ops = {.size = sizeof(ops), .get_info = get_info, .submit = submit};
+static const struct ploop_io_ops ops = {
+    .size = sizeof(ops), .get_info = get_info, .submit = submit};
 
-/* Duplicates, entries out of place, leaks inside and at the end; an extension with bitmaps, one of which names the last cluster. */
+/*
+ * Duplicates, entries out of place, leaks inside and at the end; an extension with bitmaps, one of
+ * which names the last cluster.
+ */
 static void begin(bool extended, bool errors)
 {
     static const uint32_t map[] = {0, 1, 1, 2, 2, 3, 9, 31, 1099, 36, 0, 0};
     struct extension_plan plan;
 
     counted_memory = (struct counted_memory){.paused = true};
-    fixture_open_image(&fixture, &(struct image_plan){.host_clusters = HOSTS, .entries = ENTRIES, .map = map});
+    fixture_open_image(
+        &fixture, &(struct image_plan){.host_clusters = HOSTS, .entries = ENTRIES, .map = map});
     if (errors) {
         image_set_entry(fixture.bytes, 7, image_entry_for(fixture.bytes, 2));
         image_set_entry(fixture.bytes, 8, 1);
@@ -69,7 +75,8 @@ static void begin(bool extended, bool errors)
 
         extension_begin(&plan, fixture.bytes + start, CLUSTER);
         for (uint64_t i = 0; i < BITMAPS; i++) {
-            uint64_t own = i ? image_data_start(fixture.bytes) + (i + 10) * CLUSTER : fixture.size - CLUSTER;
+            uint64_t own =
+                i ? image_data_start(fixture.bytes) + (i + 10) * CLUSTER : fixture.size - CLUSTER;
             uint64_t l1 = i == 1 || i == 2 ? i - 1 : own / 512;
 
             extension_add_bitmap(&plan, (uint64_t)ENTRIES * 8, 8, 1, &l1);
@@ -90,7 +97,8 @@ static void end(void)
 
 static int create(void)
 {
-    const struct ploop_image_options options = {.size = sizeof(options), .disk_size = 1 << 20, .cluster_size = CLUSTER};
+    const struct ploop_image_options options = {
+        .size = sizeof(options), .disk_size = 1 << 20, .cluster_size = CLUSTER};
 
     return ploop_image_create(file, &options);
 }
@@ -139,7 +147,8 @@ static void content(int *first)
     char message[160];
     uint8_t cluster[CLUSTER];
 
-    ck_assert_int_eq(oracle_open(&oracle, oracle_read_memory, &memory, fixture.size, message), ORACLE_OK);
+    ck_assert_int_eq(oracle_open(&oracle, oracle_read_memory, &memory, fixture.size, message),
+                     ORACLE_OK);
     for (uint32_t i = 0; i < ENTRIES; i++) {
         int status = oracle_read_cluster(&oracle, i, cluster);
 
@@ -154,8 +163,8 @@ static void is_kept(const int *before)
 
     content(after);
     for (uint32_t i = 0; i < ENTRIES; i++) {
-        must_msg(before[i] == after[i] || before[i] == -1, "guest cluster %u was %x, is %x", i, (unsigned)before[i],
-                 (unsigned)after[i]);
+        must_msg(before[i] == after[i] || before[i] == -1, "guest cluster %u was %x, is %x", i,
+                 (unsigned)before[i], (unsigned)after[i]);
     }
 }
 
@@ -200,7 +209,9 @@ static bool fail_nth(uint32_t act, uint32_t image, uint64_t nth, bool on)
 
     int status = oracle_status(fixture.bytes, fixture.size);
 
-    ck_assert(status == 0 || (status == 3 && acts[act].act == create_in_place)); /* what lies behind it is unused */
+    ck_assert(
+        status == 0 ||
+        (status == 3 && acts[act].act == create_in_place)); /* what lies behind it is unused */
     free(found);
     end();
     return failed;
@@ -242,12 +253,16 @@ static int open_stack(ploop_file *base, uint32_t flags, ploop_dev **dev)
     return ploop_dev_open((ploop_file *[]){base, file}, 2, &config, dev);
 }
 
-/* As fail_nth(), of opening. The base is an image, clean or not, or raw with a part of a sector at its end. */
+/*
+ * As fail_nth(), of opening. The base is an image, clean or not, or raw with a part of a sector at
+ * its end.
+ */
 static bool fail_nth_of_open(uint32_t flags, bool unclean, uint64_t nth, bool on)
 {
     static const uint32_t map[] = {5, 1, 1098, 2, 0, 0};
     uint64_t size;
-    uint8_t *image = image_build(&(struct image_plan){.in_use = unclean ? 0x746F6E59 : 0, .map = map}, &size);
+    uint8_t *image =
+        image_build(&(struct image_plan){.in_use = unclean ? 0x746F6E59 : 0, .map = map}, &size);
     ploop_file *base;
     ploop_dev *dev;
 
@@ -288,7 +303,9 @@ START_TEST(every_allocation_of_opening_a_stack_fails)
     static const struct {
         uint32_t flags;
         bool unclean;
-    } stacks[] = {{0, false}, {PLOOP_DEV_RECOVER, true}, {PLOOP_DEV_RAW_BASE | PLOOP_DEV_COMPLETE_IN_RUN, false}};
+    } stacks[] = {{0, false},
+                  {PLOOP_DEV_RECOVER, true},
+                  {PLOOP_DEV_RAW_BASE | PLOOP_DEV_COMPLETE_IN_RUN, false}};
 
     for (uint32_t i = 0; i < 2 * sizeof(stacks) / sizeof(*stacks); i++) {
         uint64_t nth = 1;

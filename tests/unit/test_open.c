@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Opening and closing a device: what is refused and why, that a refused open changes nothing, the in-use mark, RECOVER. */
+/*
+ * Opening and closing a device: what is refused and why, that a refused open changes nothing, the
+ * in-use mark, RECOVER.
+ */
 #include "device_fixture.h"
 #include "run_tests.h"
 
@@ -35,8 +38,10 @@ static void refused(struct rig *rig, int error)
     ck_assert_ptr_null(rig->dev);
     ck_assert_uint_eq(rig->script.file_size, size);
     ck_assert(size == 0 || memcmp(rig->script.bytes, before, size) == 0);
-    ck_assert_uint_eq(rig->script.submitted[PLOOP_IO_WRITE] + rig->script.submitted[SCRIPT_META], 0);
-    ck_assert_uint_eq(rig->script.submitted[PLOOP_IO_TRUNCATE] + rig->script.submitted[PLOOP_IO_PUNCH], 0);
+    ck_assert_uint_eq(rig->script.submitted[PLOOP_IO_WRITE] + rig->script.submitted[SCRIPT_META],
+                      0);
+    ck_assert_uint_eq(
+        rig->script.submitted[PLOOP_IO_TRUNCATE] + rig->script.submitted[PLOOP_IO_PUNCH], 0);
     free(before);
 }
 
@@ -188,8 +193,10 @@ START_TEST(a_bad_entry_refuses_writing)
     static const struct {
         uint32_t entry;
         const char *words;
-    } bad[] = {
-        {1, "before the data area"}, {1000000, "past the end"}, {0, "another guest cluster's"}, {UINT32_MAX, "past the end"}};
+    } bad[] = {{1, "before the data area"},
+               {1000000, "past the end"},
+               {0, "another guest cluster's"},
+               {UINT32_MAX, "past the end"}};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct rig rig;
         adopt_plan(&rig, &(struct image_plan){.host_clusters = 5});
@@ -327,7 +334,8 @@ START_TEST(the_mark_is_durable_at_open_and_cleared_at_close)
     script_forget(&rig.script);
     rig_close_dev(&rig);
     ck_assert(!rig_file_marked(&rig));
-    uint32_t metas = (uint32_t)rig.script.submitted[SCRIPT_META], syncs = (uint32_t)rig.script.submitted[PLOOP_IO_SYNC];
+    uint32_t metas = (uint32_t)rig.script.submitted[SCRIPT_META],
+             syncs = (uint32_t)rig.script.submitted[PLOOP_IO_SYNC];
     uint32_t cleared = script_log_find(&rig.script, SCRIPT_META, metas - 1);
     ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_SYNC, syncs - 2), cleared);
     ck_assert_uint_gt(script_log_find(&rig.script, PLOOP_IO_SYNC, syncs - 1), cleared);
@@ -361,7 +369,8 @@ START_TEST(an_abort_leaves_the_mark_and_recover_opens)
             bytes += rig.script.log[i].kind == SCRIPT_META ? rig.script.log[i].length : 0;
         }
         ck_assert_uint_gt(bytes, (pages - 1) * 4096);
-        ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_SYNC, 0), script_log_find(&rig.script, SCRIPT_META, 0));
+        ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_SYNC, 0),
+                          script_log_find(&rig.script, SCRIPT_META, 0));
         rig_expect(&rig, 0, CLUSTER, 1);
         rig_expect(&rig, CLUSTER, CLUSTER, 0);
         ck_assert_int_eq(rig_write(&rig, 2 * CLUSTER, 512, 3, 0), 0);

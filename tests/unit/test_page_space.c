@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Space for the BAT itself (F7): its blocks are allocated at create and open, and where that cannot be done the policy holds. */
+/*
+ * Space for the BAT itself (F7): its blocks are allocated at create and open, and where that cannot
+ * be done the policy holds.
+ */
 #include "run_tests.h"
 #include "tower_fixture.h"
 
@@ -22,7 +25,8 @@ static void refused(struct rig *rig, int error, const char *words)
     ck_assert_msg(strstr(rig->log_text, words), "%s", rig->log_text);
     ck_assert_uint_eq(rig->script.file_size, size);
     ck_assert_int_eq(memcmp(rig->script.bytes, before, size), 0);
-    ck_assert_uint_eq(rig->script.submitted[SCRIPT_META] + rig->script.submitted[PLOOP_IO_WRITE], 0);
+    ck_assert_uint_eq(rig->script.submitted[SCRIPT_META] + rig->script.submitted[PLOOP_IO_WRITE],
+                      0);
     free(before);
 }
 
@@ -211,7 +215,10 @@ START_TEST(the_clock_tries_again_what_waits_for_a_page)
 }
 END_TEST
 
-/* A page without space is no failure in the sense of page_failure_limit while requests would wait for it. */
+/*
+ * A page without space is no failure in the sense of page_failure_limit while requests would wait
+ * for it.
+ */
 START_TEST(allocations_go_on_while_a_page_waits_for_space)
 {
     struct rig rig;
@@ -412,7 +419,10 @@ START_TEST(many_requests_wait_for_one_page)
 }
 END_TEST
 
-/* One page finds no space, another one a bad disk: that is no shortage which ends when there is space, so the flush fails (R5). */
+/*
+ * One page finds no space, another one a bad disk: that is no shortage which ends when there is
+ * space, so the flush fails (R5).
+ */
 START_TEST(a_lack_of_space_does_not_hide_another_error)
 {
     for (uint32_t first = 0; first < 2; first++) {

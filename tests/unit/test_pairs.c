@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Two faults at once: every fault of header_faults.h together with every other, in each base image, by every way in. What one fault
- * hides another must not let through, and the oracle has no order in which it looks.
+ * Two faults at once: every fault of header_faults.h together with every other, in each base image,
+ * by every way in. What one fault hides another must not let through, and the oracle has no order
+ * in which it looks.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,8 +14,8 @@
 
 enum { PAIR_BASES = 12 /* clusters of 1, 8 and 63 sectors */, STEP_IF_SLOW = 67 };
 
-static void pair(struct fixture *fixture, const struct fault *one, const struct fault *other, const uint8_t *found, uint64_t size,
-                 const char *base)
+static void pair(struct fixture *fixture, const struct fault *one, const struct fault *other,
+                 const uint8_t *found, uint64_t size, const char *base)
 {
     char first[64], second[64], what[256];
 

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The POSIX backend on real files: opening, each operation and each of its failures, and the two ways past and through the page cache. */
+/*
+ * The POSIX backend on real files: opening, each operation and each of its failures, and the two
+ * ways past and through the page cache.
+ */
 #include "posix_faults.h"
 
 /* ---- Opening ---- */
@@ -75,8 +78,8 @@ START_TEST(descriptors_are_closed_at_exec_and_at_close)
 {
     int before = open_descriptors();
     ploop_file *file = new_image(PLOOP_FILE_DIRECT);
-    int fds[] = {posix_of(file)->fd, posix_of(file)->direct_fd, posix_of(file)->lock_fd, posix_of(file)->sync_fd,
-                 posix_of(file)->fua.lanes[POSIX_POOL_THREADS - 1].fd};
+    int fds[] = {posix_of(file)->fd, posix_of(file)->direct_fd, posix_of(file)->lock_fd,
+                 posix_of(file)->sync_fd, posix_of(file)->fua.lanes[POSIX_POOL_THREADS - 1].fd};
     for (int i = 0; i < 5; i++) {
         ck_assert(fds[i] < 0 || fcntl(fds[i], F_GETFD) & FD_CLOEXEC);
     }
@@ -104,7 +107,8 @@ START_TEST(capabilities_are_what_the_file_system_can)
     ck_assert_uint_eq(info_of(file).capabilities, 0);
     ploop_file_close(file);
     atomic_store(&faults[FALLOCATES].calls, 0);
-    file = open_image(RW | PLOOP_FILE_UNLOCKED); /* whoever holds the lock may be making it longer: no probe */
+    file = open_image(
+        RW | PLOOP_FILE_UNLOCKED); /* whoever holds the lock may be making it longer: no probe */
     ck_assert_int_eq(calls(FALLOCATES), 0);
     ck_assert_uint_eq(info_of(file).capabilities, grow | falloc | PLOOP_FILE_CAN_FUA);
     ploop_file_close(file);
@@ -139,7 +143,8 @@ START_TEST(space_is_had_and_given_back)
     ck_assert_int_eq(stat(path, &stat_now), 0);
     ck_assert_int_ge(stat_now.st_blocks, SIZE / 512);
     ck_assert_int_eq(ploop_file_pwrite(file, "abc", 3, SIZE + 4095), 3);
-    ck_assert_int_eq(file_sync_io(file, PLOOP_IO_ALLOCATE, NULL, SIZE, SIZE), 0); /* content stays */
+    ck_assert_int_eq(file_sync_io(file, PLOOP_IO_ALLOCATE, NULL, SIZE, SIZE),
+                     0); /* content stays */
     ck_assert_int_eq(ploop_file_pread(file, buffer, 3, SIZE + 4095), 3);
     ck_assert_mem_eq(buffer, "abc", 3);
     ck_assert_int_eq(file_sync_io(file, PLOOP_IO_PUNCH, NULL, SIZE - 4096, SIZE + 4096), 0);
@@ -270,7 +275,10 @@ struct writer {
     uint8_t last[SECTORS];
 };
 
-/* Writes the sectors that are its own, every WRITERS-th, so that each page has some of everybody's; direct or buffered by chance. */
+/*
+ * Writes the sectors that are its own, every WRITERS-th, so that each page has some of everybody's;
+ * direct or buffered by chance.
+ */
 static void *write_own_sectors(void *argument)
 {
     struct writer *self = argument;
@@ -281,14 +289,18 @@ static void *write_own_sectors(void *argument)
         uint8_t *buffer = memory + (rand_r(&seed) % 2 ? 1 : 0);
         uint8_t content = (uint8_t)(1 + round % 250);
         memset(buffer, content, SECTOR);
-        ck_assert_int_eq(ploop_file_pwrite(self->file, buffer, SECTOR, (uint64_t)sector * SECTOR), SECTOR);
+        ck_assert_int_eq(ploop_file_pwrite(self->file, buffer, SECTOR, (uint64_t)sector * SECTOR),
+                         SECTOR);
         self->last[sector] = content;
         buffer = memory + (rand_r(&seed) % 2 ? 1 : 0);
-        ck_assert_int_eq(ploop_file_pread(self->file, buffer, SECTOR, (uint64_t)sector * SECTOR), SECTOR);
+        ck_assert_int_eq(ploop_file_pread(self->file, buffer, SECTOR, (uint64_t)sector * SECTOR),
+                         SECTOR);
         ck_assert_int_eq(buffer[0], content);
         ck_assert_int_eq(buffer[SECTOR - 1], content);
         if (round % 50 == 0) {
-            ck_assert_int_eq(file_sync_io(self->file, PLOOP_IO_PUNCH, NULL, POSIX_PAGE, (SECTORS + self->number) * SECTOR), 0);
+            ck_assert_int_eq(file_sync_io(self->file, PLOOP_IO_PUNCH, NULL, POSIX_PAGE,
+                                          (SECTORS + self->number) * SECTOR),
+                             0);
             ck_assert_int_eq(ploop_file_sync(self->file), 0);
         }
     }
@@ -305,7 +317,8 @@ START_TEST(direct_and_buffered_writes_of_a_page_both_count)
     watches = true;
     for (uint32_t i = 0; i < WRITERS; i++) {
         writers[i] = (struct writer){.file = file, .number = i};
-        ck_assert_int_eq(pthread_create(&writers[i].thread, NULL, write_own_sectors, &writers[i]), 0);
+        ck_assert_int_eq(pthread_create(&writers[i].thread, NULL, write_own_sectors, &writers[i]),
+                         0);
     }
     for (uint32_t i = 0; i < WRITERS; i++) {
         pthread_join(writers[i].thread, NULL);
@@ -314,7 +327,8 @@ START_TEST(direct_and_buffered_writes_of_a_page_both_count)
     ck_assert_int_lt(atomic_load(&faults[WRITES].direct_calls), atomic_load(&faults[WRITES].calls));
     for (uint32_t pass = 0; pass < 2; pass++) { /* direct, then through the page cache */
         struct iovec iov = {.iov_base = whole, .iov_len = SECTORS * SECTOR};
-        ck_assert_int_eq(preadv(pass ? posix_of(file)->fd : posix_of(file)->direct_fd, &iov, 1, 0), SECTORS * SECTOR);
+        ck_assert_int_eq(preadv(pass ? posix_of(file)->fd : posix_of(file)->direct_fd, &iov, 1, 0),
+                         SECTORS * SECTOR);
         for (uint32_t sector = 0; sector < SECTORS; sector++) {
             ck_assert_int_eq(whole[sector * SECTOR], writers[sector % WRITERS].last[sector]);
             ck_assert_mem_eq(whole + sector * SECTOR, whole + sector * SECTOR + 1, SECTOR - 1);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* The POSIX backend's promises of durability: whose description an error is reported on, what a failed SYNC leaves, reopen, invalidate. */
+/*
+ * The POSIX backend's promises of durability: whose description an error is reported on, what a
+ * failed SYNC leaves, reopen, invalidate.
+ */
 #include "posix_faults.h"
 
 #include <sys/mman.h>
@@ -9,8 +12,12 @@
 static int64_t write_fua(ploop_file *file, const void *buffer, uint64_t length, uint64_t offset)
 {
     struct iovec iov = {.iov_base = (void *)(uintptr_t)buffer, .iov_len = length};
-    struct ploop_io io = {
-        .op = PLOOP_IO_WRITE, .flags = PLOOP_IO_FUA, .iov = &iov, .iov_count = 1, .length = length, .offset = offset};
+    struct ploop_io io = {.op = PLOOP_IO_WRITE,
+                          .flags = PLOOP_IO_FUA,
+                          .iov = &iov,
+                          .iov_count = 1,
+                          .length = length,
+                          .offset = offset};
     return posix_execute(posix_of(file), &io);
 }
 
@@ -24,7 +31,10 @@ static int invalidate(ploop_file *file)
     return file->ops.invalidate(file->context);
 }
 
-/* Valgrind knows no cachestat, and reads the first page of each file that is mapped to look at it with mincore. */
+/*
+ * Valgrind knows no cachestat, and reads the first page of each file that is mapped to look at it
+ * with mincore.
+ */
 static bool expect_dropped(ploop_file *file)
 {
     const char *preloaded = getenv("LD_PRELOAD");
@@ -40,7 +50,9 @@ static bool can_fua(ploop_file *file)
 
 /* ---- Descriptions ---- */
 
-/* What is set with F_SETFL belongs to the description: it shows on each descriptor that shares it. */
+/*
+ * What is set with F_SETFL belongs to the description: it shows on each descriptor that shares it.
+ */
 START_TEST(sync_has_a_description_of_its_own)
 {
     ploop_file *file = new_image(PLOOP_FILE_DIRECT);
@@ -151,7 +163,8 @@ static int writable_descriptions(void)
     int count = 0;
     ck_assert_int_eq(stat(path, &image), 0);
     for (int fd = 0; fd < 1024; fd++) {
-        if (fstat(fd, &other) == 0 && other.st_ino == image.st_ino && other.st_dev == image.st_dev) {
+        if (fstat(fd, &other) == 0 && other.st_ino == image.st_ino &&
+            other.st_dev == image.st_dev) {
             count += (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDONLY;
         }
     }
@@ -185,7 +198,8 @@ START_TEST(a_failed_sync_is_remembered_until_the_cache_is_dropped)
     ck_assert_int_eq(ploop_file_sync(file), -EIO);
     ck_assert_int_eq(ploop_file_pwrite(file, "abc", 3, 0), 3);
     ck_assert_int_eq(ploop_file_sync(file), -EIO);
-    ck_assert_int_eq(calls(SYNCS), 2); /* what is dirty goes out all the same: it could not be dropped */
+    ck_assert_int_eq(calls(SYNCS),
+                     2); /* what is dirty goes out all the same: it could not be dropped */
     expect_dropped(file);
     ck_assert_int_eq(ploop_file_sync(file), 0);
     ploop_file_close(file);
@@ -212,7 +226,8 @@ START_TEST(an_open_or_create_that_failed_can_be_tried_again)
 {
     ploop_file *file = new_image(0);
     ploop_dev *dev;
-    struct ploop_image_options options = {.size = sizeof(options), .disk_size = 1 << 20, .cluster_size = 4096};
+    struct ploop_image_options options = {
+        .size = sizeof(options), .disk_size = 1 << 20, .cluster_size = 4096};
     fail_next(SYNCS, 1, ENOSPC);
     ck_assert_int_eq(ploop_image_create(file, &options), -ENOSPC);
     ck_assert_int_eq(ploop_image_create(file, &options), 0);
@@ -277,7 +292,8 @@ START_TEST(reopen_asks_the_old_description_first)
     fail_next(SYNCS, 1, EIO);
     ck_assert_int_eq(reopen(file, RW), -EIO);
     ck_assert_int_eq(writable_descriptions(), 0);
-    ck_assert_int_eq(reopen(file, RO | PLOOP_FILE_UNLOCKED), 0); /* of the locks alone: nothing is replaced */
+    ck_assert_int_eq(reopen(file, RO | PLOOP_FILE_UNLOCKED),
+                     0); /* of the locks alone: nothing is replaced */
     expect_dropped(file);
     ck_assert_int_eq(reopen(file, RW), 0);
     ploop_file_close(file);
@@ -304,7 +320,10 @@ static bool is_cached(ploop_file *file)
     return is_anything(pages, SIZE / 4096);
 }
 
-/* A page that a process maps stays in the cache: 1, of those that it maps, is enough. With cachestat, and without. */
+/*
+ * A page that a process maps stays in the cache: 1, of those that it maps, is enough. With
+ * cachestat, and without.
+ */
 START_TEST(invalidate_succeeds_only_if_nothing_stays)
 {
     ploop_file *file = new_image(0);
@@ -313,7 +332,8 @@ START_TEST(invalidate_succeeds_only_if_nothing_stays)
     if (_i) {
         fail_next(CACHE_LOOKS, INT_MAX, ENOSYS);
     }
-    char *mapped = mmap(NULL, 4096, PROT_READ, MAP_SHARED | MAP_POPULATE, posix_of(file)->fd, SIZE - 4096);
+    char *mapped =
+        mmap(NULL, 4096, PROT_READ, MAP_SHARED | MAP_POPULATE, posix_of(file)->fd, SIZE - 4096);
     ck_assert(mapped != MAP_FAILED && mapped[0] == 0);
     ck_assert_int_eq(invalidate(file), -EBUSY);
     ck_assert(is_cached(file));
@@ -323,7 +343,10 @@ START_TEST(invalidate_succeeds_only_if_nothing_stays)
 }
 END_TEST
 
-/* -EBUSY has told the caller what the error means; who goes on all the same needs SYNCs that succeed. */
+/*
+ * -EBUSY has told the caller what the error means; who goes on all the same needs SYNCs that
+ * succeed.
+ */
 START_TEST(an_error_is_told_by_the_result_of_invalidate)
 {
     ploop_file *file = new_image(0);

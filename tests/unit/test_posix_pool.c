@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The POSIX backend's requests as the contract has them, and the I/O threads that carry them out. */
+/*
+ * The POSIX backend's requests as the contract has them, and the I/O threads that carry them out.
+ */
 #include "posix_faults.h"
 
 /* ---- Requests of the contract, waited for by hand ---- */
@@ -24,7 +26,8 @@ static void request_done(struct file_io *io, int64_t result)
     pthread_mutex_unlock(&done_mutex);
 }
 
-static void send(struct request *request, ploop_file *file, uint32_t op, void *buffer, uint64_t length, uint64_t offset)
+static void send(struct request *request, ploop_file *file, uint32_t op, void *buffer,
+                 uint64_t length, uint64_t offset)
 {
     *request = (struct request){.iov = {.iov_base = buffer, .iov_len = length}};
     file_io_init(&request->io, file, request_done);
@@ -54,10 +57,11 @@ static int64_t await(struct request *request)
 
 START_TEST(senseless_requests_are_refused)
 {
-    static const struct ploop_io senseless[] = {{.op = 0},
-                                                {.op = 7},
-                                                {.op = PLOOP_IO_TRUNCATE, .offset = UINT64_MAX},
-                                                {.op = PLOOP_IO_PUNCH, .offset = 2, .length = INT64_MAX}};
+    static const struct ploop_io senseless[] = {
+        {.op = 0},
+        {.op = 7},
+        {.op = PLOOP_IO_TRUNCATE, .offset = UINT64_MAX},
+        {.op = PLOOP_IO_PUNCH, .offset = 2, .length = INT64_MAX}};
     ploop_file *file = new_image(0);
     for (size_t i = 0; i < sizeof(senseless) / sizeof(senseless[0]); i++) {
         struct ploop_io io = senseless[i];
@@ -147,7 +151,9 @@ START_TEST(fua_is_one_call)
     fail_next(WRITES_THROUGH, 1, EOPNOTSUPP);
     ck_assert_int_eq(write_fua(file, bytes, sizeof(bytes)), -EOPNOTSUPP);
     ck_assert_int_eq(calls(WRITES), 0);
-    ck_assert_int_eq(calls(SYNCS), syncs + 1); /* write_fua's own: a SYNC behind SYNC's back would take its errors */
+    ck_assert_int_eq(calls(SYNCS),
+                     syncs +
+                         1); /* write_fua's own: a SYNC behind SYNC's back would take its errors */
     fail_next(WRITES_THROUGH, 1, EIO);
     ck_assert_int_eq(write_fua(file, bytes, sizeof(bytes)), -EIO);
     ploop_file_close(file);

@@ -58,7 +58,8 @@ START_TEST(flags)
     ck_assert_int_eq(probe(&(struct image_plan){.in_use = 0x312e3276, .extension_sector = 24}), 0);
     ck_assert_uint_eq(info.flags, PLOOP_IMAGE_EXTENSION);
     ck_assert_uint_eq(info.extension_offset, 24 * 512);
-    ck_assert_int_eq(probe(&(struct image_plan){.extension_sector = 24}), 0); /* void: it does not count */
+    ck_assert_int_eq(probe(&(struct image_plan){.extension_sector = 24}),
+                     0); /* void: it does not count */
     ck_assert_uint_eq(info.flags, 0);
     ck_assert_int_eq(probe(&(struct image_plan){.extension_sector = UINT64_MAX / 512 + 1}), 0);
     ck_assert_uint_eq(info.extension_offset, UINT64_MAX);

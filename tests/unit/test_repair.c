@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Repairs: what each flag mends and leaves alone. What a power cut or a failure does to them: test_repair_failures.c. */
+/*
+ * Repairs: what each flag mends and leaves alone. What a power cut or a failure does to them:
+ * test_repair_failures.c.
+ */
 #include <check.h>
 #include <errno.h>
 #include <string.h>
@@ -34,10 +37,13 @@ START_TEST(all_leaves_nothing)
     ck_assert_int_eq(oracle_status(fixture.bytes, fixture.size), 0);
     for (uint32_t i = 0; i < ENTRIES; i++) {
         ck_assert(after.status[i] != -1);
-        ck_assert(before.status[i] != -1 || (i != 7 && i != 900 && (i != 1050 || scenario == EVERYTHING)) || after.status[i] == 1);
+        ck_assert(before.status[i] != -1 ||
+                  (i != 7 && i != 900 && (i != 1050 || scenario == EVERYTHING)) ||
+                  after.status[i] == 1);
     }
     fixture_reset(&fixture);
-    run_check(&fixture, ALL, &outcome); /* the second time there is nothing to do, and nothing is done */
+    run_check(&fixture, ALL,
+              &outcome); /* the second time there is nothing to do, and nothing is done */
     ck_assert_int_eq(outcome.err, 0);
     ck_assert_uint_eq(outcome.result.errors + outcome.result.leaks + outcome.result.repaired, 0);
     ck_assert_uint_eq(fixture_changes(&fixture), 0);
@@ -71,7 +77,8 @@ START_TEST(leaks_alone)
     repair_one(&fixture, PLOOP_REPAIR_LEAKS, 4, 7);
     ck_assert_uint_eq(load_le32(fixture.bytes + 44), 0);
     fixture_close(&fixture);
-    repair_make(&fixture, EXTENSION_BAD, 2); /* and with an extension in error it is named as before */
+    repair_make(&fixture, EXTENSION_BAD,
+                2); /* and with an extension in error it is named as before */
     repair_one(&fixture, PLOOP_REPAIR_LEAKS, 1, 7);
     ck_assert_uint_eq(load_le32(fixture.bytes + 44), CLOSED);
     ck_assert_uint_ne(load_le64(fixture.bytes + 56), 0);
@@ -106,7 +113,8 @@ START_TEST(unclean_alone)
     repair_one(&fixture, PLOOP_REPAIR_UNCLEAN, 0, 9);
     ck_assert_uint_eq(load_le32(fixture.bytes + 44), 0);
     fixture_close(&fixture);
-    repair_make(&fixture, BAD_ENTRIES, 2); /* not after a check that found more: nothing is written */
+    repair_make(&fixture, BAD_ENTRIES,
+                2); /* not after a check that found more: nothing is written */
     store_le32(fixture.bytes + 44, IN_USE);
     run_check(&fixture, PLOOP_REPAIR_UNCLEAN, &outcome);
     ck_assert_uint_eq(outcome.result.repaired, 0);
@@ -127,7 +135,8 @@ START_TEST(entries_alone)
     struct fixture fixture;
 
     repair_make(&fixture, EVERYTHING, 2);
-    repair_one(&fixture, PLOOP_REPAIR_ENTRIES, 1, 10); /* the mark; one cluster lies beyond the disk's end now and then */
+    repair_one(&fixture, PLOOP_REPAIR_ENTRIES, 1,
+               10); /* the mark; one cluster lies beyond the disk's end now and then */
     ck_assert_uint_eq(load_le32(fixture.bytes + 44), IN_USE);
     fixture_close(&fixture);
 }
@@ -138,7 +147,8 @@ START_TEST(empty_at_last)
 {
     struct fixture fixture;
 
-    fixture_open_image(&fixture, &(struct image_plan){.map = (uint32_t[]){3, 9, 0, 0}, .host_clusters = 2});
+    fixture_open_image(&fixture,
+                       &(struct image_plan){.map = (uint32_t[]){3, 9, 0, 0}, .host_clusters = 2});
     repair_one(&fixture, ALL, 0, 0);
     ck_assert_uint_eq(load_le32(fixture.bytes + 52), 1);
     ck_assert_uint_eq(fixture.size, image_data_start(fixture.bytes));
@@ -204,7 +214,8 @@ START_TEST(a_large_cluster_is_copied_whole)
                                                       .sectors = (uint64_t)4 * sectors[_i],
                                                       .host_clusters = 3,
                                                       .map = (uint32_t[]){0, 2, 1, 3, 0, 0}});
-    image_set_entry(fixture.bytes, 2, image_entry(fixture.bytes, 0)); /* and host cluster 0 is a leak, to be filled */
+    image_set_entry(fixture.bytes, 2,
+                    image_entry(fixture.bytes, 0)); /* and host cluster 0 is a leak, to be filled */
 
     uint64_t owner = (uint64_t)image_entry(fixture.bytes, 0) * size;
 
@@ -221,7 +232,8 @@ START_TEST(a_large_cluster_is_copied_whole)
         }
         ck_assert_uint_eq(right, size);
     }
-    ck_assert_uint_eq(fixture.bytes[(uint64_t)image_entry(fixture.bytes, 1) * size + size - 1], 0xA2);
+    ck_assert_uint_eq(fixture.bytes[(uint64_t)image_entry(fixture.bytes, 1) * size + size - 1],
+                      0xA2);
     fixture_close(&fixture);
 }
 END_TEST
@@ -244,12 +256,15 @@ START_TEST(a_bitmap_moves_with_its_extension)
     repair_one(&fixture, PLOOP_REPAIR_LEAKS, 0, 0);
     ck_assert_uint_eq(load_le32(fixture.bytes + 44), CLOSED);
     ck_assert_uint_eq(fixture.size, image_data_start(fixture.bytes) + 7 * CLUSTER);
-    ck_assert_uint_eq(fixture.bytes[bitmap_l1(fixture.bytes)], 0xA0 + 13); /* its bits, at their new place */
+    ck_assert_uint_eq(fixture.bytes[bitmap_l1(fixture.bytes)],
+                      0xA0 + 13); /* its bits, at their new place */
     fixture_close(&fixture);
 }
 END_TEST
 
-/* Entries change what the guest sees, and no bitmap says so: it goes; a feature in transit stays. */
+/*
+ * Entries change what the guest sees, and no bitmap says so: it goes; a feature in transit stays.
+ */
 START_TEST(no_bitmap_survives_changed_entries)
 {
     struct fixture fixture;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Repairs that do not come to their end: power cuts after every backend operation, the failure of each, and a caller who wants no more.
- * The simulator has more of the first two (sim --repair); here they meet the memory checkers.
+ * Repairs that do not come to their end: power cuts after every backend operation, the failure of
+ * each, and a caller who wants no more. The simulator has more of the first two (sim --repair);
+ * here they meet the memory checkers.
  */
 #include <check.h>
 #include <errno.h>
@@ -25,7 +26,8 @@ struct cut {
     const struct fixture *run; /* its log */
     const uint8_t *initial;
     uint64_t initial_size;
-    uint32_t durable, end; /* operations below durable happened; those from durable to end, perhaps */
+    uint32_t durable,
+        end; /* operations below durable happened; those from durable to end, perhaps */
 };
 
 enum fate { KEEP_ALL, DROP_ALL, DROP_ONE, KEEP_ONE, TEAR_ONE, FATES };
@@ -41,7 +43,8 @@ static void apply(uint8_t *disk, uint64_t *size, const struct fixture_op *op, bo
         for (uint64_t at = 0; at < op->length; at += 512) {
             uint64_t part = op->length - at < 512 ? op->length - at : 512;
 
-            if ((!torn || at / 512 % 2) && op->offset + at + part <= *size) { /* no bytes past an end that did not move */
+            if ((!torn || at / 512 % 2) &&
+                op->offset + at + part <= *size) { /* no bytes past an end that did not move */
                 memcpy(disk + op->offset + at, op->data + at, part);
             }
         }
@@ -84,7 +87,8 @@ static void judge(struct judgement *judgement, const uint8_t *disk, uint64_t siz
     fixture_open(&after, disk, size);
     run_check(&after, 0, &outcome);
     ck_assert_msg(outcome.err == 0, "%s: %d", what, outcome.err);
-    ck_assert_msg(bad_entries(&outcome) <= bad_entries(&judgement->found), "%s: more bad entries", what);
+    ck_assert_msg(bad_entries(&outcome) <= bad_entries(&judgement->found), "%s: more bad entries",
+                  what);
     if (judgement->found.result.recoverable) {
         ck_assert_msg(outcome.result.recoverable, "%s: %s", what, outcome.last_text);
     }
@@ -106,7 +110,8 @@ static void judge_all_fates(struct judgement *judgement, const struct cut *cut)
             uint64_t size;
             uint8_t *disk = disk_after(cut, (enum fate)fate, one, &size);
 
-            snprintf(what, sizeof(what), "cut after %u, durable %u, fate %d of %u", cut->end, cut->durable, fate, one);
+            snprintf(what, sizeof(what), "cut after %u, durable %u, fate %d of %u", cut->end,
+                     cut->durable, fate, one);
             judge(judgement, disk, size, what);
             free(disk);
         }
@@ -115,7 +120,8 @@ static void judge_all_fates(struct judgement *judgement, const struct cut *cut)
 
 START_TEST(power_cuts)
 {
-    static const uint32_t repairs[] = {PLOOP_REPAIR_LEAKS, PLOOP_REPAIR_UNCLEAN, PLOOP_REPAIR_ENTRIES, ALL};
+    static const uint32_t repairs[] = {PLOOP_REPAIR_LEAKS, PLOOP_REPAIR_UNCLEAN,
+                                       PLOOP_REPAIR_ENTRIES, ALL};
     enum scenario scenario = (enum scenario)(_i / 2);
     struct judgement judgement = {.disks = 0};
 
@@ -164,7 +170,9 @@ static uint32_t fail_each(enum scenario scenario, uint32_t kind, uint64_t count,
         run_check(&fixture, 0, &judgement.found);
         fixture_reset(&fixture);
         fixture.fail_op = kind;
-        fixture.fail_from = kind == PLOOP_IO_READ ? from + 2 : from; /* the header's and the BAT's are the check's own */
+        fixture.fail_from = kind == PLOOP_IO_READ
+                                ? from + 2
+                                : from; /* the header's and the BAT's are the check's own */
         fixture.fail_count = count;
         fixture.fail_error = error;
         run_check(&fixture, ALL, &outcome);
@@ -180,7 +188,8 @@ static uint32_t fail_each(enum scenario scenario, uint32_t kind, uint64_t count,
 
 START_TEST(each_request_fails)
 {
-    static const uint32_t kinds[] = {PLOOP_IO_READ, PLOOP_IO_WRITE, PLOOP_IO_SYNC, PLOOP_IO_TRUNCATE};
+    static const uint32_t kinds[] = {PLOOP_IO_READ, PLOOP_IO_WRITE, PLOOP_IO_SYNC,
+                                     PLOOP_IO_TRUNCATE};
     static const int errors[] = {EIO, ENOSPC, EROFS};
     uint32_t failures = 0;
 
@@ -235,7 +244,10 @@ static int repair_until(struct fixture *fixture, uint64_t calls, struct ploop_ch
     return ploop_image_check(fixture->file, &options, result);
 }
 
-/* At each chance: no worse than before, marked only if it was, everything durable, and mended when run again. */
+/*
+ * At each chance: no worse than before, marked only if it was, everything durable, and mended when
+ * run again.
+ */
 START_TEST(cancelled)
 {
     enum scenario scenario = (enum scenario)(_i / 2);
@@ -260,11 +272,15 @@ START_TEST(cancelled)
         judge(&judgement, fixture.bytes, fixture.size, "cancelled");
         fixture_close(&fixture);
     }
-    ck_assert_uint_ge(stop, scenario == UNCLEAN ? 5 : 7); /* of the check's own chances there are four */
+    ck_assert_uint_ge(stop,
+                      scenario == UNCLEAN ? 5 : 7); /* of the check's own chances there are four */
 }
 END_TEST
 
-/* Chances 1 to 4 are the check's: what follows comes before the first copy. Nothing was done that counts: nothing is left of it. */
+/*
+ * Chances 1 to 4 are the check's: what follows comes before the first copy. Nothing was done that
+ * counts: nothing is left of it.
+ */
 START_TEST(cancelled_before_the_first_copy)
 {
     struct fixture fixture;

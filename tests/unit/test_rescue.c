@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opening read-only, for rescue: whatever the entries are, a guest cluster reads as its own bytes, as zeros where nothing is
- * mapped, or as EIO; never zeros for something that was mapped, never another's bytes. What must come is worked out here anew,
- * straight from the format's description, and every word of the data area says where in the file it stands.
+ * Opening read-only, for rescue: whatever the entries are, a guest cluster reads as its own bytes,
+ * as zeros where nothing is mapped, or as EIO; never zeros for something that was mapped, never
+ * another's bytes. What must come is worked out here anew, straight from the format's description,
+ * and every word of the data area says where in the file it stands.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -51,13 +52,15 @@ static uint32_t draw_entry(struct image *image)
     case 1:
         return 0;
     case 2:
-        return entry_at(image, draw(image, image->data_start)); /* the header, the BAT, the gap behind it */
+        return entry_at(
+            image, draw(image, image->data_start)); /* the header, the BAT, the gap behind it */
     case 3:
         return entry_at(image, image->data_start - 512);
     case 4:
         return entry_at(image, image->fixture.size + draw(image, 3) * image->cluster);
     case 5:
-        return entry_at(image, image->fixture.size - half); /* half past the end, where the file has an odd one */
+        return entry_at(image, image->fixture.size -
+                                   half); /* half past the end, where the file has an odd one */
     case 6:
         return (uint32_t[]){UINT32_MAX, UINT32_MAX - 1, 0x80000000, 0x7FFFFFFF}[draw(image, 4)];
     case 7:
@@ -73,7 +76,8 @@ static bool is_good(const struct image *image, uint32_t entry)
 {
     uint64_t offset = entry * image->unit;
 
-    return entry != UINT32_MAX && offset >= image->data_start && (offset - image->data_start) % image->cluster == 0 &&
+    return entry != UINT32_MAX && offset >= image->data_start &&
+           (offset - image->data_start) % image->cluster == 0 &&
            offset + image->cluster <= image->fixture.size;
 }
 
@@ -94,8 +98,11 @@ static enum expected expect(const struct image *image, uint32_t guest)
 
 static void begin(struct image *image, uint32_t version, uint32_t cluster_sectors, uint64_t seed)
 {
-    struct image_plan plan = {
-        .version = version, .cluster_sectors = cluster_sectors, .entries = GUESTS, .host_clusters = HOSTS, .map = MAP_NONE};
+    struct image_plan plan = {.version = version,
+                              .cluster_sectors = cluster_sectors,
+                              .entries = GUESTS,
+                              .host_clusters = HOSTS,
+                              .map = MAP_NONE};
 
     memset(image, 0, sizeof(*image));
     image->random = seed * UINT64_C(0x9E3779B97F4A7C15) | 1;
@@ -104,7 +111,8 @@ static void begin(struct image *image, uint32_t version, uint32_t cluster_sector
     image->unit = version == 1 ? 512 : image->cluster;
     fixture_open_image(&image->fixture, &plan);
     image->data_start = image_data_start(image->fixture.bytes);
-    image->fixture.size -= draw(image, 2) * (image->cluster / 2); /* the last host cluster may be cut */
+    image->fixture.size -=
+        draw(image, 2) * (image->cluster / 2); /* the last host cluster may be cut */
     for (uint64_t at = image->data_start; at + 8 <= image->fixture.size; at += 8) {
         store_le64(image->fixture.bytes + at, at);
     }
@@ -114,14 +122,18 @@ static void begin(struct image *image, uint32_t version, uint32_t cluster_sector
 }
 
 /* A part of one guest cluster, as read. */
-static void expect_bytes(const struct image *image, uint32_t guest, uint64_t inside, const uint8_t *bytes, uint64_t length)
+static void expect_bytes(const struct image *image, uint32_t guest, uint64_t inside,
+                         const uint8_t *bytes, uint64_t length)
 {
-    uint64_t place = expect(image, guest) == ZEROS ? 0 : image_entry(image->fixture.bytes, guest) * image->unit + inside;
+    uint64_t place = expect(image, guest) == ZEROS
+                         ? 0
+                         : image_entry(image->fixture.bytes, guest) * image->unit + inside;
 
     for (uint64_t at = 0; at < length; at += 8) {
         uint64_t word = load_le64(bytes + at);
 
-        must_msg(word == (place ? place + at : 0), "guest cluster %u + %" PRIu64 " reads as from byte %" PRIu64, guest, inside + at,
+        must_msg(word == (place ? place + at : 0),
+                 "guest cluster %u + %" PRIu64 " reads as from byte %" PRIu64, guest, inside + at,
                  word);
     }
 }
@@ -150,7 +162,8 @@ static void look_up(struct image *image, uint32_t guest)
 
     must(err == (expect(image, guest) == BAD ? -EIO : 0));
     if (!err) {
-        must(extent.state == (expect(image, guest) == OWN_BYTES ? PLOOP_EXTENT_MAPPED : PLOOP_EXTENT_ZERO));
+        must(extent.state ==
+             (expect(image, guest) == OWN_BYTES ? PLOOP_EXTENT_MAPPED : PLOOP_EXTENT_ZERO));
     }
     if (!err && extent.state == PLOOP_EXTENT_MAPPED) {
         must(extent.host_offset == image_entry(image->fixture.bytes, guest) * image->unit);
@@ -208,8 +221,9 @@ START_TEST(any_entries_at_all)
 END_TEST
 
 /*
- * A file so large that its host clusters have no bits each: duplicates are found by sorting, and are no more mapped than elsewhere.
- * 1 GiB in clusters of a sector; guest clusters 0, 3 and 5 share one, so do 1 and 4.
+ * A file so large that its host clusters have no bits each: duplicates are found by sorting, and
+ * are no more mapped than elsewhere. 1 GiB in clusters of a sector; guest clusters 0, 3 and 5 share
+ * one, so do 1 and 4.
  */
 START_TEST(duplicates_in_a_file_of_any_size)
 {
@@ -222,7 +236,9 @@ START_TEST(duplicates_in_a_file_of_any_size)
     ploop_file *file;
     ploop_dev *dev;
     uint64_t size;
-    uint8_t *image = image_build(&(struct image_plan){.cluster_sectors = 1, .entries = GUESTS, .map = MAP_NONE}, &size),
+    uint8_t *image = image_build(
+                &(struct image_plan){.cluster_sectors = 1, .entries = GUESTS, .map = MAP_NONE},
+                &size),
             sector[512];
 
     for (uint32_t guest = 0; guest < 7; guest++) {
@@ -232,7 +248,8 @@ START_TEST(duplicates_in_a_file_of_any_size)
     ck_assert_int_eq(ploop_file_pwrite(file, image, size, 0), (int64_t)size);
     for (uint32_t guest = 0; guest < 7; guest++) {
         memset(sector, (int)(entries[guest] % 251), sizeof(sector));
-        ck_assert(!entries[guest] || ploop_file_pwrite(file, sector, 512, (uint64_t)entries[guest] * 512) == 512);
+        ck_assert(!entries[guest] ||
+                  ploop_file_pwrite(file, sector, 512, (uint64_t)entries[guest] * 512) == 512);
     }
     ploop_dev_config_init(&config, sizeof(config));
     ck_assert_int_eq(ploop_dev_open(&file, 1, &config, &dev), -EUCLEAN);
@@ -240,7 +257,8 @@ START_TEST(duplicates_in_a_file_of_any_size)
     ck_assert_int_eq(ploop_dev_open(&file, 1, &config, &dev), 0);
     for (uint32_t guest = 0; guest < 7; guest++) {
         ck_assert_int_eq(ploop_dev_pread(dev, sector, 512, guest * 512), bad[guest] ? -EIO : 512);
-        ck_assert(bad[guest] || (sector[0] == entries[guest] % 251 && sector[511] == entries[guest] % 251));
+        ck_assert(bad[guest] ||
+                  (sector[0] == entries[guest] % 251 && sector[511] == entries[guest] % 251));
     }
     ck_assert_int_eq(ploop_dev_info(dev, &info), 0);
     ck_assert_uint_eq(info.clusters_mapped, 3);

@@ -45,8 +45,10 @@ START_TEST(pending_clusters_are_reclaimed_before_there_is_no_space)
     rig_full(&rig, PLOOP_ENOSPC_FAIL);
     reuse(&rig);
     /* The removal, its SYNC, the punch, the new data, in that order. */
-    uint32_t removal = script_log_find(&rig.script, SCRIPT_META, 0), sync = script_log_find(&rig.script, PLOOP_IO_SYNC, 0);
-    uint32_t punch = script_log_find(&rig.script, PLOOP_IO_PUNCH, 0), data = script_log_find(&rig.script, PLOOP_IO_WRITE, 0);
+    uint32_t removal = script_log_find(&rig.script, SCRIPT_META, 0),
+             sync = script_log_find(&rig.script, PLOOP_IO_SYNC, 0);
+    uint32_t punch = script_log_find(&rig.script, PLOOP_IO_PUNCH, 0),
+             data = script_log_find(&rig.script, PLOOP_IO_WRITE, 0);
     ck_assert_uint_lt(removal, sync);
     ck_assert_uint_lt(sync, punch);
     ck_assert_uint_lt(punch, data);
@@ -233,7 +235,10 @@ START_TEST(what_is_free_is_punched_after_a_flush)
 }
 END_TEST
 
-/* A run of clusters is zeroed by one punch, of at most 16 MiB: the first write after it must not wait for gigabytes. */
+/*
+ * A run of clusters is zeroed by one punch, of at most 16 MiB: the first write after it must not
+ * wait for gigabytes.
+ */
 START_TEST(a_punch_of_free_clusters_is_limited_in_bytes)
 {
     enum { LARGE = 4 << 20, RUN = 16 << 20, COUNT = 10 };
@@ -271,7 +276,8 @@ START_TEST(a_large_cluster_is_punched_whole)
     ck_assert_int_eq(rig_discard(&rig, 0, HUGE_CLUSTER), 0);
     ck_assert_int_eq(rig_flush(&rig), 0);
     ploop_dev_run(rig.dev);
-    ck_assert_uint_eq(rig.script.log[script_log_find(&rig.script, PLOOP_IO_PUNCH, 0)].length, HUGE_CLUSTER);
+    ck_assert_uint_eq(rig.script.log[script_log_find(&rig.script, PLOOP_IO_PUNCH, 0)].length,
+                      HUGE_CLUSTER);
     rig_end(&rig);
 }
 END_TEST
@@ -331,7 +337,8 @@ START_TEST(fast_zeros_are_fast_or_refused)
     ck_assert_int_eq(rig_zeroes(&rig, at(1), CLUSTER, PLOOP_PIO_FAST_ONLY), 0);
     ck_assert_int_eq(rig_zeroes(&rig, at(2), 512, PLOOP_PIO_FAST_ONLY), 0);
     ck_assert_int_eq(rig_zeroes(&rig, at(100), 512, PLOOP_PIO_FAST_ONLY), 0);
-    ck_assert_int_eq(rig_zeroes(&rig, at(3), CLUSTER, PLOOP_PIO_FAST_ONLY | PLOOP_PIO_NO_UNMAP), -ENOTSUP);
+    ck_assert_int_eq(rig_zeroes(&rig, at(3), CLUSTER, PLOOP_PIO_FAST_ONLY | PLOOP_PIO_NO_UNMAP),
+                     -ENOTSUP);
     rig_expect(&rig, at(3), CLUSTER, 0xA3);
     script_fail(&rig.script, PLOOP_IO_PUNCH, 0, UINT64_MAX, -ENOTSUP);
     ck_assert_int_eq(rig_zeroes(&rig, at(4), 512, PLOOP_PIO_FAST_ONLY), -ENOTSUP);
@@ -374,8 +381,10 @@ START_TEST(large_discards)
     for (size_t i = 0; i < (is_instrumented() ? 1 : 2); i++) {
         struct rig rig;
         uint64_t count = counts[i], size;
-        uint8_t *image =
-            image_build(&(struct image_plan){.cluster_sectors = 1, .entries = 10000, .host_clusters = 1, .map = unmapped}, &size);
+        uint8_t *image = image_build(
+            &(struct image_plan){
+                .cluster_sectors = 1, .entries = 10000, .host_clusters = 1, .map = unmapped},
+            &size);
         rig_adopt(&rig, image, size, 0);
         free(image);
         rig_open(&rig);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Requests over very many clusters: done in slices, so that nobody waits long for the turn, and stopped between clusters by a suspend.
+ * Requests over very many clusters: done in slices, so that nobody waits long for the turn, and
+ * stopped between clusters by a suspend.
  */
 #include "device_fixture.h"
 #include "image_fixture.h"
@@ -137,7 +138,10 @@ START_TEST(what_is_not_mapped_is_stepped_over_by_page)
 }
 END_TEST
 
-/* What a failed write has left in the place that another write shares must not show under zeros: such a page is not stepped over. */
+/*
+ * What a failed write has left in the place that another write shares must not show under zeros:
+ * such a page is not stepped over.
+ */
 START_TEST(a_place_that_writes_share_is_not_stepped_over)
 {
     struct rig rig;

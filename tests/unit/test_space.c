@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* No space for data (F7): writes fail or are parked, and what was removed is given back before. For pages: test_page_space.c. */
+/*
+ * No space for data (F7): writes fail or are parked, and what was removed is given back before. For
+ * pages: test_page_space.c.
+ */
 #include "device_fixture.h"
 #include "run_tests.h"
 
@@ -63,7 +66,8 @@ START_TEST(a_file_that_cannot_grow_has_what_it_has)
     /* Its entry had to wait for the zeros to be durable. */
     script_forget(&rig.script);
     ck_assert_int_eq(rig_flush(&rig), 0);
-    ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_SYNC, 0), script_log_find(&rig.script, SCRIPT_META, 0));
+    ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_SYNC, 0),
+                      script_log_find(&rig.script, SCRIPT_META, 0));
     rig_end_with_leaks(&rig);
 }
 END_TEST
@@ -285,7 +289,10 @@ START_TEST(data_without_space_has_pending_clusters_given_back_first)
 }
 END_TEST
 
-/* The file is extended ahead of need while clusters of the last extension are left: they are used, in order, and none is wasted. */
+/*
+ * The file is extended ahead of need while clusters of the last extension are left: they are used,
+ * in order, and none is wasted.
+ */
 START_TEST(extensions_ahead_of_need_waste_nothing)
 {
     struct rig rig;

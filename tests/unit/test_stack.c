@@ -71,13 +71,18 @@ START_TEST(a_small_read_of_a_lower_delta_takes_the_fast_path)
 }
 END_TEST
 
-/* Zeros from a delta's own end on, whatever its last cluster holds; with a small cluster inside one that is longer than a part. */
+/*
+ * Zeros from a delta's own end on, whatever its last cluster holds; with a small cluster inside one
+ * that is longer than a part.
+ */
 START_TEST(what_lies_past_a_deltas_end_is_not_seen)
 {
     for (uint32_t fast = 0; fast < 2; fast++) {
         struct tower tower;
         tower_top(&tower, &(struct image_plan){.map = tower_top_map});
-        tower_add(&tower, &(struct image_plan){.entries = 2, .sectors = 8 + 3, .map = (const uint32_t[]){0, 1, 1, 2, 0, 0}});
+        tower_add(&tower, &(struct image_plan){.entries = 2,
+                                               .sectors = 8 + 3,
+                                               .map = (const uint32_t[]){0, 1, 1, 2, 0, 0}});
         tower.rig.config.flags |= fast ? 0 : PLOOP_DEV_NO_FAST_PATH;
         tower_open(&tower);
         struct rig *rig = &tower.rig;
@@ -114,15 +119,18 @@ START_TEST(a_raw_base_shows_as_far_as_it_goes)
         tower_open(&tower);
         struct rig *rig = &tower.rig;
         for (uint64_t cluster = 0; cluster < ENTRIES; cluster += cluster == 4 ? 1095 : 1) {
-            uint64_t there = size <= at(cluster) ? 0 : size - at(cluster) < CLUSTER ? size - at(cluster) : CLUSTER;
+            uint64_t there = size <= at(cluster)            ? 0
+                             : size - at(cluster) < CLUSTER ? size - at(cluster)
+                                                            : CLUSTER;
             struct req req;
             req_read(&req, rig, at(cluster), CLUSTER);
             ck_assert_int_eq(req_wait(&req), 0);
             req_read(&req, rig, at(cluster), CLUSTER);
             for (uint64_t n = 0; n < CLUSTER; n++) {
                 uint8_t expected = cluster == 2 ? 0xA0 : n < there ? 0xB0 : 0;
-                ck_assert_msg(((uint8_t *)req.iov.iov_base)[n] == expected, "raw of %llu: cluster %llu, byte %llu",
-                              (unsigned long long)size, (unsigned long long)cluster, (unsigned long long)n);
+                ck_assert_msg(((uint8_t *)req.iov.iov_base)[n] == expected,
+                              "raw of %llu: cluster %llu, byte %llu", (unsigned long long)size,
+                              (unsigned long long)cluster, (unsigned long long)n);
             }
             req_end(&req);
         }
@@ -144,7 +152,8 @@ START_TEST(a_raw_bases_end_that_cannot_be_read_is_bad)
     ck_assert_int_eq(rig_try_open(&tower.rig), -EIO);
     tower.rig.config.flags |= PLOOP_DEV_READ_ONLY;
     tower_open(&tower);
-    ck_assert_msg(strstr(tower.rig.log_text, "delta 0: the last 188 bytes: cannot be read"), "%s", tower.rig.log_text);
+    ck_assert_msg(strstr(tower.rig.log_text, "delta 0: the last 188 bytes: cannot be read"), "%s",
+                  tower.rig.log_text);
     script_fail(&tower.lowers[0], PLOOP_IO_READ, 0, 0, 0);
     rig_expect(&tower.rig, at(5), CLUSTER, 0xB0);
     struct req req;
@@ -168,7 +177,8 @@ static void refused(struct tower *tower, int error, const char *words)
         ck_assert_uint_eq(script_changes(&tower->lowers[i]), 0);
     }
     ck_assert_uint_eq(rig->log_lines, words != NULL);
-    ck_assert_msg(!words || strstr(rig->log_text, words), "\"%s\" does not say \"%s\"", rig->log_text, words);
+    ck_assert_msg(!words || strstr(rig->log_text, words), "\"%s\" does not say \"%s\"",
+                  rig->log_text, words);
 }
 
 START_TEST(deltas_that_do_not_fit_are_refused)
@@ -180,8 +190,12 @@ START_TEST(deltas_that_do_not_fit_are_refused)
         {{.version = 2}, {.version = 1}, "delta 0: version 1: not the top delta's, 2"},
         {{.version = 1}, {.version = 2}, "delta 0: version 2: not the top delta's, 1"},
         {{0}, {.cluster_sectors = 16}, "delta 0: cluster size 8192: not the top delta's, 4096"},
-        {{.entries = 1099}, {0}, "delta 0: disk size 4505600: larger than that of the delta above it, 4501504"},
-        {{.sectors = SECTORS - 1}, {0}, "delta 0: disk size 4505600: larger than that of the delta above it, 4505088"},
+        {{.entries = 1099},
+         {0},
+         "delta 0: disk size 4505600: larger than that of the delta above it, 4501504"},
+        {{.sectors = SECTORS - 1},
+         {0},
+         "delta 0: disk size 4505600: larger than that of the delta above it, 4505088"},
     };
     for (uint32_t i = 0; i < 2 * sizeof(cases) / sizeof(cases[0]); i++) {
         struct tower tower;
@@ -198,7 +212,8 @@ START_TEST(deltas_that_do_not_fit_are_refused)
     tower_top(&tower, &(struct image_plan){.map = tower_top_map});
     tower_add(&tower, &(struct image_plan){.map = tower_base_map});
     tower_add(&tower, &(struct image_plan){.entries = 20, .map = tower_middle_map});
-    refused(&tower, -EUCLEAN, "delta 0: disk size 4505600: larger than that of the delta above it, 81920");
+    refused(&tower, -EUCLEAN,
+            "delta 0: disk size 4505600: larger than that of the delta above it, 81920");
     tower_free(&tower);
 }
 END_TEST
@@ -272,7 +287,9 @@ START_TEST(an_unclean_base_is_read_and_recovered)
     script_fail(&tower.lowers[0], SCRIPT_META, 0, UINT64_MAX, -EROFS);
     tower_forget(&tower);
     ck_assert_int_eq(rig_try_open(&tower.rig), -EROFS);
-    ck_assert_msg(strstr(tower.rig.log_text, "delta 0: not closed cleanly, and cannot be recovered"), "%s", tower.rig.log_text);
+    ck_assert_msg(
+        strstr(tower.rig.log_text, "delta 0: not closed cleanly, and cannot be recovered"), "%s",
+        tower.rig.log_text);
     ck_assert_uint_eq(script_changes(&tower.rig.script), 0);
 
     script_fail(&tower.lowers[0], SCRIPT_META, 0, 0, 0);
@@ -290,7 +307,8 @@ END_TEST
 /* The configuration of a program that was compiled with a longer structure, or a shorter one. */
 START_TEST(a_recovery_below_takes_a_configuration_of_another_size)
 {
-    static const size_t sizes[] = {SIZED_MAX, sizeof(struct ploop_dev_config) + 8, offsetof(struct ploop_dev_config, reserved)};
+    static const size_t sizes[] = {SIZED_MAX, sizeof(struct ploop_dev_config) + 8,
+                                   offsetof(struct ploop_dev_config, reserved)};
     for (uint32_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         struct tower tower;
         tower_top(&tower, &(struct image_plan){.map = tower_top_map});
@@ -312,7 +330,8 @@ END_TEST
 
 /* ---- the rest ---- */
 
-static void expect_extent(struct rig *rig, uint64_t offset, uint64_t length, uint32_t state, uint32_t level)
+static void expect_extent(struct rig *rig, uint64_t offset, uint64_t length, uint32_t state,
+                          uint32_t level)
 {
     struct ploop_extent extent = {.size = sizeof(extent)};
     ck_assert_int_eq(ploop_bat_lookup(rig->dev, offset, UINT64_MAX, &extent), 0);
@@ -337,7 +356,8 @@ START_TEST(a_lookup_names_the_delta)
     expect_extent(rig, at(5), 1094 * CLUSTER, PLOOP_EXTENT_ZERO, 0);
     struct ploop_extent extent = {.size = sizeof(extent)};
     ck_assert_int_eq(ploop_bat_lookup(rig->dev, at(1099) + 7, 9, &extent), 0);
-    ck_assert_uint_eq(extent.host_offset, image_data_start(tower.lowers[0].bytes) + 3 * CLUSTER + 7);
+    ck_assert_uint_eq(extent.host_offset,
+                      image_data_start(tower.lowers[0].bytes) + 3 * CLUSTER + 7);
     tower_end(&tower);
 
     tower_top(&tower, &(struct image_plan){.map = tower_top_map});

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* PLOOP_DEV_HOST_SHOWS_STALE (R18): new clusters are written whole and durable before the map names them, and no hole is made. */
+/*
+ * PLOOP_DEV_HOST_SHOWS_STALE (R18): new clusters are written whole and durable before the map names
+ * them, and no hole is made.
+ */
 #include "run_tests.h"
 #include "tower_fixture.h"
 
@@ -21,14 +24,18 @@ START_TEST(a_new_cluster_is_whole_and_durable_before_its_entry)
     struct rig rig;
     rig_stale(&rig);
     ck_assert_int_eq(rig_write(&rig, at(3) + 512, 512, 1, 0), 0);
-    const struct script_entry *zeros = &rig.script.log[script_log_find(&rig.script, PLOOP_IO_WRITE, 0)];
-    const struct script_entry *data = &rig.script.log[script_log_find(&rig.script, PLOOP_IO_WRITE, 1)];
+    const struct script_entry *zeros =
+        &rig.script.log[script_log_find(&rig.script, PLOOP_IO_WRITE, 0)];
+    const struct script_entry *data =
+        &rig.script.log[script_log_find(&rig.script, PLOOP_IO_WRITE, 1)];
     ck_assert_uint_eq(zeros->length, CLUSTER);
     ck_assert_uint_eq(data->offset, zeros->offset + 512);
     ck_assert_uint_eq(rig.script.submitted[SCRIPT_META], 0);
     ck_assert_int_eq(rig_flush(&rig), 0);
-    ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_WRITE, 1), script_log_find(&rig.script, PLOOP_IO_SYNC, 0));
-    ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_SYNC, 0), script_log_find(&rig.script, SCRIPT_META, 0));
+    ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_WRITE, 1),
+                      script_log_find(&rig.script, PLOOP_IO_SYNC, 0));
+    ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_SYNC, 0),
+                      script_log_find(&rig.script, SCRIPT_META, 0));
     ck_assert_uint_eq(rig_file_offset(&rig, 3), zeros->offset);
     rig_end(&rig);
 }
@@ -79,7 +86,10 @@ START_TEST(nothing_is_punched_over_a_lower_delta)
 }
 END_TEST
 
-/* The BAT may have holes: it is written as a whole. The file's free end stays, unless the image is recovered. */
+/*
+ * The BAT may have holes: it is written as a whole. The file's free end stays, unless the image is
+ * recovered.
+ */
 START_TEST(an_open_writes_the_whole_bat)
 {
     struct rig rig;
@@ -100,7 +110,10 @@ START_TEST(an_open_writes_the_whole_bat)
 }
 END_TEST
 
-/* While nothing can be zeroed a longer file does not help: the write fails, and the file does not grow. */
+/*
+ * While nothing can be zeroed a longer file does not help: the write fails, and the file does not
+ * grow.
+ */
 START_TEST(zeros_that_fail_do_not_make_the_file_grow)
 {
     static const int errors[] = {-EIO, -ENOSPC};
@@ -137,7 +150,10 @@ START_TEST(after_a_failed_sync_no_new_cluster_can_be_had)
 }
 END_TEST
 
-/* R2: what was discarded comes back before -ENOSPC is reported, though zeroing a hole of the extension has failed for lack of space. */
+/*
+ * R2: what was discarded comes back before -ENOSPC is reported, though zeroing a hole of the
+ * extension has failed for lack of space.
+ */
 START_TEST(a_full_host_gets_back_what_was_discarded)
 {
     struct rig rig;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Submitting requests and hearing of their end: what is refused, batches, the pool, callbacks that submit again, queues. */
+/*
+ * Submitting requests and hearing of their end: what is refused, batches, the pool, callbacks that
+ * submit again, queues.
+ */
 #include "device_fixture.h"
 #include "image_fixture.h"
 #include "run_tests.h"
@@ -551,7 +554,10 @@ static void run_the_other_queue(ploop_pio *pio, int result, void *user_data)
     ck_assert(is_readable(other->fd));
 }
 
-/* From a callback a queue's run delivers nothing, and must not lose that there is something to deliver. */
+/*
+ * From a callback a queue's run delivers nothing, and must not lose that there is something to
+ * deliver.
+ */
 START_TEST(a_run_from_another_queues_callback_loses_nothing)
 {
     struct rig rig;

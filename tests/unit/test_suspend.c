@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Suspend and resume, and close and abort with requests in flight: at the backend, in the engine, held back. */
+/*
+ * Suspend and resume, and close and abort with requests in flight: at the backend, in the engine,
+ * held back.
+ */
 #include "device_fixture.h"
 #include "run_tests.h"
 
@@ -75,7 +78,8 @@ START_TEST(suspend_waits_and_makes_everything_durable)
     for (int i = 0; i < 3; i++) {
         ck_assert(req_done(&held[i]));
     }
-    ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_WRITE, 0), script_log_find(&rig.script, PLOOP_IO_READ, 0));
+    ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_WRITE, 0),
+                      script_log_find(&rig.script, PLOOP_IO_READ, 0));
     for (int i = 0; i < 3; i++) {
         ck_assert_int_eq(req_end(&held[i]), 0);
     }
@@ -149,7 +153,10 @@ static void begin_suspend(struct suspender *suspender, struct rig *rig)
     }
 }
 
-/* A resume and another suspend come while the first one waits: it is not taken for the second, whose requests are in flight. */
+/*
+ * A resume and another suspend come while the first one waits: it is not taken for the second,
+ * whose requests are in flight.
+ */
 START_TEST(a_suspend_that_was_resumed_says_so_though_another_came)
 {
     struct rig rig;
@@ -203,7 +210,8 @@ END_TEST
 
 START_TEST(a_close_waits_for_requests_in_flight)
 {
-    for (uint32_t flags = 0; flags <= PLOOP_DEV_COMPLETE_IN_RUN; flags += PLOOP_DEV_COMPLETE_IN_RUN) {
+    for (uint32_t flags = 0; flags <= PLOOP_DEV_COMPLETE_IN_RUN;
+         flags += PLOOP_DEV_COMPLETE_IN_RUN) {
         struct rig rig;
         struct req req[4];
         uint64_t idle = 0;
@@ -236,7 +244,8 @@ END_TEST
 /* Without `cancel` an abort waits for what is at the backend; nothing more is sent. */
 START_TEST(an_abort_ends_everything)
 {
-    for (uint32_t flags = 0; flags <= PLOOP_DEV_COMPLETE_IN_RUN; flags += PLOOP_DEV_COMPLETE_IN_RUN) {
+    for (uint32_t flags = 0; flags <= PLOOP_DEV_COMPLETE_IN_RUN;
+         flags += PLOOP_DEV_COMPLETE_IN_RUN) {
         struct rig rig;
         struct req req[6];
         uint64_t idle = 0;
@@ -323,7 +332,10 @@ START_TEST(a_close_delivers_without_a_lock)
     struct iovec iov[3];
     rig.script.hold = SCRIPT_BIT(PLOOP_IO_READ);
     for (unsigned i = 0; i < 3; i++) {
-        /* Queue 0, queue 0, queue 1: delivering the last completes the others behind the deliverer's back. */
+        /*
+         * Queue 0, queue 0, queue 1: delivering the last completes the others behind the
+         * deliverer's back.
+         */
         ploop_queue *queue = ploop_dev_queue(rig.dev, i == 2);
         ploop_pio *pio = ploop_pio_get(queue);
         iov[i] = (struct iovec){bytes[i], 512};
@@ -347,14 +359,16 @@ static void submit_a_write(ploop_pio *pio, int result, void *user_data)
     static struct iovec iov = {bytes, sizeof(bytes)};
     ck_assert_int_eq(result, 0);
     if (chain->calls++ < 10) {
-        ploop_pio_prep_writev(pio, at(100 + chain->calls), &iov, 1, chain->calls & 1 ? PLOOP_PIO_FUA : 0);
+        ploop_pio_prep_writev(pio, at(100 + chain->calls), &iov, 1,
+                              chain->calls & 1 ? PLOOP_PIO_FUA : 0);
         ck_assert_int_eq(ploop_queue_submit(chain->rig->queue, &pio, 1), 1);
     }
 }
 
 START_TEST(a_close_waits_for_what_callbacks_submit)
 {
-    for (uint32_t flags = 0; flags <= PLOOP_DEV_COMPLETE_IN_RUN; flags += PLOOP_DEV_COMPLETE_IN_RUN) {
+    for (uint32_t flags = 0; flags <= PLOOP_DEV_COMPLETE_IN_RUN;
+         flags += PLOOP_DEV_COMPLETE_IN_RUN) {
         struct rig rig;
         uint64_t idle = 0;
         uint8_t bytes[512];

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Threads: several submit, the backend completes on another, others flush, suspend and look; and mutual exclusion of callbacks. */
+/*
+ * Threads: several submit, the backend completes on another, others flush, suspend and look; and
+ * mutual exclusion of callbacks.
+ */
 #include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -10,7 +13,15 @@
 #include "image_fixture.h"
 #include "run_tests.h"
 
-enum { CLUSTER = 4096, QUEUES = 2, SUBMITTERS = 4, DEPTH = 4, BLOCKS = 32, ROUNDS = 400, ROUNDS_INSTRUMENTED = 80 };
+enum {
+    CLUSTER = 4096,
+    QUEUES = 2,
+    SUBMITTERS = 4,
+    DEPTH = 4,
+    BLOCKS = 32,
+    ROUNDS = 400,
+    ROUNDS_INSTRUMENTED = 80
+};
 
 static int rounds(void)
 {
@@ -108,7 +119,9 @@ static void *bystander(void *argument)
         ck_assert_int_eq(ploop_bat_set_delay(dev, (uint64_t)(i % 3) * MS, SECOND), 0);
         ploop_bat_page_next_dirty(dev, 0, &page);
         ck_assert_int_eq(ploop_dev_pread(dev, bytes, sizeof(bytes), 1 << 20), sizeof(bytes));
-        ck_assert_int_eq(ploop_dev_pwrite(dev, bytes, sizeof(bytes), (2 << 20) + (uint64_t)(i % 64) * CLUSTER), sizeof(bytes));
+        ck_assert_int_eq(
+            ploop_dev_pwrite(dev, bytes, sizeof(bytes), (2 << 20) + (uint64_t)(i % 64) * CLUSTER),
+            sizeof(bytes));
         if (i % 4 == 0) {
             ck_assert_int_eq(ploop_dev_suspend(dev), 0);
             ck_assert_int_eq(ploop_dev_resume(dev), 0);
@@ -197,7 +210,8 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {threads_submit_and_the_backend_completes_on_its_own, threads_without_the_fast_path,
-                                  threads_that_take_completions_in_a_run, a_device_lives_as_long_as_its_last_completion};
+    const TTest *const tests[] = {
+        threads_submit_and_the_backend_completes_on_its_own, threads_without_the_fast_path,
+        threads_that_take_completions_in_a_run, a_device_lives_as_long_as_its_last_completion};
     return RUN_TESTS("threads", tests);
 }

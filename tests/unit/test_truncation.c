@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Images that end at any byte: header, BAT, data and extension cut off at every offset, by every way in. */
+/*
+ * Images that end at any byte: header, BAT, data and extension cut off at every offset, by every
+ * way in.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +12,12 @@
 #include "hostile.h"
 #include "run_tests.h"
 
-enum { EVERY_BYTE_BASES = 4 /* clusters of one sector */, BASES = 12, STEP = 41, STEP_IF_SLOW = 1499 };
+enum {
+    EVERY_BYTE_BASES = 4 /* clusters of one sector */,
+    BASES = 12,
+    STEP = 41,
+    STEP_IF_SLOW = 1499
+};
 
 START_TEST(cut_at_every_offset)
 {
@@ -28,8 +36,8 @@ START_TEST(cut_at_every_offset)
 
         memcpy(fixture.bytes, whole, size);
         fixture.size = cut;
-        snprintf(what, sizeof(what), "version %u, %u sectors, cut to %" PRIu64 " bytes of %" PRIu64, base.version,
-                 base.cluster_sectors, cut, size);
+        snprintf(what, sizeof(what), "version %u, %u sectors, cut to %" PRIu64 " bytes of %" PRIu64,
+                 base.version, base.cluster_sectors, cut, size);
         hostile_judge(&fixture, what);
     }
     hostile_print("truncations");

@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: MIT */
-/* The engine's small parts: bitmaps, lists, iovec cursors, the deadline heap, turns, cluster locks. */
+/*
+ * The engine's small parts: bitmaps, lists, iovec cursors, the deadline heap, turns, cluster locks.
+ */
 #include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "bat/deadline.h"
-#include "dev/lock.h"
 #include "image_fixture.h"
+#include "pio/lock.h"
 #include "run_tests.h"
 #include "util/bitmap.h"
 #include "util/iov.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How an event loop learns that there is something to run: the queue's descriptor and the clock, each of which is enough, neither of which
- * repeats itself; backends that could not tell; and where callbacks run that no run has delivered.
+ * How an event loop learns that there is something to run: the queue's descriptor and the clock,
+ * each of which is enough, neither of which repeats itself; backends that could not tell; and where
+ * callbacks run that no run has delivered.
  */
 #include "device_fixture.h"
 #include "image_fixture.h"
@@ -154,7 +155,10 @@ START_TEST(the_descriptor_tells_of_a_deadline_that_moves_forward)
 }
 END_TEST
 
-/* A parked request and a failed page come back with the descriptor and the deadline alone: what happens makes no completion. */
+/*
+ * A parked request and a failed page come back with the descriptor and the deadline alone: what
+ * happens makes no completion.
+ */
 START_TEST(the_descriptor_alone_brings_a_parked_request_back)
 {
     struct rig rig;
@@ -234,9 +238,12 @@ START_TEST(functions_that_do_not_fit_together_are_refused)
         int error;
         const char *name;
     } cases[] = {
-        {true, false, true, -EINVAL, "poll_fd"}, {false, true, true, -EINVAL, "reap"},
-        {false, true, false, -EINVAL, "reap"},   {true, true, true, -ENOTSUP, NULL}, /* poll_fd has none to give */
-        {true, false, false, 0, NULL},           {true, true, false, 0, NULL},
+        {true, false, true, -EINVAL, "poll_fd"},
+        {false, true, true, -EINVAL, "reap"},
+        {false, true, false, -EINVAL, "reap"},
+        {true, true, true, -ENOTSUP, NULL}, /* poll_fd has none to give */
+        {true, false, false, 0, NULL},
+        {true, true, false, 0, NULL},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct rig rig;

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Delayed writeback of BAT pages: when a page is written, by a clock turned by hand, and the operator's window on it (bat.h). */
+/*
+ * Delayed writeback of BAT pages: when a page is written, by a clock turned by hand, and the
+ * operator's window on it (bat.h).
+ */
 #include "device_fixture.h"
 #include "run_tests.h"
 
@@ -60,7 +63,8 @@ START_TEST(a_page_is_written_at_its_deadline)
     rig.clock.now_ns = begun + delay;
     ck_assert_int_eq(ploop_dev_run(rig.dev), 1);
     ck_assert_uint_eq(rig_page_writes(&rig), 1);
-    ck_assert_uint_eq(rig.script.log[script_log_find(&rig.script, SCRIPT_META, 0)].offset, 2 * 4096);
+    ck_assert_uint_eq(rig.script.log[script_log_find(&rig.script, SCRIPT_META, 0)].offset,
+                      2 * 4096);
     /* Early writing promises nothing, so it costs no SYNC. */
     ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_SYNC], 0);
     ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), UINT64_MAX);
@@ -183,7 +187,10 @@ START_TEST(the_clock_is_told_when_to_come)
     rig.clock.now_ns = begun + delay - 2 * MS - 1;
     ploop_dev_run(rig.dev);
     ck_assert_uint_eq(rig.clock.wakes, wakes);
-    /* A timer that fires a little early is spent, and so is one whose deadline has moved back since. */
+    /*
+     * A timer that fires a little early is spent, and so is one whose deadline has moved back
+     * since.
+     */
     rig.clock.now_ns = begun + delay - 2 * MS;
     ploop_dev_run(rig.dev);
     ck_assert_uint_eq(rig.clock.wakes, wakes + 1);
@@ -302,7 +309,8 @@ START_TEST(high_priority_is_now)
     ck_assert_uint_eq(rig_page(&rig, 2).state, PLOOP_BAT_PAGE_WRITEBACK);
     touch(&rig, 2, 6);
     ck_assert_int_eq(ploop_bat_page_write(rig.dev, 2), 0);
-    ck_assert_uint_eq(rig_page(&rig, 2).state, PLOOP_BAT_PAGE_WRITEBACK | PLOOP_BAT_PAGE_DIRTY | PLOOP_BAT_PAGE_HIGH_PRIORITY);
+    ck_assert_uint_eq(rig_page(&rig, 2).state, PLOOP_BAT_PAGE_WRITEBACK | PLOOP_BAT_PAGE_DIRTY |
+                                                   PLOOP_BAT_PAGE_HIGH_PRIORITY);
     ck_assert_uint_eq(rig_page_writes(&rig), 1);
     script_release_all(&rig.script);
     ck_assert_uint_eq(rig_page_writes(&rig), 2);
@@ -478,7 +486,8 @@ START_TEST(page_read_gives_the_entries_in_memory)
     ck_assert_uint_eq(entries[0], rig_file_entry(&rig, 0));
     ck_assert_int_eq(ploop_bat_page_read(rig.dev, 0, entries, 1), 1);
     ck_assert_int_eq(ploop_bat_page_read(rig.dev, 0, entries, 0), 0);
-    ck_assert_int_eq(ploop_bat_page_read(rig.dev, 16, entries, ENTRIES), 16384 - FIRST_ENTRIES - 15 * ENTRIES);
+    ck_assert_int_eq(ploop_bat_page_read(rig.dev, 16, entries, ENTRIES),
+                     16384 - FIRST_ENTRIES - 15 * ENTRIES);
     ck_assert_int_eq(ploop_bat_page_read(rig.dev, 17, entries, ENTRIES), -EINVAL);
     rig_end(&rig);
 }
@@ -506,7 +515,8 @@ END_TEST
 
 START_TEST(a_clock_that_jumps_only_changes_latency)
 {
-    static const uint64_t times[] = {0, UINT64_MAX, 1, UINT64_MAX - 1, 500, RIG_START_SECONDS * SECOND};
+    static const uint64_t times[] = {
+        0, UINT64_MAX, 1, UINT64_MAX - 1, 500, RIG_START_SECONDS * SECOND};
     struct rig rig;
     ready(&rig);
     for (size_t i = 0; i < sizeof(times) / sizeof(times[0]); i++) {
@@ -525,7 +535,10 @@ START_TEST(a_clock_that_jumps_only_changes_latency)
 }
 END_TEST
 
-/* A deadline from before the clock went back does not keep a page for ever: each change gives it a new one. */
+/*
+ * A deadline from before the clock went back does not keep a page for ever: each change gives it a
+ * new one.
+ */
 START_TEST(a_change_after_the_clock_went_back_counts_from_then)
 {
     struct rig rig;

@@ -73,8 +73,9 @@ void tower_open(struct tower *tower)
 
 uint64_t script_changes(const struct script *script)
 {
-    return script->submitted[PLOOP_IO_WRITE] + script->submitted[SCRIPT_META] + script->submitted[PLOOP_IO_SYNC] +
-           script->submitted[PLOOP_IO_PUNCH] + script->submitted[PLOOP_IO_TRUNCATE] + script->submitted[PLOOP_IO_ALLOCATE];
+    return script->submitted[PLOOP_IO_WRITE] + script->submitted[SCRIPT_META] +
+           script->submitted[PLOOP_IO_SYNC] + script->submitted[PLOOP_IO_PUNCH] +
+           script->submitted[PLOOP_IO_TRUNCATE] + script->submitted[PLOOP_IO_ALLOCATE];
 }
 
 void tower_free(struct tower *tower)

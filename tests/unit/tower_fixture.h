@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A device over a stack of scripted backends. Each image has its clusters filled: host cluster n (from 0) holds 0xA0 + n, a raw base
- * 0xB0, so that a byte tells where it comes from.
+ * A device over a stack of scripted backends. Each image has its clusters filled: host cluster n
+ * (from 0) holds 0xA0 + n, a raw base 0xB0, so that a byte tells where it comes from.
  */
 #ifndef TOWER_FIXTURE_H
 #define TOWER_FIXTURE_H

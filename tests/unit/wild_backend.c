@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* See the header. Everything is under one mutex but the completions, which the contract wants to be without. */
+/*
+ * See the header. Everything is under one mutex but the completions, which the contract wants to be
+ * without.
+ */
 #include "wild_backend.h"
 
 #include <check.h>
@@ -32,8 +35,8 @@ static void check_request(const struct wild *wild, const struct ploop_io *io)
     ck_assert_uint_ge(io->op, PLOOP_IO_READ);
     ck_assert_uint_le(io->op, PLOOP_IO_TRUNCATE);
     ck_assert_uint_lt(io->queue, wild->queue_count);
-    ck_assert(!io->flags ||
-              (io->flags == PLOOP_IO_FUA && io->op == PLOOP_IO_WRITE && wild->config.capabilities & PLOOP_FILE_CAN_FUA));
+    ck_assert(!io->flags || (io->flags == PLOOP_IO_FUA && io->op == PLOOP_IO_WRITE &&
+                             wild->config.capabilities & PLOOP_FILE_CAN_FUA));
     for (uint32_t i = 0; i < io->iov_count; i++) {
         ck_assert_uint_eq((uintptr_t)io->iov[i].iov_base % wild->config.alignment, 0);
         ck_assert_uint_eq(io->iov[i].iov_len % wild->config.alignment, 0);
@@ -259,7 +262,8 @@ static void wild_cancel(void *context)
     pthread_mutex_lock(&wild->mutex);
     while (wild->pending_count) {
         struct ploop_io *io = wild->pending[--wild->pending_count];
-        wild->kicked_count = wild->kicked_count < wild->pending_count ? wild->kicked_count : wild->pending_count;
+        wild->kicked_count =
+            wild->kicked_count < wild->pending_count ? wild->kicked_count : wild->pending_count;
         pthread_mutex_unlock(&wild->mutex);
         ploop_io_complete(io, -ECANCELED);
         pthread_mutex_lock(&wild->mutex);
@@ -312,7 +316,8 @@ struct wild *wild_new(const struct wild_config *config)
     pthread_cond_init(&wild->work, NULL);
     if (config->mode == WILD_THREADS || config->mode == WILD_MIXED) {
         for (; wild->thread_count < WILD_THREADS_MAX; wild->thread_count++) {
-            ck_assert_int_eq(pthread_create(&wild->threads[wild->thread_count], NULL, wild_thread, wild), 0);
+            ck_assert_int_eq(
+                pthread_create(&wild->threads[wild->thread_count], NULL, wild_thread, wild), 0);
         }
     }
     return wild;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A backend that does everything the contract allows: completes inline, late, on other threads, in reap, in any order, moves a
- * part of the bytes, says EAGAIN and EINTR, and carries nothing out before it was kicked. It holds its file in memory and fails a
- * test whose requests break the contract.
+ * A backend that does everything the contract allows: completes inline, late, on other threads, in
+ * reap, in any order, moves a part of the bytes, says EAGAIN and EINTR, and carries nothing out
+ * before it was kicked. It holds its file in memory and fails a test whose requests break the
+ * contract.
  */
 #ifndef WILD_BACKEND_H
 #define WILD_BACKEND_H

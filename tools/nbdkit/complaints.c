@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* For each kind of request: the error said last, when, and how often it came since without being said. */
+/*
+ * For each kind of request: the error said last, when, and how often it came since without being
+ * said.
+ */
 #include "complaints.h"
 
 #include <pthread.h>

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The one device of a server process: CLOSED until the first connection, then OPEN until the server ends.
+ * The one device of a server process: CLOSED until the first connection, then OPEN until the server
+ * ends.
  *
- * nbdkit calls from many threads at once. Each takes a request from a lane's pool, submits it and sleeps until its callback, so
- * that as many requests are in flight as nbdkit has threads. A lane is a queue of the device; a thread always uses the same one.
+ * nbdkit calls from many threads at once. Each takes a request from a lane's pool, submits it and
+ * sleeps until its callback, so that as many requests are in flight as nbdkit has threads. A lane
+ * is a queue of the device; a thread always uses the same one.
  *
- * open_lock guards the step from CLOSED to OPEN and is never held around a request. What open sets does not change afterwards.
+ * open_lock guards the step from CLOSED to OPEN and is never held around a request. What open sets
+ * does not change afterwards.
  */
 #include "device.h"
 
@@ -27,7 +30,10 @@ enum { LANE_COUNT = 4, LANE_REQUESTS = 64 };
 
 #define NS_PER_MS UINT64_C(1000000)
 
-/* A queue of the device, and how many requests its pool has: whoever took one from `room` finds one there. */
+/*
+ * A queue of the device, and how many requests its pool has: whoever took one from `room` finds one
+ * there.
+ */
 struct lane {
     ploop_queue *queue;
     sem_t room;
@@ -62,7 +68,8 @@ static bool is_raw(const struct server_config *config, uint32_t level)
 
 static int open_file(const struct server_config *config, uint32_t level, uint32_t flags)
 {
-    int err = ploop_file_open_posix(path_of(config, level), flags | (config->direct ? PLOOP_FILE_DIRECT : 0), &files[level]);
+    int err = ploop_file_open_posix(
+        path_of(config, level), flags | (config->direct ? PLOOP_FILE_DIRECT : 0), &files[level]);
     const char *why;
 
     if (!err) {
@@ -94,7 +101,8 @@ static const char *explain(int err)
     case -EAGAIN:
         return "another process has it open";
     case -EBUSY:
-        return "something of it stays in the page cache, which may show data that the disk has lost: "
+        return "something of it stays in the page cache, which may show data that the disk has "
+               "lost: "
                "end what maps the file, or see recover=cached";
     case -EUCLEAN:
         return "not closed cleanly, or damaged: check it (ploopctl check), or try recover=1";
@@ -114,7 +122,8 @@ static void device_log(void *user_data, uint32_t level, uint32_t message_id, con
     int length = 0;
 
     (void)message_id;
-    if (sscanf(text, "delta %u: %n", &number, &length) == 1 && length && number <= config->base_count) {
+    if (sscanf(text, "delta %u: %n", &number, &length) == 1 && length &&
+        number <= config->base_count) {
         path = path_of(config, number);
         text += length;
     }
@@ -127,10 +136,12 @@ static void device_log(void *user_data, uint32_t level, uint32_t message_id, con
     }
 }
 
-static void init_dev_config(const struct server_config *config, bool read_only, struct ploop_dev_config *dev_config)
+static void init_dev_config(const struct server_config *config, bool read_only,
+                            struct ploop_dev_config *dev_config)
 {
     ploop_dev_config_init(dev_config, sizeof(*dev_config));
-    dev_config->flags = (read_only ? PLOOP_DEV_READ_ONLY : 0u) | (config->recover ? PLOOP_DEV_RECOVER : 0u) |
+    dev_config->flags = (read_only ? PLOOP_DEV_READ_ONLY : 0u) |
+                        (config->recover ? PLOOP_DEV_RECOVER : 0u) |
                         (config->recover_cached ? PLOOP_DEV_RECOVER_CACHED : 0u) |
                         (config->has_raw_base ? PLOOP_DEV_RAW_BASE : 0u) |
                         (config->host_shows_stale ? PLOOP_DEV_HOST_SHOWS_STALE : 0u);
@@ -149,10 +160,13 @@ static int probe_file(const struct server_config *config, uint32_t level)
     }
     err = is_raw(config, level) ? 0 : ploop_image_probe(files[level], &image);
     if (err) {
-        return fail(path_of(config, level), "cannot be served", err, image.message[0] ? image.message : explain(err));
+        return fail(path_of(config, level), "cannot be served", err,
+                    image.message[0] ? image.message : explain(err));
     }
     if ((image.flags & PLOOP_IMAGE_IN_USE) && !config->recover) {
-        nbdkit_error("%s: warning: not closed cleanly: to be served with recover=1, or read-only (-r)", path_of(config, level));
+        nbdkit_error(
+            "%s: warning: not closed cleanly: to be served with recover=1, or read-only (-r)",
+            path_of(config, level));
     }
     return 0;
 }
@@ -210,7 +224,10 @@ static void destroy_lanes(void)
     }
 }
 
-/* Files below are only read, so that servers can share them; one that is to be recovered is written. */
+/*
+ * Files below are only read, so that servers can share them; one that is to be recovered is
+ * written.
+ */
 static int open_base(const struct server_config *config, uint32_t level, bool recover)
 {
     struct ploop_image_info image = {.size = sizeof(image)};
@@ -218,7 +235,8 @@ static int open_base(const struct server_config *config, uint32_t level, bool re
     if (open_file(config, level, PLOOP_FILE_READ_ONLY)) {
         return -1;
     }
-    if (!recover || is_raw(config, level) || ploop_image_probe(files[level], &image) || !(image.flags & PLOOP_IMAGE_IN_USE)) {
+    if (!recover || is_raw(config, level) || ploop_image_probe(files[level], &image) ||
+        !(image.flags & PLOOP_IMAGE_IN_USE)) {
         return 0;
     }
     ploop_file_close(files[level]);
@@ -232,7 +250,9 @@ static int open_files(const struct server_config *config, bool read_only)
     for (uint32_t level = 0; level < config->base_count && !result; level++) {
         result = open_base(config, level, config->recover && !read_only);
     }
-    return result ? result : open_file(config, config->base_count, read_only ? PLOOP_FILE_READ_ONLY : PLOOP_FILE_READ_WRITE);
+    return result ? result
+                  : open_file(config, config->base_count,
+                              read_only ? PLOOP_FILE_READ_ONLY : PLOOP_FILE_READ_WRITE);
 }
 
 static int open_device(const struct server_config *config, bool read_only)
@@ -251,7 +271,9 @@ static int open_device(const struct server_config *config, bool read_only)
     dev_config.writeback_delay_ns = config->delay_ms * NS_PER_MS;
     dev_config.writeback_max_age_ns = config->max_age_ms * NS_PER_MS;
     dev_config.clock = &timer_clock;
-    dev_config.sync_failed_policy = config->refuse_after_sync_failure ? PLOOP_SYNC_FAILED_REFUSE_CHANGES : PLOOP_SYNC_FAILED_GO_ON;
+    dev_config.sync_failed_policy = config->refuse_after_sync_failure
+                                        ? PLOOP_SYNC_FAILED_REFUSE_CHANGES
+                                        : PLOOP_SYNC_FAILED_GO_ON;
     err = ploop_dev_open(files, config->base_count + 1, &dev_config, &opened);
     if (err) {
         goto fail_open;
@@ -294,7 +316,8 @@ int device_close(void)
     timer_stop();
     err = ploop_dev_close(device);
     if (err) {
-        nbdkit_error("%s: not everything reached the disk, next time it needs recover=1: %s", server->image, strerror(-err));
+        nbdkit_error("%s: not everything reached the disk, next time it needs recover=1: %s",
+                     server->image, strerror(-err));
     }
     device = NULL;
     destroy_lanes();
@@ -368,7 +391,8 @@ static void request_done(ploop_pio *pio, int result, void *user_data)
 
     (void)pio;
     request->result = result;
-    sem_post(&request->done); /* the request may be gone from here on: it is on the stack of the thread that this wakes */
+    sem_post(&request->done); /* the request may be gone from here on: it is on the stack of the
+                                 thread that this wakes */
 }
 
 static void request_prepare(struct request *request, ploop_pio *pio)
@@ -426,12 +450,14 @@ static void complain(const struct request *request, int err)
         return;
     }
     if (count > 1) {
-        snprintf(more, sizeof(more), " (%llu times since the last message)", (unsigned long long)count);
+        snprintf(more, sizeof(more), " (%llu times since the last message)",
+                 (unsigned long long)count);
     }
     if (request->kind == REQUEST_FLUSH) {
         nbdkit_error("%s: flush: %s%s", server->image, strerror(-err), more);
     } else {
-        nbdkit_error("%s: %s of %zu bytes at %llu: %s%s", server->image, request_names[request->kind], request->memory.iov_len,
+        nbdkit_error("%s: %s of %zu bytes at %llu: %s%s", server->image,
+                     request_names[request->kind], request->memory.iov_len,
                      (unsigned long long)request->offset, strerror(-err), more);
     }
 }
@@ -452,18 +478,21 @@ static int request_finish(struct request *request)
 }
 
 /* A range, in as many requests as the device's limit makes of it. */
-static int run_range(enum request_kind kind, void *buffer, uint64_t length, uint64_t offset, uint32_t flags)
+static int run_range(enum request_kind kind, void *buffer, uint64_t length, uint64_t offset,
+                     uint32_t flags)
 {
     const uint32_t alignment = info.request_alignment;
 
     if (offset % alignment || length % alignment) {
-        nbdkit_error("%s: %s of %llu bytes at %llu: not aligned to %u bytes", server->image, request_names[kind],
-                     (unsigned long long)length, (unsigned long long)offset, alignment);
+        nbdkit_error("%s: %s of %llu bytes at %llu: not aligned to %u bytes", server->image,
+                     request_names[kind], (unsigned long long)length, (unsigned long long)offset,
+                     alignment);
         nbdkit_set_error(EINVAL);
         return -1;
     }
     for (uint64_t done = 0; done < length;) {
-        uint64_t part = length - done < info.max_request_bytes ? length - done : info.max_request_bytes;
+        uint64_t part =
+            length - done < info.max_request_bytes ? length - done : info.max_request_bytes;
         struct request request = {
             .kind = kind,
             .flags = flags,

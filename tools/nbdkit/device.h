@@ -2,7 +2,8 @@
 /*
  * The one device of a server process, and the requests to it.
  *
- * Whatever fails here has told nbdkit why, in a message that names the file and as the errno for the client, and returns -1.
+ * Whatever fails here has told nbdkit why, in a message that names the file and as the errno for
+ * the client, and returns -1.
  */
 #ifndef NBDKIT_PLOOP_DEVICE_H
 #define NBDKIT_PLOOP_DEVICE_H
@@ -32,7 +33,9 @@ struct server_config {
 /* Look whether the image can be served, without leaving anything open. */
 int device_probe(const struct server_config *config);
 
-/* Open the device if it is not open. The configuration must live until device_close(). Any thread. */
+/*
+ * Open the device if it is not open. The configuration must live until device_close(). Any thread.
+ */
 int device_open(const struct server_config *config, bool read_only);
 
 /* Close the device if it is open: no request is in flight. -1: not everything reached the disk. */
@@ -43,10 +46,16 @@ int device_close(void);
 /* Its size, its limits and whether it is read-only, as of open. */
 const struct ploop_dev_info *device_info(void);
 
-/* What holds a range: ploop_bat_lookup(), but that a cluster with a bad entry is mapped: reading it will tell. */
+/*
+ * What holds a range: ploop_bat_lookup(), but that a cluster with a bad entry is mapped: reading it
+ * will tell.
+ */
 int device_lookup(uint64_t offset, uint64_t length, struct ploop_extent *extent);
 
-/* Requests: each waits until it is done. Any thread, as many at once as there are. `flags` are PLOOP_PIO_ ... */
+/*
+ * Requests: each waits until it is done. Any thread, as many at once as there are. `flags` are
+ * PLOOP_PIO_ ...
+ */
 int device_read(void *buffer, uint64_t length, uint64_t offset);
 int device_write(const void *buffer, uint64_t length, uint64_t offset, uint32_t flags);
 int device_write_zeroes(uint64_t length, uint64_t offset, uint32_t flags);

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * nbdkit-ploop-plugin.so: serves a ploop image, so that any client that speaks NBD has a ploop disk.
+ * nbdkit-ploop-plugin.so: serves a ploop image, so that any client that speaks NBD has a ploop
+ * disk.
  *
- * This file is what nbdkit sees: its parameters and its callbacks, in the order nbdkit makes them. The device is in device.c.
+ * This file is what nbdkit sees: its parameters and its callbacks, in the order nbdkit makes them.
+ * The device is in device.c.
  *
  *   .get_ready  before the fork, so that what is wrong with the image is still said at the terminal
- *   .open       the first one opens the device: only here does nbdkit tell of -r, and a device does not survive the fork. After a
+ *   .open       the first one opens the device: only here does nbdkit tell of -r, and a device does
+ *   not survive the fork. After a
  *               failure the next connection tries again
  *   .cleanup    no connection any more: the device is closed
  */
@@ -37,7 +40,8 @@ static bool max_age_given;
 static int set_image(const char *value)
 {
     if (config.image) {
-        nbdkit_error("image=%s: there can be only one image, and %s was given before", value, config.image);
+        nbdkit_error("image=%s: there can be only one image, and %s was given before", value,
+                     config.image);
         return -1;
     }
     if (!*value) {
@@ -54,7 +58,8 @@ static int add_base(const char *key, const char *value, bool is_raw)
     char *path;
 
     if (is_raw && config.has_raw_base) {
-        nbdkit_error("raw-base=%s: there can be only one, and %s was given before", value, config.bases[0]);
+        nbdkit_error("raw-base=%s: there can be only one, and %s was given before", value,
+                     config.bases[0]);
         return -1;
     }
     if (!*value) {
@@ -69,7 +74,8 @@ static int add_base(const char *key, const char *value, bool is_raw)
     if (!path) {
         return -1;
     }
-    memmove(&config.bases[at + 1], &config.bases[at], (config.base_count - at) * sizeof(config.bases[0]));
+    memmove(&config.bases[at + 1], &config.bases[at],
+            (config.base_count - at) * sizeof(config.bases[0]));
     config.bases[at] = path;
     config.base_count++;
     config.has_raw_base |= is_raw;
@@ -158,10 +164,12 @@ static int plugin_config_complete(void)
         return -1;
     }
     if (!delay_given) {
-        config.delay_ms = max_age_given && config.max_age_ms < DELAY_DEFAULT_MS ? config.max_age_ms : DELAY_DEFAULT_MS;
+        config.delay_ms = max_age_given && config.max_age_ms < DELAY_DEFAULT_MS ? config.max_age_ms
+                                                                                : DELAY_DEFAULT_MS;
     }
     if (!max_age_given) {
-        config.max_age_ms = config.delay_ms > MAX_AGE_DEFAULT_MS ? config.delay_ms : MAX_AGE_DEFAULT_MS;
+        config.max_age_ms =
+            config.delay_ms > MAX_AGE_DEFAULT_MS ? config.delay_ms : MAX_AGE_DEFAULT_MS;
     }
     if (config.max_age_ms < config.delay_ms) {
         nbdkit_error("max-age=%u is less than delay=%u", config.max_age_ms, config.delay_ms);
@@ -198,7 +206,10 @@ static void plugin_unload(void)
     for (uint32_t i = 0; i < config.base_count; i++) {
         free(config.bases[i]);
     }
-    /* The last of the plugin's functions to be called, and nbdkit would exit with 0: a service manager must see an unclean end. */
+    /*
+     * The last of the plugin's functions to be called, and nbdkit would exit with 0: a service
+     * manager must see an unclean end.
+     */
     if (ended_badly) {
         exit(EXIT_FAILURE);
     }
@@ -217,7 +228,8 @@ static int64_t plugin_get_size(void *handle)
     return (int64_t)device_info()->disk_size;
 }
 
-static int plugin_block_size(void *handle, uint32_t *minimum, uint32_t *preferred, uint32_t *maximum)
+static int plugin_block_size(void *handle, uint32_t *minimum, uint32_t *preferred,
+                             uint32_t *maximum)
 {
     (void)handle;
     *minimum = device_info()->request_alignment;
@@ -232,7 +244,10 @@ static int plugin_can_write(void *handle)
     return !(device_info()->state & PLOOP_STATE_READ_ONLY);
 }
 
-/* flush, trim, zero, fast zero, extents; many connections too, since they share one device, and a flush covers all of it. */
+/*
+ * flush, trim, zero, fast zero, extents; many connections too, since they share one device, and a
+ * flush covers all of it.
+ */
 static int plugin_can(void *handle)
 {
     (void)handle;
@@ -245,7 +260,9 @@ static int plugin_can_fua(void *handle)
     return NBDKIT_FUA_NATIVE;
 }
 
-/* To cache is to read into the host's page cache: where that is bypassed there is nothing to offer. */
+/*
+ * To cache is to read into the host's page cache: where that is bypassed there is nothing to offer.
+ */
 static int plugin_can_cache(void *handle)
 {
     (void)handle;
@@ -266,7 +283,8 @@ static int plugin_pread(void *handle, void *buffer, uint32_t count, uint64_t off
     return device_read(buffer, count, offset);
 }
 
-static int plugin_pwrite(void *handle, const void *buffer, uint32_t count, uint64_t offset, uint32_t flags)
+static int plugin_pwrite(void *handle, const void *buffer, uint32_t count, uint64_t offset,
+                         uint32_t flags)
 {
     (void)handle;
     return device_write(buffer, count, offset, pio_flags(flags));
@@ -304,7 +322,8 @@ static int plugin_zero(void *handle, uint32_t count, uint64_t offset, uint32_t f
 }
 
 /* The list joins neighbours of one type, so "one extent" goes on until the type changes. */
-static int plugin_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags, struct nbdkit_extents *extents)
+static int plugin_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags,
+                          struct nbdkit_extents *extents)
 {
     const uint64_t end = offset + count;
     uint32_t state = 0;
@@ -321,7 +340,8 @@ static int plugin_extents(void *handle, uint32_t count, uint64_t offset, uint32_
         }
         state = extent.state;
         if (nbdkit_add_extent(extents, offset, extent.length,
-                              state == PLOOP_EXTENT_ZERO ? NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO : 0)) {
+                              state == PLOOP_EXTENT_ZERO ? NBDKIT_EXTENT_HOLE | NBDKIT_EXTENT_ZERO
+                                                         : 0)) {
             return -1;
         }
         offset += extent.length;
@@ -338,12 +358,15 @@ static struct nbdkit_plugin plugin = {
     .config_help = "[image=]IMAGE   (required) the ploop image to serve\n"
                    "base=FILE       an image below it, only read; once for each, the lowest first\n"
                    "raw-base=FILE   a raw disk below all of them\n"
-                   "recover=BOOL    serve an image that was not closed cleanly; cached: also if its cache cannot be dropped\n"
+                   "recover=BOOL    serve an image that was not closed cleanly; cached: also if "
+                   "its cache cannot be dropped\n"
                    "delay=MS        write a page of the map so long after its last change (500)\n"
                    "max-age=MS      and so long after its first change at the latest (5000)\n"
                    "direct=BOOL     bypass the host's page cache\n"
-                   "host-shows-stale=BOOL   for host file systems that may show deleted data after a power cut\n"
-                   "after-sync-failure=go-on|refuse   whether writes are still done after a failed SYNC; go-on\n"
+                   "host-shows-stale=BOOL   for host file systems that may show deleted data after "
+                   "a power cut\n"
+                   "after-sync-failure=go-on|refuse   whether writes are still done after a failed "
+                   "SYNC; go-on\n"
                    "backend=posix   how the file is reached",
     .magic_config_key = "image",
     .dump_plugin = plugin_dump,

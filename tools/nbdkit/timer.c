@@ -2,8 +2,9 @@
 /*
  * A clock, and a thread that sleeps until the deadline which the device asked for last.
  *
- * The deadline is written by wake_at, from any thread, and taken by the timer thread: it forgets the deadline, runs the device, and
- * then sleeps until what wake_at has said meanwhile. A run at the deadline makes the device say the next one, so none is lost.
+ * The deadline is written by wake_at, from any thread, and taken by the timer thread: it forgets
+ * the deadline, runs the device, and then sleeps until what wake_at has said meanwhile. A run at
+ * the deadline makes the device say the next one, so none is lost.
  */
 #include "timer.h"
 
@@ -20,7 +21,9 @@ static struct {
     pthread_cond_t changed;
     uint64_t deadline_ns;
     bool stop;
-} timer = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER, .deadline_ns = UINT64_MAX};
+} timer = {.lock = PTHREAD_MUTEX_INITIALIZER,
+           .changed = PTHREAD_COND_INITIALIZER,
+           .deadline_ns = UINT64_MAX};
 
 static uint64_t clock_now(void *context)
 {
@@ -40,9 +43,13 @@ static void clock_wake_at(void *context, uint64_t deadline_ns)
     pthread_mutex_unlock(&timer.lock);
 }
 
-const struct ploop_clock timer_clock = {.size = sizeof(timer_clock), .now_ns = clock_now, .wake_at = clock_wake_at};
+const struct ploop_clock timer_clock = {
+    .size = sizeof(timer_clock), .now_ns = clock_now, .wake_at = clock_wake_at};
 
-/* Sleep, with the lock, until the deadline has come, which may change meanwhile. False: the thread is to stop. */
+/*
+ * Sleep, with the lock, until the deadline has come, which may change meanwhile. False: the thread
+ * is to stop.
+ */
 static bool sleep_until_due(void)
 {
     while (!timer.stop && clock_now(NULL) < timer.deadline_ns) {

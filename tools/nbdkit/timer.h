@@ -7,7 +7,10 @@
 
 #include <ploop/dev.h>
 
-/* The clock for ploop_dev_config.clock. It notes deadlines from the moment the device is being opened. */
+/*
+ * The clock for ploop_dev_config.clock. It notes deadlines from the moment the device is being
+ * opened.
+ */
 extern const struct ploop_clock timer_clock;
 
 /* Start the thread, for a device opened with the clock. Returns 0 or -errno. */

@@ -7,7 +7,11 @@
 #include "common.h"
 #include "json.h"
 
-enum { PAGE_ENTRIES_MAX = 1024, ENTRIES_PER_CHARACTER = 16, PICTURE_SIZE = PAGE_ENTRIES_MAX / ENTRIES_PER_CHARACTER + 1 };
+enum {
+    PAGE_ENTRIES_MAX = 1024,
+    ENTRIES_PER_CHARACTER = 16,
+    PICTURE_SIZE = PAGE_ENTRIES_MAX / ENTRIES_PER_CHARACTER + 1
+};
 
 /* A page of the BAT. */
 struct page {
@@ -34,7 +38,8 @@ static void draw(struct page *page, const uint32_t *entries)
     char *at = page->picture;
 
     for (uint32_t i = 0; i < page->entry_count; i += ENTRIES_PER_CHARACTER) {
-        uint32_t end = i + ENTRIES_PER_CHARACTER < page->entry_count ? i + ENTRIES_PER_CHARACTER : page->entry_count;
+        uint32_t end = i + ENTRIES_PER_CHARACTER < page->entry_count ? i + ENTRIES_PER_CHARACTER
+                                                                     : page->entry_count;
         uint32_t mapped = 0;
         for (uint32_t entry = i; entry < end; entry++) {
             mapped += entries[entry] != 0;
@@ -71,12 +76,14 @@ static void print_row(const struct row *row)
     }
     snprintf(pages, sizeof(pages), row->page_count == 1 ? "%u" : "%u-%u", row->first.number,
              row->first.number + row->page_count - 1);
-    printf("%17s %8u %8u  %s\n", pages, row->first.entry_count, row->first.mapped, row->first.picture);
+    printf("%17s %8u %8u  %s\n", pages, row->first.entry_count, row->first.mapped,
+           row->first.picture);
 }
 
 static bool can_share_row(const struct page *page, const struct page *next)
 {
-    return page->entry_count == next->entry_count && page->mapped == next->mapped && strcmp(page->picture, next->picture) == 0 &&
+    return page->entry_count == next->entry_count && page->mapped == next->mapped &&
+           strcmp(page->picture, next->picture) == 0 &&
            strspn(page->picture, page->picture[0] == '#' ? "#" : ".") == strlen(page->picture);
 }
 
@@ -133,10 +140,12 @@ static int print_bat(const struct image *image, uint64_t mapped)
 {
     struct row row = {0};
 
-    printf("%s: %llu entries in %u pages, %llu mapped\n", image->path, (unsigned long long)image->info.bat_entries,
-           ploop_bat_page_count(image->dev), (unsigned long long)mapped);
-    printf("%17s %8s %8s  each sign %d entries: . none mapped, : fewer than half, + half or more, # all\n", "page", "entries",
-           "mapped", ENTRIES_PER_CHARACTER);
+    printf("%s: %llu entries in %u pages, %llu mapped\n", image->path,
+           (unsigned long long)image->info.bat_entries, ploop_bat_page_count(image->dev),
+           (unsigned long long)mapped);
+    printf("%17s %8s %8s  each sign %d entries: . none mapped, : fewer than half, + half or more, "
+           "# all\n",
+           "page", "entries", "mapped", ENTRIES_PER_CHARACTER);
     int error = for_each_page(image->dev, page_to_rows, &row);
     print_row(&row);
     return error;

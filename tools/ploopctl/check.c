@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ploopctl check: is an image sound, and what would make it so. With files below it each is checked alone, the lowest first, and then
- * whether they fit together; what is found is counted together.
+ * ploopctl check: is an image sound, and what would make it so. With files below it each is checked
+ * alone, the lowest first, and then whether they fit together; what is found is counted together.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -89,8 +89,10 @@ static int status_of(const struct ploop_check_result *result)
 
 static const char *status_name(int status)
 {
-    static const char *const names[] = {
-        [EXIT_SUCCESS] = "clean", [EXIT_FAILURE] = "failed", [EXIT_CORRUPT] = "corrupt", [EXIT_LEAKS] = "leaks"};
+    static const char *const names[] = {[EXIT_SUCCESS] = "clean",
+                                        [EXIT_FAILURE] = "failed",
+                                        [EXIT_CORRUPT] = "corrupt",
+                                        [EXIT_LEAKS] = "leaks"};
     return names[status];
 }
 
@@ -99,13 +101,15 @@ static void print_result(const char *path, const struct ploop_check_result *resu
 {
     printf("%s: ", path);
     if (result->errors || result->leaks) {
-        printf("%llu error%s, %llu leaked cluster%s", (unsigned long long)result->errors, result->errors == 1 ? "" : "s",
-               (unsigned long long)result->leaks, result->leaks == 1 ? "" : "s");
+        printf("%llu error%s, %llu leaked cluster%s", (unsigned long long)result->errors,
+               result->errors == 1 ? "" : "s", (unsigned long long)result->leaks,
+               result->leaks == 1 ? "" : "s");
     } else {
         printf("clean");
     }
     if (result->repaired) {
-        printf(", %llu repaired: now %s", (unsigned long long)result->repaired, status_name(status));
+        printf(", %llu repaired: now %s", (unsigned long long)result->repaired,
+               status_name(status));
     } else if (status == EXIT_CORRUPT && result->recoverable) {
         printf(", recoverable");
     }
@@ -129,7 +133,8 @@ static void print_result_json(struct json *json, const struct report *report)
 /* Where the check itself failed there is no worse. */
 static void add_status(struct report *report, int status)
 {
-    static const int severity[] = {[EXIT_SUCCESS] = 0, [EXIT_LEAKS] = 1, [EXIT_CORRUPT] = 2, [EXIT_FAILURE] = 3};
+    static const int severity[] = {
+        [EXIT_SUCCESS] = 0, [EXIT_LEAKS] = 1, [EXIT_CORRUPT] = 2, [EXIT_FAILURE] = 3};
 
     if (severity[status] > severity[report->status]) {
         report->status = status;
@@ -153,14 +158,17 @@ static const char *check_reason(int error)
     case -EFBIG:
         return "its BAT needs more memory than a check may take, 1 GiB";
     case -EBUSY:
-        return "something of it stays in the page cache, which may show data that the disk has lost; "
+        return "something of it stays in the page cache, which may show data that the disk has "
+               "lost; "
                "end what maps the file, or repair with --cached";
     default:
         return reason(error);
     }
 }
 
-/* The check, and after a repair another one that only counts: what that finds decides, the repair's success is not taken on trust.
+/*
+ * The check, and after a repair another one that only counts: what that finds decides, the repair's
+ * success is not taken on trust.
  */
 static void check_delta(struct report *report, const char *path, ploop_file *file, uint32_t repair)
 {
@@ -185,7 +193,10 @@ static void check_delta(struct report *report, const char *path, ploop_file *fil
     add_status(report, status);
 }
 
-/* A file that is no image at all is a failure, one whose header cannot be right is for the check to tell of. */
+/*
+ * A file that is no image at all is a failure, one whose header cannot be right is for the check to
+ * tell of.
+ */
 static bool has_header(struct report *report, const char *path, ploop_file *file)
 {
     struct ploop_image_info info = {0};
@@ -211,7 +222,8 @@ static bool have_headers(struct report *report, const struct image *image)
 /* Headers can be right each and not fit together: a disk larger than the one above it, say. */
 static void check_fit(struct report *report, struct image *image)
 {
-    struct ploop_check_record record = {.size = sizeof(record), .guest_cluster = UINT64_MAX, .host_offset = UINT64_MAX, .count = 1};
+    struct ploop_check_record record = {
+        .size = sizeof(record), .guest_cluster = UINT64_MAX, .host_offset = UINT64_MAX, .count = 1};
     struct ploop_check_result result = {.size = sizeof(result), .errors = 1};
     int error = image_try_device(image, NULL);
 
@@ -322,7 +334,9 @@ static int run(int argc, char **argv)
         return EXIT_FAILURE;
     }
     if (repair && image.base_count) {
-        return complain_usage(&check_command, "--repair is for one image: repair each alone, then check them together");
+        return complain_usage(
+            &check_command,
+            "--repair is for one image: repair each alone, then check them together");
     }
     if (cached && !repair) {
         return complain_usage(&check_command, "--cached is for --repair");
@@ -335,12 +349,15 @@ const struct command check_command = {
     .name = "check",
     .synopsis = "[--json] [--repair leaks|unclean|all [--cached]] " BASE_SYNOPSIS " IMAGE",
     .summary = "Check an image; the exit status is 0 clean, 1 not checked, 2 corrupt, 3 leaks only",
-    .details = "      --json             for programs; sizes and offsets in bytes\n"
-               "      --repair WHAT      leaks: give back clusters that nothing refers to\n"
-               "                         unclean: clear the mark of an image that was not closed cleanly\n"
-               "                         all: these, and entries that cannot be right\n"
-               "      --cached           repair also if something of the image stays in the page cache, which may show\n"
-               "                         data that the disk has lost\n" BASE_DETAILS
-               "Without --repair nothing is changed. Files below are checked too, and whether all fit together.\n",
+    .details =
+        "      --json             for programs; sizes and offsets in bytes\n"
+        "      --repair WHAT      leaks: give back clusters that nothing refers to\n"
+        "                         unclean: clear the mark of an image that was not closed cleanly\n"
+        "                         all: these, and entries that cannot be right\n"
+        "      --cached           repair also if something of the image stays in the page cache, "
+        "which may show\n"
+        "                         data that the disk has lost\n" BASE_DETAILS
+        "Without --repair nothing is changed. Files below are checked too, and whether all fit "
+        "together.\n",
     .run = run,
 };

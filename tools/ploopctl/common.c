@@ -10,8 +10,8 @@
 
 static void print_help(const struct command *command)
 {
-    printf("Usage: ploopctl %s %s\n%s.\n\n%s      --help             this text\n", command->name, command->synopsis,
-           command->summary, command->details);
+    printf("Usage: ploopctl %s %s\n%s.\n\n%s      --help             this text\n", command->name,
+           command->synopsis, command->summary, command->details);
 }
 
 int next_option(const struct command *command, int argc, char **argv, const struct option *options)
@@ -32,14 +32,17 @@ bool has_arguments(const struct command *command, int argc, int count)
     if (given == count) {
         return true;
     }
-    complain_usage(command, "%s: the call is ploopctl %s %s", given < count ? "an argument is missing" : "too many arguments",
-                   command->name, command->synopsis);
+    complain_usage(command, "%s: the call is ploopctl %s %s",
+                   given < count ? "an argument is missing" : "too many arguments", command->name,
+                   command->synopsis);
     return false;
 }
 
-int parse_json_and_image(const struct command *command, int argc, char **argv, bool *json, struct image *image)
+int parse_json_and_image(const struct command *command, int argc, char **argv, bool *json,
+                         struct image *image)
 {
-    static const struct option options[] = {{"json", no_argument, 0, 'j'}, OPTION_BASE_ENTRIES, OPTION_HELP_ENTRY, {0}};
+    static const struct option options[] = {
+        {"json", no_argument, 0, 'j'}, OPTION_BASE_ENTRIES, OPTION_HELP_ENTRY, {0}};
     int option;
 
     *json = false;
@@ -158,7 +161,8 @@ char *format_size(uint64_t bytes, char text[SIZE_TEXT])
     if (unit < 0) {
         snprintf(text, SIZE_TEXT, "%llu bytes", (unsigned long long)bytes);
     } else {
-        snprintf(text, SIZE_TEXT, "%.4g %s (%llu bytes)", size, units[unit], (unsigned long long)bytes);
+        snprintf(text, SIZE_TEXT, "%.4g %s (%llu bytes)", size, units[unit],
+                 (unsigned long long)bytes);
     }
     return text;
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the subcommands of ploopctl share: how they are described, how they complain, and how they open an image.
+ * What the subcommands of ploopctl share: how they are described, how they complain, and how they
+ * open an image.
  *
- * Every failure is one line on stderr, "ploopctl: SUBJECT: what and why", printed where it is found; the functions that print
- * it return EXIT_FAILURE or a negative errno, and their callers pass that on without a word of their own.
+ * Every failure is one line on stderr, "ploopctl: SUBJECT: what and why", printed where it is
+ * found; the functions that print it return EXIT_FAILURE or a negative errno, and their callers
+ * pass that on without a word of their own.
  */
 #ifndef PLOOPCTL_COMMON_H
 #define PLOOPCTL_COMMON_H
@@ -14,7 +16,10 @@
 
 #include <ploop/ploop.h>
 
-/* A subcommand. `run` gets argv[0] "ploopctl" and then the words after the subcommand's name; it returns the exit status. */
+/*
+ * A subcommand. `run` gets argv[0] "ploopctl" and then the words after the subcommand's name; it
+ * returns the exit status.
+ */
 struct command {
     const char *name;
     const char *synopsis; /* what follows the name */
@@ -31,39 +36,55 @@ extern const struct command convert_command;
 extern const struct command bat_command;
 
 /* next_option() beside the values of the options themselves. */
-enum { OPTION_END = -1, OPTION_WRONG = '?', OPTION_HELP = 'h', OPTION_BASE = 'b', OPTION_RAW_BASE = 'B' };
+enum {
+    OPTION_END = -1,
+    OPTION_WRONG = '?',
+    OPTION_HELP = 'h',
+    OPTION_BASE = 'b',
+    OPTION_RAW_BASE = 'B'
+};
 
-#define OPTION_HELP_ENTRY                                                                                                          \
-    {                                                                                                                              \
-        "help", no_argument, 0, OPTION_HELP                                                                                        \
+#define OPTION_HELP_ENTRY                                                                          \
+    {                                                                                              \
+        "help", no_argument, 0, OPTION_HELP                                                        \
     }
 
-/* getopt_long() for a subcommand. Handles --help, which does not return; what is wrong has been said. */
+/*
+ * getopt_long() for a subcommand. Handles --help, which does not return; what is wrong has been
+ * said.
+ */
 int next_option(const struct command *command, int argc, char **argv, const struct option *options);
 
 /* Whether exactly `count` arguments are left after the options; complains if not. */
 bool has_arguments(const struct command *command, int argc, int count);
 
-/* The entries of --base and --raw-base, for every subcommand that reads an image; image_take_base() takes what they bring. */
-#define OPTION_BASE_ENTRIES                                                                                                        \
-    {"base", required_argument, 0, OPTION_BASE},                                                                                   \
-    {                                                                                                                              \
-        "raw-base", required_argument, 0, OPTION_RAW_BASE                                                                          \
+/*
+ * The entries of --base and --raw-base, for every subcommand that reads an image; image_take_base()
+ * takes what they bring.
+ */
+#define OPTION_BASE_ENTRIES                                                                        \
+    {"base", required_argument, 0, OPTION_BASE},                                                   \
+    {                                                                                              \
+        "raw-base", required_argument, 0, OPTION_RAW_BASE                                          \
     }
 #define BASE_SYNOPSIS "[--raw-base FILE] [--base FILE]..."
-#define BASE_DETAILS                                                                                                               \
-    "      --base FILE        an image below; once for each, the lowest first\n"                                                   \
+#define BASE_DETAILS                                                                               \
+    "      --base FILE        an image below; once for each, the lowest first\n"                   \
     "      --raw-base FILE    a raw disk below all of them\n"
 
 /* Print one line to stderr. Returns EXIT_FAILURE. */
 __attribute__((format(printf, 2, 3))) int complain(const char *subject, const char *format, ...);
-__attribute__((format(printf, 2, 3))) int complain_usage(const struct command *command, const char *format, ...);
+__attribute__((format(printf, 2, 3))) int complain_usage(const struct command *command,
+                                                         const char *format, ...);
 void warn(const char *subject, const char *text);
 
 /* Why: the words for a negative errno that came from an image or its file. */
 const char *reason(int error);
 
-/* Flush standard output at the end of the program: `status`, or EXIT_FAILURE where it could not be written. */
+/*
+ * Flush standard output at the end of the program: `status`, or EXIT_FAILURE where it could not be
+ * written.
+ */
 int finish_output(int status);
 
 /* A size with an optional suffix K, M, G or T. False where the text is no such thing. */
@@ -82,7 +103,10 @@ struct base {
     uint32_t flags; /* PLOOP_IMAGE_ ... of its header; a raw file has none */
 };
 
-/* An image open for reading, and the files below it, the lowest first. Zeroed, then image_take_base(), then image_open(). */
+/*
+ * An image open for reading, and the files below it, the lowest first. Zeroed, then
+ * image_take_base(), then image_open().
+ */
 struct image {
     const char *path;
     ploop_file *file;
@@ -94,10 +118,15 @@ struct image {
 };
 
 /* Takes the argument of --base or --raw-base; complains. */
-bool image_take_base(const struct command *command, struct image *image, int option, const char *path);
+bool image_take_base(const struct command *command, struct image *image, int option,
+                     const char *path);
 
-/* For subcommands that take --json, bases and one image: image->path and its bases are set. 0, or the exit status. */
-int parse_json_and_image(const struct command *command, int argc, char **argv, bool *json, struct image *image);
+/*
+ * For subcommands that take --json, bases and one image: image->path and its bases are set. 0, or
+ * the exit status.
+ */
+int parse_json_and_image(const struct command *command, int argc, char **argv, bool *json,
+                         struct image *image);
 
 /* Open a file; complains. 0 or -errno. */
 int open_file(const char *path, uint32_t flags, ploop_file **file);
@@ -107,12 +136,18 @@ int probe(ploop_file *file, struct ploop_image_info *info);
 /* What probe() found wrong. Returns EXIT_FAILURE. */
 int complain_of_header(const char *path, const struct ploop_image_info *info, int error);
 
-/* Open the image's file with these flags and its bases for reading; complains. 0, or -errno with nothing open. */
+/*
+ * Open the image's file with these flags and its bases for reading; complains. 0, or -errno with
+ * nothing open.
+ */
 int image_open_files(struct image *image, uint32_t flags);
 /* Open all for reading, and read the headers; complains. 0, or -errno with nothing open. */
 int image_open(struct image *image);
 
-/* Then open them as a read-only device. config may be NULL. 0 or -errno; image_close() in either case. */
+/*
+ * Then open them as a read-only device. config may be NULL. 0 or -errno; image_close() in either
+ * case.
+ */
 int image_try_device(struct image *image, const struct ploop_dev_config *config);
 /* Why image_try_device() failed, and which of the files is to blame. */
 const char *image_blame(const struct image *image, int error, const char **path);
@@ -134,7 +169,8 @@ struct new_image {
 void new_image_init(struct new_image *new_image);
 /* Takes the arguments of --size and --cluster; complains. */
 bool new_image_size(const struct command *command, struct new_image *new_image, const char *text);
-bool new_image_cluster(const struct command *command, struct new_image *new_image, const char *text);
+bool new_image_cluster(const struct command *command, struct new_image *new_image,
+                       const char *text);
 /* Write it to a file just made; complains. 0 or -errno. */
 int new_image_write(const struct new_image *new_image, const char *path, ploop_file *file);
 /* Make a new file's name durable; complains. 0 or -errno. */

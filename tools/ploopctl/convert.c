@@ -2,8 +2,9 @@
 /*
  * ploopctl convert: a raw file to an image, and an image, with those below it, to a raw file.
  *
- * The target is a file made here, and removed again where anything fails; a source is only read, under the lock that keeps
- * writers away. The source's format is what the user says, never a guess: a guest can write anything to the start of its disk.
+ * The target is a file made here, and removed again where anything fails; a source is only read,
+ * under the lock that keeps writers away. The source's format is what the user says, never a guess:
+ * a guest can write anything to the start of its disk.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -33,9 +34,11 @@ static int complain_of_copy(const struct request *request, const struct copy *co
         return complain(request->target, "interrupted");
     }
     bool is_source = copy->error_side == COPY_SOURCE;
-    const char *why = copy->error == -ENODATA ? "the file has become shorter" : strerror(-copy->error);
-    return complain(is_source ? request->source : request->target, "%s at offset %llu of the disk: %s",
-                    is_source ? "reading" : "writing", (unsigned long long)copy->error_offset, why);
+    const char *why =
+        copy->error == -ENODATA ? "the file has become shorter" : strerror(-copy->error);
+    return complain(is_source ? request->source : request->target,
+                    "%s at offset %llu of the disk: %s", is_source ? "reading" : "writing",
+                    (unsigned long long)copy->error_offset, why);
 }
 
 static void init_copy_config(struct ploop_dev_config *config, uint32_t flags)
@@ -54,7 +57,8 @@ static int fill_raw(const struct request *request, struct image *source, ploop_f
     int error = ploop_file_truncate(target, source->info.disk_size);
 
     if (error) {
-        return complain(request->target, "a file of %llu bytes: %s", (unsigned long long)source->info.disk_size, reason(error));
+        return complain(request->target, "a file of %llu bytes: %s",
+                        (unsigned long long)source->info.disk_size, reason(error));
     }
     progress_begin(&progress, source->info.disk_size);
     error = copy_begin(&copy, source->dev, source->info.disk_size, &progress);
@@ -91,14 +95,16 @@ static int convert_to_raw(struct request *request, ploop_file *target)
     }
     warn_of_mark(source->path, source->info.flags);
     init_copy_config(&config, PLOOP_DEV_READ_ONLY);
-    int status = image_open_device(source, &config) ? EXIT_FAILURE : fill_raw(request, source, target);
+    int status =
+        image_open_device(source, &config) ? EXIT_FAILURE : fill_raw(request, source, target);
     image_close(source);
     return status;
 }
 
 /* raw to ploop. */
 
-static int fill_image(const struct request *request, int source, uint64_t source_size, ploop_dev *dev)
+static int fill_image(const struct request *request, int source, uint64_t source_size,
+                      ploop_dev *dev)
 {
     uint64_t cluster_size = request->new_image.options.cluster_size;
     uint32_t part = cluster_size < COPY_BUFFER_BYTES ? (uint32_t)cluster_size : COPY_BUFFER_BYTES;
@@ -120,7 +126,8 @@ static int fill_image(const struct request *request, int source, uint64_t source
 }
 
 /* `request` has the size of the disk by now. */
-static int convert_to_image(const struct request *request, int source, uint64_t source_size, ploop_file *target)
+static int convert_to_image(const struct request *request, int source, uint64_t source_size,
+                            ploop_file *target)
 {
     struct ploop_dev_config config;
     ploop_dev *dev;
@@ -145,7 +152,8 @@ static int convert_to_image(const struct request *request, int source, uint64_t 
 static int convert_from_raw(struct request *request, ploop_file *target)
 {
     struct ploop_file_info info = {.size = sizeof(info)};
-    ploop_file *guard; /* holds the lock, and knows the size of a block device; the reading is done by descriptor, for the holes */
+    ploop_file *guard; /* holds the lock, and knows the size of a block device; the reading is done
+                          by descriptor, for the holes */
     int status = EXIT_FAILURE;
 
     if (open_file(request->source, PLOOP_FILE_READ_ONLY, &guard)) {
@@ -156,7 +164,8 @@ static int convert_from_raw(struct request *request, ploop_file *target)
     if (error) {
         complain(request->source, "%s", reason(error));
     } else {
-        uint64_t sectors = info.file_size / PLOOP_SECTOR_SIZE + (info.file_size % PLOOP_SECTOR_SIZE != 0);
+        uint64_t sectors =
+            info.file_size / PLOOP_SECTOR_SIZE + (info.file_size % PLOOP_SECTOR_SIZE != 0);
         posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
         request->new_image.options.disk_size = sectors * PLOOP_SECTOR_SIZE;
         status = convert_to_image(request, fd, info.file_size, target);
@@ -168,7 +177,10 @@ static int convert_from_raw(struct request *request, ploop_file *target)
     return status;
 }
 
-/* The target first: it tells at once whether there is anything to do at all, and from then on the file is ours to remove. */
+/*
+ * The target first: it tells at once whether there is anything to do at all, and from then on the
+ * file is ours to remove.
+ */
 static int convert(struct request *request)
 {
     ploop_file *target;
@@ -179,7 +191,8 @@ static int convert(struct request *request)
     if (open_file(request->target, PLOOP_FILE_READ_WRITE | PLOOP_FILE_CREATE, &target)) {
         return EXIT_FAILURE;
     }
-    int status = request->from == FORMAT_PLOOP ? convert_to_raw(request, target) : convert_from_raw(request, target);
+    int status = request->from == FORMAT_PLOOP ? convert_to_raw(request, target)
+                                               : convert_from_raw(request, target);
     if (status == EXIT_SUCCESS && sync_directory_of(request->target)) {
         status = EXIT_FAILURE;
     }
@@ -192,7 +205,9 @@ static int convert(struct request *request)
 
 static bool parse_format(const char *word, enum format *format)
 {
-    *format = strcmp(word, "raw") == 0 ? FORMAT_RAW : strcmp(word, "ploop") == 0 ? FORMAT_PLOOP : FORMAT_UNSAID;
+    *format = strcmp(word, "raw") == 0     ? FORMAT_RAW
+              : strcmp(word, "ploop") == 0 ? FORMAT_PLOOP
+                                           : FORMAT_UNSAID;
     if (*format == FORMAT_UNSAID) {
         complain_usage(command, "format %s is neither raw nor ploop", word);
     }
@@ -225,7 +240,8 @@ static bool settle_formats(struct request *request)
         complain_usage(command, "--base and --raw-base are for images, and the source is raw");
         return false;
     }
-    if (request->to == FORMAT_RAW && (request->new_image.has_cluster || request->new_image.options.version == 1)) {
+    if (request->to == FORMAT_RAW &&
+        (request->new_image.has_cluster || request->new_image.options.version == 1)) {
         complain_usage(command, "--cluster and --v1 are for images, and the target is raw");
         return false;
     }
@@ -280,13 +296,15 @@ static int run(int argc, char **argv)
 
 const struct command convert_command = {
     .name = "convert",
-    .synopsis = "[--from raw|ploop] [--to raw|ploop] [--cluster SIZE] [--v1] " BASE_SYNOPSIS " SOURCE TARGET",
+    .synopsis = "[--from raw|ploop] [--to raw|ploop] [--cluster SIZE] [--v1] " BASE_SYNOPSIS
+                " SOURCE TARGET",
     .summary = "Copy a raw disk to a new image, or an image to a raw file",
-    .details = "      --from FORMAT      of the source, raw or ploop\n"
-               "      --to FORMAT        of the target; one of the two is enough\n"
-               "      --cluster SIZE     of a new image: a power of two from 4K to 64M; 1M if not given\n"
-               "      --v1               write format version 1 (at most 2 TiB) instead of 2\n" BASE_DETAILS
-               "An image is copied with the files below it, as one disk.\n"
-               "The target must not exist. Zeros and holes take no space in it. An error removes it.\n",
+    .details =
+        "      --from FORMAT      of the source, raw or ploop\n"
+        "      --to FORMAT        of the target; one of the two is enough\n"
+        "      --cluster SIZE     of a new image: a power of two from 4K to 64M; 1M if not given\n"
+        "      --v1               write format version 1 (at most 2 TiB) instead of "
+        "2\n" BASE_DETAILS "An image is copied with the files below it, as one disk.\n"
+        "The target must not exist. Zeros and holes take no space in it. An error removes it.\n",
     .run = run,
 };

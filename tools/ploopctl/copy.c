@@ -42,7 +42,8 @@ static void free_request(struct copy *copy, struct copy_request *request)
 
 int copy_begin(struct copy *copy, ploop_dev *dev, uint64_t disk_size, struct progress *progress)
 {
-    *copy = (struct copy){.dev = dev, .queue = ploop_dev_queue(dev, 0), .disk_size = disk_size, .progress = progress};
+    *copy = (struct copy){
+        .dev = dev, .queue = ploop_dev_queue(dev, 0), .disk_size = disk_size, .progress = progress};
     copy->poll_fd = ploop_queue_poll_fd(copy->queue);
     if (copy->poll_fd < 0) {
         fail(copy, COPY_SOURCE, copy->poll_fd, 0);
@@ -120,7 +121,9 @@ static void write_ready_buffers(struct copy *copy)
     while (copy->ready_buffers) {
         struct copy_buffer *buffer = copy->ready_buffers;
         copy->ready_buffers = buffer->next;
-        int64_t written = copy->error ? 0 : ploop_file_pwrite(copy->target, buffer->bytes, buffer->length, buffer->offset);
+        int64_t written = copy->error ? 0
+                                      : ploop_file_pwrite(copy->target, buffer->bytes,
+                                                          buffer->length, buffer->offset);
         if (written < 0) {
             fail(copy, COPY_TARGET, (int)written, buffer->offset);
         }
@@ -222,7 +225,8 @@ int copy_to_raw(struct copy *copy, ploop_file *target)
 
     copy->target = target;
     while (copy->walked < copy->disk_size && !copy->error) {
-        int error = ploop_bat_lookup(copy->dev, copy->walked, copy->disk_size - copy->walked, &extent);
+        int error =
+            ploop_bat_lookup(copy->dev, copy->walked, copy->disk_size - copy->walked, &extent);
         if (error) {
             fail(copy, COPY_SOURCE, error, copy->walked);
         } else if (extent.state == PLOOP_EXTENT_MAPPED) {
@@ -237,7 +241,10 @@ int copy_to_raw(struct copy *copy, ploop_file *target)
 
 /* Raw to device. */
 
-/* The next run of data in a sparse file, from `offset` on: [*from, *to). Files that cannot tell are all data. False at the end. */
+/*
+ * The next run of data in a sparse file, from `offset` on: [*from, *to). Files that cannot tell are
+ * all data. False at the end.
+ */
 static bool find_data(int fd, uint64_t offset, uint64_t file_size, uint64_t *from, uint64_t *to)
 {
     off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
@@ -262,7 +269,8 @@ static bool fill_buffer(struct copy *copy, struct copy_buffer *buffer, int fd, u
     size_t done = 0;
 
     while (done < want) {
-        ssize_t count = pread(fd, buffer->bytes + done, want - done, (off_t)(buffer->offset + done));
+        ssize_t count =
+            pread(fd, buffer->bytes + done, want - done, (off_t)(buffer->offset + done));
         if (count < 0 && errno == EINTR) {
             continue;
         }
@@ -286,7 +294,8 @@ static void write_parts(struct copy *copy, struct copy_buffer *buffer, uint32_t 
 {
     uint32_t from = 0; /* of the run of parts that is being collected */
 
-    buffer->requests = 1; /* the loop's own, so that a request that completes early does not free the buffer */
+    buffer->requests =
+        1; /* the loop's own, so that a request that completes early does not free the buffer */
     for (uint32_t at = 0; at < buffer->length; at += part) {
         uint32_t end = buffer->length - at < part ? buffer->length : at + part;
         if (!is_zero(buffer->bytes + at, end - at)) {
@@ -305,7 +314,8 @@ static void write_parts(struct copy *copy, struct copy_buffer *buffer, uint32_t 
     }
 }
 
-static void write_window(struct copy *copy, struct copy_buffer *buffer, int fd, uint64_t file_size, uint32_t part)
+static void write_window(struct copy *copy, struct copy_buffer *buffer, int fd, uint64_t file_size,
+                         uint32_t part)
 {
     uint64_t left = copy->disk_size - copy->walked;
 

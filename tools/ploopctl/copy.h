@@ -2,13 +2,15 @@
 /*
  * Copying between a device and a raw file, with many requests in flight.
  *
- * The device is opened with PLOOP_DEV_COMPLETE_IN_RUN, so that callbacks run in copy_wait() and all of this is one thread: the
- * loop walks along the disk, starts a request wherever there is something, and waits only when every buffer is in use.
+ * The device is opened with PLOOP_DEV_COMPLETE_IN_RUN, so that callbacks run in copy_wait() and all
+ * of this is one thread: the loop walks along the disk, starts a request wherever there is
+ * something, and waits only when every buffer is in use.
  *
  * A buffer holds a window of up to 1 MiB of the disk. Its states:
  *
- *     FREE --a window is taken--> BUSY (requests > 0) --the last request completes--> FREE       raw to device
- *                                                     --> READY --written to the file--> FREE    device to raw
+ *     raw to device    FREE --a window is taken--> BUSY (requests > 0) --the last completes--> FREE
+ *     device to raw    FREE --a window is taken--> BUSY --the last completes--> READY --written-->
+ * FREE
  *
  *  1. A buffer's memory is touched by the loop only when the buffer is not BUSY.
  *  2. After an error nothing is started any more, but whatever is in flight is waited for.
@@ -69,7 +71,10 @@ struct copy {
     uint64_t error_offset; /* in the disk */
 };
 
-/* The device was opened with PLOOP_DEV_COMPLETE_IN_RUN and at least COPY_REQUESTS pios. 0 or -errno; copy_end() in either case. */
+/*
+ * The device was opened with PLOOP_DEV_COMPLETE_IN_RUN and at least COPY_REQUESTS pios. 0 or
+ * -errno; copy_end() in either case.
+ */
 int copy_begin(struct copy *copy, ploop_dev *dev, uint64_t disk_size, struct progress *progress);
 void copy_end(struct copy *copy);
 
@@ -77,8 +82,9 @@ void copy_end(struct copy *copy);
 int copy_to_raw(struct copy *copy, ploop_file *target);
 
 /*
- * What is not zero in the raw file behind a descriptor, to an empty device. Its size may be odd; the disk's is rounded up.
- * `part` is the smallest unit that is written or left out, a power of two of at most COPY_BUFFER_BYTES. 0 or copy->error.
+ * What is not zero in the raw file behind a descriptor, to an empty device. Its size may be odd;
+ * the disk's is rounded up. `part` is the smallest unit that is written or left out, a power of two
+ * of at most COPY_BUFFER_BYTES. 0 or copy->error.
  */
 int copy_from_raw(struct copy *copy, int fd, uint64_t file_size, uint32_t part);
 

@@ -65,7 +65,8 @@ const struct command create_command = {
     .name = "create",
     .synopsis = "--size SIZE [--cluster SIZE] [--v1] IMAGE",
     .summary = "Make a new, empty image; the file must not exist",
-    .details = "      --size SIZE        of the disk: bytes, or with K, M, G or T after it (powers of 1024)\n"
+    .details = "      --size SIZE        of the disk: bytes, or with K, M, G or T after it (powers "
+               "of 1024)\n"
                "      --cluster SIZE     a power of two from 4K to 64M; 1M if not given\n"
                "      --v1               write format version 1 (at most 2 TiB) instead of 2\n",
     .run = run,

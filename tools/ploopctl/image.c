@@ -11,7 +11,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The program has one device at a most, so one line is enough. The library may log from any thread. */
+/*
+ * The program has one device at a most, so one line is enough. The library may log from any thread.
+ */
 static struct {
     pthread_mutex_t lock;
     char text[256];
@@ -57,19 +59,22 @@ int open_file(const char *path, uint32_t flags, ploop_file **file)
     return error;
 }
 
-bool image_take_base(const struct command *command, struct image *image, int option, const char *path)
+bool image_take_base(const struct command *command, struct image *image, int option,
+                     const char *path)
 {
     uint32_t at = option == OPTION_RAW_BASE ? 0 : image->base_count;
 
     if (option == OPTION_RAW_BASE && image->has_raw_base) {
-        complain_usage(command, "--raw-base %s: there can be only one, and %s was given before", path, image->bases[0].path);
+        complain_usage(command, "--raw-base %s: there can be only one, and %s was given before",
+                       path, image->bases[0].path);
         return false;
     }
     if (image->base_count == BASES_MAX) {
         complain_usage(command, "--base %s: more than %d files below an image", path, BASES_MAX);
         return false;
     }
-    memmove(&image->bases[at + 1], &image->bases[at], (image->base_count - at) * sizeof(image->bases[0]));
+    memmove(&image->bases[at + 1], &image->bases[at],
+            (image->base_count - at) * sizeof(image->bases[0]));
     image->bases[at] = (struct base){.path = path};
     image->base_count++;
     image->has_raw_base |= option == OPTION_RAW_BASE;
@@ -157,7 +162,8 @@ const char *image_blame(const struct image *image, int error, const char **path)
     int length = 0;
 
     *path = image->path;
-    if (sscanf(text, "delta %u: %n", &level, &length) == 1 && length && level <= image->base_count) {
+    if (sscanf(text, "delta %u: %n", &level, &length) == 1 && length &&
+        level <= image->base_count) {
         *path = level < image->base_count ? image->bases[level].path : image->path;
         text += length;
     }
@@ -199,7 +205,9 @@ bool new_image_size(const struct command *command, struct new_image *new_image, 
     uint64_t bytes;
 
     if (!parse_size(text, &bytes)) {
-        complain_usage(command, "--size %s is not a number of bytes, with K, M, G or T after it or nothing", text);
+        complain_usage(command,
+                       "--size %s is not a number of bytes, with K, M, G or T after it or nothing",
+                       text);
         return false;
     }
     if (bytes % PLOOP_SECTOR_SIZE) {
@@ -215,7 +223,8 @@ bool new_image_cluster(const struct command *command, struct new_image *new_imag
 {
     uint64_t bytes;
 
-    if (!parse_size(text, &bytes) || bytes < PLOOP_CLUSTER_SIZE_MIN || bytes > PLOOP_CLUSTER_SIZE_MAX || bytes & (bytes - 1)) {
+    if (!parse_size(text, &bytes) || bytes < PLOOP_CLUSTER_SIZE_MIN ||
+        bytes > PLOOP_CLUSTER_SIZE_MAX || bytes & (bytes - 1)) {
         complain_usage(command, "--cluster %s is not a power of two from 4K to 64M", text);
         return false;
     }
@@ -227,16 +236,21 @@ bool new_image_cluster(const struct command *command, struct new_image *new_imag
 int new_image_write(const struct new_image *new_image, const char *path, ploop_file *file)
 {
     const struct ploop_image_options *options = &new_image->options;
-    uint64_t bat_entries = options->disk_size / options->cluster_size + (options->disk_size % options->cluster_size != 0);
+    uint64_t bat_entries = options->disk_size / options->cluster_size +
+                           (options->disk_size % options->cluster_size != 0);
     int error = ploop_image_create(file, options);
 
     if (error == -EFBIG && bat_entries > PLOOP_BAT_LIMIT_DEFAULT / 4) {
         complain(path,
-                 "a disk of %llu bytes in clusters of %llu needs a BAT that is too large, of more than 1 GiB: take larger clusters",
+                 "a disk of %llu bytes in clusters of %llu needs a BAT that is too large, of more "
+                 "than 1 GiB: take larger clusters",
                  (unsigned long long)options->disk_size, (unsigned long long)options->cluster_size);
     } else if (error == -EFBIG) {
-        complain(path, "a disk of %llu bytes in clusters of %llu is too large for a version %u image, or its BAT for the file",
-                 (unsigned long long)options->disk_size, (unsigned long long)options->cluster_size, options->version);
+        complain(path,
+                 "a disk of %llu bytes in clusters of %llu is too large for a version %u image, or "
+                 "its BAT for the file",
+                 (unsigned long long)options->disk_size, (unsigned long long)options->cluster_size,
+                 options->version);
     } else if (error) {
         complain(path, "writing the new image: %s", reason(error));
     }

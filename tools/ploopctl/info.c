@@ -59,14 +59,18 @@ static void print_text(const struct image *image, uint64_t mapped)
     printf("disk size     %s\n", format_size(info->disk_size, size));
     printf("cluster size  %s\n", format_size(info->cluster_size, size));
     printf("BAT entries   %llu\n", (unsigned long long)info->bat_entries);
-    printf("mapped        %llu clusters, %s\n", (unsigned long long)mapped, format_size(mapped * info->cluster_size, size));
+    printf("mapped        %llu clusters, %s\n", (unsigned long long)mapped,
+           format_size(mapped * info->cluster_size, size));
     printf("data offset   %s\n", format_size(info->data_offset, size));
     printf("file size     %s\n", format_size(info->file_size, size));
     if (info->extension_offset) {
         printf("extension     at %s%s\n", format_size(info->extension_offset, size),
-               info->flags & PLOOP_IMAGE_EXTENSION ? "" : ", void: written since by software that does not know it");
+               info->flags & PLOOP_IMAGE_EXTENSION
+                   ? ""
+                   : ", void: written since by software that does not know it");
     }
-    printf("state         %s%s\n", info->flags & PLOOP_IMAGE_IN_USE ? "in use: not closed cleanly" : "closed cleanly",
+    printf("state         %s%s\n",
+           info->flags & PLOOP_IMAGE_IN_USE ? "in use: not closed cleanly" : "closed cleanly",
            info->flags & PLOOP_IMAGE_EMPTY ? ", empty" : "");
     print_bases(image);
 }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* See json.h. Objects inside an array stand on one line each: maps are long, and this keeps them readable. */
+/*
+ * See json.h. Objects inside an array stand on one line each: maps are long, and this keeps them
+ * readable.
+ */
 #include "json.h"
 
 #include <stddef.h>
@@ -99,7 +102,10 @@ void json_bool(struct json *json, const char *key, bool value)
     fputs(value ? "true" : "false", stdout);
 }
 
-/* How many bytes the UTF-8 character at text has, 0 where there is none: too long forms, surrogates and what is past U+10FFFF. */
+/*
+ * How many bytes the UTF-8 character at text has, 0 where there is none: too long forms, surrogates
+ * and what is past U+10FFFF.
+ */
 static size_t utf8_length(const unsigned char *text)
 {
     static const struct {
@@ -114,7 +120,8 @@ static size_t utf8_length(const unsigned char *text)
         if (text[0] < forms[i].first_min || text[0] > forms[i].first_max) {
             continue;
         }
-        if (forms[i].length > 1 && (text[1] < forms[i].second_min || text[1] > forms[i].second_max)) {
+        if (forms[i].length > 1 &&
+            (text[1] < forms[i].second_min || text[1] > forms[i].second_max)) {
             return 0;
         }
         for (size_t at = 2; at < forms[i].length; at++) {

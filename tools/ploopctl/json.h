@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * JSON on standard output, a value at a time. The caller nests and closes what it opens; keys are NULL inside an array.
+ * JSON on standard output, a value at a time. The caller nests and closes what it opens; keys are
+ * NULL inside an array.
  */
 #ifndef PLOOPCTL_JSON_H
 #define PLOOPCTL_JSON_H
@@ -17,7 +18,10 @@ void json_begin_object(struct json *json, const char *key);
 void json_end_object(struct json *json);
 void json_begin_array(struct json *json, const char *key);
 void json_end_array(struct json *json);
-/* A NULL text is null. Bytes that are not UTF-8 come out as the lone surrogates U+DC80 to U+DCFF, as Python has them. */
+/*
+ * A NULL text is null. Bytes that are not UTF-8 come out as the lone surrogates U+DC80 to U+DCFF,
+ * as Python has them.
+ */
 void json_string(struct json *json, const char *key, const char *text);
 void json_number(struct json *json, const char *key, uint64_t number);
 /* null for UINT64_MAX. */

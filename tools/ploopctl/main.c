@@ -46,11 +46,13 @@ static const struct command *find_command(const char *name)
 
 static int run(int argc, char **argv)
 {
-    static const struct option options[] = {{"version", no_argument, 0, 'V'}, OPTION_HELP_ENTRY, {0}};
+    static const struct option options[] = {
+        {"version", no_argument, 0, 'V'}, OPTION_HELP_ENTRY, {0}};
     static char program[] = "ploopctl";
 
-    argv[0] = program;                                       /* getopt's complaints begin with it, as ours do */
-    switch (getopt_long(argc, argv, "+hV", options, NULL)) { /* + leaves what follows the command to it */
+    argv[0] = program; /* getopt's complaints begin with it, as ours do */
+    switch (getopt_long(argc, argv, "+hV", options,
+                        NULL)) { /* + leaves what follows the command to it */
     case OPTION_HELP:
         print_usage();
         return EXIT_SUCCESS;

@@ -14,8 +14,8 @@ static const char *state_name(uint32_t state)
 
 static void print_extent(const struct ploop_extent *extent)
 {
-    printf("%16llu %16llu  %-6s", (unsigned long long)extent->offset, (unsigned long long)extent->length,
-           state_name(extent->state));
+    printf("%16llu %16llu  %-6s", (unsigned long long)extent->offset,
+           (unsigned long long)extent->length, state_name(extent->state));
     if (extent->state == PLOOP_EXTENT_MAPPED) {
         printf(" %16llu %5u", (unsigned long long)extent->host_offset, extent->level);
     }
@@ -35,7 +35,10 @@ static void print_extent_json(struct json *json, const struct ploop_extent *exte
     json_end_object(json);
 }
 
-/* The extent at `offset`. A cluster whose entry is bad is an extent of its own, of state 0: the map goes on behind it. */
+/*
+ * The extent at `offset`. A cluster whose entry is bad is an extent of its own, of state 0: the map
+ * goes on behind it.
+ */
 static int next_extent(const struct image *image, uint64_t offset, struct ploop_extent *extent)
 {
     uint64_t left = image->info.disk_size - offset;
@@ -45,7 +48,8 @@ static int next_extent(const struct image *image, uint64_t offset, struct ploop_
     error = ploop_bat_lookup(image->dev, offset, left, extent);
     if (error == -EIO) {
         uint64_t in_cluster = image->info.cluster_size - offset % image->info.cluster_size;
-        *extent = (struct ploop_extent){.offset = offset, .length = in_cluster < left ? in_cluster : left};
+        *extent = (struct ploop_extent){.offset = offset,
+                                        .length = in_cluster < left ? in_cluster : left};
         error = 0;
     }
     return error;
@@ -82,7 +86,8 @@ static int print_map(const struct image *image, bool is_json)
         return complain(image->path, "%s", reason(error));
     }
     if (bad_clusters) {
-        return complain(image->path, "%llu bad entries; ploopctl check says what is wrong", (unsigned long long)bad_clusters);
+        return complain(image->path, "%llu bad entries; ploopctl check says what is wrong",
+                        (unsigned long long)bad_clusters);
     }
     return EXIT_SUCCESS;
 }
@@ -104,8 +109,9 @@ const struct command map_command = {
     .name = "map",
     .synopsis = "[--json] " BASE_SYNOPSIS " IMAGE",
     .summary = "Print which parts of the disk are there, and where in the file",
-    .details = "      --json             for programs; offsets and lengths in bytes\n" BASE_DETAILS
-               "States: mapped, zero (not there, reads as zeros), bad (an entry that cannot be right).\n"
-               "Level: the file that has it, 0 is the lowest.\n",
+    .details =
+        "      --json             for programs; offsets and lengths in bytes\n" BASE_DETAILS
+        "States: mapped, zero (not there, reads as zeros), bad (an entry that cannot be right).\n"
+        "Level: the file that has it, 0 is the lowest.\n",
     .run = run,
 };

@@ -23,8 +23,8 @@ static void draw(const struct progress *progress, uint64_t done)
     double part = progress->total ? (double)done / (double)progress->total : 1;
     int width = (int)(part * BAR_WIDTH);
 
-    fprintf(stderr, "\r[%.*s%.*s] %3d%% of %.1f MiB", width, full, BAR_WIDTH - width, empty, (int)(part * 100),
-            (double)progress->total / 1048576);
+    fprintf(stderr, "\r[%.*s%.*s] %3d%% of %.1f MiB", width, full, BAR_WIDTH - width, empty,
+            (int)(part * 100), (double)progress->total / 1048576);
 }
 
 void progress_begin(struct progress *progress, uint64_t total)

@@ -15,7 +15,10 @@ struct progress {
 void progress_begin(struct progress *progress, uint64_t total);
 /* Draws ten times a second at most, so that it may be called for each request. */
 void progress_update(struct progress *progress, uint64_t done);
-/* Leaves the bar on its line as it stands, full after a success. Called before anything else is printed. */
+/*
+ * Leaves the bar on its line as it stands, full after a success. Called before anything else is
+ * printed.
+ */
 void progress_end(struct progress *progress, bool success);
 
 #endif

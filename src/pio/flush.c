@@ -1,19 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Parts that wait for the map to be durable: a flush, the PREFLUSH of a write, a write of BAT pages, and the end of a FUA part.
+ * Parts that wait for the map to be durable: a flush, the PREFLUSH of a write, a write of BAT
+ * pages, and the end of a FUA part.
  *
  *     waiting for a round, or for a page --durable, or failed--> the part ends
  *             ^                  |
- *             |                  +--no space for a page, and the policy is to wait for space--> parked
- *             +------------------------------------retry------------------------------------------+
+ *             |                  +--no space for a page, and the policy is to wait--> parked
+ *             +------------------------------------retry--------------------------------+
  *
- *  1. A request that waits as a whole does so by its own part, which is live and holds no lock. So it is parked, counted as stuck and
- *     ended as every part is.
- *  2. A retry only waits again: the next round, or the page that is hurried, tries the failed pages once more. Data that was written is
- *     not written again.
- *  3. A failed SYNC is never waited out: space that comes back does not bring back what may be lost (R6). Its error is -EIO, whatever
- *     the backend said (sync.h), so it cannot be taken for a lack of space.
- *  4. The library's own rounds (suspend, close, open: block.c) are no parts: they fail, and never wait for space.
+ *  1. A request that waits as a whole does so by its own part, which is live and holds no lock. So
+ *     it is parked, counted as stuck and ended as every part is.
+ *  2. A retry only waits again: the next round, or the page that is hurried, tries the failed pages
+ *     once more. Data that was written is not written again.
+ *  3. A failed SYNC is never waited out: space that comes back does not bring back what may be lost
+ *     (R6). Its error is -EIO, whatever the backend said (sync.h), so it cannot be taken for a lack
+ *     of space.
+ *  4. The library's own rounds (suspend, close, open: block.c) are no parts: they fail, and never
+ *     wait for space.
  */
 #include "dev/dev.h"
 
@@ -66,7 +69,8 @@ static void wait_for_pages(struct part *part)
     ploop_pio *pio = part->pio;
     int result = 0;
     while (pio->next < pio->end) {
-        result = bat_wait_durable(&part->dev->bat, (uint32_t)pio->next, 0, &part->durable, page_ended);
+        result =
+            bat_wait_durable(&part->dev->bat, (uint32_t)pio->next, 0, &part->durable, page_ended);
         if (result) {
             break;
         }
@@ -102,7 +106,8 @@ static void entry_ended(struct durable_wait *wait, int result)
 
 void part_wait_durable(struct part *part, uint64_t number)
 {
-    int result = bat_wait_durable(&part->dev->bat, geometry_page_of(part->cluster), number, &part->durable, entry_ended);
+    int result = bat_wait_durable(&part->dev->bat, geometry_page_of(part->cluster), number,
+                                  &part->durable, entry_ended);
     if (result <= 0) {
         part_end(part, result);
     }

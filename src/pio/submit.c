@@ -2,14 +2,16 @@
 /*
  * Submitting, and the fast path.
  *
- * A read or a plain write that lies in one cluster goes to the backend from here, under the cluster's shared lock: no turn, no
- * other lock, no memory. A read of an unmapped cluster ends here. Everything else is posted to the engine. The fast completion
- * gives the lock back and delivers; a result that is not simply all of the bytes goes to the engine's channel, which knows what
- * to do.
+ * A read or a plain write that lies in one cluster goes to the backend from here, under the
+ * cluster's shared lock: no turn, no other lock, no memory. A read of an unmapped cluster ends
+ * here. Everything else is posted to the engine. The fast completion gives the lock back and
+ * delivers; a result that is not simply all of the bytes goes to the engine's channel, which knows
+ * what to do.
  *
- *  1. The gate is looked at after in_flight was counted up, and closed before in_flight is looked at: a suspend or abort sees every
- *     request that did not see it.
- *  2. Between lock_try_shared() and the release the cluster's mapping does not change: removal and relocation hold the lock alone.
+ *  1. The gate is looked at after in_flight was counted up, and closed before in_flight is looked
+ *     at: a suspend or abort sees every request that did not see it.
+ *  2. Between lock_try_shared() and the release the cluster's mapping does not change: removal and
+ *     relocation hold the lock alone.
  */
 #include "dev/dev.h"
 
@@ -92,13 +94,15 @@ static void fast_send(ploop_queue *queue, ploop_pio *pio, struct channel *channe
 }
 
 /* Only what one request to the delta's file can do: the lock is given back otherwise. */
-static bool read_lower_fast(ploop_queue *queue, ploop_pio *pio, struct guest_cluster cluster, uint64_t inside)
+static bool read_lower_fast(ploop_queue *queue, ploop_pio *pio, struct guest_cluster cluster,
+                            uint64_t inside)
 {
     struct stack *stack = &queue->dev->stack;
     struct lower *lower = stack_lower(stack, cluster);
     struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
     uint64_t offset;
-    if (pio->length > lower->channel.max_transfer || channel_is_full(&lower->channel, queue->index) ||
+    if (pio->length > lower->channel.max_transfer ||
+        channel_is_full(&lower->channel, queue->index) ||
         stack_entry(stack, cluster) == BAT_ENTRY_BAD ||
         stack_fill(stack, cluster, inside, pio->length, &cursor, &offset) < pio->length) {
         unlock_fast(&pio->part);
@@ -117,9 +121,9 @@ static bool submit_fast(ploop_queue *queue, ploop_pio *pio)
     ploop_dev *dev = queue->dev;
     struct part *part = &pio->part;
     uint64_t inside;
-    if ((pio->op != PIO_READ && pio->op != PIO_WRITE) || pio->flags || atomic_load(&dev->gate) || pio->length == 0 ||
-        pio->length > dev->channel.max_transfer || pio->iov_count > CHANNEL_IOV_MAX ||
-        channel_is_full(&dev->channel, queue->index)) {
+    if ((pio->op != PIO_READ && pio->op != PIO_WRITE) || pio->flags || atomic_load(&dev->gate) ||
+        pio->length == 0 || pio->length > dev->channel.max_transfer ||
+        pio->iov_count > CHANNEL_IOV_MAX || channel_is_full(&dev->channel, queue->index)) {
         return false;
     }
     struct guest_cluster cluster = cluster_of(dev, pio->offset, &inside);

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
-/* What load.h says. Nothing is allocated by a count from the header before it was held against the file and the limit. */
-#include "dev/load.h"
+/*
+ * What load.h says. Nothing is allocated by a count from the header before it was held against the
+ * file and the limit.
+ */
+#include "delta/load.h"
 
-#include "ops/extension_load.h"
+#include "image/extension_load.h"
 #include "util/bytes.h"
 
 #include <errno.h>
@@ -38,11 +41,14 @@ int load_info(struct load *load)
         return error;
     }
     if (info->max_transfer && info->max_transfer < SECTOR_SIZE) {
-        load_log(load, PLOOP_LOG_ERROR, "max_transfer %" PRIu64 ": less than a sector", info->max_transfer);
+        load_log(load, PLOOP_LOG_ERROR, "max_transfer %" PRIu64 ": less than a sector",
+                 info->max_transfer);
         return -ENOTSUP;
     }
     if (info->request_alignment > SECTOR_SIZE) {
-        load_log(load, PLOOP_LOG_ERROR, "request_alignment %" PRIu32 ": this version takes up to 512", info->request_alignment);
+        load_log(load, PLOOP_LOG_ERROR,
+                 "request_alignment %" PRIu32 ": this version takes up to 512",
+                 info->request_alignment);
         return -ENOTSUP;
     }
     if (info->request_alignment > dev->memory_alignment) {
@@ -66,9 +72,11 @@ static int read_header(struct load *load)
         load_log(load, PLOOP_LOG_ERROR, "%s", message);
         return error;
     }
-    uint64_t limit = dev->config.bat_limit_bytes ? dev->config.bat_limit_bytes : PLOOP_BAT_LIMIT_DEFAULT;
+    uint64_t limit =
+        dev->config.bat_limit_bytes ? dev->config.bat_limit_bytes : PLOOP_BAT_LIMIT_DEFAULT;
     if ((uint64_t)header->geometry.bat_entries * 4 > limit) {
-        load_log(load, PLOOP_LOG_ERROR, "bat_entries %" PRIu32 ": the BAT needs more memory than %" PRIu64 " bytes",
+        load_log(load, PLOOP_LOG_ERROR,
+                 "bat_entries %" PRIu32 ": the BAT needs more memory than %" PRIu64 " bytes",
                  header->geometry.bat_entries, limit);
         return -EFBIG;
     }
@@ -80,7 +88,8 @@ static int read_header(struct load *load)
         return -EUCLEAN;
     }
     if (!(dev->config.flags & PLOOP_DEV_RECOVER)) {
-        load_log(load, PLOOP_LOG_ERROR, "in_use 0x%08" PRIx32 ": open elsewhere or not closed cleanly; needs recovery",
+        load_log(load, PLOOP_LOG_ERROR,
+                 "in_use 0x%08" PRIx32 ": open elsewhere or not closed cleanly; needs recovery",
                  header->in_use);
         return -EUCLEAN;
     }
@@ -92,11 +101,13 @@ static int drop_cache(const struct load *load)
 {
     int sync_error, error = file_drop_cache(load->file, &sync_error);
     if (sync_error) {
-        load_log(load, PLOOP_LOG_WARNING, "recovery: SYNC reports lost writes (error %d)", -sync_error);
+        load_log(load, PLOOP_LOG_WARNING, "recovery: SYNC reports lost writes (error %d)",
+                 -sync_error);
     }
     if (error == -ENOTSUP && !sync_error) {
         load_log(load, PLOOP_LOG_WARNING,
-                 "recovery: the backend cannot drop its cache, which may show data that the disk has lost");
+                 "recovery: the backend cannot drop its cache, which may show data that the disk "
+                 "has lost");
         return 0;
     }
     if (!error) {
@@ -104,14 +115,17 @@ static int drop_cache(const struct load *load)
     }
     bool goes_on = load->dev->config.flags & PLOOP_DEV_RECOVER_CACHED;
     load_log(load, goes_on ? PLOOP_LOG_WARNING : PLOOP_LOG_ERROR,
-             "recovery: the file's cache cannot be dropped (error %d), and may show data that the disk has lost", -error);
+             "recovery: the file's cache cannot be dropped (error %d), and may show data that the "
+             "disk has lost",
+             -error);
     return goes_on ? 0 : error == -ENOTSUP ? sync_error : error;
 }
 
 int load_header(struct load *load)
 {
     int error = read_header(load);
-    if (error || load->dev->read_only || load->dev->is_inside || load->header.in_use != HEADER_IN_USE) {
+    if (error || load->dev->read_only || load->dev->is_inside ||
+        load->header.in_use != HEADER_IN_USE) {
         return error;
     }
     error = drop_cache(load);
@@ -141,7 +155,8 @@ static uint32_t get_entry(const struct load *load, struct guest_cluster guest)
 
 static bool claim(const struct load *load, uint32_t entry)
 {
-    return load->entries || alloc_claim(&load->dev->bat.alloc, geometry_host(&load->header.geometry, entry));
+    return load->entries ||
+           alloc_claim(&load->dev->bat.alloc, geometry_host(&load->header.geometry, entry));
 }
 
 /* One entry of the file. 0, or -EUCLEAN where the image cannot be written. */
@@ -151,7 +166,8 @@ static int load_entry(const struct load *load, struct guest_cluster guest, uint3
         return 0;
     }
     const char *fault = NULL;
-    enum entry_verdict verdict = geometry_judge_entry(&load->header.geometry, load->info.file_size, entry);
+    enum entry_verdict verdict =
+        geometry_judge_entry(&load->header.geometry, load->info.file_size, entry);
     if (verdict != ENTRY_GOOD) {
         fault = VERDICTS[verdict];
     } else if (!claim(load, entry)) {
@@ -167,24 +183,29 @@ static int load_entry(const struct load *load, struct guest_cluster guest, uint3
 
 static int load_page(const struct load *load, uint32_t page, const uint8_t *bytes)
 {
-    uint32_t first = geometry_page_first(page), entries = geometry_page_entries(&load->header.geometry, page);
+    uint32_t first = geometry_page_first(page),
+             entries = geometry_page_entries(&load->header.geometry, page);
     int error = 0;
     bytes += page == 0 ? HEADER_SIZE : 0;
     for (uint32_t i = 0; i < entries && !error; i++) {
-        error = load_entry(load, (struct guest_cluster){first + i}, load_le32(bytes + (size_t)i * 4));
+        error =
+            load_entry(load, (struct guest_cluster){first + i}, load_le32(bytes + (size_t)i * 4));
     }
     return error;
 }
 
 static void mark_page_bad(const struct load *load, uint32_t page)
 {
-    uint32_t first = geometry_page_first(page), entries = geometry_page_entries(&load->header.geometry, page);
+    uint32_t first = geometry_page_first(page),
+             entries = geometry_page_entries(&load->header.geometry, page);
     for (uint32_t i = 0; i < entries; i++) {
         set_entry(load, (struct guest_cluster){first + i}, BAT_ENTRY_BAD);
     }
 }
 
-/* Pages [first, first + count), in one read; page by page after an error, for what can be rescued. */
+/*
+ * Pages [first, first + count), in one read; page by page after an error, for what can be rescued.
+ */
 static int load_pages(const struct load *load, uint32_t first, uint32_t count, uint8_t *bytes)
 {
     /* The last page need not be whole in a file that ends behind the BAT. */
@@ -203,7 +224,8 @@ static int load_pages(const struct load *load, uint32_t first, uint32_t count, u
         return error;
     }
     if (got < 0 && read_only) {
-        load_log(load, PLOOP_LOG_WARNING, "BAT page %" PRIu32 ": cannot be read (%s)", first, strerror((int)-got));
+        load_log(load, PLOOP_LOG_WARNING, "BAT page %" PRIu32 ": cannot be read (%s)", first,
+                 strerror((int)-got));
         mark_page_bad(load, first);
         return 0;
     }
@@ -226,8 +248,9 @@ static int compare_numbers(const void *a, const void *b)
 }
 
 /*
- * Duplicates where not every host cluster has a bit, because the delta is a lower one or its file so large (alloc.c): sort the
- * entries, each with its guest cluster behind it, so that the first of equals is the owner.
+ * Duplicates where not every host cluster has a bit, because the delta is a lower one or its file
+ * so large (alloc.c): sort the entries, each with its guest cluster behind it, so that the first of
+ * equals is the owner.
  */
 static int sort_out_duplicates(const struct load *load)
 {
@@ -257,8 +280,8 @@ static int sort_out_duplicates(const struct load *load)
         if (load->dev->read_only) {
             set_entry(load, (struct guest_cluster){n}, BAT_ENTRY_BAD);
         } else {
-            load_log(load, PLOOP_LOG_ERROR, "BAT[%" PRIu32 "]=%" PRIu32 ": another guest cluster's", n,
-                     (uint32_t)(sorted[i] >> 32));
+            load_log(load, PLOOP_LOG_ERROR, "BAT[%" PRIu32 "]=%" PRIu32 ": another guest cluster's",
+                     n, (uint32_t)(sorted[i] >> 32));
             error = -EUCLEAN;
         }
     }
@@ -292,7 +315,8 @@ int load_extension(ploop_dev *dev, uint64_t file_size)
 {
     char message[HEADER_MESSAGE_SIZE];
     struct extension extension;
-    int error = extension_load(&extension, dev->file, &dev->bat.header, file_size, (struct entry_source){entry_of, &dev->bat});
+    int error = extension_load(&extension, dev->file, &dev->bat.header, file_size,
+                               (struct entry_source){entry_of, &dev->bat});
     if (error) {
         return error;
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* What stack.h says. */
-#include "dev/stack.h"
+#include "delta/stack.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -45,8 +45,8 @@ static uint64_t before(uint64_t end, uint64_t from, uint64_t length)
     return length < room ? length : room;
 }
 
-uint64_t stack_fill(const struct stack *stack, struct guest_cluster guest, uint64_t inside, uint64_t length,
-                    const struct iov_cursor *cursor, uint64_t *offset)
+uint64_t stack_fill(const struct stack *stack, struct guest_cluster guest, uint64_t inside,
+                    uint64_t length, const struct iov_cursor *cursor, uint64_t *offset)
 {
     const struct lower *lower = stack_lower(stack, guest);
     uint64_t from = guest.n * lower->geometry.cluster_size + inside;

@@ -2,21 +2,25 @@
 /*
  * Writes of one cluster, under its shared lock.
  *
- * A mapped cluster is overwritten in place. The first write to one that no delta has takes a host cluster and makes a reservation
- * (what a lower delta has is copied: cow.c):
+ * A mapped cluster is overwritten in place. The first write to one that no delta has takes a host
+ * cluster and makes a reservation (what a lower delta has is copied: cow.c):
  *
- *     none --first write--> reserved --a write of it completes--> entered in the map --last write ends--> none
- *                                    \--------- all of them failed: the host cluster is given back -----/
+ *     none --first write--> reserved --a write of it completes--> entered in the map --last ends-->
+ *     none
+ *                                    \------ all of them failed: the host cluster is given back
+ *                                    ----/
  *
- *  1. Every host cluster taken reads as zeros (alloc.h, invariant 2), so writes to other parts of the same guest cluster may join:
- *     whichever completes first enters the cluster, and what the others have not written yet is zeros.
- *  2. The entry enters the map when a write of its data has completed, never earlier: a page that falls due meanwhile cannot
- *     publish a write that then fails (R1).
+ *  1. Every host cluster taken reads as zeros (alloc.h, invariant 2), so writes to other parts of
+ *     the same guest cluster may join: whichever completes first enters the cluster, and what the
+ *     others have not written yet is zeros.
+ *  2. The entry enters the map when a write of its data has completed, never earlier: a page that
+ *     falls due meanwhile cannot publish a write that then fails (R1).
  *  3. A reservation stands in one of the parts that joined it, so that there are always enough.
- *  4. A write that failed may have left its bytes in the place. It ends when it is known whether they show: when another write has
- *     entered the cluster, or none is left that could. Otherwise a read after its end could find the old content, and a later one the
- *     new.
- *  5. Writes hold the cluster's lock shared from before the reservation until after its end, so a discard meets none.
+ *  4. A write that failed may have left its bytes in the place. It ends when it is known whether
+ *     they show: when another write has entered the cluster, or none is left that could. Otherwise
+ *     a read after its end could find the old content, and a later one the new.
+ *  5. Writes hold the cluster's lock shared from before the reservation until after its end, so a
+ *     discard meets none.
  */
 #include "dev/dev.h"
 
@@ -136,8 +140,9 @@ static void mapped_written(struct channel_io *io, int result)
 }
 
 /*
- * The part has been written, or has failed; with it end those that failed before, if it is known now what becomes of the cluster. All
- * leave the reservation before one of them ends, because the end of one may begin the next write of the same cluster.
+ * The part has been written, or has failed; with it end those that failed before, if it is known
+ * now what becomes of the cluster. All leave the reservation before one of them ends, because the
+ * end of one may begin the next write of the same cluster.
  */
 static void leave_together(struct part *part, bool decided)
 {
@@ -149,7 +154,8 @@ static void leave_together(struct part *part, bool decided)
         return;
     }
     reservation->failed = !decided;
-    for (struct list *link = reservation->parts.next; link != &reservation->parts; link = link->next) {
+    for (struct list *link = reservation->parts.next; link != &reservation->parts;
+         link = link->next) {
         struct part *member = container_of(link, struct part, link);
         if ((member->write_error && decided) || (member == part && !member->write_error)) {
             member->ended_next = ended;
@@ -189,7 +195,8 @@ void write_locked(struct part *part)
     uint32_t entry = bat_entry(&dev->bat, part->cluster);
     if (entry) {
         uint64_t offset = geometry_entry_offset(&dev->geometry, entry) + part->inside;
-        channel_transfer(&part->io, PLOOP_IO_WRITE, data_flags(part), part->cursor, offset, part->length, mapped_written);
+        channel_transfer(&part->io, PLOOP_IO_WRITE, data_flags(part), part->cursor, offset,
+                         part->length, mapped_written);
         return;
     }
     struct reservation *reservation = reservation_find(dev, part->cluster);
@@ -200,7 +207,9 @@ void write_locked(struct part *part)
         part_settle(part, error, 0);
     } else {
         reservation_join(reservation ? reservation : &part->own_reservation, part);
-        uint64_t offset = geometry_host_offset(&dev->geometry, part->reservation->host) + part->inside;
-        channel_transfer(&part->io, PLOOP_IO_WRITE, data_flags(part), part->cursor, offset, part->length, reserved_written);
+        uint64_t offset =
+            geometry_host_offset(&dev->geometry, part->reservation->host) + part->inside;
+        channel_transfer(&part->io, PLOOP_IO_WRITE, data_flags(part), part->cursor, offset,
+                         part->length, reserved_written);
     }
 }

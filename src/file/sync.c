@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* One SYNC in flight: what becomes wanted meanwhile shares the next one. */
-#include "bat/sync.h"
+#include "file/sync.h"
 
 #include <assert.h>
 #include <errno.h>

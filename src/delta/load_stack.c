@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reading the deltas below the top: each is judged alone, as the top is, then against the one above it, and its map goes into the
- * stack's, base first, so that upper ones cover lower ones.
+ * Reading the deltas below the top: each is judged alone, as the top is, then against the one above
+ * it, and its map goes into the stack's, base first, so that upper ones cover lower ones.
  *
- * With RECOVER, a lower delta that was not closed cleanly is opened for writing by itself and closed again: that does to it all
- * that R11 asks for. It comes after everything was judged and before the top is marked, and is done once: whatever fails later, the
- * delta is clean.
+ * With RECOVER, a lower delta that was not closed cleanly is opened for writing by itself and
+ * closed again: that does to it all that R11 asks for. It comes after everything was judged and
+ * before the top is marked, and is done once: whatever fails later, the delta is clean.
  */
-#include "dev/load.h"
+#include "delta/load.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -33,7 +33,8 @@ static int load_tail(const struct load *load, uint64_t length)
     int64_t got = ploop_file_pread(load->file, lower->tail, length, lower->tail_at);
     int error = got < 0 ? (int)got : (uint64_t)got < length ? -EIO : 0;
     if (error && load->dev->read_only) {
-        load_log(load, PLOOP_LOG_WARNING, "the last %" PRIu64 " bytes: cannot be read (%s)", length, strerror(-error));
+        load_log(load, PLOOP_LOG_WARNING, "the last %" PRIu64 " bytes: cannot be read (%s)", length,
+                 strerror(-error));
         stack->entries[lower->tail_at / lower->geometry.cluster_size] = BAT_ENTRY_BAD;
         error = 0;
     }
@@ -44,9 +45,11 @@ static int load_raw(const struct load *load)
 {
     ploop_dev *dev = load->dev;
     struct lower *lower = &dev->stack.lowers[load->level];
-    uint64_t cluster = dev->geometry.cluster_size, size = load->info.file_size, above = end_above(dev, load->level);
+    uint64_t cluster = dev->geometry.cluster_size, size = load->info.file_size,
+             above = end_above(dev, load->level);
     uint64_t odd = size % SECTOR_SIZE;
-    lower->geometry = (struct geometry){.cluster_size = cluster, .disk_size = size, .entry_unit = cluster};
+    lower->geometry =
+        (struct geometry){.cluster_size = cluster, .disk_size = size, .entry_unit = cluster};
     lower->tail_at = size - odd;
     lower->end = odd ? lower->tail_at + SECTOR_SIZE : size;
     if (lower->end > above) {
@@ -63,7 +66,8 @@ static int load_raw(const struct load *load)
     return load_tail(load, odd);
 }
 
-static int reject(const struct load *load, const char *field, uint64_t value, const char *why, uint64_t other)
+static int reject(const struct load *load, const char *field, uint64_t value, const char *why,
+                  uint64_t other)
 {
     load_log(load, PLOOP_LOG_ERROR, "%s %" PRIu64 ": %s, %" PRIu64, field, value, why, other);
     return -EUCLEAN;
@@ -78,11 +82,13 @@ static int judge_in_stack(const struct load *load)
         return reject(load, "version", header->version, "not the top delta's", top->version);
     }
     if (geometry->cluster_size != dev->geometry.cluster_size) {
-        return reject(load, "cluster size", geometry->cluster_size, "not the top delta's", dev->geometry.cluster_size);
+        return reject(load, "cluster size", geometry->cluster_size, "not the top delta's",
+                      dev->geometry.cluster_size);
     }
     uint64_t above = end_above(dev, load->level);
     if (geometry->disk_size > above) {
-        return reject(load, "disk size", geometry->disk_size, "larger than that of the delta above it", above);
+        return reject(load, "disk size", geometry->disk_size,
+                      "larger than that of the delta above it", above);
     }
     return 0;
 }
@@ -137,7 +143,8 @@ static int recover(const struct load *load)
         file_change_claim(load->file, FILE_SHARED);
     }
     if (error) {
-        load_log(load, PLOOP_LOG_ERROR, "not closed cleanly, and cannot be recovered (%s)", strerror(-error));
+        load_log(load, PLOOP_LOG_ERROR, "not closed cleanly, and cannot be recovered (%s)",
+                 strerror(-error));
     }
     return error;
 }
@@ -151,7 +158,8 @@ int load_stack(ploop_dev *dev)
     struct load *loads = calloc(count, sizeof(*loads));
     int error = loads ? stack_make_map(&dev->stack, dev->geometry.bat_entries) : -ENOMEM;
     for (uint32_t level = count; level-- > 0 && !error;) {
-        loads[level] = (struct load){.dev = dev, .file = dev->stack.lowers[level].file, .level = level};
+        loads[level] =
+            (struct load){.dev = dev, .file = dev->stack.lowers[level].file, .level = level};
         error = load_lower_header(&loads[level]);
     }
     for (uint32_t level = 0; level < count && !error; level++) {

@@ -39,6 +39,7 @@ void read_locked(struct part *part)
         part_settle(part, -EIO, 0);
     } else {
         uint64_t offset = geometry_entry_offset(&dev->geometry, entry) + part->inside;
-        channel_transfer(&part->io, PLOOP_IO_READ, 0, part->cursor, offset, part->length, read_done);
+        channel_transfer(&part->io, PLOOP_IO_READ, 0, part->cursor, offset, part->length,
+                         read_done);
     }
 }

@@ -2,23 +2,32 @@
 /*
  * Requests in the engine: cut into parts of one cluster each, put together again at the end.
  *
- *     begun -> (PREFLUSH: a round) -> advancing: parts are begun as there are parts to have -> no part live -> completed
- *     begun -> what it waits for: flush.c -> completed                                a flush, a write of BAT pages
- *     held, until resume -> begun                                                     on a suspended device
+ *     begun -> (PREFLUSH: a round) -> advancing: parts are begun as there are parts to have -> no
+ *     part live -> completed
+ *     begun -> what it waits for: flush.c -> completed                                a flush, a
+ *                                                                                     write of BAT
+ *                                                                                     pages
+ *     held, until resume -> begun                                                     on a
+ *                                                                                     suspended
+ *                                                                                     device
  *
  * A pio that advances pauses (enum pio_pause) and goes on from where it stopped:
  *
  *     WAITS_FOR_PART   the device has no part left: it is on part_waiters, or its work is posted
- *     WAITS_FOR_TURN   it has had its share of this batch of work: others come first. It is on `later` until the next run; where the
- *                      embedder cannot be told to run, a thread drives: engine.c
+ *     WAITS_FOR_TURN   it has had its share of this batch of work: others come first. It is on
+ *                      `later` until the next run; where the embedder cannot be told to run, a
+ *                      thread drives: engine.c
  *     HELD             the device is suspended and no part is live: it does not count as in flight
  *
- *  1. A pio always has a part of its own, so that it gets on when the device has none left. What it does as a whole (flush.c) that
- *     part does.
+ *  1. A pio always has a part of its own, so that it gets on when the device has none left. What it
+ *     does as a whole (flush.c) that part does.
  *  2. After the first error no further part is begun; those that live end by themselves.
- *  3. A pio that pauses is advanced by what its state names, and while it WAITS_FOR_TURN by the end of one of its parts.
- *  4. A part that ends inside part_begin() does not recurse: `advancing` leaves the rest to the loop.
- *  5. While the device is suspended no part is begun, so that a suspend waits for parts, never for whole requests.
+ *  3. A pio that pauses is advanced by what its state names, and while it WAITS_FOR_TURN by the end
+ *     of one of its parts.
+ *  4. A part that ends inside part_begin() does not recurse: `advancing` leaves the rest to the
+ *     loop.
+ *  5. While the device is suspended no part is begun, so that a suspend waits for parts, never for
+ *     whole requests.
  */
 #include "dev/dev.h"
 
@@ -26,10 +35,15 @@
 #include <errno.h>
 
 /*
- * Steps: a part begun takes STEPS_OF_PART, a page of the map stepped over takes 1. All requests together may take STEPS_OF_BATCH in
- * one batch of work, so that others never wait long for the turn; each may take STEPS_OF_PIO in any case.
+ * Steps: a part begun takes STEPS_OF_PART, a page of the map stepped over takes 1. All requests
+ * together may take STEPS_OF_BATCH in one batch of work, so that others never wait long for the
+ * turn; each may take STEPS_OF_PIO in any case.
  */
-enum { STEPS_OF_PART = 16, STEPS_OF_PIO = 32 * STEPS_OF_PART, STEPS_OF_BATCH = 128 * STEPS_OF_PART };
+enum {
+    STEPS_OF_PART = 16,
+    STEPS_OF_PIO = 32 * STEPS_OF_PART,
+    STEPS_OF_BATCH = 128 * STEPS_OF_PART
+};
 
 static void pio_advance(ploop_pio *pio);
 static void part_free(struct part *part);
@@ -72,11 +86,13 @@ int pio_validate(const ploop_pio *pio)
 {
     static const uint32_t flags_of[] = {
         [PIO_WRITE] = PLOOP_PIO_FUA | PLOOP_PIO_PREFLUSH,
-        [PIO_ZEROES] = PLOOP_PIO_FUA | PLOOP_PIO_PREFLUSH | PLOOP_PIO_NO_UNMAP | PLOOP_PIO_FAST_ONLY,
+        [PIO_ZEROES] =
+            PLOOP_PIO_FUA | PLOOP_PIO_PREFLUSH | PLOOP_PIO_NO_UNMAP | PLOOP_PIO_FAST_ONLY,
         [PIO_BAT_WRITE] = 0,
     };
     const ploop_dev *dev = pio->queue->dev;
-    if (pio->op == PIO_NONE || (!pio->callback && !pio->blocking) || pio->flags & ~flags_of[pio->op]) {
+    if (pio->op == PIO_NONE || (!pio->callback && !pio->blocking) ||
+        pio->flags & ~flags_of[pio->op]) {
         return -EINVAL;
     }
     if (pio->op == PIO_FLUSH) {
@@ -84,15 +100,18 @@ int pio_validate(const ploop_pio *pio)
     }
     if (pio->op == PIO_BAT_WRITE) {
         uint32_t pages = dev->bat.page_count;
-        bool outside = pio->length == 0 || pio->offset >= pages || pio->length > pages - pio->offset;
+        bool outside =
+            pio->length == 0 || pio->offset >= pages || pio->length > pages - pio->offset;
         return outside ? -EINVAL : dev->read_only ? -EROFS : 0;
     }
     uint64_t size = disk_size(dev);
-    if ((pio->offset | pio->length) % SECTOR_SIZE || pio->offset > size || pio->length > size - pio->offset) {
+    if ((pio->offset | pio->length) % SECTOR_SIZE || pio->offset > size ||
+        pio->length > size - pio->offset) {
         return -EINVAL;
     }
     if ((pio->op == PIO_READ || pio->op == PIO_WRITE) &&
-        (pio->length > MAX_REQUEST_BYTES || (dev->memory_alignment > 1 && !memory_is_aligned(pio, dev->memory_alignment)))) {
+        (pio->length > MAX_REQUEST_BYTES ||
+         (dev->memory_alignment > 1 && !memory_is_aligned(pio, dev->memory_alignment)))) {
         return -EINVAL;
     }
     return pio->op != PIO_READ && dev->read_only ? -EROFS : 0;
@@ -186,7 +205,10 @@ void pio_note_parked(ploop_pio *pio, bool parked)
     pio_set_stuck(pio);
 }
 
-/* A request waits for space from when a part of it is parked until no such part is left, however often that is tried again. */
+/*
+ * A request waits for space from when a part of it is parked until no such part is left, however
+ * often that is tried again.
+ */
 void part_wants_space(struct part *part, bool wants)
 {
     ploop_pio *pio = part->pio;
@@ -244,10 +266,14 @@ void part_settle(struct part *part, int result, uint64_t number)
 static bool wants_unmap(const struct part *part)
 {
     const ploop_pio *pio = part->pio;
-    return part->whole && (pio->op == PIO_DISCARD || (pio->op == PIO_ZEROES && !(pio->flags & PLOOP_PIO_NO_UNMAP)));
+    return part->whole && (pio->op == PIO_DISCARD ||
+                           (pio->op == PIO_ZEROES && !(pio->flags & PLOOP_PIO_NO_UNMAP)));
 }
 
-/* An entry never goes where a lower delta has the cluster, so what is decided here before the lock is had holds afterwards. */
+/*
+ * An entry never goes where a lower delta has the cluster, so what is decided here before the lock
+ * is had holds afterwards.
+ */
 static bool wants_cow(const struct part *part)
 {
     uint32_t op = part->pio->op;
@@ -255,8 +281,9 @@ static bool wants_cow(const struct part *part)
 }
 
 /*
- * Zeros over an unmapped cluster are there already, but not in the place that a write has reserved for it: what one that failed
- * left there would show when another enters the place in the map. So they wait until no write is left.
+ * Zeros over an unmapped cluster are there already, but not in the place that a write has reserved
+ * for it: what one that failed left there would show when another enters the place in the map. So
+ * they wait until no write is left.
  */
 static bool wants_no_reservation(const struct part *part)
 {
@@ -305,11 +332,15 @@ static uint64_t part_place(struct part *part, uint64_t next, uint64_t end)
     uint64_t room = cluster_size - part->inside;
     part->length = end - next < room ? end - next : room;
     uint64_t of_disk = disk_size(dev) - (next - part->inside);
-    part->whole = part->inside == 0 && part->length == (of_disk < cluster_size ? of_disk : cluster_size);
+    part->whole =
+        part->inside == 0 && part->length == (of_disk < cluster_size ? of_disk : cluster_size);
     return part->length;
 }
 
-/* Nothing to discard or to zero in this page of the map, for as long as a request of this moment can tell. */
+/*
+ * Nothing to discard or to zero in this page of the map, for as long as a request of this moment
+ * can tell.
+ */
 static bool page_is_empty(const ploop_dev *dev, struct guest_cluster cluster)
 {
     const struct bat_page *page = &dev->bat.pages[geometry_page_of(cluster)];
@@ -317,8 +348,9 @@ static bool page_is_empty(const ploop_dev *dev, struct guest_cluster cluster)
 }
 
 /*
- * How many bytes from `next` on need no part: clusters that nothing maps and that no write has a place for, what one that fails might
- * leave there included. 0: a part is needed. FUA has to wait for the entries that are absent.
+ * How many bytes from `next` on need no part: clusters that nothing maps and that no write has a
+ * place for, what one that fails might leave there included. 0: a part is needed. FUA has to wait
+ * for the entries that are absent.
  */
 static uint64_t skip_length(const ploop_pio *pio)
 {
@@ -331,8 +363,10 @@ static uint64_t skip_length(const ploop_pio *pio)
     struct guest_cluster cluster = cluster_of(dev, pio->next, &inside);
     if (page_is_empty(dev, cluster) && !(zeroes && dev->stack.count)) {
         uint32_t page = geometry_page_of(cluster);
-        clusters = geometry_page_first(page) + geometry_page_entries(&dev->geometry, page) - cluster.n;
-    } else if (bat_entry(&dev->bat, cluster) == 0 && !(zeroes && stack_maps(&dev->stack, cluster)) &&
+        clusters =
+            geometry_page_first(page) + geometry_page_entries(&dev->geometry, page) - cluster.n;
+    } else if (bat_entry(&dev->bat, cluster) == 0 &&
+               !(zeroes && stack_maps(&dev->stack, cluster)) &&
                atomic_load(&lock_of(dev, cluster)->word) == 0) {
         clusters = 1;
     }
@@ -442,7 +476,8 @@ uint32_t pio_go_on(ploop_dev *dev)
     struct list *link;
     uint32_t count = 0;
     /* One at least, which has its own share, whatever others have taken. */
-    while ((count == 0 || dev->steps < STEPS_OF_BATCH) && (link = list_take_first(&dev->later)) != NULL) {
+    while ((count == 0 || dev->steps < STEPS_OF_BATCH) &&
+           (link = list_take_first(&dev->later)) != NULL) {
         ploop_pio *pio = container_of(link, ploop_pio, link);
         pio->pause = PIO_GOES_ON;
         pio_advance(pio);

@@ -2,8 +2,9 @@
 /*
  * The engine's turn: what happens after each batch of work, and after the turn was given back.
  *
- * In the turn: send what can be sent, tell the backends a batch has ended, tell the clock when to come back. After it: deliver
- * completions. The embedder's log, event and wake_at functions are called in the turn; they must not call the library.
+ * In the turn: send what can be sent, tell the backends a batch has ended, tell the clock when to
+ * come back. After it: deliver completions. The embedder's log, event and wake_at functions are
+ * called in the turn; they must not call the library.
  */
 #include "dev/dev.h"
 
@@ -62,11 +63,11 @@ static void latched(void *owner, int cause)
     ploop_dev *dev = owner;
     dev->refuses_changes = dev->config.sync_failed_policy == PLOOP_SYNC_FAILED_REFUSE_CHANGES;
     gate_follow(dev);
-    dev_log(
-        dev, PLOOP_LOG_ERROR, LATCH_MESSAGE_ID,
-        "a SYNC failed (%s): data written since the last flush may be lost, and every flush fails from now on; close the image and "
-        "open it again with recovery",
-        strerror(-cause));
+    dev_log(dev, PLOOP_LOG_ERROR, LATCH_MESSAGE_ID,
+            "a SYNC failed (%s): data written since the last flush may be lost, and every flush "
+            "fails from now on; close the image and "
+            "open it again with recovery",
+            strerror(-cause));
     dev_event(dev, PLOOP_EVENT_SYNC_FAILED, (uint64_t)-cause);
 }
 
@@ -114,10 +115,12 @@ static void tell_clock(ploop_dev *dev, uint64_t when)
 /*
  * Tell the embedder when to run, in two ways, each of which is enough alone.
  *
- *     descriptor  A loop sleeps until the last value of ploop_dev_next_deadline(). It is rung when that value moves forward.
- *     wake_at     A timer holds what wake_at asked for last. wake_at is called when the deadline moves forward from that, and after a
- *                 run that may have used up the timer. A deadline that moves back is not told: the run that comes too early finds
- *                 the new one.
+ *     descriptor  A loop sleeps until the last value of ploop_dev_next_deadline(). It is rung when
+ *                 that value moves forward.
+ *     wake_at     A timer holds what wake_at asked for last. wake_at is called when the deadline
+ *                 moves forward from that, and after a run that may have used up the timer. A
+ *                 deadline that moves back is not told: the run that comes too early finds the new
+ *                 one.
  */
 static void announce(ploop_dev *dev)
 {
@@ -141,8 +144,10 @@ uint64_t ploop_dev_next_deadline(const ploop_dev *dev)
 static void publish_state(ploop_dev *dev)
 {
     struct bat *bat = &dev->bat;
-    uint32_t state = (dev->read_only ? PLOOP_STATE_READ_ONLY : 0u) | (dev->suspended ? PLOOP_STATE_SUSPENDED : 0u) |
-                     (bat_latch(bat) ? PLOOP_STATE_SYNC_FAILED : 0u) | (bat->over_limit ? PLOOP_STATE_ALLOCATION_REFUSED : 0u);
+    uint32_t state = (dev->read_only ? PLOOP_STATE_READ_ONLY : 0u) |
+                     (dev->suspended ? PLOOP_STATE_SUSPENDED : 0u) |
+                     (bat_latch(bat) ? PLOOP_STATE_SYNC_FAILED : 0u) |
+                     (bat->over_limit ? PLOOP_STATE_ALLOCATION_REFUSED : 0u);
     int error = bat_latch(bat) ? bat->syncer.cause : bat->over_limit ? bat->allocation_error : 0;
     atomic_store_explicit(&dev->state, state, memory_order_relaxed);
     atomic_store_explicit(&dev->error, error, memory_order_relaxed);
@@ -188,7 +193,8 @@ static void engine_leave(struct turn *turn)
     }
     if (!dev->can_wake && atomic_load(&dev->has_later) && atomic_load(&dev->drivers) == 0) {
         atomic_fetch_add(&dev->drivers, 1);
-        engine_drive(dev); /* the thread that submitted it has gone: it waited for the backend meanwhile */
+        engine_drive(
+            dev); /* the thread that submitted it has gone: it waited for the backend meanwhile */
     }
 }
 
@@ -196,8 +202,9 @@ static void engine_leave(struct turn *turn)
 #define HELD_NS UINT64_C(500000)
 
 /*
- * Called outside the turn. It asks the embedder for a run now. That run asks for the right deadline again, because 0 was asked for last.
- * Another thread may take the turn before that run: it then does the work that is left, or hands it over itself.
+ * Called outside the turn. It asks the embedder for a run now. That run asks for the right deadline
+ * again, because 0 was asked for last. Another thread may take the turn before that run: it then
+ * does the work that is left, or hands it over itself.
  */
 static bool engine_hand_over(struct turn *turn, uint64_t *since)
 {
@@ -210,7 +217,8 @@ static bool engine_hand_over(struct turn *turn, uint64_t *since)
         return false;
     }
     if (!dev->can_wake) {
-        return atomic_load(&dev->drivers) > 0; /* a driver looks once more after it is not counted any more */
+        return atomic_load(&dev->drivers) >
+               0; /* a driver looks once more after it is not counted any more */
     }
     tell_clock(dev, 0);
     if (atomic_exchange(&dev->next_deadline_ns, 0) != 0) {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Reading an image's header and BAT. Reads begin on pages of the file and end there or at the end of the file, into memory
- * aligned alike, so that a backend which wants alignment gets it.
+ * Reading an image's header and BAT. Reads begin on pages of the file and end there or at the end
+ * of the file, into memory aligned alike, so that a backend which wants alignment gets it.
  */
-#include "ops/image.h"
+#include "image/image.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -30,7 +30,8 @@ int image_open(struct image *image, ploop_file *file, char *message)
     int err = ploop_file_info(file, &info);
 
     message[0] = '\0';
-    *image = (struct image){.file = file, .file_size = info.file_size, .capabilities = info.capabilities};
+    *image = (struct image){
+        .file = file, .file_size = info.file_size, .capabilities = info.capabilities};
     if (err) {
         return err;
     }
@@ -43,7 +44,8 @@ int image_open(struct image *image, ploop_file *file, char *message)
 
     int64_t got = file_sync_io(file, PLOOP_IO_READ, page, BAT_PAGE_SIZE, 0);
 
-    err = got < 0 ? (int)got : header_decode(page, (size_t)got, image->file_size, &image->header, message);
+    err = got < 0 ? (int)got
+                  : header_decode(page, (size_t)got, image->file_size, &image->header, message);
     free(page);
     return err;
 }
@@ -68,7 +70,8 @@ static int read_pages(const struct image *image, uint32_t first, uint32_t count)
 }
 
 /* One page after the other, where reading them together failed: what can be read is wanted. */
-static int read_each_page(const struct image *image, const struct image_load *load, uint32_t first, uint32_t count)
+static int read_each_page(const struct image *image, const struct image_load *load, uint32_t first,
+                          uint32_t count)
 {
     const struct geometry *geometry = &image->header.geometry;
 
@@ -80,7 +83,8 @@ static int read_each_page(const struct image *image, const struct image_load *lo
         }
         if (err) {
             memset(image->area + (size_t)page * BAT_PAGE_SIZE, 0, BAT_PAGE_SIZE);
-            load->unreadable(load->user_data, geometry_page_first(page), geometry_page_entries(geometry, page), err);
+            load->unreadable(load->user_data, geometry_page_first(page),
+                             geometry_page_entries(geometry, page), err);
         }
     }
     return 0;

@@ -2,11 +2,12 @@
 /*
  * The states and invariants stand in alloc.h. Here: which clusters have bits.
  *
- * A sparse file can have any size for nothing, so the bitmaps are sized by the entries there are and not by the file: bits
- * [0, window) are the first host clusters of the file as it was at open, bits from `window` on are the clusters that this device
- * adds behind file_clusters. What lies between the two (usually nothing) is never reused.
+ * A sparse file can have any size for nothing, so the bitmaps are sized by the entries there are
+ * and not by the file: bits [0, window) are the first host clusters of the file as it was at open,
+ * bits from `window` on are the clusters that this device adds behind file_clusters. What lies
+ * between the two (usually nothing) is never reused.
  */
-#include "bat/alloc.h"
+#include "space/alloc.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -38,7 +39,8 @@ static uint64_t bit_of(const struct alloc *alloc, struct host_cluster host)
 
 static struct host_cluster host_of(const struct alloc *alloc, uint64_t bit)
 {
-    return (struct host_cluster){(uint32_t)(bit < alloc->window ? bit : bit - alloc->window + alloc->file_clusters)};
+    return (struct host_cluster){
+        (uint32_t)(bit < alloc->window ? bit : bit - alloc->window + alloc->file_clusters)};
 }
 
 static uint64_t bits_end(const struct alloc *alloc)
@@ -46,10 +48,11 @@ static uint64_t bits_end(const struct alloc *alloc)
     return alloc->fresh_next - alloc->file_clusters + alloc->window;
 }
 
-int alloc_init(struct alloc *alloc, struct channel *channel, struct syncer *syncer, const struct geometry *geometry,
-               const struct alloc_config *config)
+int alloc_init(struct alloc *alloc, struct channel *channel, struct syncer *syncer,
+               const struct geometry *geometry, const struct alloc_config *config)
 {
-    *alloc = (struct alloc){.channel = channel, .syncer = syncer, .geometry = geometry, .file_size = config->file_size};
+    *alloc = (struct alloc){
+        .channel = channel, .syncer = syncer, .geometry = geometry, .file_size = config->file_size};
     channel_io_init(&alloc->io, channel, 0);
     alloc->can_grow = config->capabilities & PLOOP_FILE_CAN_GROW;
     alloc->can_punch = config->capabilities & PLOOP_FILE_CAN_PUNCH && !config->host_shows_stale;
@@ -65,8 +68,8 @@ int alloc_init(struct alloc *alloc, struct channel *channel, struct syncer *sync
     alloc->file_clusters = clusters;
     alloc->window = clusters < window ? clusters : window;
     alloc->fresh_next = alloc->fresh_end = alloc->durable_end = clusters;
-    alloc->partial_tail =
-        config->file_size > geometry->data_start && (config->file_size - geometry->data_start) % geometry->cluster_size != 0;
+    alloc->partial_tail = config->file_size > geometry->data_start &&
+                          (config->file_size - geometry->data_start) % geometry->cluster_size != 0;
     alloc->limit = clusters + geometry->bat_entries + TAKEN_SLACK;
     if (alloc->limit > host_limit) {
         alloc->limit = host_limit;
@@ -78,7 +81,8 @@ int alloc_init(struct alloc *alloc, struct channel *channel, struct syncer *sync
         return -ENOMEM;
     }
     alloc->zeros = memset(zeros, 0, ZEROS_SIZE);
-    if (bitmap_init(&alloc->zero, bits) || bitmap_init(&alloc->zeroed, bits) || bitmap_init(&alloc->unknown, bits)) {
+    if (bitmap_init(&alloc->zero, bits) || bitmap_init(&alloc->zeroed, bits) ||
+        bitmap_init(&alloc->unknown, bits)) {
         return -ENOMEM;
     }
     bitmap_set_first(&alloc->unknown, alloc->window);
@@ -111,7 +115,8 @@ bool alloc_claim(struct alloc *alloc, struct host_cluster host)
     return true;
 }
 
-static struct host_cluster take_bit(struct alloc *alloc, struct bitmap *bitmap, uint64_t *count, uint64_t *cursor)
+static struct host_cluster take_bit(struct alloc *alloc, struct bitmap *bitmap, uint64_t *count,
+                                    uint64_t *cursor)
 {
     uint64_t end = bits_end(alloc);
     uint64_t bit = bitmap_next_set(bitmap, *cursor, end);
@@ -173,7 +178,8 @@ bool alloc_can_pend(const struct alloc *alloc)
     return alloc->pending_free != PENDING_NONE;
 }
 
-void alloc_pend(struct alloc *alloc, struct host_cluster host, uint32_t page, uint64_t gen, int32_t *first)
+void alloc_pend(struct alloc *alloc, struct host_cluster host, uint32_t page, uint64_t gen,
+                int32_t *first)
 {
     assert(alloc_can_pend(alloc));
     int32_t at = alloc->pending_free;
@@ -241,7 +247,8 @@ static void zeroed_add(struct alloc *alloc)
         alloc->zeroed_first = alloc->work_first;
         alloc->zeroed_end = end;
     }
-    alloc->zeroed_first = alloc->work_first < alloc->zeroed_first ? alloc->work_first : alloc->zeroed_first;
+    alloc->zeroed_first =
+        alloc->work_first < alloc->zeroed_first ? alloc->work_first : alloc->zeroed_first;
     alloc->zeroed_end = end > alloc->zeroed_end ? end : alloc->zeroed_end;
     alloc->zeroed_count += alloc->work_count;
     alloc->zeroed_number = sync_next(alloc->syncer);
@@ -303,8 +310,8 @@ static void zeroing_send(struct alloc *alloc)
 }
 
 /*
- * The longest run that is zeroed before the first of its clusters is handed out. A backend may have to write the zeros of a punch,
- * so a run has at most ZERO_BYTES_MAX bytes, but always one cluster.
+ * The longest run that is zeroed before the first of its clusters is handed out. A backend may have
+ * to write the zeros of a punch, so a run has at most ZERO_BYTES_MAX bytes, but always one cluster.
  */
 static uint64_t zero_run_max(const struct alloc *alloc)
 {
@@ -364,20 +371,28 @@ static uint64_t extension_clusters(const struct alloc *alloc)
 {
     uint64_t cluster = alloc->geometry->cluster_size;
     uint64_t bytes = alloc->file_size / 8;
-    bytes = bytes < EXTEND_BYTES_MIN ? EXTEND_BYTES_MIN : bytes > EXTEND_BYTES_MAX ? EXTEND_BYTES_MAX : bytes;
-    uint64_t clusters = bytes / cluster < EXTEND_CLUSTERS_MIN ? EXTEND_CLUSTERS_MIN : bytes / cluster;
+    bytes = bytes < EXTEND_BYTES_MIN   ? EXTEND_BYTES_MIN
+            : bytes > EXTEND_BYTES_MAX ? EXTEND_BYTES_MAX
+                                       : bytes;
+    uint64_t clusters =
+        bytes / cluster < EXTEND_CLUSTERS_MIN ? EXTEND_CLUSTERS_MIN : bytes / cluster;
     if (alloc->extend_bytes_max && clusters > alloc->extend_bytes_max / cluster) {
         clusters = alloc->extend_bytes_max / cluster;
     }
     /* No further than a full disk needs. */
-    uint64_t missing = alloc->geometry->bat_entries > alloc->fresh_end ? alloc->geometry->bat_entries - alloc->fresh_end : 0;
+    uint64_t missing = alloc->geometry->bat_entries > alloc->fresh_end
+                           ? alloc->geometry->bat_entries - alloc->fresh_end
+                           : 0;
     clusters = clusters < missing ? clusters : missing;
     return clusters ? clusters : 1;
 }
 
 static void extension_ended(struct channel_io *io, int result);
 
-/* Why a longer file would not help, or 0. Where new clusters are zeroed too, it is of no use while nothing can be zeroed. */
+/*
+ * Why a longer file would not help, or 0. Where new clusters are zeroed too, it is of no use while
+ * nothing can be zeroed.
+ */
 static int growth_error(const struct alloc *alloc, uint64_t room)
 {
     bool zeroing_fails = alloc->zeroing_error && alloc->unknown_count;
@@ -386,7 +401,9 @@ static int growth_error(const struct alloc *alloc, uint64_t room)
         return 0;
     }
     /* After a failed SYNC nothing is reused: space that comes would not help. */
-    return alloc->syncer->error ? alloc->syncer->error : zeroing_fails ? alloc->zeroing_error : -ENOSPC;
+    return alloc->syncer->error ? alloc->syncer->error
+           : zeroing_fails      ? alloc->zeroing_error
+                                : -ENOSPC;
 }
 
 /* False: it cannot be done, *error says why. */
@@ -411,13 +428,18 @@ static bool extension_begin(struct alloc *alloc, uint64_t clusters, int *error)
 static void extended(struct alloc *alloc)
 {
     alloc->fresh_end = alloc->work_count;
-    alloc->file_size = alloc->geometry->data_start + alloc->fresh_end * alloc->geometry->cluster_size;
+    alloc->file_size =
+        alloc->geometry->data_start + alloc->fresh_end * alloc->geometry->cluster_size;
     alloc->extension_number = sync_next(alloc->syncer);
     alloc->extension_failed = alloc->least;
     alloc->changed = true;
     atomic_fetch_add_explicit(&alloc->extensions, 1, memory_order_relaxed);
-    /* The rest of a cluster that the file had a part of, and holes that may come to show what their blocks held, are not zeros. */
-    uint64_t unknown = alloc->host_shows_stale ? alloc->fresh_end - alloc->work_first : alloc->partial_tail;
+    /*
+     * The rest of a cluster that the file had a part of, and holes that may come to show what their
+     * blocks held, are not zeros.
+     */
+    uint64_t unknown =
+        alloc->host_shows_stale ? alloc->fresh_end - alloc->work_first : alloc->partial_tail;
     assert(unknown == 0 || alloc->fresh_next == alloc->work_first);
     alloc->partial_tail = false;
     while (unknown-- > 0) {
@@ -426,7 +448,10 @@ static void extended(struct alloc *alloc)
     space_idle(alloc, 0);
 }
 
-/* While an extension was tried in vain, clusters may have ripened: the next pump zeroes them, or they are zeroed already. */
+/*
+ * While an extension was tried in vain, clusters may have ripened: the next pump zeroes them, or
+ * they are zeroed already.
+ */
 static bool came_back(struct alloc *alloc)
 {
     if (alloc->syncer->error) {
@@ -539,8 +564,10 @@ void alloc_pump(struct alloc *alloc)
         if (!alloc->reclaiming && !extension_begin(alloc, extension_clusters(alloc), &error)) {
             out_of_space(alloc, error);
         }
-    } else if (alloc->changed && !alloc->extension_failed && !may_zero && !alloc->host_shows_stale &&
-               alloc->fresh_end - alloc->fresh_next + alloc->zero_count < extension_clusters(alloc) / 2) {
+    } else if (alloc->changed && !alloc->extension_failed && !may_zero &&
+               !alloc->host_shows_stale &&
+               alloc->fresh_end - alloc->fresh_next + alloc->zero_count <
+                   extension_clusters(alloc) / 2) {
         if (!extension_begin(alloc, extension_clusters(alloc), &error)) {
             alloc->extension_failed = true;
         }
@@ -554,12 +581,14 @@ bool alloc_is_settled(const struct alloc *alloc)
 
 uint64_t alloc_free_count(const struct alloc *alloc)
 {
-    return alloc->zero_count + alloc->zeroed_count + alloc->unknown_count + (alloc->fresh_end - alloc->fresh_next);
+    return alloc->zero_count + alloc->zeroed_count + alloc->unknown_count +
+           (alloc->fresh_end - alloc->fresh_next);
 }
 
 static bool is_free(const struct alloc *alloc, uint64_t bit)
 {
-    return bitmap_test(&alloc->zero, bit) || bitmap_test(&alloc->zeroed, bit) || bitmap_test(&alloc->unknown, bit);
+    return bitmap_test(&alloc->zero, bit) || bitmap_test(&alloc->zeroed, bit) ||
+           bitmap_test(&alloc->unknown, bit);
 }
 
 /* Where the last cluster in use ends, in bytes. */

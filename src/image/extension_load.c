@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Judging an extension. Its own cluster is read, its features are listed, and the clusters that its bitmaps name are collected as
- * claims. Then one pass over the BAT, and a look at neighbours in the sorted claims, tell which of them collide.
+ * Judging an extension. Its own cluster is read, its features are listed, and the clusters that its
+ * bitmaps name are collected as claims. Then one pass over the BAT, and a look at neighbours in the
+ * sorted claims, tell which of them collide.
  */
-#include "ops/extension_load.h"
+#include "image/extension_load.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -19,7 +20,8 @@ struct claim {
     uint64_t offset;
     uint32_t owner; /* index of the bitmap; the order in which claims of one offset are honoured */
     bool placed;    /* on the grid and inside the file */
-    uint64_t next;  /* its own index until a guest's cluster was found on it; then where to go on looking */
+    uint64_t next;  /* its own index until a guest's cluster was found on it; then where to go on
+                       looking */
 };
 
 #define OWNER_EXTENSION 0u /* bitmap i is owner i + 1 */
@@ -46,7 +48,8 @@ static void *more_room(void *list, uint64_t count, uint64_t *room, size_t each)
 
 static bool on_grid(const struct geometry *geometry, uint64_t file_size, uint64_t offset)
 {
-    return offset >= geometry->data_start && (offset - geometry->data_start) % geometry->cluster_size == 0 && offset <= file_size &&
+    return offset >= geometry->data_start &&
+           (offset - geometry->data_start) % geometry->cluster_size == 0 && offset <= file_size &&
            file_size - offset >= geometry->cluster_size;
 }
 
@@ -62,8 +65,8 @@ static int add_claim(struct claims *claims, struct claim claim)
     return 0;
 }
 
-static int claim_bitmap(struct claims *claims, const struct extension *extension, uint32_t index, const struct geometry *geometry,
-                        uint64_t file_size)
+static int claim_bitmap(struct claims *claims, const struct extension *extension, uint32_t index,
+                        const struct geometry *geometry, uint64_t file_size)
 {
     struct loaded_bitmap *bitmap = &extension->bitmaps[index];
     int err = 0;
@@ -88,10 +91,11 @@ static int claim_bitmap(struct claims *claims, const struct extension *extension
     return err;
 }
 
-static int add_bitmap(struct extension *extension, uint64_t *room, const struct extension_feature *feature,
-                      const struct geometry *geometry)
+static int add_bitmap(struct extension *extension, uint64_t *room,
+                      const struct extension_feature *feature, const struct geometry *geometry)
 {
-    struct loaded_bitmap *list = more_room(extension->bitmaps, extension->bitmap_count, room, sizeof(*list));
+    struct loaded_bitmap *list =
+        more_room(extension->bitmaps, extension->bitmap_count, room, sizeof(*list));
 
     if (!list) {
         return -ENOMEM;
@@ -111,7 +115,8 @@ static int list_features(struct extension *extension, const struct geometry *geo
     size_t at = 0;
     int err = 0;
 
-    while (!err && extension_next(extension->bytes, geometry->cluster_size, &at, &feature, &extension->fault)) {
+    while (!err && extension_next(extension->bytes, geometry->cluster_size, &at, &feature,
+                                  &extension->fault)) {
         if (feature.magic == EXTENSION_BITMAP_MAGIC) {
             err = add_bitmap(extension, &room, &feature, geometry);
         } else if (feature.flags & FEATURE_NECESSARY) {
@@ -153,8 +158,8 @@ static uint64_t claims_from(const struct claims *claims, uint64_t offset)
 }
 
 /*
- * The first claim from there on that no guest's cluster was found on. Shortens the way for the next one who asks, so that
- * millions of entries on the same claims cost no more than one look each.
+ * The first claim from there on that no guest's cluster was found on. Shortens the way for the next
+ * one who asks, so that millions of entries on the same claims cost no more than one look each.
  */
 static uint64_t next_unjudged(struct claims *claims, uint64_t at)
 {
@@ -170,9 +175,11 @@ static uint64_t next_unjudged(struct claims *claims, uint64_t at)
 }
 
 /*
- * The guest's cluster at `offset`, and who claims a part of it. The extension's own claims lie on the grid, the guest's need not.
+ * The guest's cluster at `offset`, and who claims a part of it. The extension's own claims lie on
+ * the grid, the guest's need not.
  */
-static void judge_guest_cluster(struct extension *extension, struct claims *claims, uint64_t cluster_size, uint64_t offset)
+static void judge_guest_cluster(struct extension *extension, struct claims *claims,
+                                uint64_t cluster_size, uint64_t offset)
 {
     uint64_t i = claims_from(claims, offset >= cluster_size ? offset - cluster_size + 1 : 0);
 
@@ -183,7 +190,8 @@ static void judge_guest_cluster(struct extension *extension, struct claims *clai
             return;
         }
         if (claim->owner != OWNER_EXTENSION) {
-            extension->bitmaps[claim->owner - 1].fault = fault_at("a table entry in a guest's cluster, byte", claim->offset);
+            extension->bitmaps[claim->owner - 1].fault =
+                fault_at("a table entry in a guest's cluster, byte", claim->offset);
             extension->in_guest_cluster = claim->offset;
             claim->next = i + 1;
         } else if (claim->offset == offset) {
@@ -194,8 +202,8 @@ static void judge_guest_cluster(struct extension *extension, struct claims *clai
     }
 }
 
-static void judge_claims(struct extension *extension, struct claims *claims, const struct geometry *geometry,
-                         struct entry_source entries)
+static void judge_claims(struct extension *extension, struct claims *claims,
+                         const struct geometry *geometry, struct entry_source entries)
 {
     for (uint64_t i = 0; i < claims->count; i++) {
         claims->list[i].next = i;
@@ -204,7 +212,8 @@ static void judge_claims(struct extension *extension, struct claims *claims, con
         uint32_t entry = entries.entry(entries.context, i);
 
         if (entry) {
-            judge_guest_cluster(extension, claims, geometry->cluster_size, geometry_entry_offset(geometry, entry));
+            judge_guest_cluster(extension, claims, geometry->cluster_size,
+                                geometry_entry_offset(geometry, entry));
         }
     }
     for (uint64_t i = 1; i < claims->count; i++) {
@@ -212,7 +221,8 @@ static void judge_claims(struct extension *extension, struct claims *claims, con
 
         if (claim->offset == claims->list[i - 1].offset) {
             assert(claim->owner != OWNER_EXTENSION);
-            extension->bitmaps[claim->owner - 1].fault = fault_at("a table entry that names a cluster twice, byte", claim->offset);
+            extension->bitmaps[claim->owner - 1].fault =
+                fault_at("a table entry that names a cluster twice, byte", claim->offset);
         }
     }
 }
@@ -238,14 +248,16 @@ static int take_owned(struct extension *extension, const struct claims *claims)
     return 0;
 }
 
-static int judge(struct extension *extension, uint64_t start, const struct geometry *geometry, uint64_t file_size,
-                 struct entry_source entries)
+static int judge(struct extension *extension, uint64_t start, const struct geometry *geometry,
+                 uint64_t file_size, struct entry_source entries)
 {
     struct claims claims = {0};
-    int err = add_claim(&claims, (struct claim){.offset = start, .owner = OWNER_EXTENSION, .placed = true});
+    int err = add_claim(&claims,
+                        (struct claim){.offset = start, .owner = OWNER_EXTENSION, .placed = true});
 
     extension->state = extension->fault.what ? EXTENSION_UNUSABLE : EXTENSION_VALID;
-    for (uint32_t i = 0; i < extension->bitmap_count && !err && extension->state == EXTENSION_VALID; i++) {
+    for (uint32_t i = 0; i < extension->bitmap_count && !err && extension->state == EXTENSION_VALID;
+         i++) {
         if (!extension->bitmaps[i].fault.what) {
             err = claim_bitmap(&claims, extension, i, geometry, file_size);
         }
@@ -259,7 +271,8 @@ static int judge(struct extension *extension, uint64_t start, const struct geome
     return err;
 }
 
-static int read_cluster(struct extension *extension, ploop_file *file, uint64_t start, uint64_t size)
+static int read_cluster(struct extension *extension, ploop_file *file, uint64_t start,
+                        uint64_t size)
 {
     extension->bytes = aligned_alloc(SECTOR_SIZE, size);
     if (!extension->bytes) {
@@ -274,8 +287,8 @@ static int read_cluster(struct extension *extension, ploop_file *file, uint64_t 
     return (uint64_t)got == size ? 0 : -EIO;
 }
 
-int extension_load(struct extension *extension, ploop_file *file, const struct header *header, uint64_t file_size,
-                   struct entry_source entries)
+int extension_load(struct extension *extension, ploop_file *file, const struct header *header,
+                   uint64_t file_size, struct entry_source entries)
 {
     const struct geometry *geometry = &header->geometry;
     uint64_t start = header->extension_sector * SECTOR_SIZE;
@@ -289,7 +302,8 @@ int extension_load(struct extension *extension, ploop_file *file, const struct h
         extension->state = EXTENSION_VOID;
         return 0;
     }
-    if (header->extension_sector > UINT64_MAX / SECTOR_SIZE || !on_grid(geometry, file_size, start)) {
+    if (header->extension_sector > UINT64_MAX / SECTOR_SIZE ||
+        !on_grid(geometry, file_size, start)) {
         extension->state = EXTENSION_UNUSABLE;
         extension->fault = fault_at("outside the cluster grid, sector", header->extension_sector);
         return 0;
@@ -320,19 +334,22 @@ int extension_writable(const struct extension *extension, char *message)
 {
     message[0] = '\0';
     if (extension->state == EXTENSION_UNUSABLE) {
-        snprintf(message, HEADER_MESSAGE_SIZE, "ext_off %" PRIu64 ": format extension: %s %" PRIu64, extension->sector,
-                 extension->fault.what, extension->fault.value);
+        snprintf(message, HEADER_MESSAGE_SIZE, "ext_off %" PRIu64 ": format extension: %s %" PRIu64,
+                 extension->sector, extension->fault.what, extension->fault.value);
         return -EUCLEAN;
     }
     if (extension->in_guest_cluster) {
-        snprintf(message, HEADER_MESSAGE_SIZE,
-                 "ext_off %" PRIu64 ": a dirty bitmap of the format extension lies in a guest's cluster, byte %" PRIu64,
-                 extension->sector, extension->in_guest_cluster);
+        snprintf(
+            message, HEADER_MESSAGE_SIZE,
+            "ext_off %" PRIu64
+            ": a dirty bitmap of the format extension lies in a guest's cluster, byte %" PRIu64,
+            extension->sector, extension->in_guest_cluster);
         return -EUCLEAN;
     }
     if (extension->unknown_necessary) {
         snprintf(message, HEADER_MESSAGE_SIZE,
-                 "ext_off %" PRIu64 ": the format extension has a feature 0x%016" PRIx64 " that is not known here and necessary",
+                 "ext_off %" PRIu64 ": the format extension has a feature 0x%016" PRIx64
+                 " that is not known here and necessary",
                  extension->sector, extension->unknown_necessary);
         return -ENOTSUP;
     }
@@ -361,13 +378,15 @@ static bool is_kept(const struct extension_feature *feature, const void *context
 
     const struct loaded_bitmap wanted = {.data_at = feature->data_at};
     const struct loaded_bitmap *bitmap =
-        bsearch(&wanted, keep->extension->bitmaps, keep->extension->bitmap_count, sizeof(wanted), compare_bitmaps);
+        bsearch(&wanted, keep->extension->bitmaps, keep->extension->bitmap_count, sizeof(wanted),
+                compare_bitmaps);
 
     assert(bitmap);
     return keep->bitmaps && !bitmap->fault.what;
 }
 
-uint32_t extension_kept(const struct extension *extension, bool keep_bitmaps, uint8_t *bytes, size_t size)
+uint32_t extension_kept(const struct extension *extension, bool keep_bitmaps, uint8_t *bytes,
+                        size_t size)
 {
     struct keep_context keep = {extension, keep_bitmaps};
 

@@ -2,9 +2,10 @@
 /*
  * Queues: the pool of requests, and the delivery of completions.
  *
- * The pool is a stack of indices whose head carries a tag, so that taking and giving back need no lock on any thread.
- * Completions are pushed by whoever completes and delivered by whoever finds nobody at it: the callbacks of a queue never run at
- * the same time, and one that submits and completes again from inside does not nest.
+ * The pool is a stack of indices whose head carries a tag, so that taking and giving back need no
+ * lock on any thread. Completions are pushed by whoever completes and delivered by whoever finds
+ * nobody at it: the callbacks of a queue never run at the same time, and one that submits and
+ * completes again from inside does not nest.
  */
 #include "dev/dev.h"
 
@@ -16,7 +17,8 @@
 #include <unistd.h>
 
 static _Thread_local uint32_t callback_depth;
-static _Thread_local const ploop_queue *running; /* this thread is about to deliver its completions: it need not be rung */
+static _Thread_local const ploop_queue
+    *running; /* this thread is about to deliver its completions: it need not be rung */
 
 bool in_callback(void)
 {
@@ -26,7 +28,8 @@ bool in_callback(void)
 static int watch(int poll_fd, int fd)
 {
     struct epoll_event event = {.events = EPOLLIN};
-    bool watched = epoll_ctl(poll_fd, EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST; /* deltas may share a descriptor */
+    bool watched = epoll_ctl(poll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ||
+                   errno == EEXIST; /* deltas may share a descriptor */
     return watched ? 0 : -errno;
 }
 
@@ -96,7 +99,8 @@ static ploop_pio *pool_pop(ploop_queue *queue)
         if ((uint32_t)head == 0) {
             return NULL;
         }
-        uint32_t below = atomic_load_explicit(&queue->free_next[(uint32_t)head - 1], memory_order_relaxed);
+        uint32_t below =
+            atomic_load_explicit(&queue->free_next[(uint32_t)head - 1], memory_order_relaxed);
         next = ((head >> 32) + 1) << 32 | below;
     } while (!atomic_compare_exchange_weak(&queue->free_head, &head, next));
     return &queue->pios[(uint32_t)head - 1];
@@ -106,7 +110,10 @@ ploop_pio *ploop_pio_get(ploop_queue *queue)
 {
     ploop_pio *pio = pool_pop(queue);
     if (!pio) {
-        /* One may have been put before `starved` was there to be seen. Then it stays set: it may be another thread's by now. */
+        /*
+         * One may have been put before `starved` was there to be seen. Then it stays set: it may be
+         * another thread's by now.
+         */
         atomic_store(&queue->starved, true);
         pio = pool_pop(queue);
     }
@@ -126,7 +133,8 @@ void ploop_pio_put(ploop_pio *pio)
     assert(pio->index);
     uint64_t head = atomic_load(&queue->free_head), next;
     do {
-        atomic_store_explicit(&queue->free_next[pio->index - 1], (uint32_t)head, memory_order_relaxed);
+        atomic_store_explicit(&queue->free_next[pio->index - 1], (uint32_t)head,
+                              memory_order_relaxed);
         next = ((head >> 32) + 1) << 32 | pio->index;
     } while (!atomic_compare_exchange_weak(&queue->free_head, &head, next));
     if (atomic_load(&queue->starved) && atomic_exchange(&queue->starved, false)) {
@@ -163,8 +171,9 @@ int queue_deliver_all(ploop_queue *queue)
 }
 
 /*
- * One write to the descriptor covers everything that comes before the next run. A run reads the descriptor, then clears `rung`, then
- * looks for completions. So a thread that finds `rung` set has pushed its completion before that look.
+ * One write to the descriptor covers everything that comes before the next run. A run reads the
+ * descriptor, then clears `rung`, then looks for completions. So a thread that finds `rung` set has
+ * pushed its completion before that look.
  */
 void queue_ring(ploop_queue *queue)
 {

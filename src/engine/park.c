@@ -2,13 +2,14 @@
 /*
  * Parts that wait for space.
  *
- *     space_waiters    for a host cluster; they keep their cluster's lock. alloc.c works for them until it has some, or none.
+ *     space_waiters    for a host cluster; they keep their cluster's lock. alloc.c works for them
+ *                      until it has some, or none.
  *     record_waiters   for a removal's record; they keep the lock. A reclaim is under way.
- *     reclaim_waiters  the backend said ENOSPC to a data write; before that is believed, pending clusters are made ripe and
- *                      punched, once for each part. They keep the lock.
- *     parked           there is no space for data, or for a page of the map (flush.c), and the policy is to wait for it; they hold
- *                      nothing. Tried again by the clock and by ploop_dev_retry_parked(), failed after park_timeout_ns and by a
- *                      close.
+ *     reclaim_waiters  the backend said ENOSPC to a data write; before that is believed, pending
+ *                      clusters are made ripe and punched, once for each part. They keep the lock.
+ *     parked           there is no space for data, or for a page of the map (flush.c), and the
+ *                      policy is to wait for it; they hold nothing. Tried again by the clock and by
+ *                      ploop_dev_retry_parked(), failed after park_timeout_ns and by a close.
  *
  * A reclaim is a round of our own: removals become durable, their clusters come back.
  */
@@ -143,7 +144,8 @@ static void unpark(struct part *part)
 
 uint32_t space_retry_parked(ploop_dev *dev, bool all)
 {
-    if (list_is_empty(&dev->parked) || dev->suspended || (!all && dev_now(dev) < dev->park_retry_ns)) {
+    if (list_is_empty(&dev->parked) || dev->suspended ||
+        (!all && dev_now(dev) < dev->park_retry_ns)) {
         return 0;
     }
     struct list parts;
@@ -162,7 +164,8 @@ uint32_t space_retry_parked(ploop_dev *dev, bool all)
 void space_pump(ploop_dev *dev)
 {
     struct alloc *alloc = &dev->bat.alloc;
-    if (alloc->pending_count > PENDING_MAX / 2 && !bat_latch(&dev->bat) && dev->bat.stats.pages_failed == 0) {
+    if (alloc->pending_count > PENDING_MAX / 2 && !bat_latch(&dev->bat) &&
+        dev->bat.stats.pages_failed == 0) {
         reclaim(dev);
     }
     if (!list_is_empty(&dev->reclaim_waiters) && !dev->reclaiming && alloc_is_settled(alloc)) {

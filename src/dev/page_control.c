@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The operator's window on the map and its pages. Looking reads atomics; what changes something is posted to the turn, by work
- * that is kept for it, so that it needs no memory and never waits.
+ * The operator's window on the map and its pages. Looking reads atomics; what changes something is
+ * posted to the turn, by work that is kept for it, so that it needs no memory and never waits.
  */
 #include "dev/dev.h"
 #include "util/sized.h"
@@ -10,8 +10,8 @@
 #include <stddef.h>
 
 enum {
-    PUBLIC_STATE = PLOOP_BAT_PAGE_DIRTY | PLOOP_BAT_PAGE_WRITEBACK | PLOOP_BAT_PAGE_HIGH_PRIORITY | PLOOP_BAT_PAGE_FAILED |
-                   PLOOP_BAT_PAGE_UNSYNCED,
+    PUBLIC_STATE = PLOOP_BAT_PAGE_DIRTY | PLOOP_BAT_PAGE_WRITEBACK | PLOOP_BAT_PAGE_HIGH_PRIORITY |
+                   PLOOP_BAT_PAGE_FAILED | PLOOP_BAT_PAGE_UNSYNCED,
     NOT_CLEAN = PLOOP_BAT_PAGE_DIRTY | PLOOP_BAT_PAGE_WRITEBACK | PLOOP_BAT_PAGE_UNSYNCED
 };
 
@@ -119,14 +119,16 @@ int ploop_bat_set_delay(ploop_dev *dev, uint64_t delay_ns, uint64_t max_age_ns)
 }
 
 /* A guest cluster from `inside` to where something changes, at its end at the latest. 0 or -EIO. */
-static int describe(const ploop_dev *dev, struct guest_cluster cluster, uint64_t inside, struct ploop_extent *extent)
+static int describe(const ploop_dev *dev, struct guest_cluster cluster, uint64_t inside,
+                    struct ploop_extent *extent)
 {
     const struct stack *stack = &dev->stack;
     const struct lower *lower = NULL;
     uint64_t cluster_size = dev->geometry.cluster_size, from = cluster.n * cluster_size + inside;
     uint32_t entry = bat_entry(&dev->bat, cluster);
     bool mapped = entry != 0;
-    *extent = (struct ploop_extent){.offset = from, .length = cluster_size - inside, .state = PLOOP_EXTENT_ZERO};
+    *extent = (struct ploop_extent){
+        .offset = from, .length = cluster_size - inside, .state = PLOOP_EXTENT_ZERO};
     if (!mapped && stack_maps(stack, cluster)) {
         lower = stack_lower(stack, cluster);
         entry = stack_entry(stack, cluster);
@@ -141,7 +143,8 @@ static int describe(const ploop_dev *dev, struct guest_cluster cluster, uint64_t
     if (mapped) {
         extent->state = PLOOP_EXTENT_MAPPED;
         extent->level = lower ? (uint32_t)(lower - stack->lowers) : stack->count;
-        extent->host_offset = geometry_entry_offset(lower ? &lower->geometry : &dev->geometry, entry) + inside;
+        extent->host_offset =
+            geometry_entry_offset(lower ? &lower->geometry : &dev->geometry, entry) + inside;
     }
     return 0;
 }
@@ -149,7 +152,8 @@ static int describe(const ploop_dev *dev, struct guest_cluster cluster, uint64_t
 static bool goes_on(const struct ploop_extent *extent, const struct ploop_extent *next)
 {
     return next->state == extent->state && next->level == extent->level &&
-           (extent->state == PLOOP_EXTENT_ZERO || next->host_offset == extent->host_offset + extent->length);
+           (extent->state == PLOOP_EXTENT_ZERO ||
+            next->host_offset == extent->host_offset + extent->length);
 }
 
 int ploop_bat_lookup(ploop_dev *dev, uint64_t offset, uint64_t length, struct ploop_extent *out)

@@ -2,9 +2,10 @@
 /*
  * Calls that wait: they run the device themselves and need nobody else to.
  *
- * A waiter runs the device, looks, and sleeps: in the backend's `wait` where it has one, so that a process without threads gets on,
- * else until another thread completes something. Completions ring it; that it also looks every few milliseconds covers what rings
- * nobody (the last completion's thread leaving).
+ * A waiter runs the device, looks, and sleeps: in the backend's `wait` where it has one, so that a
+ * process without threads gets on, else until another thread completes something. Completions ring
+ * it; that it also looks every few milliseconds covers what rings nobody (the last completion's
+ * thread leaving).
  */
 #include "dev/dev.h"
 
@@ -45,7 +46,8 @@ void block_until(ploop_dev *dev, block_fn *done, void *argument)
         }
         if (ops->wait) {
             /* A lower delta may be the one that has something: then look often. */
-            ops->wait(dev->file->context, queue, (uint64_t)(dev->stack.count ? NAP_NS / 20 : NAP_NS));
+            ops->wait(dev->file->context, queue,
+                      (uint64_t)(dev->stack.count ? NAP_NS / 20 : NAP_NS));
         } else {
             nap(dev, rings);
         }

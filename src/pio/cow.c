@@ -1,23 +1,29 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Changes to a guest cluster that a lower delta has (R8, R9). The part holds the cluster's lock alone, from the first look to its
- * end: the others wait in line.
+ * Changes to a guest cluster that a lower delta has (R8, R9). The part holds the cluster's lock
+ * alone, from the first look to its end: the others wait in line.
  *
- *     locked -> host cluster taken -+-> the request covers the whole cluster: its bytes written -------------------+
- *                                   +-> a buffer had -> [lower content read, merged with the new, written] ... ----+
- *                                   +-> zeros over all of it: nothing to write, a host cluster reads as zeros ---+ |
- *                                                                                                                v v
- *                                                                              entered in the map, with a barrier -> settled
+ *     locked -> host cluster taken -+-> the request covers the whole cluster: its bytes written
+ *     ---+
+ *                                   +-> a buffer had -> [read below, merged, written] ...
+ *                                   ---------+ +-> zeros over all of it: a host cluster reads as
+ *                                   zeros -----+ |
+ *                                                                                                v
+ *                                                                                                v
+ *                                                    settled <- entered in the map, with a barrier
  *     failed on the way: buffer and host cluster given back, the map as it was
  *
- *  1. The barrier is the SYNC after the last write completed (for zeros the one that alloc_take() named): the entry is never on the
- *     disk before the whole cluster is.
- *  2. A host cluster taken reads as zeros, so where the lower delta ends inside the cluster, or the disk, nothing is left over.
- *  3. A part that has a buffer waits for nothing but I/O, so every part that waits for a buffer gets one.
+ *  1. The barrier is the SYNC after the last write completed (for zeros the one that alloc_take()
+ *     named): the entry is never on the disk before the whole cluster is.
+ *  2. A host cluster taken reads as zeros, so where the lower delta ends inside the cluster, or the
+ *     disk, nothing is left over.
+ *  3. A part that has a buffer waits for nothing but I/O, so every part that waits for a buffer
+ *     gets one.
  *  4. Buffers are taken at open: a running device needs no memory.
  *
- * Where the top has the cluster it is changed in place, and never removed from the map: that would bring the lower content back. A
- * discard then punches it, or does nothing where that cannot be done.
+ * Where the top has the cluster it is changed in place, and never removed from the map: that would
+ * bring the lower content back. A discard then punches it, or does nothing where that cannot be
+ * done.
  */
 #include "dev/dev.h"
 
@@ -146,8 +152,9 @@ static void chunk_write(struct part *part)
     struct cow *cow = &part->cow;
     merge(part);
     channel_io_aim(&part->io, &dev->channel);
-    channel_transfer(&part->io, PLOOP_IO_WRITE, 0, (struct iov_cursor){.iov = &cow->iov, .count = 1},
-                     geometry_host_offset(&dev->geometry, cow->host) + cow->at, cow->length, chunk_written);
+    channel_transfer(
+        &part->io, PLOOP_IO_WRITE, 0, (struct iov_cursor){.iov = &cow->iov, .count = 1},
+        geometry_host_offset(&dev->geometry, cow->host) + cow->at, cow->length, chunk_written);
 }
 
 static void chunk_read(struct channel_io *io, int result)
@@ -168,7 +175,8 @@ static void copy_next(struct part *part)
     cow->length = left < dev->cow_bytes ? left : dev->cow_bytes;
     cow->iov = (struct iovec){cow->buffer->bytes, (size_t)cow->length};
     struct iov_cursor cursor = {.iov = &cow->iov, .count = 1};
-    uint64_t in_file = stack_fill(&dev->stack, part->cluster, cow->at, cow->length, &cursor, &offset);
+    uint64_t in_file =
+        stack_fill(&dev->stack, part->cluster, cow->at, cow->length, &cursor, &offset);
     bool covered = part->inside <= cow->at && part->inside + part->length >= cow->at + cow->length;
     if (in_file == 0 || covered) {
         chunk_write(part);
@@ -205,7 +213,8 @@ void cow_locked(struct part *part)
     const ploop_pio *pio = part->pio;
     bool zeros = pio->op != PIO_WRITE;
     uint64_t number;
-    assert(stack_entry(&dev->stack, part->cluster) != BAT_ENTRY_BAD); /* else it would not be open for writing */
+    assert(stack_entry(&dev->stack, part->cluster) !=
+           BAT_ENTRY_BAD); /* else it would not be open for writing */
     if (zeros && !part->whole && pio->flags & PLOOP_PIO_FAST_ONLY) {
         part_settle(part, -ENOTSUP, 0);
         return;
@@ -220,7 +229,8 @@ void cow_locked(struct part *part)
         zeros_map(part, number);
     } else if (part->whole) {
         uint64_t offset = geometry_host_offset(&dev->geometry, part->cow.host);
-        channel_transfer(&part->io, PLOOP_IO_WRITE, 0, part->cursor, offset, part->length, whole_written);
+        channel_transfer(&part->io, PLOOP_IO_WRITE, 0, part->cursor, offset, part->length,
+                         whole_written);
     } else {
         copy_begin(part);
     }
@@ -232,7 +242,8 @@ void cover_locked(struct part *part)
     bool discard = part->pio->op == PIO_DISCARD;
     if (bat_entry(bat, part->cluster) == 0 && !discard) {
         cow_locked(part);
-    } else if (discard && (bat_entry(bat, part->cluster) == 0 || !bat->alloc.can_punch || bat_latch(bat))) {
+    } else if (discard &&
+               (bat_entry(bat, part->cluster) == 0 || !bat->alloc.can_punch || bat_latch(bat))) {
         part_settle(part, 0, 0);
     } else {
         zero_locked(part);

@@ -2,12 +2,12 @@
 /*
  * Discard and writes of zeros.
  *
- * A whole cluster is removed from the map, under its exclusive lock, so that nothing is in flight to its old place (R7). What then
- * becomes of that place is the bat's business.
+ * A whole cluster is removed from the map, under its exclusive lock, so that nothing is in flight
+ * to its old place (R7). What then becomes of that place is the bat's business.
  *
- * A part of a cluster, or one that shall keep its space, is an overwrite: punched where that is allowed and possible, else written.
- * After a failed SYNC no space is given up any more, so it is written then too.
- * What is not mapped reads as zeros already.
+ * A part of a cluster, or one that shall keep its space, is an overwrite: punched where that is
+ * allowed and possible, else written. After a failed SYNC no space is given up any more, so it is
+ * written then too. What is not mapped reads as zeros already.
  */
 #include "dev/dev.h"
 
@@ -39,7 +39,8 @@ static void zeros_write(struct part *part)
     struct iov_cursor cursor = {.iov = dev->bat.zero_iov, .count = CHANNEL_WINDOW};
     uint64_t most = iov_length(dev->bat.zero_iov, CHANNEL_WINDOW);
     uint64_t length = part->length - part->zeroed < most ? part->length - part->zeroed : most;
-    uint64_t offset = geometry_entry_offset(&dev->geometry, bat_entry(&dev->bat, part->cluster)) + part->inside + part->zeroed;
+    uint64_t offset = geometry_entry_offset(&dev->geometry, bat_entry(&dev->bat, part->cluster)) +
+                      part->inside + part->zeroed;
     part->zeroed += length;
     channel_transfer(&part->io, PLOOP_IO_WRITE, 0, cursor, offset, length, zeros_written);
 }
@@ -77,7 +78,8 @@ void zero_locked(struct part *part)
     uint32_t entry = bat_entry(&dev->bat, part->cluster);
     if (entry == 0) {
         part_settle(part, 0, 0);
-    } else if (dev->bat.alloc.can_punch && !(part->pio->flags & PLOOP_PIO_NO_UNMAP) && !bat_latch(&dev->bat)) {
+    } else if (dev->bat.alloc.can_punch && !(part->pio->flags & PLOOP_PIO_NO_UNMAP) &&
+               !bat_latch(&dev->bat)) {
         uint64_t offset = geometry_entry_offset(&dev->geometry, entry) + part->inside;
         channel_order(&part->io, PLOOP_IO_PUNCH, offset, part->length, punched);
     } else {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* The states stand in lock.h. */
-#include "dev/lock.h"
+#include "pio/lock.h"
 
 #include <assert.h>
 
@@ -19,7 +19,8 @@ bool lock_try_shared(struct cluster_lock *lock)
         if (word & LOCK_EXCLUSIVE) {
             return false;
         }
-    } while (!atomic_compare_exchange_weak_explicit(&lock->word, &word, word + 1, memory_order_acquire, memory_order_relaxed));
+    } while (!atomic_compare_exchange_weak_explicit(&lock->word, &word, word + 1,
+                                                    memory_order_acquire, memory_order_relaxed));
     return true;
 }
 
@@ -33,15 +34,17 @@ void lock_release_shared(struct cluster_lock *lock, struct turn *turn)
 }
 
 /*
- * The first waiter wants it alone: close the door. True where nobody is inside. The door may be shut already, by an exclusive
- * holder who has just left and whose `drained` is on its way: then that will grant.
+ * The first waiter wants it alone: close the door. True where nobody is inside. The door may be
+ * shut already, by an exclusive holder who has just left and whose `drained` is on its way: then
+ * that will grant.
  */
 static bool close_door(struct cluster_lock *lock)
 {
     return atomic_fetch_or_explicit(&lock->word, LOCK_EXCLUSIVE, memory_order_acq_rel) == 0;
 }
 
-bool lock_take(struct cluster_lock *lock, struct lock_waiter *waiter, bool exclusive, lock_fn *locked)
+bool lock_take(struct cluster_lock *lock, struct lock_waiter *waiter, bool exclusive,
+               lock_fn *locked)
 {
     waiter->lock = lock;
     waiter->locked = locked;
@@ -57,7 +60,10 @@ bool lock_take(struct cluster_lock *lock, struct lock_waiter *waiter, bool exclu
     return false;
 }
 
-/* The door is shut and nobody is inside: the first waiter's turn, and the shared ones' that follow it. */
+/*
+ * The door is shut and nobody is inside: the first waiter's turn, and the shared ones' that follow
+ * it.
+ */
 static void grant(struct cluster_lock *lock)
 {
     struct list granted;

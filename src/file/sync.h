@@ -2,20 +2,22 @@
 /*
  * SYNCs, numbered: what "durable" means to the engine.
  *
- * SYNCs go out one at a time and are numbered from 1 in the order they are submitted. Whatever completed while `submitted` was n is
- * durable when SYNC n + 1 has succeeded; sync_next() gives that number at the moment something completes, and from then on
- * "is it durable?" is a comparison. Whoever needs a number waits for it; those who wait for the same one share it.
+ * SYNCs go out one at a time and are numbered from 1 in the order they are submitted. Whatever
+ * completed while `submitted` was n is durable when SYNC n + 1 has succeeded; sync_next() gives
+ * that number at the moment something completes, and from then on "is it durable?" is a comparison.
+ * Whoever needs a number waits for it; those who wait for the same one share it.
  *
- * The latch: a SYNC that fails may have lost anything that was not durable, and a later success would say nothing of it. So after
- * the first failure no SYNC is sent any more, and every wait, present or future, ends with -EIO, whatever the backend said: -ENOSPC would
- * promise that more space could mend it.
+ * The latch: a SYNC that fails may have lost anything that was not durable, and a later success
+ * would say nothing of it. So after the first failure no SYNC is sent any more, and every wait,
+ * present or future, ends with -EIO, whatever the backend said: -ENOSPC would promise that more
+ * space could mend it.
  *
  *  1. succeeded <= submitted <= succeeded + 1, but for the latch.
  *  2. in_flight means SYNC number `submitted` is at the backend.
  *  3. A waiter's number is greater than `succeeded`.
  */
-#ifndef BAT_SYNC_H
-#define BAT_SYNC_H
+#ifndef FILE_SYNC_H
+#define FILE_SYNC_H
 
 #include "file/channel.h"
 
@@ -26,7 +28,8 @@ struct syncer {
     bool in_flight;
     int error;           /* the latch: -EIO, or at an abort -ECANCELED */
     int cause;           /* what the backend said */
-    _Atomic int tripped; /* the same, from the moment the backend says it: nothing is sent that must not be after it */
+    _Atomic int tripped; /* the same, from the moment the backend says it: nothing is sent that must
+                            not be after it */
     struct list waiters;
     void (*heard)(struct syncer *syncer); /* after each SYNC, before its waiters */
     _Atomic uint64_t count, failures;     /* for the statistics */

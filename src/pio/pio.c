@@ -2,7 +2,8 @@
 /* Preparing a request: its fields are set, nothing is judged before submit. */
 #include "dev/dev.h"
 
-static void prepare(ploop_pio *pio, enum pio_op op, uint64_t offset, uint64_t length, uint32_t flags)
+static void prepare(ploop_pio *pio, enum pio_op op, uint64_t offset, uint64_t length,
+                    uint32_t flags)
 {
     pio->op = op;
     pio->offset = offset;
@@ -12,20 +13,22 @@ static void prepare(ploop_pio *pio, enum pio_op op, uint64_t offset, uint64_t le
     pio->iov_count = 0;
 }
 
-static void prepare_iov(ploop_pio *pio, enum pio_op op, uint64_t offset, const struct iovec *iov, uint32_t iov_count,
-                        uint32_t flags)
+static void prepare_iov(ploop_pio *pio, enum pio_op op, uint64_t offset, const struct iovec *iov,
+                        uint32_t iov_count, uint32_t flags)
 {
     prepare(pio, op, offset, iov_length(iov, iov_count), flags);
     pio->iov = iov;
     pio->iov_count = iov_count;
 }
 
-void ploop_pio_prep_readv(ploop_pio *pio, uint64_t offset, const struct iovec *iov, uint32_t iov_count)
+void ploop_pio_prep_readv(ploop_pio *pio, uint64_t offset, const struct iovec *iov,
+                          uint32_t iov_count)
 {
     prepare_iov(pio, PIO_READ, offset, iov, iov_count, 0);
 }
 
-void ploop_pio_prep_writev(ploop_pio *pio, uint64_t offset, const struct iovec *iov, uint32_t iov_count, uint32_t flags)
+void ploop_pio_prep_writev(ploop_pio *pio, uint64_t offset, const struct iovec *iov,
+                           uint32_t iov_count, uint32_t flags)
 {
     prepare_iov(pio, PIO_WRITE, offset, iov, iov_count, flags);
 }
