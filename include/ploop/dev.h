@@ -122,7 +122,7 @@ struct ploop_dev_config {
     uint64_t preallocate_bytes;    /**< how far the file is extended ahead of need, at most; 0: the
                                       library decides */
     uint64_t bat_limit_bytes; /**< memory for each image's BAT at most: -EFBIG beyond; 1 GiB if 0.
-                                 In a stack the map of the lower ones takes 5 bytes more for each
+                                 In a stack the map of the lower ones takes 8 bytes more for each
                                  entry of the top */
     uint64_t park_timeout_ns; /**< PLOOP_ENOSPC_PARK: requests fail after this long; 0: never */
     const struct ploop_clock *clock; /**< NULL: CLOCK_MONOTONIC, no wake_at */

@@ -24,7 +24,7 @@ void load_log(const struct load *load, uint32_t level, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
-    if (load->dev->stack.count) {
+    if (load->dev->stack.count > 1) {
         dev_log(load->dev, level, LOAD_MESSAGE_ID, "delta %" PRIu32 ": %s", load->level, text);
     } else {
         dev_log(load->dev, level, LOAD_MESSAGE_ID, "%s", text);
@@ -144,19 +144,19 @@ static void set_entry(const struct load *load, struct guest_cluster guest, uint3
     if (load->entries) {
         load->entries[guest.n] = entry;
     } else {
-        bat_set_loaded(&load->dev->bat, guest, entry);
+        bat_set_loaded(dev_bat(load->dev), guest, entry);
     }
 }
 
 static uint32_t get_entry(const struct load *load, struct guest_cluster guest)
 {
-    return load->entries ? load->entries[guest.n] : bat_entry(&load->dev->bat, guest);
+    return load->entries ? load->entries[guest.n] : bat_entry(dev_bat(load->dev), guest);
 }
 
 static bool claim(const struct load *load, uint32_t entry)
 {
     return load->entries ||
-           alloc_claim(&load->dev->bat.alloc, geometry_host(&load->header.geometry, entry));
+           alloc_claim(&dev_bat(load->dev)->alloc, geometry_host(&load->header.geometry, entry));
 }
 
 /* One entry of the file. 0, or -EUCLEAN where the image cannot be written. */
@@ -291,7 +291,7 @@ static int sort_out_duplicates(const struct load *load)
 
 int load_bat(const struct load *load)
 {
-    const struct alloc *alloc = &load->dev->bat.alloc;
+    const struct alloc *alloc = &dev_bat(load->dev)->alloc;
     uint32_t pages = geometry_page_count(&load->header.geometry);
     uint8_t *bytes = malloc((size_t)LOAD_CHUNK_PAGES * BAT_PAGE_SIZE);
     int error = bytes ? 0 : -ENOMEM;
@@ -315,8 +315,8 @@ int load_extension(ploop_dev *dev, uint64_t file_size)
 {
     char message[HEADER_MESSAGE_SIZE];
     struct extension extension;
-    int error = extension_load(&extension, dev->file, &dev->bat.header, file_size,
-                               (struct entry_source){entry_of, &dev->bat});
+    int error = extension_load(&extension, dev_top(dev)->file, &dev_bat(dev)->header, file_size,
+                               (struct entry_source){entry_of, dev_bat(dev)});
     if (error) {
         return error;
     }

@@ -22,20 +22,21 @@ static bool is_raw(const struct load *load)
 /* What the delta above it has of the disk. */
 static uint64_t end_above(const ploop_dev *dev, uint32_t level)
 {
-    return level + 1 < dev->stack.count ? dev->stack.lowers[level + 1].end : disk_size(dev);
+    return dev->stack.deltas[level + 1]->end;
 }
 
 /* 0; read-only also where it cannot be read: then its cluster is bad. */
 static int load_tail(const struct load *load, uint64_t length)
 {
     struct stack *stack = &load->dev->stack;
-    struct lower *lower = &stack->lowers[load->level];
+    struct delta *lower = stack->deltas[load->level];
     int64_t got = ploop_file_pread(load->file, lower->tail, length, lower->tail_at);
     int error = got < 0 ? (int)got : (uint64_t)got < length ? -EIO : 0;
     if (error && load->dev->read_only) {
         load_log(load, PLOOP_LOG_WARNING, "the last %" PRIu64 " bytes: cannot be read (%s)", length,
                  strerror(-error));
-        stack->entries[lower->tail_at / lower->geometry.cluster_size] = BAT_ENTRY_BAD;
+        uint64_t n = lower->tail_at / lower->geometry.cluster_size;
+        stack_set_place(stack, (struct guest_cluster){(uint32_t)n}, lower, BAT_ENTRY_BAD);
         error = 0;
     }
     return error;
@@ -44,8 +45,8 @@ static int load_tail(const struct load *load, uint64_t length)
 static int load_raw(const struct load *load)
 {
     ploop_dev *dev = load->dev;
-    struct lower *lower = &dev->stack.lowers[load->level];
-    uint64_t cluster = dev->geometry.cluster_size, size = load->info.file_size,
+    struct delta *lower = dev->stack.deltas[load->level];
+    uint64_t cluster = dev_disk(dev)->cluster_size, size = load->info.file_size,
              above = end_above(dev, load->level);
     uint64_t odd = size % SECTOR_SIZE;
     lower->geometry =
@@ -56,8 +57,8 @@ static int load_raw(const struct load *load)
         lower->end = above;
     }
     for (uint64_t n = 0; n * cluster < lower->end; n++) {
-        dev->stack.levels[n] = (uint8_t)(load->level + 1);
-        dev->stack.entries[n] = (uint32_t)n;
+        uint32_t entry = (uint32_t)n;
+        stack_set_place(&dev->stack, (struct guest_cluster){entry}, lower, entry);
     }
     if (lower->tail_at >= lower->end) {
         lower->tail_at = lower->end;
@@ -76,14 +77,14 @@ static int reject(const struct load *load, const char *field, uint64_t value, co
 static int judge_in_stack(const struct load *load)
 {
     const ploop_dev *dev = load->dev;
-    const struct header *header = &load->header, *top = &dev->bat.header;
+    const struct header *header = &load->header, *top = &dev_bat(dev)->header;
     const struct geometry *geometry = &header->geometry;
     if (header->version != top->version) {
         return reject(load, "version", header->version, "not the top delta's", top->version);
     }
-    if (geometry->cluster_size != dev->geometry.cluster_size) {
+    if (geometry->cluster_size != dev_disk(dev)->cluster_size) {
         return reject(load, "cluster size", geometry->cluster_size, "not the top delta's",
-                      dev->geometry.cluster_size);
+                      dev_disk(dev)->cluster_size);
     }
     uint64_t above = end_above(dev, load->level);
     if (geometry->disk_size > above) {
@@ -97,7 +98,7 @@ static int judge_in_stack(const struct load *load)
 static int load_lower_header(struct load *load)
 {
     ploop_dev *dev = load->dev;
-    struct lower *lower = &dev->stack.lowers[load->level];
+    struct delta *lower = dev->stack.deltas[load->level];
     int error = load_info(load);
     if (!error) {
         channel_init(&lower->channel, lower->file, &dev->turn, load->info.max_transfer);
@@ -121,8 +122,8 @@ static int load_lower_bat(struct load *load)
     uint32_t clusters = geometry_guest_clusters(&load->header.geometry);
     for (uint32_t n = 0; n < clusters && !error; n++) {
         if (load->entries[n]) {
-            stack->levels[n] = (uint8_t)(load->level + 1);
-            stack->entries[n] = load->entries[n];
+            stack_set_place(stack, (struct guest_cluster){n}, stack->deltas[load->level],
+                            load->entries[n]);
         }
     }
     free(load->entries);
@@ -151,15 +152,15 @@ static int recover(const struct load *load)
 
 int load_stack(ploop_dev *dev)
 {
-    uint32_t count = dev->stack.count;
+    uint32_t count = dev->stack.count - 1; /* below the top */
     if (count == 0) {
         return 0;
     }
     struct load *loads = calloc(count, sizeof(*loads));
-    int error = loads ? stack_make_map(&dev->stack, dev->geometry.bat_entries) : -ENOMEM;
+    int error = loads ? stack_make_words(&dev->stack) : -ENOMEM;
     for (uint32_t level = count; level-- > 0 && !error;) {
         loads[level] =
-            (struct load){.dev = dev, .file = dev->stack.lowers[level].file, .level = level};
+            (struct load){.dev = dev, .file = dev->stack.deltas[level]->file, .level = level};
         error = load_lower_header(&loads[level]);
     }
     for (uint32_t level = 0; level < count && !error; level++) {

@@ -2,65 +2,64 @@
 /* What stack.h says. */
 #include "delta/stack.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 int stack_init(struct stack *stack, ploop_file *const *files, uint32_t count)
 {
-    *stack = (struct stack){0};
-    if (count == 0) {
-        return 0;
-    }
-    stack->lowers = calloc(count, sizeof(*stack->lowers));
-    if (!stack->lowers) {
+    assert(count > 0 && count <= STACK_DELTAS_MAX);
+    *stack = (struct stack){.deltas = calloc(count, sizeof(struct delta *))};
+    if (!stack->deltas) {
         return -ENOMEM;
     }
     stack->count = count;
     for (uint32_t level = 0; level < count; level++) {
-        stack->lowers[level].file = files[level];
+        struct delta *delta = delta_new(files[level], level + 1, level);
+        if (!delta) {
+            return -ENOMEM;
+        }
+        stack->deltas[level] = stack->numbered[delta->number] = delta;
     }
-    return 0;
+    atomic_store(&stack->top, stack->deltas[count - 1]);
+    return delta_make_top(stack->deltas[count - 1]);
 }
 
-int stack_make_map(struct stack *stack, uint32_t guest_clusters)
+void stack_set_disk(struct stack *stack, const struct geometry *geometry)
 {
-    stack->entries = calloc((size_t)guest_clusters + 1, sizeof(*stack->entries));
-    stack->levels = calloc((size_t)guest_clusters + 1, sizeof(*stack->levels));
-    return stack->entries && stack->levels ? 0 : -ENOMEM;
+    uint64_t cluster = geometry->cluster_size;
+    bool is_power = (cluster & (cluster - 1)) == 0;
+    stack->first_disk = (struct guest_disk){
+        .disk_size = geometry->disk_size,
+        .cluster_size = cluster,
+        .cluster_shift = is_power ? (uint32_t)__builtin_ctzll(cluster) : 0,
+    };
+    atomic_store_explicit(&stack->disk, &stack->first_disk, memory_order_release);
+}
+
+int stack_make_words(struct stack *stack)
+{
+    size_t entries = stack_top(stack)->geometry.bat_entries;
+    assert(!stack->words);
+    stack->words = calloc(entries + 1, sizeof(*stack->words));
+    return stack->words ? 0 : -ENOMEM;
+}
+
+void stack_set_place(struct stack *stack, struct guest_cluster guest, const struct delta *delta,
+                     uint32_t entry)
+{
+    assert(guest.n < stack_top(stack)->geometry.bat_entries);
+    assert(stack->numbered[delta->number] == delta && delta != stack_top(stack));
+    uint64_t word = (uint64_t)delta->number << 32 | entry;
+    atomic_store_explicit(&stack->words[guest.n], word, memory_order_release);
 }
 
 void stack_free(struct stack *stack)
 {
-    free(stack->lowers);
-    free(stack->entries);
-    free(stack->levels);
+    for (uint32_t level = 0; level < stack->count; level++) {
+        delta_free(stack->deltas[level]);
+    }
+    free(stack->deltas);
+    free(stack->words);
     *stack = (struct stack){0};
-}
-
-/* How much of [from, from + length) lies before `end`. */
-static uint64_t before(uint64_t end, uint64_t from, uint64_t length)
-{
-    uint64_t room = end > from ? end - from : 0;
-    return length < room ? length : room;
-}
-
-uint64_t stack_fill(const struct stack *stack, struct guest_cluster guest, uint64_t inside,
-                    uint64_t length, const struct iov_cursor *cursor, uint64_t *offset)
-{
-    const struct lower *lower = stack_lower(stack, guest);
-    uint64_t from = guest.n * lower->geometry.cluster_size + inside;
-    uint64_t filled = before(lower->tail_at, from, length), in_file = filled;
-    struct iov_cursor rest = *cursor;
-    *offset = geometry_entry_offset(&lower->geometry, stack_entry(stack, guest)) + inside;
-    iov_advance(&rest, filled);
-    if (filled < before(lower->end, from, length)) {
-        iov_copy_in(&rest, lower->tail, SECTOR_SIZE);
-        iov_advance(&rest, SECTOR_SIZE);
-        filled += SECTOR_SIZE;
-    }
-    if (filled < length) {
-        iov_zero(&rest, length - filled);
-    }
-    return in_file;
 }

@@ -1,73 +1,78 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The deltas below the top, and one map of them all. It does not change while the device is open,
- * so any thread may look.
+ * The deltas of a disk, and one map of all that lies below the top.
  *
- *  1. Where no lower delta maps a guest cluster its level is 0; else one more than the level of the
- *     uppermost delta that does, and its entry is that delta's.
- *  2. From its `end` on a delta reads as zeros, whatever its file holds there.
- *  3. Nothing here writes: a lower delta is written by RECOVER only, before the device is open
- *     (load_stack.c).
+ *  1. `words` has one 64-bit word for each guest cluster of the top: the number of the uppermost
+ *     delta below the top that maps the cluster, and the entry there; 0 where none does. One atomic
+ *     load reads both. The words are filled before the device is open and do not change after that.
+ *  2. `top` and `disk` are atomic pointers to objects that do not change their place. What a disk
+ *     is to a guest, its size and its clusters, is all that the submission of a request asks for.
+ *  3. Whether a cluster has to be copied before it is changed is not in the map: a step decides it,
+ *     under the cluster's lock, from the word and the top's entry.
  */
 #ifndef DELTA_STACK_H
 #define DELTA_STACK_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 
-#include "bat/bat.h"
-#include "file/channel.h"
-#include "format/geometry.h"
-#include "util/iov.h"
+#include "delta/delta.h"
 
 enum { STACK_DELTAS_MAX = 255 };
 
-struct lower {
-    ploop_file *file;
-    struct channel channel;
-    struct geometry geometry; /* a raw file's cluster n is its entry n */
-    uint64_t end;             /* bytes of the disk that it has */
-    uint64_t tail_at; /* from there to `end` they are in `tail`: of a raw file that ends inside a
-                         sector. Else `end` */
-    uint8_t tail[SECTOR_SIZE];
+/* A disk as a guest sees it. */
+struct guest_disk {
+    uint64_t disk_size;     /* bytes */
+    uint64_t cluster_size;  /* bytes */
+    uint32_t cluster_shift; /* of cluster_size; 0: it is no power of two */
 };
 
 struct stack {
-    struct lower *lowers; /* the base first */
+    struct delta **deltas; /* the base first, the top last */
     uint32_t count;
-    uint32_t *entries; /* by guest cluster of the top; NULL, as levels, where count is 0 */
-    uint8_t *levels;
+    _Atomic(struct delta *) top;
+    _Atomic(const struct guest_disk *) disk; /* NULL until the top's header was read */
+    struct guest_disk first_disk;
+    struct delta *numbered[STACK_DELTAS_MAX + 1]; /* by number */
+    _Atomic uint64_t *words;                      /* NULL where there is only one delta */
+};
+
+/* Where a guest cluster lies below the top. */
+struct place {
+    struct delta *delta; /* NULL: no delta below the top maps it */
+    uint32_t entry;      /* BAT_ENTRY_BAD: it cannot be read */
 };
 
 /*
- * Each 0 or -ENOMEM; stack_free() in any case. First the files are known, and once the top's size
- * is, the map is made, empty.
+ * First the files are known. Once the top's header was read, the disk is, and then the words can be
+ * made, all 0. Each 0 or -ENOMEM; stack_free() in any case.
  */
 int stack_init(struct stack *stack, ploop_file *const *files, uint32_t count);
-int stack_make_map(struct stack *stack, uint32_t guest_clusters);
+void stack_set_disk(struct stack *stack, const struct geometry *geometry);
+int stack_make_words(struct stack *stack);
 void stack_free(struct stack *stack);
+
+/* While the device is opened: this delta maps the cluster, over those below it. */
+void stack_set_place(struct stack *stack, struct guest_cluster guest, const struct delta *delta,
+                     uint32_t entry);
+
+static inline struct delta *stack_top(const struct stack *stack)
+{
+    return atomic_load_explicit(&stack->top, memory_order_acquire);
+}
 
 static inline bool stack_maps(const struct stack *stack, struct guest_cluster guest)
 {
-    return stack->levels && stack->levels[guest.n];
+    return stack->words && atomic_load_explicit(&stack->words[guest.n], memory_order_acquire) != 0;
 }
 
-/* Where a guest cluster that stack_maps() lies. BAT_ENTRY_BAD: nobody knows. */
-static inline struct lower *stack_lower(const struct stack *stack, struct guest_cluster guest)
+static inline struct place stack_place(const struct stack *stack, struct guest_cluster guest)
 {
-    return &stack->lowers[stack->levels[guest.n] - 1];
+    if (!stack->words) {
+        return (struct place){NULL, 0};
+    }
+    uint64_t word = atomic_load_explicit(&stack->words[guest.n], memory_order_acquire);
+    return (struct place){stack->numbered[word >> 32], (uint32_t)word};
 }
-
-static inline uint32_t stack_entry(const struct stack *stack, struct guest_cluster guest)
-{
-    return stack->entries[guest.n];
-}
-
-/*
- * The beginning of a read of [inside, inside + length) of a guest cluster that stack_maps() and
- * that is not bad: what is not in the delta's file is put into the memory at the cursor. Returns
- * how many bytes, from the beginning, are to be read from the file, at *offset.
- */
-uint64_t stack_fill(const struct stack *stack, struct guest_cluster guest, uint64_t inside,
-                    uint64_t length, const struct iov_cursor *cursor, uint64_t *offset);
 
 #endif

@@ -42,9 +42,9 @@ static bool is_quiet(ploop_dev *dev, void *argument)
 /* The owner of the turn is the only one who may look; it leaves what it saw. */
 static void look_for_rest(ploop_dev *dev)
 {
-    dev->at_rest = bat_is_idle(&dev->bat);
-    for (uint32_t level = 0; level <= dev->stack.count; level++) {
-        dev->at_rest &= channel_is_idle(delta_channel(dev, level));
+    dev->at_rest = bat_is_idle(dev_bat(dev));
+    for (uint32_t level = 0; level < dev->stack.count; level++) {
+        dev->at_rest &= channel_is_idle(&dev->stack.deltas[level]->channel);
     }
 }
 
@@ -93,17 +93,17 @@ static void shut(ploop_dev *dev)
 
 static void stop_space_work(ploop_dev *dev)
 {
-    dev->bat.alloc.closing = true;
+    dev_bat(dev)->alloc.closing = true;
 }
 
 static void trim(ploop_dev *dev)
 {
-    alloc_trim(&dev->bat.alloc);
+    alloc_trim(&dev_bat(dev)->alloc);
 }
 
 static void clear_mark(ploop_dev *dev)
 {
-    struct bat *bat = &dev->bat;
+    struct bat *bat = dev_bat(dev);
     if (dev->extension.bytes) { /* an open that failed: the image goes back to the one it had */
         bat->header.extension_sector = dev->extension.found_sector;
     }
@@ -135,8 +135,8 @@ int close_for_writing(ploop_dev *dev)
 /* A failed page would be tried again by the clock: nothing reaches the backend from here on. */
 static void end_work(ploop_dev *dev)
 {
-    for (uint32_t level = 0; level <= dev->stack.count; level++) {
-        channel_cut(delta_channel(dev, level));
+    for (uint32_t level = 0; level < dev->stack.count; level++) {
+        channel_cut(&dev->stack.deltas[level]->channel);
     }
 }
 
@@ -161,7 +161,7 @@ int ploop_dev_close(ploop_dev *dev)
 
 static void begin_aborting(ploop_dev *dev)
 {
-    struct bat *bat = &dev->bat;
+    struct bat *bat = dev_bat(dev);
     dev->aborting = dev->closing = true;
     gate_follow(dev);
     sync_give_up(&bat->syncer, -ECANCELED);
@@ -178,8 +178,8 @@ void ploop_dev_abort(ploop_dev *dev)
         return;
     }
     block_control(dev, begin_aborting);
-    for (uint32_t level = 0; level <= dev->stack.count; level++) {
-        const struct ploop_file *file = delta_file(dev, level);
+    for (uint32_t level = 0; level < dev->stack.count; level++) {
+        const struct ploop_file *file = dev->stack.deltas[level]->file;
         if (file->ops.cancel) {
             file->ops.cancel(file->context);
         }

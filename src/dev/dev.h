@@ -159,12 +159,7 @@ struct ploop_queue {
 
 struct ploop_dev {
     struct turn turn;
-    struct channel channel;
-    ploop_file *file; /* the top delta's, as channel and bat are */
-    struct stack stack;
-    struct bat bat;
-    struct geometry geometry;
-    uint32_t cluster_shift; /* 0: the cluster is no power of two */
+    struct stack stack; /* the files, and what is below the top */
     uint32_t queue_count;
     ploop_queue *queues;
     struct ploop_dev_config config;
@@ -278,24 +273,26 @@ int part_take_host(struct part *part, struct host_cluster *host, uint64_t *numbe
 int cow_init(ploop_dev *dev); /* 0 or -ENOMEM; cow_free() in either case */
 void cow_free(ploop_dev *dev);
 
-/*
- * A lower delta has this cluster, and the top has not: it is to be copied before a part of it is
- * changed. In the turn.
- */
+/* ---- what the device is made of ---- */
+static inline struct delta *dev_top(const ploop_dev *dev)
+{
+    return stack_top(&dev->stack);
+}
+
+static inline struct bat *dev_bat(const ploop_dev *dev)
+{
+    return dev_top(dev)->bat;
+}
+
+static inline const struct guest_disk *dev_disk(const ploop_dev *dev)
+{
+    return atomic_load_explicit(&dev->stack.disk, memory_order_acquire);
+}
+
+/* In the turn, under the cluster's lock: it must be copied before a part of it is changed. */
 static inline bool wants_copy(const ploop_dev *dev, struct guest_cluster cluster)
 {
-    return stack_maps(&dev->stack, cluster) && bat_entry(&dev->bat, cluster) == 0;
-}
-
-/* ---- every delta, by level: [0, stack.count], the top last ---- */
-static inline ploop_file *delta_file(const ploop_dev *dev, uint32_t level)
-{
-    return level < dev->stack.count ? dev->stack.lowers[level].file : dev->file;
-}
-
-static inline struct channel *delta_channel(ploop_dev *dev, uint32_t level)
-{
-    return level < dev->stack.count ? &dev->stack.lowers[level].channel : &dev->channel;
+    return stack_maps(&dev->stack, cluster) && bat_entry(dev_bat(dev), cluster) == 0;
 }
 
 /* ---- space.c ---- */
@@ -360,11 +357,6 @@ void dev_free(ploop_dev *dev);
  * claimed it alone, and keeps the claim.
  */
 int dev_open_inside(ploop_file *file, const struct ploop_dev_config *config, ploop_dev **out);
-
-static inline uint64_t disk_size(const ploop_dev *dev)
-{
-    return dev->geometry.disk_size;
-}
 
 static inline struct cluster_lock *lock_of(ploop_dev *dev, struct guest_cluster cluster)
 {

@@ -45,11 +45,12 @@ enum { KEEP_MESSAGE_ID = 4 };
 static void claim_clusters(ploop_dev *dev, const struct extension *extension,
                            struct extension_keep *keep)
 {
-    const struct geometry *geometry = &dev->geometry;
+    const struct geometry *geometry = &dev_top(dev)->geometry;
     for (uint64_t i = 0; i < extension->owned_count; i++) {
         uint64_t n = (extension->owned[i] - geometry->data_start) / geometry->cluster_size;
         struct host_cluster host = {(uint32_t)n};
-        if (n < dev->bat.alloc.file_clusters && alloc_claim(&dev->bat.alloc, host) && keep->old) {
+        if (n < dev_bat(dev)->alloc.file_clusters && alloc_claim(&dev_bat(dev)->alloc, host) &&
+            keep->old) {
             keep->old[keep->old_count++] = host;
         }
     }
@@ -58,11 +59,11 @@ static void claim_clusters(ploop_dev *dev, const struct extension *extension,
 int extension_keep_plan(ploop_dev *dev, const struct extension *extension)
 {
     struct extension_keep *keep = &dev->extension;
-    uint64_t size = dev->geometry.cluster_size;
+    uint64_t size = dev_disk(dev)->cluster_size;
     if (extension->state != EXTENSION_VALID || !extension->unknown_transit) {
         return 0;
     }
-    keep->found_sector = dev->bat.header.extension_sector;
+    keep->found_sector = dev_bat(dev)->header.extension_sector;
     keep->in_place = extension->bitmap_count == 0 && !extension->unknown_plain;
     if (!keep->in_place) {
         keep->bytes = aligned_alloc(SECTOR_SIZE, size);
@@ -99,7 +100,7 @@ struct extension_write {
 static void write_over(struct extension_write *write, int result)
 {
     ploop_dev *dev = write->dev;
-    dev->bat.alloc.space = space_came;
+    dev_bat(dev)->alloc.space = space_came;
     write->result = result;
     atomic_store(&write->over, true);
     block_wake(dev);
@@ -111,7 +112,7 @@ static void header_changed(struct round_wait *round, int result)
     struct extension_write *write = container_of(round, struct extension_write, round);
     struct extension_keep *keep = &write->dev->extension;
     for (uint64_t i = 0; i < keep->old_count && !result; i++) {
-        alloc_give_back(&write->dev->bat.alloc, keep->old[i]);
+        alloc_give_back(&dev_bat(write->dev)->alloc, keep->old[i]);
     }
     write_over(write, result);
 }
@@ -119,7 +120,7 @@ static void header_changed(struct round_wait *round, int result)
 static void cluster_written(struct channel_io *io, int result)
 {
     struct extension_write *write = container_of(io, struct extension_write, io);
-    struct bat *bat = &write->dev->bat;
+    struct bat *bat = dev_bat(write->dev);
     if (result) {
         write_over(write, result);
         return;
@@ -133,21 +134,21 @@ static void cluster_written(struct channel_io *io, int result)
 static void take_cluster(struct extension_write *write)
 {
     ploop_dev *dev = write->dev;
-    uint64_t size = dev->geometry.cluster_size, number;
-    if (alloc_take(&dev->bat.alloc, &write->host, &number)) {
+    uint64_t size = dev_disk(dev)->cluster_size, number;
+    if (alloc_take(&dev_bat(dev)->alloc, &write->host, &number)) {
         return; /* space_for_extension() hears of it */
     }
     write->taken = true;
     write->iov = (struct iovec){dev->extension.bytes, size};
-    channel_io_init(&write->io, &dev->channel, 0);
-    channel_transfer(&write->io, PLOOP_IO_WRITE, 0,
-                     (struct iov_cursor){.iov = &write->iov, .count = 1},
-                     geometry_host_offset(&dev->geometry, write->host), size, cluster_written);
+    channel_io_init(&write->io, &dev_top(dev)->channel, 0);
+    channel_transfer(
+        &write->io, PLOOP_IO_WRITE, 0, (struct iov_cursor){.iov = &write->iov, .count = 1},
+        geometry_host_offset(&dev_top(dev)->geometry, write->host), size, cluster_written);
 }
 
 static void space_for_extension(struct alloc *alloc, int result)
 {
-    ploop_dev *dev = container_of(alloc, ploop_dev, bat.alloc);
+    ploop_dev *dev = container_of(alloc, struct bat, alloc)->owner;
     if (result) {
         write_over(dev->extension.write, result);
     } else {
@@ -157,7 +158,7 @@ static void space_for_extension(struct alloc *alloc, int result)
 
 static void begin(ploop_dev *dev)
 {
-    dev->bat.alloc.space = space_for_extension;
+    dev_bat(dev)->alloc.space = space_for_extension;
     take_cluster(dev->extension.write);
 }
 
@@ -171,7 +172,7 @@ static bool is_over(ploop_dev *dev, void *argument)
 /* The new one is not to be: close.c clears the mark and leads to the old one in one write. */
 static void go_back(ploop_dev *dev)
 {
-    struct bat *bat = &dev->bat;
+    struct bat *bat = dev_bat(dev);
     if (dev->extension.write->taken) {
         alloc_give_back(&bat->alloc, dev->extension.write->host);
     }

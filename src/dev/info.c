@@ -24,12 +24,12 @@ int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *out)
     if (error) {
         return error;
     }
-    const struct bat_stats *stats = &dev->bat.stats;
+    const struct bat_stats *stats = &dev_bat(dev)->stats;
     struct ploop_dev_info info = {
-        .disk_size = disk_size(dev),
-        .cluster_size = dev->geometry.cluster_size,
+        .disk_size = dev_disk(dev)->disk_size,
+        .cluster_size = dev_disk(dev)->cluster_size,
         .request_alignment = SECTOR_SIZE,
-        .discard_granularity = (uint32_t)dev->geometry.cluster_size,
+        .discard_granularity = (uint32_t)dev_disk(dev)->cluster_size,
         .max_request_bytes = MAX_REQUEST_BYTES,
         .state = atomic_load_explicit(&dev->state, memory_order_relaxed),
         .error = atomic_load_explicit(&dev->error, memory_order_relaxed),
@@ -45,20 +45,20 @@ int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *out)
         .page_writes = load(&stats->page_writes),
         .page_write_calls = load(&stats->page_write_calls),
         .page_write_failures = load(&stats->page_write_failures),
-        .syncs = load(&dev->bat.syncer.count),
-        .sync_failures = load(&dev->bat.syncer.failures),
+        .syncs = load(&dev_bat(dev)->syncer.count),
+        .sync_failures = load(&dev_bat(dev)->syncer.failures),
         .barriers = load(&stats->barriers),
         .flushes = load(&dev->flushes),
         .flushes_coalesced = load(&stats->flushes_coalesced),
-        .extensions = load(&dev->bat.alloc.extensions),
-        .punches = load(&dev->bat.alloc.punches),
+        .extensions = load(&dev_bat(dev)->alloc.extensions),
+        .punches = load(&dev_bat(dev)->alloc.punches),
         .memory_alignment = dev->memory_alignment,
-        .delta_count = dev->stack.count + 1,
+        .delta_count = dev->stack.count,
         .max_segments = PLOOP_IO_SEGMENTS_MAX,
         .clusters_copied = load(&dev->clusters_copied),
     };
-    for (uint32_t level = 0; level <= dev->stack.count; level++) {
-        info.double_completions += load(&delta_file(dev, level)->double_completions);
+    for (uint32_t level = 0; level < dev->stack.count; level++) {
+        info.double_completions += load(&dev->stack.deltas[level]->file->double_completions);
     }
     for (uint32_t i = 0; i < dev->queue_count; i++) {
         info.requests += load(&dev->queues[i].requests);

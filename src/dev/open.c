@@ -132,21 +132,21 @@ static int take_memory(ploop_dev *dev)
 
 static enum file_use use_of(const ploop_dev *dev, uint32_t level)
 {
-    return level == dev->stack.count && !dev->read_only ? FILE_ALONE : FILE_SHARED;
+    return level == dev->stack.count - 1 && !dev->read_only ? FILE_ALONE : FILE_SHARED;
 }
 
 static void give_back_files(const ploop_dev *dev, uint32_t count)
 {
     for (uint32_t level = 0; level < count; level++) {
-        file_give_back(delta_file(dev, level), use_of(dev, level));
+        file_give_back(dev->stack.deltas[level]->file, use_of(dev, level));
     }
 }
 
 /* Against other devices of this process, and calls that would write or sync these files. */
 static int claim_files(ploop_dev *dev)
 {
-    for (uint32_t level = 0; level <= dev->stack.count; level++) {
-        int error = file_claim(delta_file(dev, level), use_of(dev, level));
+    for (uint32_t level = 0; level < dev->stack.count; level++) {
+        int error = file_claim(dev->stack.deltas[level]->file, use_of(dev, level));
         if (error) {
             give_back_files(dev, level);
             return error;
@@ -165,10 +165,9 @@ void dev_free(ploop_dev *dev)
         queue_free(&dev->queues[i]);
     }
     if (dev->has_claims) {
-        give_back_files(dev, dev->stack.count + 1);
+        give_back_files(dev, dev->stack.count);
     }
     extension_keep_free(&dev->extension);
-    bat_free(&dev->bat);
     cow_free(dev);
     stack_free(&dev->stack);
     free(dev->queues);
@@ -182,16 +181,17 @@ void dev_free(ploop_dev *dev)
 
 static void set_geometry(ploop_dev *dev, const struct header *header)
 {
-    uint64_t cluster = header->geometry.cluster_size;
-    dev->geometry = header->geometry;
-    dev->cluster_shift = (cluster & (cluster - 1)) == 0 ? (uint32_t)__builtin_ctzll(cluster) : 0;
-    dev->long_bytes = dev->can_wake ? UINT64_MAX : LONG_CLUSTERS * cluster;
+    struct delta *top = dev_top(dev);
+    top->geometry = header->geometry;
+    top->end = top->tail_at = top->geometry.disk_size;
+    stack_set_disk(&dev->stack, &top->geometry);
+    dev->long_bytes = dev->can_wake ? UINT64_MAX : LONG_CLUSTERS * top->geometry.cluster_size;
     gate_follow(dev);
 }
 
 static int read_image(ploop_dev *dev)
 {
-    struct load top = {.dev = dev, .file = dev->file, .level = dev->stack.count};
+    struct load top = {.dev = dev, .file = dev_top(dev)->file, .level = dev->stack.count - 1};
     const struct ploop_file_info *info = &top.info;
     int error = load_info(&top);
     error = error ? error : load_header(&top);
@@ -199,7 +199,7 @@ static int read_image(ploop_dev *dev)
         return error;
     }
     set_geometry(dev, &top.header);
-    channel_init(&dev->channel, dev->file, &dev->turn, info->max_transfer);
+    channel_init(&dev_top(dev)->channel, dev_top(dev)->file, &dev->turn, info->max_transfer);
     error = take_memory(dev);
     if (error) {
         return error;
@@ -209,16 +209,16 @@ static int read_image(ploop_dev *dev)
                                  .extend_bytes_max = dev->config.preallocate_bytes,
                                  .host_shows_stale =
                                      dev->config.flags & PLOOP_DEV_HOST_SHOWS_STALE};
-    error = bat_init(&dev->bat, &top.header, &dev->channel, &space);
+    error = bat_init(dev_bat(dev), &top.header, &dev_top(dev)->channel, &space);
     if (error) {
         return error;
     }
-    dev->bat.native_fua = info->capabilities & PLOOP_FILE_CAN_FUA;
-    dev->bat.delay_ns = dev->config.writeback_delay_ns;
-    dev->bat.max_age_ns = dev->config.writeback_max_age_ns;
-    dev->bat.failure_limit = dev->config.page_failure_limit;
+    dev_bat(dev)->native_fua = info->capabilities & PLOOP_FILE_CAN_FUA;
+    dev_bat(dev)->delay_ns = dev->config.writeback_delay_ns;
+    dev_bat(dev)->max_age_ns = dev->config.writeback_max_age_ns;
+    dev_bat(dev)->failure_limit = dev->config.page_failure_limit;
     if (dev->config.enospc_policy == PLOOP_ENOSPC_PARK) {
-        dev->bat.patience_ns =
+        dev_bat(dev)->patience_ns =
             dev->config.park_timeout_ns ? dev->config.park_timeout_ns : UINT64_MAX;
     }
     engine_init(dev);
@@ -231,7 +231,7 @@ static int read_image(ploop_dev *dev)
 
 static void mark_in_use(ploop_dev *dev)
 {
-    struct bat *bat = &dev->bat;
+    struct bat *bat = dev_bat(dev);
     bat->header.in_use = HEADER_IN_USE;
     bat->header.flags &= ~(uint32_t)HEADER_FLAG_EMPTY;
     if (!dev->extension.in_place) {
@@ -242,12 +242,12 @@ static void mark_in_use(ploop_dev *dev)
 
 static void rewrite(ploop_dev *dev)
 {
-    bat_rewrite_all(&dev->bat);
+    bat_rewrite_all(dev_bat(dev));
 }
 
 static void recover_all(ploop_dev *dev)
 {
-    dev->bat.alloc.recovered = true;
+    dev_bat(dev)->alloc.recovered = true;
     rewrite(dev);
 }
 
@@ -259,10 +259,10 @@ static void recover_all(ploop_dev *dev)
 static int allocate_bat(ploop_dev *dev)
 {
     struct ploop_file_info info = {.size = sizeof(info)};
-    int64_t done = ploop_file_info(dev->file, &info);
+    int64_t done = ploop_file_info(dev_top(dev)->file, &info);
     if (done == 0 && info.capabilities & PLOOP_FILE_CAN_ALLOCATE) {
-        done =
-            file_sync_io(dev->file, PLOOP_IO_ALLOCATE, NULL, geometry_bat_bytes(&dev->geometry), 0);
+        done = file_sync_io(dev_top(dev)->file, PLOOP_IO_ALLOCATE, NULL,
+                            geometry_bat_bytes(&dev_top(dev)->geometry), 0);
     }
     if (done >= 0 || done == -ENOTSUP) {
         return 0;
@@ -284,7 +284,7 @@ static int allocate_bat(ploop_dev *dev)
  */
 static int open_for_writing(ploop_dev *dev)
 {
-    bool recover = dev->bat.header.in_use == HEADER_IN_USE;
+    bool recover = dev_bat(dev)->header.in_use == HEADER_IN_USE;
     int error = allocate_bat(dev);
     if (error) {
         return error;
@@ -337,8 +337,8 @@ static const char *missing_function(const ploop_dev *dev, const struct ploop_io_
 static int attach(const ploop_dev *dev)
 {
     int error = 0;
-    for (uint32_t level = 0; level <= dev->stack.count && !error; level++) {
-        const struct ploop_file *file = delta_file(dev, level);
+    for (uint32_t level = 0; level < dev->stack.count && !error; level++) {
+        const struct ploop_file *file = dev->stack.deltas[level]->file;
         const char *missing = missing_function(dev, &file->ops);
         if (missing) {
             dev_log(dev, PLOOP_LOG_ERROR, BACKEND_MESSAGE_ID,
@@ -356,8 +356,8 @@ static int attach(const ploop_dev *dev)
  */
 static void abandon(ploop_dev *dev)
 {
-    ploop_file *file = dev->file;
-    bool lost = bat_latch(&dev->bat) != 0;
+    ploop_file *file = dev_top(dev)->file;
+    bool lost = bat_latch(dev_bat(dev)) != 0;
     int ignored;
     ploop_dev_abort(dev);
     if (lost) {
@@ -372,7 +372,6 @@ static int open_device(ploop_file *const *deltas, uint32_t count,
     if (!dev) {
         return -ENOMEM;
     }
-    dev->file = deltas[count - 1];
     dev->is_inside = is_inside;
     dev->memory_alignment = 1;
     pthread_condattr_t attributes;
@@ -390,7 +389,7 @@ static int open_device(ploop_file *const *deltas, uint32_t count,
     }
     dev->read_only = dev->config.flags & PLOOP_DEV_READ_ONLY;
     dev->can_wake = dev->clock.wake_at || dev->config.flags & PLOOP_DEV_COMPLETE_IN_RUN;
-    error = error ? error : stack_init(&dev->stack, deltas, count - 1);
+    error = error ? error : stack_init(&dev->stack, deltas, count);
     error = error || is_inside ? error : claim_files(dev);
     error = error ? error : attach(dev);
     if (!error) {

@@ -17,16 +17,16 @@ enum {
 
 uint32_t ploop_bat_page_count(const ploop_dev *dev)
 {
-    return dev->bat.page_count;
+    return dev_bat(dev)->page_count;
 }
 
 int ploop_bat_page_info(ploop_dev *dev, uint32_t number, struct ploop_bat_page_info *out)
 {
     int error = sized_out_check(out, offsetof(struct ploop_bat_page_info, reserved));
-    if (error || number >= dev->bat.page_count) {
+    if (error || number >= dev_bat(dev)->page_count) {
         return -EINVAL;
     }
-    const struct bat_page *page = &dev->bat.pages[number];
+    const struct bat_page *page = &dev_bat(dev)->pages[number];
     struct ploop_bat_page_info info = {
         .page = number,
         .state = atomic_load_explicit(&page->state, memory_order_relaxed) & PUBLIC_STATE,
@@ -43,8 +43,9 @@ int ploop_bat_page_info(ploop_dev *dev, uint32_t number, struct ploop_bat_page_i
 
 int ploop_bat_page_next_dirty(ploop_dev *dev, uint32_t from, uint32_t *page)
 {
-    for (uint32_t number = from; number < dev->bat.page_count; number++) {
-        if (atomic_load_explicit(&dev->bat.pages[number].state, memory_order_relaxed) & NOT_CLEAN) {
+    for (uint32_t number = from; number < dev_bat(dev)->page_count; number++) {
+        if (atomic_load_explicit(&dev_bat(dev)->pages[number].state, memory_order_relaxed) &
+            NOT_CLEAN) {
             *page = number;
             return 0;
         }
@@ -54,13 +55,14 @@ int ploop_bat_page_next_dirty(ploop_dev *dev, uint32_t from, uint32_t *page)
 
 int ploop_bat_page_read(ploop_dev *dev, uint32_t page, uint32_t *entries, uint32_t count)
 {
-    if (page >= dev->bat.page_count) {
+    if (page >= dev_bat(dev)->page_count) {
         return -EINVAL;
     }
-    uint32_t there = geometry_page_entries(&dev->geometry, page), first = geometry_page_first(page);
+    uint32_t there = geometry_page_entries(&dev_top(dev)->geometry, page),
+             first = geometry_page_first(page);
     count = count < there ? count : there;
     for (uint32_t i = 0; i < count; i++) {
-        entries[i] = bat_entry(&dev->bat, (struct guest_cluster){first + i});
+        entries[i] = bat_entry(dev_bat(dev), (struct guest_cluster){first + i});
     }
     return (int)count;
 }
@@ -74,13 +76,13 @@ static void page_requested(struct work *work)
 
 int ploop_bat_page_write(ploop_dev *dev, uint32_t number)
 {
-    if (number >= dev->bat.page_count) {
+    if (number >= dev_bat(dev)->page_count) {
         return -EINVAL;
     }
     if (dev->read_only) {
         return -EROFS;
     }
-    struct bat_page *page = &dev->bat.pages[number];
+    struct bat_page *page = &dev_bat(dev)->pages[number];
     if (!atomic_exchange(&page->requested, true)) {
         page->request.run = page_requested;
         turn_post(&dev->turn, &page->request);
@@ -95,7 +97,7 @@ static void delay_changed(struct work *work)
     pthread_mutex_lock(&dev->wait_mutex);
     uint64_t delay = dev->wanted_delay_ns, max_age = dev->wanted_max_age_ns;
     pthread_mutex_unlock(&dev->wait_mutex);
-    bat_delay_changed(&dev->bat, delay, max_age);
+    bat_delay_changed(dev_bat(dev), delay, max_age);
 }
 
 int ploop_bat_set_delay(ploop_dev *dev, uint64_t delay_ns, uint64_t max_age_ns)
@@ -122,19 +124,19 @@ int ploop_bat_set_delay(ploop_dev *dev, uint64_t delay_ns, uint64_t max_age_ns)
 static int describe(const ploop_dev *dev, struct guest_cluster cluster, uint64_t inside,
                     struct ploop_extent *extent)
 {
-    const struct stack *stack = &dev->stack;
-    const struct lower *lower = NULL;
-    uint64_t cluster_size = dev->geometry.cluster_size, from = cluster.n * cluster_size + inside;
-    uint32_t entry = bat_entry(&dev->bat, cluster);
+    uint64_t cluster_size = dev_disk(dev)->cluster_size, from = cluster.n * cluster_size + inside;
+    const struct delta *delta = dev_top(dev);
+    uint32_t entry = bat_entry(delta->bat, cluster);
     bool mapped = entry != 0;
     *extent = (struct ploop_extent){
         .offset = from, .length = cluster_size - inside, .state = PLOOP_EXTENT_ZERO};
-    if (!mapped && stack_maps(stack, cluster)) {
-        lower = stack_lower(stack, cluster);
-        entry = stack_entry(stack, cluster);
-        mapped = from < lower->end;
-        if (mapped && lower->end - from < extent->length) {
-            extent->length = lower->end - from;
+    if (!mapped && stack_maps(&dev->stack, cluster)) {
+        struct place below = stack_place(&dev->stack, cluster);
+        delta = below.delta;
+        entry = below.entry;
+        mapped = from < delta->end;
+        if (mapped && delta->end - from < extent->length) {
+            extent->length = delta->end - from;
         }
     }
     if (entry == BAT_ENTRY_BAD) {
@@ -142,9 +144,8 @@ static int describe(const ploop_dev *dev, struct guest_cluster cluster, uint64_t
     }
     if (mapped) {
         extent->state = PLOOP_EXTENT_MAPPED;
-        extent->level = lower ? (uint32_t)(lower - stack->lowers) : stack->count;
-        extent->host_offset =
-            geometry_entry_offset(lower ? &lower->geometry : &dev->geometry, entry) + inside;
+        extent->level = delta->level;
+        extent->host_offset = geometry_entry_offset(&delta->geometry, entry) + inside;
     }
     return 0;
 }
@@ -159,7 +160,7 @@ static bool goes_on(const struct ploop_extent *extent, const struct ploop_extent
 int ploop_bat_lookup(ploop_dev *dev, uint64_t offset, uint64_t length, struct ploop_extent *out)
 {
     int error = sized_out_check(out, offsetof(struct ploop_extent, reserved));
-    uint64_t size = disk_size(dev), inside;
+    uint64_t size = dev_disk(dev)->disk_size, inside;
     if (error || offset >= size || length == 0) {
         return -EINVAL;
     }

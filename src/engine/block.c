@@ -33,7 +33,7 @@ static void nap(ploop_dev *dev, uint64_t rings)
 
 void block_until(ploop_dev *dev, block_fn *done, void *argument)
 {
-    const struct ploop_io_ops *ops = &dev->file->ops;
+    const struct ploop_io_ops *ops = &dev_top(dev)->file->ops;
     atomic_fetch_add(&dev->waiting, 1);
     for (uint32_t queue = 0;; queue = (queue + 1) % dev->queue_count) {
         uint64_t rings = atomic_load(&dev->rings);
@@ -46,8 +46,8 @@ void block_until(ploop_dev *dev, block_fn *done, void *argument)
         }
         if (ops->wait) {
             /* A lower delta may be the one that has something: then look often. */
-            ops->wait(dev->file->context, queue,
-                      (uint64_t)(dev->stack.count ? NAP_NS / 20 : NAP_NS));
+            ops->wait(dev_top(dev)->file->context, queue,
+                      (uint64_t)(dev->stack.count > 1 ? NAP_NS / 20 : NAP_NS));
         } else {
             nap(dev, rings);
         }
@@ -148,7 +148,7 @@ static void round_over(struct round_wait *wait, int result)
 static void round_join(struct work *work)
 {
     struct block_round *round = container_of(work, struct block_round, work);
-    bat_join_round(&round->dev->bat, &round->wait, round_over);
+    bat_join_round(dev_bat(round->dev), &round->wait, round_over);
 }
 
 static bool round_is_over(ploop_dev *dev, void *argument)

@@ -81,12 +81,12 @@ static uint64_t earliest(ploop_dev *dev)
     if (!list_is_empty(&dev->later)) {
         return 0;
     }
-    for (uint32_t level = 0; level <= dev->stack.count; level++) {
-        if (channel_wants_run(delta_channel(dev, level))) {
+    for (uint32_t level = 0; level < dev->stack.count; level++) {
+        if (channel_wants_run(&dev->stack.deltas[level]->channel)) {
             return 0;
         }
     }
-    uint64_t next = bat_latch(&dev->bat) ? UINT64_MAX : deadlines_next(&dev->bat.deadlines);
+    uint64_t next = bat_latch(dev_bat(dev)) ? UINT64_MAX : deadlines_next(&dev_bat(dev)->deadlines);
     if (!list_is_empty(&dev->parked) && !dev->suspended && dev->park_retry_ns < next) {
         next = dev->park_retry_ns;
     }
@@ -143,7 +143,7 @@ uint64_t ploop_dev_next_deadline(const ploop_dev *dev)
 
 static void publish_state(ploop_dev *dev)
 {
-    struct bat *bat = &dev->bat;
+    struct bat *bat = dev_bat(dev);
     uint32_t state = (dev->read_only ? PLOOP_STATE_READ_ONLY : 0u) |
                      (dev->suspended ? PLOOP_STATE_SUSPENDED : 0u) |
                      (bat_latch(bat) ? PLOOP_STATE_SYNC_FAILED : 0u) |
@@ -172,10 +172,10 @@ static void engine_pump(struct turn *turn)
     ploop_dev *dev = container_of(turn, ploop_dev, turn);
     if (!dev->read_only) {
         space_pump(dev);
-        bat_pump(&dev->bat);
+        bat_pump(dev_bat(dev));
     }
-    for (uint32_t level = 0; level <= dev->stack.count; level++) {
-        channel_kick(delta_channel(dev, level));
+    for (uint32_t level = 0; level < dev->stack.count; level++) {
+        channel_kick(&dev->stack.deltas[level]->channel);
     }
     publish_state(dev);
     tell_parked(dev);
@@ -237,11 +237,11 @@ static void run_due(struct work *work)
     uint64_t announced = atomic_load(&dev->announced_ns);
     dev->announce_again |= now >= announced || announced - now <= EARLY_NS || now < dev->ran_ns;
     dev->ran_ns = now;
-    for (uint32_t level = 0; level <= dev->stack.count; level++) {
-        done += channel_retry(delta_channel(dev, level));
+    for (uint32_t level = 0; level < dev->stack.count; level++) {
+        done += channel_retry(&dev->stack.deltas[level]->channel);
     }
-    if (!dev->read_only && !bat_latch(&dev->bat)) {
-        done += bat_run_deadlines(&dev->bat, now);
+    if (!dev->read_only && !bat_latch(dev_bat(dev))) {
+        done += bat_run_deadlines(dev_bat(dev), now);
     }
     done += space_retry_parked(dev, false);
     done += pio_go_on(dev);
@@ -279,8 +279,8 @@ static int reap(const struct ploop_file *file, uint32_t queue_count)
 int engine_run(ploop_dev *dev)
 {
     int done = 0;
-    for (uint32_t level = 0; level <= dev->stack.count; level++) {
-        done += reap(delta_file(dev, level), dev->queue_count);
+    for (uint32_t level = 0; level < dev->stack.count; level++) {
+        done += reap(dev->stack.deltas[level]->file, dev->queue_count);
     }
     engine_post_run(dev);
     return done + (int)atomic_exchange(&dev->done_by_run, 0);
@@ -319,9 +319,9 @@ void engine_init(ploop_dev *dev)
     if (!dev->clock.now_ns) {
         dev->clock.now_ns = monotonic_ns;
     }
-    dev->bat.owner = dev;
-    dev->bat.now_ns = bat_now;
-    dev->bat.failed = page_failed;
-    dev->bat.latched = latched;
-    dev->bat.alloc.space = space_came;
+    dev_bat(dev)->owner = dev;
+    dev_bat(dev)->now_ns = bat_now;
+    dev_bat(dev)->failed = page_failed;
+    dev_bat(dev)->latched = latched;
+    dev_bat(dev)->alloc.space = space_came;
 }

@@ -49,7 +49,7 @@ void part_wait_for_space(struct part *part)
 
 void space_came(struct alloc *alloc, int result)
 {
-    ploop_dev *dev = container_of(alloc, ploop_dev, bat.alloc);
+    ploop_dev *dev = container_of(alloc, struct bat, alloc)->owner;
     struct list waiters;
     take_all(&waiters, &dev->space_waiters);
     if (!result) {
@@ -84,7 +84,7 @@ static void reclaim(ploop_dev *dev)
 {
     if (!dev->reclaiming) {
         dev->reclaiming = true;
-        bat_join_round(&dev->bat, &dev->reclaim_round, reclaim_over);
+        bat_join_round(dev_bat(dev), &dev->reclaim_round, reclaim_over);
     }
 }
 
@@ -124,7 +124,7 @@ bool part_park(struct part *part, part_fn *again)
 void part_no_space(struct part *part, int error)
 {
     ploop_dev *dev = part->dev;
-    struct bat *bat = &dev->bat;
+    struct bat *bat = dev_bat(dev);
     if (!part->reclaimed && bat->alloc.pending_count > 0 && !bat_latch(bat)) {
         part->reclaimed = true;
         list_append(&dev->reclaim_waiters, &part->link);
@@ -163,9 +163,9 @@ uint32_t space_retry_parked(ploop_dev *dev, bool all)
 
 void space_pump(ploop_dev *dev)
 {
-    struct alloc *alloc = &dev->bat.alloc;
-    if (alloc->pending_count > PENDING_MAX / 2 && !bat_latch(&dev->bat) &&
-        dev->bat.stats.pages_failed == 0) {
+    struct alloc *alloc = &dev_bat(dev)->alloc;
+    if (alloc->pending_count > PENDING_MAX / 2 && !bat_latch(dev_bat(dev)) &&
+        dev_bat(dev)->stats.pages_failed == 0) {
         reclaim(dev);
     }
     if (!list_is_empty(&dev->reclaim_waiters) && !dev->reclaiming && alloc_is_settled(alloc)) {
@@ -189,7 +189,7 @@ void space_fail_all(ploop_dev *dev, int error)
     if (!dev->aborting) {
         return;
     }
-    space_came(&dev->bat.alloc, error);
+    space_came(&dev_bat(dev)->alloc, error);
     take_all(&parts, &dev->reclaim_waiters);
     list_move_all(&parts, &dev->record_waiters);
     while ((link = list_take_first(&parts)) != NULL) {

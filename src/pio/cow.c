@@ -39,10 +39,10 @@ static void copy_next(struct part *part);
 
 int cow_init(ploop_dev *dev)
 {
-    if (dev->stack.count == 0 || dev->read_only) {
+    if (dev->stack.count == 1 || dev->read_only) {
         return 0;
     }
-    uint64_t cluster = dev->geometry.cluster_size;
+    uint64_t cluster = dev_disk(dev)->cluster_size;
     dev->cow_bytes = cluster < COW_BYTES_MAX ? cluster : COW_BYTES_MAX;
     uint64_t step = (dev->cow_bytes + COW_ALIGNMENT - 1) / COW_ALIGNMENT * COW_ALIGNMENT;
     void *memory = NULL;
@@ -87,12 +87,12 @@ static void give_buffer_back(struct part *part)
 static void cow_ended(struct part *part, int result)
 {
     ploop_dev *dev = part->dev;
-    uint64_t number = sync_next(&dev->bat.syncer);
-    channel_io_aim(&part->io, &dev->channel);
+    uint64_t number = sync_next(&dev_bat(dev)->syncer);
+    channel_io_aim(&part->io, &dev_top(dev)->channel);
     if (!result) {
-        bat_map(&dev->bat, part->cluster, part->cow.host, number);
+        bat_map(dev_bat(dev), part->cluster, part->cow.host, number);
     } else {
-        alloc_give_back(&dev->bat.alloc, part->cow.host);
+        alloc_give_back(&dev_bat(dev)->alloc, part->cow.host);
     }
     give_buffer_back(part);
     if (is_no_space(result)) {
@@ -136,7 +136,7 @@ static void chunk_written(struct channel_io *io, int result)
     struct part *part = container_of(io, struct part, io);
     struct cow *cow = &part->cow;
     cow->at += cow->length;
-    if (!result && cow->at < part->dev->geometry.cluster_size) {
+    if (!result && cow->at < dev_disk(part->dev)->cluster_size) {
         copy_next(part);
         return;
     }
@@ -151,10 +151,11 @@ static void chunk_write(struct part *part)
     ploop_dev *dev = part->dev;
     struct cow *cow = &part->cow;
     merge(part);
-    channel_io_aim(&part->io, &dev->channel);
-    channel_transfer(
-        &part->io, PLOOP_IO_WRITE, 0, (struct iov_cursor){.iov = &cow->iov, .count = 1},
-        geometry_host_offset(&dev->geometry, cow->host) + cow->at, cow->length, chunk_written);
+    channel_io_aim(&part->io, &dev_top(dev)->channel);
+    channel_transfer(&part->io, PLOOP_IO_WRITE, 0,
+                     (struct iov_cursor){.iov = &cow->iov, .count = 1},
+                     geometry_host_offset(&dev_top(dev)->geometry, cow->host) + cow->at,
+                     cow->length, chunk_written);
 }
 
 static void chunk_read(struct channel_io *io, int result)
@@ -171,18 +172,19 @@ static void copy_next(struct part *part)
 {
     ploop_dev *dev = part->dev;
     struct cow *cow = &part->cow;
-    uint64_t left = dev->geometry.cluster_size - cow->at, offset;
+    uint64_t left = dev_disk(dev)->cluster_size - cow->at, offset;
     cow->length = left < dev->cow_bytes ? left : dev->cow_bytes;
     cow->iov = (struct iovec){cow->buffer->bytes, (size_t)cow->length};
     struct iov_cursor cursor = {.iov = &cow->iov, .count = 1};
+    struct place below = stack_place(&dev->stack, part->cluster);
     uint64_t in_file =
-        stack_fill(&dev->stack, part->cluster, cow->at, cow->length, &cursor, &offset);
+        delta_fill(below.delta, part->cluster, below.entry, cow->at, cow->length, &cursor, &offset);
     bool covered = part->inside <= cow->at && part->inside + part->length >= cow->at + cow->length;
     if (in_file == 0 || covered) {
         chunk_write(part);
         return;
     }
-    channel_io_aim(&part->io, &stack_lower(&dev->stack, part->cluster)->channel);
+    channel_io_aim(&part->io, &below.delta->channel);
     channel_transfer(&part->io, PLOOP_IO_READ, 0, cursor, offset, in_file, chunk_read);
 }
 
@@ -203,7 +205,7 @@ static void copy_begin(struct part *part)
 
 static void zeros_map(struct part *part, uint64_t number)
 {
-    bat_map(&part->dev->bat, part->cluster, part->cow.host, number);
+    bat_map(dev_bat(part->dev), part->cluster, part->cow.host, number);
     part_settle(part, 0, number);
 }
 
@@ -213,7 +215,7 @@ void cow_locked(struct part *part)
     const ploop_pio *pio = part->pio;
     bool zeros = pio->op != PIO_WRITE;
     uint64_t number;
-    assert(stack_entry(&dev->stack, part->cluster) !=
+    assert(stack_place(&dev->stack, part->cluster).entry !=
            BAT_ENTRY_BAD); /* else it would not be open for writing */
     if (zeros && !part->whole && pio->flags & PLOOP_PIO_FAST_ONLY) {
         part_settle(part, -ENOTSUP, 0);
@@ -228,7 +230,7 @@ void cow_locked(struct part *part)
     } else if (part->whole && zeros) {
         zeros_map(part, number);
     } else if (part->whole) {
-        uint64_t offset = geometry_host_offset(&dev->geometry, part->cow.host);
+        uint64_t offset = geometry_host_offset(&dev_top(dev)->geometry, part->cow.host);
         channel_transfer(&part->io, PLOOP_IO_WRITE, 0, part->cursor, offset, part->length,
                          whole_written);
     } else {
@@ -238,7 +240,7 @@ void cow_locked(struct part *part)
 
 void cover_locked(struct part *part)
 {
-    const struct bat *bat = &part->dev->bat;
+    const struct bat *bat = dev_bat(part->dev);
     bool discard = part->pio->op == PIO_DISCARD;
     if (bat_entry(bat, part->cluster) == 0 && !discard) {
         cow_locked(part);

@@ -40,7 +40,7 @@ static void round_ended(struct round_wait *wait, int result)
 
 static void join_round(struct part *part)
 {
-    bat_join_round(&part->dev->bat, &part->pio->round, round_ended);
+    bat_join_round(dev_bat(part->dev), &part->pio->round, round_ended);
 }
 
 void pio_wait_round(ploop_pio *pio)
@@ -69,8 +69,8 @@ static void wait_for_pages(struct part *part)
     ploop_pio *pio = part->pio;
     int result = 0;
     while (pio->next < pio->end) {
-        result =
-            bat_wait_durable(&part->dev->bat, (uint32_t)pio->next, 0, &part->durable, page_ended);
+        result = bat_wait_durable(dev_bat(part->dev), (uint32_t)pio->next, 0, &part->durable,
+                                  page_ended);
         if (result) {
             break;
         }
@@ -87,7 +87,7 @@ void pio_write_pages(ploop_pio *pio)
     pio->next = pio->offset;
     pio->end = pio->offset + pio->length;
     for (uint64_t page = pio->next; page < pio->end; page++) {
-        bat_page_hurry(&part->dev->bat, (uint32_t)page);
+        bat_page_hurry(dev_bat(part->dev), (uint32_t)page);
     }
     wait_for_pages(part);
 }
@@ -106,7 +106,7 @@ static void entry_ended(struct durable_wait *wait, int result)
 
 void part_wait_durable(struct part *part, uint64_t number)
 {
-    int result = bat_wait_durable(&part->dev->bat, geometry_page_of(part->cluster), number,
+    int result = bat_wait_durable(dev_bat(part->dev), geometry_page_of(part->cluster), number,
                                   &part->durable, entry_ended);
     if (result <= 0) {
         part_end(part, result);

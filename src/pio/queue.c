@@ -42,8 +42,8 @@ static int open_descriptors(ploop_queue *queue)
         return -errno;
     }
     int error = watch(queue->poll_fd, queue->event_fd);
-    for (uint32_t level = 0; level <= queue->dev->stack.count && !error; level++) {
-        const struct ploop_file *file = delta_file(queue->dev, level);
+    for (uint32_t level = 0; level < queue->dev->stack.count && !error; level++) {
+        const struct ploop_file *file = queue->dev->stack.deltas[level]->file;
         int backend_fd = file->ops.poll_fd ? file->ops.poll_fd(file->context, queue->index) : -1;
         if (backend_fd >= 0) {
             error = watch(queue->poll_fd, backend_fd);

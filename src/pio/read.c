@@ -9,36 +9,36 @@ static void read_done(struct channel_io *io, int result)
     part_settle(container_of(io, struct part, io), result, 0);
 }
 
-static void read_lower(struct part *part)
+static void read_below(struct part *part, struct place place)
 {
-    struct stack *stack = &part->dev->stack;
     uint64_t offset, length;
-    if (stack_entry(stack, part->cluster) == BAT_ENTRY_BAD) {
+    if (place.entry == BAT_ENTRY_BAD) {
         part_settle(part, -EIO, 0);
         return;
     }
-    length = stack_fill(stack, part->cluster, part->inside, part->length, &part->cursor, &offset);
+    length = delta_fill(place.delta, part->cluster, place.entry, part->inside, part->length,
+                        &part->cursor, &offset);
     if (length == 0) {
         part_settle(part, 0, 0);
         return;
     }
-    channel_io_aim(&part->io, &stack_lower(stack, part->cluster)->channel);
+    channel_io_aim(&part->io, &place.delta->channel);
     channel_transfer(&part->io, PLOOP_IO_READ, 0, part->cursor, offset, length, read_done);
 }
 
 void read_locked(struct part *part)
 {
     ploop_dev *dev = part->dev;
-    uint32_t entry = bat_entry(&dev->bat, part->cluster);
+    uint32_t entry = bat_entry(dev_bat(dev), part->cluster);
     if (entry == 0 && stack_maps(&dev->stack, part->cluster)) {
-        read_lower(part);
+        read_below(part, stack_place(&dev->stack, part->cluster));
     } else if (entry == 0) {
         iov_zero(&part->cursor, part->length);
         part_settle(part, 0, 0);
     } else if (entry == BAT_ENTRY_BAD) {
         part_settle(part, -EIO, 0);
     } else {
-        uint64_t offset = geometry_entry_offset(&dev->geometry, entry) + part->inside;
+        uint64_t offset = geometry_entry_offset(&dev_top(dev)->geometry, entry) + part->inside;
         channel_transfer(&part->io, PLOOP_IO_READ, 0, part->cursor, offset, part->length,
                          read_done);
     }

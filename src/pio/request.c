@@ -50,8 +50,9 @@ static void part_free(struct part *part);
 
 struct guest_cluster cluster_of(const ploop_dev *dev, uint64_t offset, uint64_t *inside)
 {
-    uint64_t size = dev->geometry.cluster_size;
-    uint64_t cluster = dev->cluster_shift ? offset >> dev->cluster_shift : offset / size;
+    uint64_t size = dev_disk(dev)->cluster_size;
+    uint64_t cluster =
+        dev_disk(dev)->cluster_shift ? offset >> dev_disk(dev)->cluster_shift : offset / size;
     *inside = offset - cluster * size;
     return (struct guest_cluster){(uint32_t)cluster};
 }
@@ -60,7 +61,7 @@ void part_init(struct part *part, ploop_dev *dev, uint32_t queue)
 {
     part->dev = dev;
     list_init(&part->link);
-    channel_io_init(&part->io, &dev->channel, queue);
+    channel_io_init(&part->io, &dev_top(dev)->channel, queue);
 }
 
 void pio_init(ploop_pio *pio, ploop_queue *queue)
@@ -99,12 +100,12 @@ int pio_validate(const ploop_pio *pio)
         return 0;
     }
     if (pio->op == PIO_BAT_WRITE) {
-        uint32_t pages = dev->bat.page_count;
+        uint32_t pages = dev_bat(dev)->page_count;
         bool outside =
             pio->length == 0 || pio->offset >= pages || pio->length > pages - pio->offset;
         return outside ? -EINVAL : dev->read_only ? -EROFS : 0;
     }
-    uint64_t size = disk_size(dev);
+    uint64_t size = dev_disk(dev)->disk_size;
     if ((pio->offset | pio->length) % SECTOR_SIZE || pio->offset > size ||
         pio->length > size - pio->offset) {
         return -EINVAL;
@@ -152,7 +153,7 @@ static void part_take(struct part *part, ploop_pio *pio)
     part->busy = true;
     part->pio = pio;
     part->io.io.pub.queue = pio->queue->index;
-    channel_io_aim(&part->io, &part->dev->channel);
+    channel_io_aim(&part->io, &dev_top(part->dev)->channel);
     part->reservation = NULL;
     part->parked = part->reclaimed = false;
     part->zeroed = part->parked_ns = 0;
@@ -287,7 +288,7 @@ static bool wants_cow(const struct part *part)
  */
 static bool wants_no_reservation(const struct part *part)
 {
-    return part->pio->op == PIO_ZEROES && bat_entry(&part->dev->bat, part->cluster) == 0;
+    return part->pio->op == PIO_ZEROES && bat_entry(dev_bat(part->dev), part->cluster) == 0;
 }
 
 static bool wants_alone(const struct part *part)
@@ -327,11 +328,11 @@ void part_begin(struct part *part)
 static uint64_t part_place(struct part *part, uint64_t next, uint64_t end)
 {
     const ploop_dev *dev = part->dev;
-    uint64_t cluster_size = dev->geometry.cluster_size;
+    uint64_t cluster_size = dev_disk(dev)->cluster_size;
     part->cluster = cluster_of(dev, next, &part->inside);
     uint64_t room = cluster_size - part->inside;
     part->length = end - next < room ? end - next : room;
-    uint64_t of_disk = disk_size(dev) - (next - part->inside);
+    uint64_t of_disk = dev_disk(dev)->disk_size - (next - part->inside);
     part->whole =
         part->inside == 0 && part->length == (of_disk < cluster_size ? of_disk : cluster_size);
     return part->length;
@@ -343,7 +344,7 @@ static uint64_t part_place(struct part *part, uint64_t next, uint64_t end)
  */
 static bool page_is_empty(const ploop_dev *dev, struct guest_cluster cluster)
 {
-    const struct bat_page *page = &dev->bat.pages[geometry_page_of(cluster)];
+    const struct bat_page *page = &dev_bat(dev)->pages[geometry_page_of(cluster)];
     return atomic_load_explicit(&page->mapped, memory_order_relaxed) == 0 && page->reserved == 0;
 }
 
@@ -361,16 +362,16 @@ static uint64_t skip_length(const ploop_pio *pio)
         return 0;
     }
     struct guest_cluster cluster = cluster_of(dev, pio->next, &inside);
-    if (page_is_empty(dev, cluster) && !(zeroes && dev->stack.count)) {
+    if (page_is_empty(dev, cluster) && !(zeroes && dev->stack.count > 1)) {
         uint32_t page = geometry_page_of(cluster);
-        clusters =
-            geometry_page_first(page) + geometry_page_entries(&dev->geometry, page) - cluster.n;
-    } else if (bat_entry(&dev->bat, cluster) == 0 &&
+        clusters = geometry_page_first(page) +
+                   geometry_page_entries(&dev_top(dev)->geometry, page) - cluster.n;
+    } else if (bat_entry(dev_bat(dev), cluster) == 0 &&
                !(zeroes && stack_maps(&dev->stack, cluster)) &&
                atomic_load(&lock_of(dev, cluster)->word) == 0) {
         clusters = 1;
     }
-    uint64_t length = clusters * dev->geometry.cluster_size, left = pio->end - pio->next;
+    uint64_t length = clusters * dev_disk(dev)->cluster_size, left = pio->end - pio->next;
     length -= clusters ? inside : 0;
     return length < left ? length : left;
 }
@@ -492,7 +493,7 @@ uint32_t pio_go_on(ploop_dev *dev)
 static void pio_set_range(ploop_pio *pio)
 {
     ploop_dev *dev = pio->queue->dev;
-    uint64_t cluster_size = dev->geometry.cluster_size;
+    uint64_t cluster_size = dev_disk(dev)->cluster_size;
     pio->next = pio->offset;
     pio->end = pio->offset + pio->length;
     pio->cursor = (struct iov_cursor){.iov = pio->iov, .count = pio->iov_count};
@@ -500,7 +501,7 @@ static void pio_set_range(ploop_pio *pio)
         /* Only whole clusters; the disk's last one is whole at the disk's end. */
         uint64_t over = pio->next % cluster_size;
         pio->next += over ? cluster_size - over : 0;
-        if (pio->end != disk_size(dev)) {
+        if (pio->end != dev_disk(dev)->disk_size) {
             pio->end -= pio->end % cluster_size;
         }
     }

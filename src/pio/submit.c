@@ -97,20 +97,21 @@ static void fast_send(ploop_queue *queue, ploop_pio *pio, struct channel *channe
 static bool read_lower_fast(ploop_queue *queue, ploop_pio *pio, struct guest_cluster cluster,
                             uint64_t inside)
 {
-    struct stack *stack = &queue->dev->stack;
-    struct lower *lower = stack_lower(stack, cluster);
+    struct place place = stack_place(&queue->dev->stack, cluster);
+    struct channel *channel = &place.delta->channel;
+    const ploop_file *file = place.delta->file;
     struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
     uint64_t offset;
-    if (pio->length > lower->channel.max_transfer ||
-        channel_is_full(&lower->channel, queue->index) ||
-        stack_entry(stack, cluster) == BAT_ENTRY_BAD ||
-        stack_fill(stack, cluster, inside, pio->length, &cursor, &offset) < pio->length) {
+    if (pio->length > channel->max_transfer || channel_is_full(channel, queue->index) ||
+        place.entry == BAT_ENTRY_BAD ||
+        delta_fill(place.delta, cluster, place.entry, inside, pio->length, &cursor, &offset) <
+            pio->length) {
         unlock_fast(&pio->part);
         return false;
     }
-    fast_send(queue, pio, &lower->channel, offset);
-    if (lower->file->ops.kick) {
-        lower->file->ops.kick(lower->file->context, queue->index);
+    fast_send(queue, pio, channel, offset);
+    if (file->ops.kick) {
+        file->ops.kick(file->context, queue->index);
     }
     return true;
 }
@@ -119,24 +120,25 @@ static bool read_lower_fast(ploop_queue *queue, ploop_pio *pio, struct guest_clu
 static bool submit_fast(ploop_queue *queue, ploop_pio *pio)
 {
     ploop_dev *dev = queue->dev;
+    struct delta *top = dev_top(dev);
     struct part *part = &pio->part;
     uint64_t inside;
     if ((pio->op != PIO_READ && pio->op != PIO_WRITE) || pio->flags || atomic_load(&dev->gate) ||
-        pio->length == 0 || pio->length > dev->channel.max_transfer ||
-        pio->iov_count > CHANNEL_IOV_MAX || channel_is_full(&dev->channel, queue->index)) {
+        pio->length == 0 || pio->length > top->channel.max_transfer ||
+        pio->iov_count > CHANNEL_IOV_MAX || channel_is_full(&top->channel, queue->index)) {
         return false;
     }
     struct guest_cluster cluster = cluster_of(dev, pio->offset, &inside);
-    if (pio->length > dev->geometry.cluster_size - inside) {
+    if (pio->length > dev_disk(dev)->cluster_size - inside) {
         return false;
     }
     part->lock.lock = lock_of(dev, cluster);
     if (!lock_try_shared(part->lock.lock)) {
         return false;
     }
-    uint32_t entry = bat_entry(&dev->bat, cluster);
+    uint32_t entry = bat_entry(top->bat, cluster);
     if (entry != 0 && entry != BAT_ENTRY_BAD) {
-        fast_send(queue, pio, &dev->channel, geometry_entry_offset(&dev->geometry, entry) + inside);
+        fast_send(queue, pio, &top->channel, geometry_entry_offset(&top->geometry, entry) + inside);
         return true;
     }
     if (entry == 0 && pio->op == PIO_READ && stack_maps(&dev->stack, cluster)) {
@@ -196,8 +198,8 @@ int ploop_queue_submit(ploop_queue *queue, ploop_pio *const *pios, uint32_t coun
     while (taken < count && (error = submit_one(queue, pios[taken])) == 0) {
         taken++;
     }
-    if (taken && dev->file->ops.kick) {
-        dev->file->ops.kick(dev->file->context, queue->index);
+    if (taken && dev_top(dev)->file->ops.kick) {
+        dev_top(dev)->file->ops.kick(dev_top(dev)->file->context, queue->index);
     }
     turn_take(&dev->turn);
     queue_deliver(queue);

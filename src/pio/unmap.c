@@ -17,7 +17,7 @@ static void zeros_write(struct part *part);
 
 static uint64_t durable_number(const struct part *part)
 {
-    return sync_next(&part->dev->bat.syncer);
+    return sync_next(&dev_bat(part->dev)->syncer);
 }
 
 static void zeros_written(struct channel_io *io, int result)
@@ -36,11 +36,12 @@ static void zeros_written(struct channel_io *io, int result)
 static void zeros_write(struct part *part)
 {
     ploop_dev *dev = part->dev;
-    struct iov_cursor cursor = {.iov = dev->bat.zero_iov, .count = CHANNEL_WINDOW};
-    uint64_t most = iov_length(dev->bat.zero_iov, CHANNEL_WINDOW);
+    struct iov_cursor cursor = {.iov = dev_bat(dev)->zero_iov, .count = CHANNEL_WINDOW};
+    uint64_t most = iov_length(dev_bat(dev)->zero_iov, CHANNEL_WINDOW);
     uint64_t length = part->length - part->zeroed < most ? part->length - part->zeroed : most;
-    uint64_t offset = geometry_entry_offset(&dev->geometry, bat_entry(&dev->bat, part->cluster)) +
-                      part->inside + part->zeroed;
+    uint64_t offset =
+        geometry_entry_offset(&dev_top(dev)->geometry, bat_entry(dev_bat(dev), part->cluster)) +
+        part->inside + part->zeroed;
     part->zeroed += length;
     channel_transfer(&part->io, PLOOP_IO_WRITE, 0, cursor, offset, length, zeros_written);
 }
@@ -59,7 +60,7 @@ static void punched(struct channel_io *io, int result)
 {
     struct part *part = container_of(io, struct part, io);
     if (result == -ENOTSUP) {
-        part->dev->bat.alloc.can_punch = false;
+        dev_bat(part->dev)->alloc.can_punch = false;
         if (part->pio->op == PIO_DISCARD) {
             part_settle(part, 0, 0);
         } else {
@@ -75,12 +76,12 @@ static void punched(struct channel_io *io, int result)
 void zero_locked(struct part *part)
 {
     ploop_dev *dev = part->dev;
-    uint32_t entry = bat_entry(&dev->bat, part->cluster);
+    uint32_t entry = bat_entry(dev_bat(dev), part->cluster);
     if (entry == 0) {
         part_settle(part, 0, 0);
-    } else if (dev->bat.alloc.can_punch && !(part->pio->flags & PLOOP_PIO_NO_UNMAP) &&
-               !bat_latch(&dev->bat)) {
-        uint64_t offset = geometry_entry_offset(&dev->geometry, entry) + part->inside;
+    } else if (dev_bat(dev)->alloc.can_punch && !(part->pio->flags & PLOOP_PIO_NO_UNMAP) &&
+               !bat_latch(dev_bat(dev))) {
+        uint64_t offset = geometry_entry_offset(&dev_top(dev)->geometry, entry) + part->inside;
         channel_order(&part->io, PLOOP_IO_PUNCH, offset, part->length, punched);
     } else {
         zeros_begin(part);
@@ -89,7 +90,7 @@ void zero_locked(struct part *part)
 
 void unmap_locked(struct part *part)
 {
-    struct bat *bat = &part->dev->bat;
+    struct bat *bat = dev_bat(part->dev);
     if (bat_entry(bat, part->cluster) == 0) {
         part_settle(part, 0, 0);
     } else if (bat_can_keep_track(bat) || part->reclaimed) {

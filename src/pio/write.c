@@ -34,7 +34,7 @@ static struct list *hash_of(ploop_dev *dev, struct guest_cluster guest)
 
 static struct bat_page *page_of(ploop_dev *dev, struct guest_cluster guest)
 {
-    return &dev->bat.pages[geometry_page_of(guest)];
+    return &dev_bat(dev)->pages[geometry_page_of(guest)];
 }
 
 static struct reservation *reservation_find(ploop_dev *dev, struct guest_cluster guest)
@@ -51,7 +51,7 @@ static struct reservation *reservation_find(ploop_dev *dev, struct guest_cluster
 
 int part_take_host(struct part *part, struct host_cluster *host, uint64_t *number)
 {
-    struct bat *bat = &part->dev->bat;
+    struct bat *bat = dev_bat(part->dev);
     if (bat->over_limit && !bat_latch(bat)) {
         return bat->allocation_error;
     }
@@ -111,7 +111,7 @@ static void reservation_leave(struct part *part)
         return;
     }
     if (!reservation->entered) {
-        alloc_give_back(&dev->bat.alloc, reservation->host);
+        alloc_give_back(&dev_bat(dev)->alloc, reservation->host);
     }
     list_remove(&reservation->link);
     assert(page_of(dev, reservation->guest)->reserved > 0);
@@ -121,7 +121,7 @@ static void reservation_leave(struct part *part)
 /* Data that the backend made durable by itself needs no SYNC. */
 static uint32_t data_flags(const struct part *part)
 {
-    return part->pio->flags & PLOOP_PIO_FUA && part->dev->bat.native_fua ? PLOOP_IO_FUA : 0;
+    return part->pio->flags & PLOOP_PIO_FUA && dev_bat(part->dev)->native_fua ? PLOOP_IO_FUA : 0;
 }
 
 static void write_ended(struct part *part, int result)
@@ -130,7 +130,7 @@ static void write_ended(struct part *part, int result)
         part_no_space(part, result);
         return;
     }
-    uint64_t number = data_flags(part) ? 0 : sync_next(&part->dev->bat.syncer);
+    uint64_t number = data_flags(part) ? 0 : sync_next(&dev_bat(part->dev)->syncer);
     part_settle(part, result, number);
 }
 
@@ -184,7 +184,7 @@ static void reserved_written(struct channel_io *io, int result)
     part->write_error = result;
     if (!result && !reservation->entered) {
         reservation->entered = true;
-        bat_map(&dev->bat, reservation->guest, reservation->host, reservation->number);
+        bat_map(dev_bat(dev), reservation->guest, reservation->host, reservation->number);
     }
     leave_together(part, reservation->entered || reservation->in_flight == 0);
 }
@@ -192,9 +192,9 @@ static void reserved_written(struct channel_io *io, int result)
 void write_locked(struct part *part)
 {
     ploop_dev *dev = part->dev;
-    uint32_t entry = bat_entry(&dev->bat, part->cluster);
+    uint32_t entry = bat_entry(dev_bat(dev), part->cluster);
     if (entry) {
-        uint64_t offset = geometry_entry_offset(&dev->geometry, entry) + part->inside;
+        uint64_t offset = geometry_entry_offset(&dev_top(dev)->geometry, entry) + part->inside;
         channel_transfer(&part->io, PLOOP_IO_WRITE, data_flags(part), part->cursor, offset,
                          part->length, mapped_written);
         return;
@@ -208,7 +208,7 @@ void write_locked(struct part *part)
     } else {
         reservation_join(reservation ? reservation : &part->own_reservation, part);
         uint64_t offset =
-            geometry_host_offset(&dev->geometry, part->reservation->host) + part->inside;
+            geometry_host_offset(&dev_top(dev)->geometry, part->reservation->host) + part->inside;
         channel_transfer(&part->io, PLOOP_IO_WRITE, data_flags(part), part->cursor, offset,
                          part->length, reserved_written);
     }

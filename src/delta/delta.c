@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/* What delta.h says. */
+#include "delta/delta.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+enum { DELTA_ALIGNMENT = 64 };
+
+struct delta *delta_new(ploop_file *file, uint32_t number, uint32_t level)
+{
+    assert(number > 0);
+    void *memory = NULL;
+    if (posix_memalign(&memory, DELTA_ALIGNMENT, sizeof(struct delta))) {
+        return NULL;
+    }
+    struct delta *delta = memory;
+    *delta = (struct delta){.number = number, .level = level, .file = file};
+    return delta;
+}
+
+void delta_free(struct delta *delta)
+{
+    if (!delta) {
+        return;
+    }
+    if (delta->bat) {
+        bat_free(delta->bat);
+        free(delta->bat);
+    }
+    free(delta);
+}
+
+int delta_make_top(struct delta *delta)
+{
+    assert(!delta->bat);
+    delta->bat = calloc(1, sizeof(*delta->bat));
+    return delta->bat ? 0 : -ENOMEM;
+}
+
+/* How much of [from, from + length) lies before `end`. */
+static uint64_t before(uint64_t end, uint64_t from, uint64_t length)
+{
+    uint64_t room = end > from ? end - from : 0;
+    return length < room ? length : room;
+}
+
+uint64_t delta_fill(const struct delta *delta, struct guest_cluster guest, uint32_t entry,
+                    uint64_t inside, uint64_t length, const struct iov_cursor *cursor,
+                    uint64_t *offset)
+{
+    assert(entry != BAT_ENTRY_BAD && delta->tail_at <= delta->end);
+    uint64_t from = guest.n * delta->geometry.cluster_size + inside;
+    uint64_t filled = before(delta->tail_at, from, length), in_file = filled;
+    struct iov_cursor rest = *cursor;
+    *offset = geometry_entry_offset(&delta->geometry, entry) + inside;
+    iov_advance(&rest, filled);
+    if (filled < before(delta->end, from, length)) {
+        iov_copy_in(&rest, delta->tail, SECTOR_SIZE);
+        iov_advance(&rest, SECTOR_SIZE);
+        filled += SECTOR_SIZE;
+    }
+    if (filled < length) {
+        iov_zero(&rest, length - filled);
+    }
+    assert(filled <= length && in_file <= length);
+    return in_file;
+}

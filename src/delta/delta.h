@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A delta: one file of the stack that makes up a disk, the top and the ones below it alike.
+ *
+ *  1. A delta's number stays with it and is never given to another one while the device lives. So
+ *     a map word that a thread has read can name a delta that is gone, but never a wrong one.
+ *  2. A thread reads a map word and counts the request that it sends in that delta's channel while
+ *     it holds the cluster's lock, shared at least. So a delta can be let go once no word names it,
+ *     every cluster lock has been held alone once since then, and nothing is in flight in its
+ *     channel. No reference count is needed for that. Today a delta lives as long as its device.
+ *  3. From its `end` on a delta reads as zeros, whatever its file holds there.
+ *  4. Only the top has a `bat`. Nothing is written to a delta without one but by RECOVER, before
+ * the device is open (load_stack.c).
+ */
+#ifndef DELTA_DELTA_H
+#define DELTA_DELTA_H
+
+#include "bat/bat.h"
+#include "file/channel.h"
+#include "format/geometry.h"
+#include "util/iov.h"
+
+struct delta {
+    uint32_t number; /* from 1 on */
+    uint32_t level;  /* its place in the stack now; 0: the base */
+    ploop_file *file;
+    struct channel channel;
+    struct geometry geometry; /* cluster n of a raw file is its entry n */
+    struct bat *bat;          /* the map of the top; NULL below it */
+    uint64_t end;             /* bytes of the disk that it has */
+    uint64_t tail_at; /* [tail_at, end) is in `tail`: the end of a raw file that ends inside a
+                         sector. Else tail_at is `end` */
+    uint8_t tail[SECTOR_SIZE];
+};
+
+/* NULL without memory. The file stays the caller's. */
+struct delta *delta_new(ploop_file *file, uint32_t number, uint32_t level);
+void delta_free(struct delta *delta);
+
+/* Allocates the delta's bat, empty and not yet initialized by bat_init(). 0 or -ENOMEM. */
+int delta_make_top(struct delta *delta);
+
+/*
+ * Begins a read of [inside, inside + length) of a guest cluster that lies at `entry` in this delta,
+ * an entry that is not bad: fills the memory at the cursor with what is not in the delta's file.
+ * Returns how many bytes, from the beginning, have to be read from the file, at *offset.
+ */
+uint64_t delta_fill(const struct delta *delta, struct guest_cluster guest, uint32_t entry,
+                    uint64_t inside, uint64_t length, const struct iov_cursor *cursor,
+                    uint64_t *offset);
+
+#endif
