@@ -300,7 +300,7 @@ int load_bat(const struct load *load)
         error = load_pages(load, page, left < LOAD_CHUNK_PAGES ? left : LOAD_CHUNK_PAGES, bytes);
     }
     free(bytes);
-    if (!error && (load->entries || alloc->window < alloc->file_clusters)) {
+    if (!error && (load->entries || alloc->window < alloc->file_end)) {
         error = sort_out_duplicates(load);
     }
     return error;

@@ -47,9 +47,9 @@ static void claim_clusters(ploop_dev *dev, const struct extension *extension,
 {
     const struct geometry *geometry = &dev_top(dev)->geometry;
     for (uint64_t i = 0; i < extension->owned_count; i++) {
-        uint64_t n = (extension->owned[i] - geometry->data_start) / geometry->cluster_size;
+        uint64_t n = geometry_place_at(geometry, extension->owned[i]);
         struct host_cluster host = {(uint32_t)n};
-        if (n < dev_bat(dev)->alloc.file_clusters && alloc_claim(&dev_bat(dev)->alloc, host) &&
+        if (n < dev_bat(dev)->alloc.file_end && alloc_claim(&dev_bat(dev)->alloc, host) &&
             keep->old) {
             keep->old[keep->old_count++] = host;
         }

@@ -25,24 +25,53 @@ uint32_t geometry_guest_clusters(const struct geometry *geometry)
     return (uint32_t)min64(count, geometry->bat_entries);
 }
 
-uint64_t geometry_host_clusters(const struct geometry *geometry, uint64_t file_size)
+/* Where the grid begins: cluster 0, which may be a part of the header and the BAT. */
+static uint64_t origin(const struct geometry *geometry)
 {
-    return file_size < geometry->data_start
-               ? 0
-               : (file_size - geometry->data_start) / geometry->cluster_size;
+    return geometry->data_start % geometry->cluster_size;
+}
+
+static bool is_on_grid(const struct geometry *geometry, uint64_t offset)
+{
+    return offset >= geometry->data_start &&
+           (offset - geometry->data_start) % geometry->cluster_size == 0;
+}
+
+uint64_t geometry_host_first(const struct geometry *geometry)
+{
+    return geometry->data_start / geometry->cluster_size;
+}
+
+uint64_t geometry_host_end(const struct geometry *geometry, uint64_t file_size)
+{
+    uint64_t data = file_size < geometry->data_start ? 0 : file_size - geometry->data_start;
+
+    return geometry_host_first(geometry) + data / geometry->cluster_size;
 }
 
 uint64_t geometry_host_limit(const struct geometry *geometry)
 {
     uint64_t last = (uint64_t)(BAT_ENTRY_BAD - 1) * geometry->entry_unit;
 
-    return last < geometry->data_start ? 0
-                                       : (last - geometry->data_start) / geometry->cluster_size + 1;
+    return last < geometry->data_start ? geometry_host_first(geometry)
+                                       : (last - origin(geometry)) / geometry->cluster_size + 1;
+}
+
+uint64_t geometry_place_at(const struct geometry *geometry, uint64_t offset)
+{
+    assert(is_on_grid(geometry, offset));
+    return offset / geometry->cluster_size;
+}
+
+uint64_t geometry_place_offset(const struct geometry *geometry, uint64_t place)
+{
+    assert(place >= geometry_host_first(geometry));
+    return origin(geometry) + place * geometry->cluster_size;
 }
 
 uint64_t geometry_host_offset(const struct geometry *geometry, struct host_cluster host)
 {
-    return geometry->data_start + host.n * geometry->cluster_size;
+    return geometry_place_offset(geometry, host.n);
 }
 
 uint64_t geometry_entry_offset(const struct geometry *geometry, uint32_t entry)
@@ -60,10 +89,7 @@ struct host_cluster geometry_host(const struct geometry *geometry, uint32_t entr
 {
     uint64_t offset = geometry_entry_offset(geometry, entry);
 
-    assert(offset >= geometry->data_start &&
-           (offset - geometry->data_start) % geometry->cluster_size == 0);
-    return (struct host_cluster){
-        (uint32_t)((offset - geometry->data_start) / geometry->cluster_size)};
+    return (struct host_cluster){(uint32_t)geometry_place_at(geometry, offset)};
 }
 
 enum entry_verdict geometry_judge_entry(const struct geometry *geometry, uint64_t file_size,

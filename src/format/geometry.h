@@ -3,9 +3,19 @@
  * An image's geometry: how its clusters, BAT entries and BAT pages lie in the file. Values only, no
  * I/O.
  *
- * A guest cluster is a position in the BAT; a host cluster is a position on the grid data_start + n
- * * cluster_size of the file. They are different types on purpose: mixing them up is how dm-ploop
- * freed other people's clusters.
+ * A guest cluster is a position in the BAT. A host cluster is a position in the file, on the grid
+ * whose origin is data_start % cluster_size: cluster n begins at that origin plus n * cluster_size.
+ * They are different types on purpose: mixing them up is how dm-ploop freed other people's
+ * clusters.
+ *
+ * Host clusters are numbered from the start of the file and not from data_start. When a longer BAT
+ * moves data_start, it moves by whole clusters; no cluster behind it changes its number then. In
+ * version 2 data_start is on a cluster border, and a cluster's number is its entry. In version 1
+ * the grid need not begin with the file: offset / cluster_size is the number all the same.
+ *
+ *  1. Clusters below geometry_host_first() hold the header and the BAT; no entry names one.
+ *  2. A file may have more clusters than entries can name. Where those matter (leaks, an extension)
+ *     the number is a uint64_t: a "place".
  */
 #ifndef FORMAT_GEOMETRY_H
 #define FORMAT_GEOMETRY_H
@@ -39,7 +49,7 @@ struct host_cluster {
 struct geometry {
     uint64_t cluster_size; /* bytes */
     uint64_t disk_size;    /* bytes */
-    uint64_t data_start;   /* bytes: where host cluster 0 lies */
+    uint64_t data_start;   /* bytes: where the first cluster for data lies */
     uint64_t entry_unit;   /* bytes per BAT entry step: the cluster in v2, a sector in v1 */
     uint32_t bat_entries;
 };
@@ -49,14 +59,21 @@ enum entry_verdict { ENTRY_GOOD, ENTRY_BEFORE_DATA, ENTRY_OFF_GRID, ENTRY_PAST_E
 /* How many guest clusters the disk has: ceil(disk_size / cluster_size), at most bat_entries. */
 uint32_t geometry_guest_clusters(const struct geometry *geometry);
 
-/*
- * How many whole host clusters a file of that size has. A count can exceed 32 bits in a sparse
- * file.
- */
-uint64_t geometry_host_clusters(const struct geometry *geometry, uint64_t file_size);
+/* The first host cluster of the data area. */
+uint64_t geometry_host_first(const struct geometry *geometry);
 
-/* The highest host cluster that an entry can name, plus one. */
+/*
+ * The place behind the last whole host cluster of a file of that size; geometry_host_first() where
+ * it has none.
+ */
+uint64_t geometry_host_end(const struct geometry *geometry, uint64_t file_size);
+
+/* The highest host cluster that an entry can name, plus one. At least geometry_host_first(). */
 uint64_t geometry_host_limit(const struct geometry *geometry);
+
+/* For offsets on the grid, from data_start on. */
+uint64_t geometry_place_at(const struct geometry *geometry, uint64_t offset);
+uint64_t geometry_place_offset(const struct geometry *geometry, uint64_t place);
 
 uint64_t geometry_host_offset(const struct geometry *geometry, struct host_cluster host);
 uint64_t geometry_entry_offset(const struct geometry *geometry, uint32_t entry);

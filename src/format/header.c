@@ -220,7 +220,7 @@ int header_for_new_image(uint32_t version, uint64_t disk_size, uint64_t cluster_
     };
     made.data_off = (uint32_t)(data_start / SECTOR_SIZE);
     made.cylinders = (uint32_t)(cylinders < UINT32_MAX ? cylinders : UINT32_MAX);
-    if (entries > geometry_host_limit(&made.geometry)) {
+    if (entries > geometry_host_limit(&made.geometry) - geometry_host_first(&made.geometry)) {
         return -EFBIG; /* a full disk would need entries that do not exist */
     }
     *header = made;

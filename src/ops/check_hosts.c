@@ -19,9 +19,9 @@ enum { WINDOW_BYTES_MIN = 1048576, PROGRESS_ENTRIES = 262144 };
 
 struct window {
     struct bitmap used;
-    uint64_t first, end; /* host clusters */
+    uint64_t first, end; /* places */
     uint64_t next;       /* the first used one at or past `end`; NO_HOST: none */
-    uint64_t slots;      /* host clusters in the file */
+    uint64_t slots_end;  /* where the file's places end */
 };
 
 bool check_entry_is_good(const struct check *check, uint32_t entry)
@@ -30,22 +30,24 @@ bool check_entry_is_good(const struct check *check, uint32_t entry)
            ENTRY_GOOD;
 }
 
-/* Host clusters in the file, a last one that is cut short included. */
-static uint64_t slots(const struct check *check)
+/* The place behind the file's last one, which may be cut short. */
+static uint64_t slots_end(const struct check *check)
 {
     const struct geometry *geometry = &check->image.header.geometry;
     uint64_t area = check->image.file_size - geometry->data_start;
 
-    return area / geometry->cluster_size + (area % geometry->cluster_size != 0);
+    return geometry_host_end(geometry, check->image.file_size) +
+           (area % geometry->cluster_size != 0);
 }
 
 static int window_init(struct window *window, const struct check *check)
 {
     uint64_t bytes = (uint64_t)4 * check->image.header.geometry.bat_entries / 8;
     uint64_t bits = 8 * (bytes > WINDOW_BYTES_MIN ? bytes : WINDOW_BYTES_MIN);
+    uint64_t first = geometry_host_first(&check->image.header.geometry), end = slots_end(check);
 
-    *window = (struct window){.next = 0, .slots = slots(check)};
-    return bitmap_init(&window->used, bits < window->slots ? bits : window->slots);
+    *window = (struct window){.next = first, .slots_end = end};
+    return bitmap_init(&window->used, bits < end - first ? bits : end - first);
 }
 
 /*
@@ -69,17 +71,16 @@ static int fill_from_bat(struct check *check, struct window *window, bool mark_d
 {
     const struct geometry *geometry = &check->image.header.geometry;
     const uint32_t *entries = check->image.entries;
-    uint64_t low =
-        (geometry->data_start + window->first * geometry->cluster_size) / geometry->entry_unit;
-    uint64_t high =
-        (geometry->data_start + window->end * geometry->cluster_size) / geometry->entry_unit;
+    uint64_t low = geometry_place_offset(geometry, window->first) / geometry->entry_unit;
+    uint64_t high = geometry_place_offset(geometry, window->end) / geometry->entry_unit;
     uint64_t best = UINT64_MAX; /* the lowest good entry past the window, so far */
 
     for (uint32_t i = 0; i < geometry->bat_entries; i++) {
         uint32_t entry = entries[i];
 
         if (i % PROGRESS_ENTRIES == 0 &&
-            check_progress(check, window->first ? geometry->bat_entries : i)) {
+            check_progress(
+                check, window->first > geometry_host_first(geometry) ? geometry->bat_entries : i)) {
             return -ECANCELED;
         }
         if (entry < low || !entry || (entry >= high && entry >= best) ||
@@ -101,8 +102,7 @@ static void fill_from_extension(const struct check *check, struct window *window
     const struct geometry *geometry = &check->image.header.geometry;
 
     for (uint64_t i = 0; i < check->extension.owned_count; i++) {
-        window_note(window,
-                    (check->extension.owned[i] - geometry->data_start) / geometry->cluster_size);
+        window_note(window, geometry_place_at(geometry, check->extension.owned[i]));
     }
 }
 
@@ -113,8 +113,8 @@ static bool window_advance(struct window *window)
         return false;
     }
     window->first = window->next;
-    window->end = window->slots - window->first < window->used.bits
-                      ? window->slots
+    window->end = window->slots_end - window->first < window->used.bits
+                      ? window->slots_end
                       : window->first + window->used.bits;
     window->next = NO_HOST;
     memset(window->used.words, 0, (window->used.bits + 63) / 64 * 8);
@@ -139,9 +139,10 @@ int check_duplicates(struct check *check)
 static void report_leak(struct check *check, uint64_t first, uint64_t end)
 {
     const struct geometry *geometry = &check->image.header.geometry;
-    uint64_t offset = geometry->data_start + first * geometry->cluster_size;
 
     if (first < end) {
+        uint64_t offset = geometry_place_offset(geometry, first);
+
         check_report(check, PLOOP_CHECK_LEAK, UINT64_MAX, offset, end - first,
                      "%" PRIu64 " host cluster%s at byte %" PRIu64 ": nothing refers to %s",
                      end - first, end - first > 1 ? "s" : "", offset,
@@ -165,7 +166,7 @@ static void report_gaps(struct check *check, const struct window *window, uint64
 int check_leaks(struct check *check)
 {
     struct window window;
-    uint64_t from = 0;
+    uint64_t from = geometry_host_first(&check->image.header.geometry);
     int err = window_init(&window, check);
 
     if (err) {
@@ -179,7 +180,7 @@ int check_leaks(struct check *check)
         }
     }
     if (!err) {
-        report_leak(check, from, window.slots);
+        report_leak(check, from, window.slots_end);
     }
     bitmap_free(&window.used);
     return err;

@@ -40,7 +40,7 @@ static int make_room(struct repair *repair, uint64_t first, uint64_t count)
     if (!(repair->image->capabilities & PLOOP_FILE_CAN_GROW)) {
         return -ENOSPC;
     }
-    return repair_truncate(repair, geometry->data_start + (first + count) * geometry->cluster_size);
+    return repair_truncate(repair, geometry_place_offset(geometry, first + count));
 }
 
 /*
@@ -50,8 +50,7 @@ static int make_room(struct repair *repair, uint64_t first, uint64_t count)
 static int copy_duplicates(struct repair *repair, uint64_t count)
 {
     const struct geometry *geometry = &repair->image->header.geometry;
-    uint64_t file_size = repair->image->file_size,
-             first = geometry_host_clusters(geometry, file_size);
+    uint64_t file_size = repair->image->file_size, first = geometry_host_end(geometry, file_size);
     struct host_cluster next = {(uint32_t)first};
     int err = make_room(repair, first, count);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Leaks. With `used` clusters in all, those at or past place `used` move into the holes below it:
- * as many as there are holes.
+ * Leaks. The clusters in use are made the first ones of the data area: those at or past `end`,
+ * which is where that many clusters end, move into the holes below it. There are as many of them as
+ * holes.
  *
  *     clusters copied -> SYNC -> entries changed -> SYNC -> file cut -> SYNC
  *
@@ -19,8 +20,8 @@
 #include "format/extension.h"
 
 struct holes {
-    struct bitmap taken; /* host clusters below `used` that are used, or were given to a mover */
-    uint64_t used;
+    struct bitmap taken; /* places below `end` that are used, or were given to a mover */
+    uint64_t first, end; /* places: where the data area begins, and is to end */
     uint64_t next;
 };
 
@@ -71,34 +72,20 @@ static int each_extension_cluster(struct repair *repair, struct holes *holes, pl
     return err;
 }
 
-static uint64_t host_at(const struct repair *repair, uint64_t offset)
-{
-    const struct geometry *geometry = &repair->image->header.geometry;
-
-    return (offset - geometry->data_start) / geometry->cluster_size;
-}
-
-static uint64_t offset_of(const struct repair *repair, uint64_t host)
-{
-    const struct geometry *geometry = &repair->image->header.geometry;
-
-    return geometry->data_start + host * geometry->cluster_size;
-}
-
 static int count_one(struct repair *repair, struct holes *holes, uint64_t *offset)
 {
     (void)repair;
     (void)offset;
-    holes->used++;
+    holes->end++;
     return 0;
 }
 
 static int take_one(struct repair *repair, struct holes *holes, uint64_t *offset)
 {
-    uint64_t host = host_at(repair, *offset);
+    uint64_t place = geometry_place_at(&repair->image->header.geometry, *offset);
 
-    if (host < holes->used) {
-        bitmap_set(&holes->taken, host);
+    if (place < holes->end) {
+        bitmap_set(&holes->taken, place);
     }
     return 0;
 }
@@ -108,6 +95,7 @@ static uint64_t take_hole(struct holes *holes)
     while (!bitmap_set(&holes->taken, holes->next)) {
         holes->next++;
     }
+    assert(holes->next < holes->end);
     return holes->next;
 }
 
@@ -118,11 +106,13 @@ static uint64_t take_hole(struct holes *holes)
 static int copy_into_hole(struct repair *repair, struct holes *holes, uint32_t entry,
                           uint64_t offset, uint64_t *moved)
 {
+    const struct geometry *geometry = &repair->image->header.geometry;
+
     *moved = offset;
-    if (host_at(repair, offset) < holes->used || !repair_goes_on(repair, entry)) {
+    if (geometry_place_at(geometry, offset) < holes->end || !repair_goes_on(repair, entry)) {
         return 0;
     }
-    *moved = offset_of(repair, take_hole(holes));
+    *moved = geometry_place_offset(geometry, take_hole(holes));
     return repair_copy_cluster(repair, offset, *moved);
 }
 
@@ -132,14 +122,15 @@ static int copy_into_hole(struct repair *repair, struct holes *holes, uint32_t e
  */
 static int move_one(struct repair *repair, struct holes *holes, uint64_t *offset)
 {
+    const struct geometry *geometry = &repair->image->header.geometry;
+
     if (offset == &repair->extension_offset) {
-        if (host_at(repair, *offset) >= holes->used) {
-            *offset = offset_of(repair, take_hole(holes));
+        if (geometry_place_at(geometry, *offset) >= holes->end) {
+            *offset = geometry_place_offset(geometry, take_hole(holes));
         }
         return 0;
     }
-    return copy_into_hole(repair, holes, repair->image->header.geometry.bat_entries, *offset,
-                          offset);
+    return copy_into_hole(repair, holes, geometry->bat_entries, *offset, offset);
 }
 
 static int find_holes(struct repair *repair, struct holes *holes)
@@ -147,12 +138,14 @@ static int find_holes(struct repair *repair, struct holes *holes)
     const struct geometry *geometry = &repair->image->header.geometry;
     int err;
 
-    *holes = (struct holes){0};
+    uint64_t first = geometry_host_first(geometry);
+
+    *holes = (struct holes){.first = first, .end = first, .next = first};
     for (uint32_t i = 0; i < geometry->bat_entries; i++) {
-        holes->used += repair->image->entries[i] != 0;
+        holes->end += repair->image->entries[i] != 0;
     }
     each_extension_cluster(repair, holes, count_one);
-    err = bitmap_init(&holes->taken, holes->used);
+    err = bitmap_init(&holes->taken, holes->end);
     if (err) {
         return err;
     }
@@ -218,10 +211,10 @@ static int compact(struct repair *repair)
     if (err) {
         return err;
     }
-    end = offset_of(repair, holes.used);
+    end = geometry_place_offset(&repair->image->header.geometry, holes.end);
     assert(end <= repair->image->file_size);
     repair->check->progress_base += repair->image->header.geometry.bat_entries;
-    if (bitmap_run(&holes.taken, 0, holes.used) < holes.used) {
+    if (bitmap_run(&holes.taken, holes.first, holes.end - holes.first) < holes.end - holes.first) {
         repair_give_up_extension(repair);
         err = move_all(repair, &holes);
     }

@@ -4,8 +4,9 @@
  *
  * A sparse file can have any size for nothing, so the bitmaps are sized by the entries there are
  * and not by the file: bits [0, window) are the first host clusters of the file as it was at open,
- * bits from `window` on are the clusters that this device adds behind file_clusters. What lies
- * between the two (usually nothing) is never reused.
+ * bits from `window` on are the clusters that this device adds behind file_end. What lies between
+ * the two (usually nothing) is never reused. Bits below first_cluster (the header's and the BAT's
+ * clusters) are never set.
  */
 #include "space/alloc.h"
 
@@ -34,18 +35,18 @@ static uint64_t bit_of(const struct alloc *alloc, struct host_cluster host)
     if (host.n < alloc->window) {
         return host.n;
     }
-    return host.n < alloc->file_clusters ? BIT_NONE : host.n - alloc->file_clusters + alloc->window;
+    return host.n < alloc->file_end ? BIT_NONE : host.n - alloc->file_end + alloc->window;
 }
 
 static struct host_cluster host_of(const struct alloc *alloc, uint64_t bit)
 {
     return (struct host_cluster){
-        (uint32_t)(bit < alloc->window ? bit : bit - alloc->window + alloc->file_clusters)};
+        (uint32_t)(bit < alloc->window ? bit : bit - alloc->window + alloc->file_end)};
 }
 
 static uint64_t bits_end(const struct alloc *alloc)
 {
-    return alloc->fresh_next - alloc->file_clusters + alloc->window;
+    return alloc->fresh_next - alloc->file_end + alloc->window;
 }
 
 int alloc_init(struct alloc *alloc, struct channel *channel, struct syncer *syncer,
@@ -59,23 +60,25 @@ int alloc_init(struct alloc *alloc, struct channel *channel, struct syncer *sync
     alloc->host_shows_stale = config->host_shows_stale;
     alloc->extend_bytes_max = config->extend_bytes_max;
 
-    uint64_t clusters = geometry_host_clusters(geometry, config->file_size);
+    uint64_t first = geometry_host_first(geometry);
+    uint64_t end = geometry_host_end(geometry, config->file_size);
     uint64_t host_limit = geometry_host_limit(geometry);
-    if (clusters > host_limit) {
-        clusters = host_limit;
+    if (end > host_limit) {
+        end = host_limit;
     }
-    uint64_t window = (uint64_t)geometry->bat_entries * WINDOW_PER_ENTRY + WINDOW_MIN;
-    alloc->file_clusters = clusters;
-    alloc->window = clusters < window ? clusters : window;
-    alloc->fresh_next = alloc->fresh_end = alloc->durable_end = clusters;
+    uint64_t window = first + (uint64_t)geometry->bat_entries * WINDOW_PER_ENTRY + WINDOW_MIN;
+    alloc->first_cluster = first;
+    alloc->file_end = end;
+    alloc->window = end < window ? end : window;
+    alloc->fresh_next = alloc->fresh_end = alloc->durable_end = end;
     alloc->partial_tail = config->file_size > geometry->data_start &&
                           (config->file_size - geometry->data_start) % geometry->cluster_size != 0;
-    alloc->limit = clusters + geometry->bat_entries + TAKEN_SLACK;
+    alloc->limit = end + geometry->bat_entries + TAKEN_SLACK;
     if (alloc->limit > host_limit) {
         alloc->limit = host_limit;
     }
 
-    uint64_t bits = alloc->window + (alloc->limit - clusters) + 1;
+    uint64_t bits = alloc->window + (alloc->limit - end) + 1;
     void *zeros = NULL;
     if (posix_memalign(&zeros, BAT_PAGE_SIZE, ZEROS_SIZE)) {
         return -ENOMEM;
@@ -85,8 +88,8 @@ int alloc_init(struct alloc *alloc, struct channel *channel, struct syncer *sync
         bitmap_init(&alloc->unknown, bits)) {
         return -ENOMEM;
     }
-    bitmap_set_first(&alloc->unknown, alloc->window);
-    alloc->unknown_count = alloc->window;
+    bitmap_set_range(&alloc->unknown, first, alloc->window);
+    alloc->unknown_count = alloc->window - first;
     for (int32_t i = 0; i < PENDING_MAX; i++) {
         alloc->pending[i].next = i + 1 < PENDING_MAX ? i + 1 : PENDING_NONE;
     }
@@ -121,7 +124,7 @@ static struct host_cluster take_bit(struct alloc *alloc, struct bitmap *bitmap, 
     uint64_t end = bits_end(alloc);
     uint64_t bit = bitmap_next_set(bitmap, *cursor, end);
     if (bit == end) {
-        bit = bitmap_next_set(bitmap, 0, end);
+        bit = bitmap_next_set(bitmap, alloc->first_cluster, end);
     }
     assert(bit < end);
     bitmap_clear(bitmap, bit);
@@ -325,7 +328,7 @@ static void zeroing_begin(struct alloc *alloc)
     uint64_t end = bits_end(alloc);
     uint64_t bit = bitmap_next_set(&alloc->unknown, alloc->unknown_cursor, end);
     if (bit == end) {
-        bit = bitmap_next_set(&alloc->unknown, 0, end);
+        bit = bitmap_next_set(&alloc->unknown, alloc->first_cluster, end);
     }
     assert(bit < end);
     /* A run of bits is a run in the file, but for the step at the window's end. */
@@ -380,9 +383,9 @@ static uint64_t extension_clusters(const struct alloc *alloc)
         clusters = alloc->extend_bytes_max / cluster;
     }
     /* No further than a full disk needs. */
-    uint64_t missing = alloc->geometry->bat_entries > alloc->fresh_end
-                           ? alloc->geometry->bat_entries - alloc->fresh_end
-                           : 0;
+    uint64_t have = alloc->fresh_end - alloc->first_cluster;
+    uint64_t missing =
+        alloc->geometry->bat_entries > have ? alloc->geometry->bat_entries - have : 0;
     clusters = clusters < missing ? clusters : missing;
     return clusters ? clusters : 1;
 }
@@ -420,7 +423,7 @@ static bool extension_begin(struct alloc *alloc, uint64_t clusters, int *error)
     alloc->least = false;
     alloc->work_first = alloc->fresh_end;
     alloc->work_count = alloc->fresh_end + (clusters < room ? clusters : room);
-    uint64_t size = alloc->geometry->data_start + alloc->work_count * alloc->geometry->cluster_size;
+    uint64_t size = geometry_place_offset(alloc->geometry, alloc->work_count);
     channel_order(&alloc->io, PLOOP_IO_TRUNCATE, size, 0, extension_ended);
     return true;
 }
@@ -428,8 +431,7 @@ static bool extension_begin(struct alloc *alloc, uint64_t clusters, int *error)
 static void extended(struct alloc *alloc)
 {
     alloc->fresh_end = alloc->work_count;
-    alloc->file_size =
-        alloc->geometry->data_start + alloc->fresh_end * alloc->geometry->cluster_size;
+    alloc->file_size = geometry_place_offset(alloc->geometry, alloc->fresh_end);
     alloc->extension_number = sync_next(alloc->syncer);
     alloc->extension_failed = alloc->least;
     alloc->changed = true;
@@ -595,12 +597,12 @@ static bool is_free(const struct alloc *alloc, uint64_t bit)
 static uint64_t used_end(const struct alloc *alloc)
 {
     uint64_t bit = bits_end(alloc);
-    uint64_t lowest = alloc->window < alloc->file_clusters ? alloc->window : 0;
+    uint64_t lowest = alloc->window < alloc->file_end ? alloc->window : alloc->first_cluster;
     while (bit > lowest && is_free(alloc, bit - 1)) {
         bit--;
     }
-    uint64_t clusters = bit < alloc->window ? bit : bit - alloc->window + alloc->file_clusters;
-    return alloc->geometry->data_start + clusters * alloc->geometry->cluster_size;
+    uint64_t place = bit < alloc->window ? bit : bit - alloc->window + alloc->file_end;
+    return geometry_place_offset(alloc->geometry, place);
 }
 
 static void trimmed(struct channel_io *io, int result)

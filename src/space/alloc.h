@@ -65,7 +65,7 @@ struct alloc {
     uint64_t zeroed_first, zeroed_end; /* bits: where `zeroed` has any */
     uint64_t zeroed_number;            /* the SYNC that makes `zeroed` durable */
     uint64_t zero_cursor, unknown_cursor;
-    uint64_t window, file_clusters; /* see alloc.c: which clusters have bits */
+    uint64_t first_cluster, window, file_end; /* see alloc.c: which clusters have bits */
 
     uint64_t fresh_next, fresh_end; /* host clusters */
     uint64_t durable_end;           /* the file is durably this long, in host clusters */

@@ -25,12 +25,16 @@ void bitmap_free(struct bitmap *bitmap)
     bitmap->words = NULL;
 }
 
-void bitmap_set_first(struct bitmap *bitmap, uint64_t count)
+void bitmap_set_range(struct bitmap *bitmap, uint64_t from, uint64_t end)
 {
-    assert(count <= bitmap->bits);
-    memset(bitmap->words, 0xff, (size_t)(count / 64 * sizeof(uint64_t)));
-    for (uint64_t bit = count / 64 * 64; bit < count; bit++) {
-        bitmap_set(bitmap, bit);
+    assert(from <= end && end <= bitmap->bits);
+    while (from < end && from % 64 != 0) {
+        bitmap_set(bitmap, from++);
+    }
+    uint64_t words = (end - from) / 64;
+    memset(bitmap->words + from / 64, 0xff, (size_t)(words * sizeof(uint64_t)));
+    for (from += words * 64; from < end; from++) {
+        bitmap_set(bitmap, from);
     }
 }
 

@@ -15,8 +15,8 @@ struct bitmap {
 int bitmap_init(struct bitmap *bitmap, uint64_t bits);
 void bitmap_free(struct bitmap *bitmap);
 
-/* Set bits [0, count) of a bitmap that has none set. */
-void bitmap_set_first(struct bitmap *bitmap, uint64_t count);
+/* Set bits [from, end). */
+void bitmap_set_range(struct bitmap *bitmap, uint64_t from, uint64_t end);
 
 /* True where the bit was clear before. */
 bool bitmap_set(struct bitmap *bitmap, uint64_t bit);

@@ -39,12 +39,14 @@ END_TEST
 
 START_TEST(host_clusters_are_whole_ones)
 {
-    ck_assert_uint_eq(geometry_host_clusters(&v2, 0), 0);
-    ck_assert_uint_eq(geometry_host_clusters(&v2, v2.data_start - 1), 0);
-    ck_assert_uint_eq(geometry_host_clusters(&v2, v2.data_start), 0);
-    ck_assert_uint_eq(geometry_host_clusters(&v2, v2.data_start + v2.cluster_size - 1), 0);
-    ck_assert_uint_eq(geometry_host_clusters(&v2, v2.data_start + v2.cluster_size), 1);
-    ck_assert_uint_eq(geometry_host_clusters(&v1, INT64_MAX),
+    ck_assert_uint_eq(geometry_host_first(&v2), 1);
+    ck_assert_uint_eq(geometry_host_end(&v2, 0), 1);
+    ck_assert_uint_eq(geometry_host_end(&v2, v2.data_start - 1), 1);
+    ck_assert_uint_eq(geometry_host_end(&v2, v2.data_start), 1);
+    ck_assert_uint_eq(geometry_host_end(&v2, v2.data_start + v2.cluster_size - 1), 1);
+    ck_assert_uint_eq(geometry_host_end(&v2, v2.data_start + v2.cluster_size), 2);
+    ck_assert_uint_eq(geometry_host_first(&v1), 0);
+    ck_assert_uint_eq(geometry_host_end(&v1, INT64_MAX),
                       (INT64_MAX - v1.data_start) / v1.cluster_size);
 }
 END_TEST
@@ -54,13 +56,13 @@ START_TEST(host_limit_is_what_an_entry_can_name)
 {
     struct geometry geometry = v1;
 
-    ck_assert_uint_eq(geometry_host_limit(&v2), UINT32_MAX - 1);
-    ck_assert_uint_eq(geometry_host_limit(&largest), UINT32_MAX - 257);
+    ck_assert_uint_eq(geometry_host_limit(&v2), UINT32_MAX);
+    ck_assert_uint_eq(geometry_host_limit(&largest), UINT32_MAX);
     ck_assert_uint_eq(geometry_host_limit(&v1), (UINT64_C(0xFFFFFFFE) - 9) / 63 + 1);
     geometry.data_start = UINT64_C(0xFFFFFFFE) * 512;
-    ck_assert_uint_eq(geometry_host_limit(&geometry), 1);
+    ck_assert_uint_eq(geometry_host_limit(&geometry), geometry_host_first(&geometry) + 1);
     geometry.data_start = UINT64_C(0xFFFFFFFF) * 512;
-    ck_assert_uint_eq(geometry_host_limit(&geometry), 0);
+    ck_assert_uint_eq(geometry_host_limit(&geometry), geometry_host_first(&geometry));
 }
 END_TEST
 
@@ -69,8 +71,9 @@ START_TEST(entries_and_host_clusters_go_both_ways)
     static const struct geometry *const all[] = {&v1, &v2, &largest};
 
     for (int i = 0; i < 3; i++) {
+        uint32_t first = (uint32_t)geometry_host_first(all[i]);
         uint32_t last = (uint32_t)(geometry_host_limit(all[i]) - 1);
-        const uint32_t hosts[] = {0, 1, last / 2, last};
+        const uint32_t hosts[] = {first, first + 1, last / 2, last};
 
         for (int j = 0; j < 4; j++) {
             struct host_cluster host = {hosts[j]};
@@ -81,10 +84,33 @@ START_TEST(entries_and_host_clusters_go_both_ways)
             ck_assert_uint_eq(geometry_host(all[i], entry).n, host.n);
             ck_assert_uint_eq(geometry_entry_offset(all[i], entry),
                               geometry_host_offset(all[i], host));
+            ck_assert_uint_eq(geometry_place_at(all[i], geometry_host_offset(all[i], host)),
+                              host.n);
+            ck_assert(all[i]->entry_unit == 512 || entry == host.n);
         }
     }
-    ck_assert_uint_eq(geometry_host_offset(&largest, (struct host_cluster){UINT32_MAX - 258}),
+    ck_assert_uint_eq(geometry_host_offset(&largest, (struct host_cluster){UINT32_MAX - 1}),
                       UINT64_C(0xFFFFFFFE) * 131072 * 512);
+}
+END_TEST
+
+/* A longer BAT takes whole clusters of the data area. */
+START_TEST(a_later_data_start_renumbers_nothing)
+{
+    static const struct geometry *const all[] = {&v1, &v2, &largest};
+
+    for (int i = 0; i < 3; i++) {
+        struct geometry grown = *all[i];
+        uint64_t first = geometry_host_first(all[i]);
+        uint64_t offset = grown.data_start + 1000 * grown.cluster_size;
+
+        grown.data_start += 7 * grown.cluster_size;
+        ck_assert_uint_eq(geometry_host_first(&grown), first + 7);
+        ck_assert_uint_eq(geometry_place_at(&grown, offset), geometry_place_at(all[i], offset));
+        ck_assert_uint_eq(geometry_place_offset(&grown, first + 1000), offset);
+        ck_assert_uint_eq(geometry_host_end(&grown, offset), first + 1000);
+        ck_assert_uint_eq(geometry_host_limit(&grown), geometry_host_limit(all[i]));
+    }
 }
 END_TEST
 
@@ -155,6 +181,7 @@ int main(void)
     tcase_add_test(tests, host_clusters_are_whole_ones);
     tcase_add_test(tests, host_limit_is_what_an_entry_can_name);
     tcase_add_test(tests, entries_and_host_clusters_go_both_ways);
+    tcase_add_test(tests, a_later_data_start_renumbers_nothing);
     tcase_add_test(tests, entries_are_judged);
     tcase_add_test(tests, the_last_entry_is_always_bad);
     tcase_add_test(tests, pages_cover_all_entries);

@@ -62,15 +62,21 @@ START_TEST(a_bitmap_is_an_array_of_bits)
 }
 END_TEST
 
-START_TEST(a_bitmaps_first_bits)
+START_TEST(a_range_of_bits_is_set)
 {
-    static const uint64_t counts[] = {0, 1, 63, 64, 65, 128, 200};
-    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+    static const uint64_t borders[] = {0, 1, 63, 64, 65, 128, 130, 200};
+    enum { BORDERS = sizeof(borders) / sizeof(borders[0]) };
+    for (size_t i = 0; i < (size_t)BORDERS * BORDERS; i++) {
+        uint64_t from = borders[i / BORDERS], end = borders[i % BORDERS];
+        if (from > end) {
+            continue;
+        }
         struct bitmap bitmap;
         ck_assert_int_eq(bitmap_init(&bitmap, 200), 0);
-        bitmap_set_first(&bitmap, counts[i]);
-        ck_assert_uint_eq(bitmap_run(&bitmap, 0, 1000), counts[i]);
-        ck_assert_uint_eq(bitmap_next_set(&bitmap, counts[i], 200), 200);
+        bitmap_set_range(&bitmap, from, end);
+        ck_assert_uint_eq(bitmap_next_set(&bitmap, 0, 200), from < end ? from : 200);
+        ck_assert_uint_eq(bitmap_run(&bitmap, from, 1000), end - from);
+        ck_assert_uint_eq(bitmap_next_set(&bitmap, end, 200), 200);
         bitmap_free(&bitmap);
     }
     if (!is_instrumented()) { /* a sanitizer ends the program over such a size */
@@ -539,7 +545,7 @@ END_TEST
 int main(void)
 {
     const TTest *const tests[] = {a_bitmap_is_an_array_of_bits,
-                                  a_bitmaps_first_bits,
+                                  a_range_of_bits_is_set,
                                   lists_keep_their_order,
                                   a_window_shows_the_bytes_at_the_cursor,
                                   a_length_that_overflows_is_the_largest,
