@@ -20,6 +20,9 @@
 
 enum { STACK_DELTAS_MAX = 255 };
 
+/* The words, and counters of 64 bits everywhere, must not hide a lock: the fast path takes none. */
+_Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free");
+
 /* A disk as a guest sees it. */
 struct guest_disk {
     uint64_t disk_size;     /* bytes */
