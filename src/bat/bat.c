@@ -4,7 +4,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <stdlib.h>
 
 static void sync_over(struct syncer *syncer)
 {
@@ -31,6 +30,24 @@ static void reclaim(struct alloc *alloc)
     bat_join_round(bat, &bat->reclaim_wait, reclaim_over);
 }
 
+/* What grows with the disk. */
+static int take_arrays(struct bat *bat)
+{
+    const struct geometry *geometry = &bat->geometry;
+    uint64_t entries_limit = geometry_entries_limit(geometry);
+    uint32_t page_limit = geometry_page_limit(geometry);
+    if (growing_init(&bat->entries_memory, geometry->bat_entries * sizeof(*bat->entries),
+                     entries_limit * sizeof(*bat->entries)) ||
+        growing_init(&bat->pages_memory, bat->page_count * sizeof(*bat->pages),
+                     page_limit * sizeof(*bat->pages)) ||
+        deadlines_init(&bat->deadlines, bat->page_count, page_limit)) {
+        return -ENOMEM;
+    }
+    bat->entries = bat->entries_memory.memory;
+    bat->pages = bat->pages_memory.memory;
+    return 0;
+}
+
 int bat_init(struct bat *bat, const struct header *header, struct channel *channel,
              const struct alloc_config *space)
 {
@@ -43,10 +60,7 @@ int bat_init(struct bat *bat, const struct header *header, struct channel *chann
     list_init(&bat->round.sync.link);
     round_init(bat);
     bat->page_count = geometry_page_count(&bat->geometry);
-    bat->entries = calloc((size_t)bat->geometry.bat_entries + 1, sizeof(*bat->entries));
-    bat->pages = calloc(bat->page_count, sizeof(*bat->pages));
-    if (writeback_init(bat) || !bat->entries || !bat->pages ||
-        deadlines_init(&bat->deadlines, bat->page_count) ||
+    if (take_arrays(bat) || writeback_init(bat) ||
         alloc_init(&bat->alloc, channel, &bat->syncer, &bat->geometry, space)) {
         return -ENOMEM;
     }
@@ -65,8 +79,8 @@ void bat_free(struct bat *bat)
     writeback_free(bat);
     deadlines_free(&bat->deadlines);
     alloc_free(&bat->alloc);
-    free(bat->pages);
-    free(bat->entries);
+    growing_free(&bat->pages_memory);
+    growing_free(&bat->entries_memory);
     bat->pages = NULL;
     bat->entries = NULL;
 }

@@ -107,9 +107,10 @@ struct bat_stats {
 struct bat {
     struct header header;
     struct geometry geometry;
-    _Atomic uint32_t *entries;
+    _Atomic uint32_t *entries; /* these two never move: any thread may look at them */
     struct bat_page *pages;
     uint32_t page_count;
+    struct growing entries_memory, pages_memory;
 
     struct channel *channel;
     struct syncer syncer;

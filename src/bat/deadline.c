@@ -1,73 +1,81 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Invariant: heap[at[n]] == n for every n that is in, and no number's deadline is earlier than its
- * parent's.
- */
+/* The invariants stand in deadline.h. */
 #include "bat/deadline.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <stdlib.h>
-#include <string.h>
 
-int deadlines_init(struct deadlines *deadlines, uint32_t capacity)
+int deadlines_init(struct deadlines *deadlines, uint32_t capacity, uint32_t limit)
 {
-    size_t places = capacity ? capacity : 1;
-    deadlines->heap = malloc(places * sizeof(*deadlines->heap));
-    deadlines->at = malloc(places * sizeof(*deadlines->at));
-    deadlines->when = malloc(places * sizeof(*deadlines->when));
-    deadlines->count = 0;
-    if (!deadlines->heap || !deadlines->at || !deadlines->when) {
-        deadlines_free(deadlines);
-        return -ENOMEM;
-    }
-    memset(deadlines->at, 0xff, places * sizeof(*deadlines->at));
-    return 0;
+    assert(capacity <= limit);
+    *deadlines = (struct deadlines){.capacity = capacity};
+    int error = growing_init(&deadlines->memory, capacity * sizeof(*deadlines->slots),
+                             limit * sizeof(*deadlines->slots));
+    deadlines->slots = deadlines->memory.memory;
+    return error;
 }
 
 void deadlines_free(struct deadlines *deadlines)
 {
-    free(deadlines->heap);
-    free(deadlines->at);
-    free(deadlines->when);
+    growing_free(&deadlines->memory);
     *deadlines = (struct deadlines){0};
 }
 
-static void place(struct deadlines *deadlines, uint32_t at, uint32_t number)
+static void assert_place(const struct deadlines *deadlines, uint32_t place)
 {
-    deadlines->heap[at] = number;
-    deadlines->at[number] = at;
+#ifndef NDEBUG
+    const struct deadline_slot *slots = deadlines->slots;
+    assert(place < deadlines->count && deadlines->count <= deadlines->capacity);
+    assert(slots[slots[place].heap].at == place + 1);
+    assert(place == 0 || slots[slots[(place - 1) / 2].heap].when <= slots[slots[place].heap].when);
+#else
+    (void)deadlines;
+    (void)place;
+#endif
 }
 
-static void sift(struct deadlines *deadlines, uint32_t at, uint32_t number)
+static uint64_t when_at(const struct deadlines *deadlines, uint32_t place)
 {
-    uint64_t when = deadlines->when[number];
-    while (at > 0 && deadlines->when[deadlines->heap[(at - 1) / 2]] > when) {
-        place(deadlines, at, deadlines->heap[(at - 1) / 2]);
-        at = (at - 1) / 2;
+    return deadlines->slots[deadlines->slots[place].heap].when;
+}
+
+static void put(struct deadlines *deadlines, uint32_t place, uint32_t number)
+{
+    deadlines->slots[place].heap = number;
+    deadlines->slots[number].at = place + 1;
+}
+
+/* Put a number, which is at `place` or is to come there, where its deadline belongs. */
+static void sift(struct deadlines *deadlines, uint32_t place, uint32_t number)
+{
+    uint64_t when = deadlines->slots[number].when;
+    while (place > 0 && when_at(deadlines, (place - 1) / 2) > when) {
+        put(deadlines, place, deadlines->slots[(place - 1) / 2].heap);
+        place = (place - 1) / 2;
     }
     for (;;) {
-        uint32_t child = 2 * at + 1;
+        uint32_t child = 2 * place + 1;
         if (child + 1 < deadlines->count &&
-            deadlines->when[deadlines->heap[child + 1]] < deadlines->when[deadlines->heap[child]]) {
+            when_at(deadlines, child + 1) < when_at(deadlines, child)) {
             child++;
         }
-        if (child >= deadlines->count || deadlines->when[deadlines->heap[child]] >= when) {
+        if (child >= deadlines->count || when_at(deadlines, child) >= when) {
             break;
         }
-        place(deadlines, at, deadlines->heap[child]);
-        at = child;
+        put(deadlines, place, deadlines->slots[child].heap);
+        place = child;
     }
-    place(deadlines, at, number);
+    put(deadlines, place, number);
+    assert_place(deadlines, place);
 }
 
 void deadlines_set(struct deadlines *deadlines, uint32_t number, uint64_t when)
 {
-    deadlines->when[number] = when;
+    assert(number < deadlines->capacity);
+    deadlines->slots[number].when = when;
     if (!deadlines_has(deadlines, number)) {
-        place(deadlines, deadlines->count++, number);
+        put(deadlines, deadlines->count++, number);
     }
-    sift(deadlines, deadlines->at[number], number);
+    sift(deadlines, deadlines->slots[number].at - 1, number);
 }
 
 void deadlines_remove(struct deadlines *deadlines, uint32_t number)
@@ -75,27 +83,30 @@ void deadlines_remove(struct deadlines *deadlines, uint32_t number)
     if (!deadlines_has(deadlines, number)) {
         return;
     }
-    uint32_t at = deadlines->at[number];
-    uint32_t last = deadlines->heap[--deadlines->count];
-    deadlines->at[number] = UINT32_MAX;
+    uint32_t place = deadlines->slots[number].at - 1;
+    assert_place(deadlines, place);
+    uint32_t last = deadlines->slots[--deadlines->count].heap;
+    deadlines->slots[number].at = 0;
     if (last != number) {
-        place(deadlines, at, last);
-        sift(deadlines, at, last);
+        put(deadlines, place, last);
+        sift(deadlines, place, last);
     }
 }
 
 bool deadlines_has(const struct deadlines *deadlines, uint32_t number)
 {
-    return deadlines->at[number] != UINT32_MAX;
+    assert(number < deadlines->capacity);
+    return deadlines->slots[number].at != 0;
 }
 
 uint64_t deadlines_next(const struct deadlines *deadlines)
 {
-    return deadlines->count ? deadlines->when[deadlines->heap[0]] : UINT64_MAX;
+    return deadlines->count ? when_at(deadlines, 0) : UINT64_MAX;
 }
 
 uint32_t deadlines_first(const struct deadlines *deadlines)
 {
     assert(deadlines->count > 0);
-    return deadlines->heap[0];
+    assert_place(deadlines, 0);
+    return deadlines->slots[0].heap;
 }

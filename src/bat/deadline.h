@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Numbers in the order of their deadlines: a binary heap, so that finding what is due costs nothing
- * for what is not. Memory is taken once, for `capacity` numbers; a number is in it at most once.
+ * for what is not. A number is in it at most once. Memory is taken once, for `capacity` numbers,
+ * with address space for `limit` of them (growing.h).
+ *
+ *  1. If number n is in, the heap's place slots[n].at - 1 holds n.
+ *  2. No number's deadline is earlier than that of its parent in the heap.
  */
 #ifndef BAT_DEADLINE_H
 #define BAT_DEADLINE_H
@@ -9,15 +13,23 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "util/growing.h"
+
+/* Two arrays in one: `heap` is by the place in the heap, the others are by number. */
+struct deadline_slot {
+    uint64_t when; /* the number's deadline, ns */
+    uint32_t at;   /* the number's place in the heap, plus one; 0: it is not in */
+    uint32_t heap; /* the number at this place: the earliest is at 0 */
+};
+
 struct deadlines {
-    uint32_t *heap; /* numbers, earliest first */
-    uint32_t *at;   /* number -> place in heap, or UINT32_MAX */
-    uint64_t *when; /* number -> deadline, ns */
-    uint32_t count;
+    struct deadline_slot *slots; /* in `memory` */
+    uint32_t count, capacity;
+    struct growing memory;
 };
 
 /* 0 or -ENOMEM. */
-int deadlines_init(struct deadlines *deadlines, uint32_t capacity);
+int deadlines_init(struct deadlines *deadlines, uint32_t capacity, uint32_t limit);
 void deadlines_free(struct deadlines *deadlines);
 
 /* Put a number in, or move it. */

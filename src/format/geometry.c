@@ -7,9 +7,14 @@
 
 #include <assert.h>
 
-static uint64_t bat_end(const struct geometry *geometry)
+static uint64_t bat_end(uint64_t entries)
 {
-    return HEADER_SIZE + (uint64_t)4 * geometry->bat_entries;
+    return HEADER_SIZE + 4 * entries;
+}
+
+static uint32_t pages_for(uint64_t entries)
+{
+    return (uint32_t)((bat_end(entries) + BAT_PAGE_SIZE - 1) / BAT_PAGE_SIZE);
 }
 
 static uint64_t min64(uint64_t a, uint64_t b)
@@ -55,6 +60,13 @@ uint64_t geometry_host_limit(const struct geometry *geometry)
 
     return last < geometry->data_start ? geometry_host_first(geometry)
                                        : (last - origin(geometry)) / geometry->cluster_size + 1;
+}
+
+uint64_t geometry_entries_limit(const struct geometry *geometry)
+{
+    uint64_t limit = geometry_host_limit(geometry);
+
+    return limit > geometry->bat_entries ? limit : geometry->bat_entries;
 }
 
 uint64_t geometry_place_at(const struct geometry *geometry, uint64_t offset)
@@ -111,7 +123,12 @@ enum entry_verdict geometry_judge_entry(const struct geometry *geometry, uint64_
 
 uint32_t geometry_page_count(const struct geometry *geometry)
 {
-    return (uint32_t)((bat_end(geometry) + BAT_PAGE_SIZE - 1) / BAT_PAGE_SIZE);
+    return pages_for(geometry->bat_entries);
+}
+
+uint32_t geometry_page_limit(const struct geometry *geometry)
+{
+    return pages_for(geometry_entries_limit(geometry));
 }
 
 uint32_t geometry_page_of(struct guest_cluster cluster)
@@ -134,7 +151,7 @@ uint32_t geometry_page_entries(const struct geometry *geometry, uint32_t page)
 
 uint64_t geometry_bat_bytes(const struct geometry *geometry)
 {
-    return (bat_end(geometry) + SECTOR_SIZE - 1) / SECTOR_SIZE * SECTOR_SIZE;
+    return (bat_end(geometry->bat_entries) + SECTOR_SIZE - 1) / SECTOR_SIZE * SECTOR_SIZE;
 }
 
 uint32_t geometry_page_bytes(const struct geometry *geometry, uint32_t page)

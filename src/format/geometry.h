@@ -71,6 +71,9 @@ uint64_t geometry_host_end(const struct geometry *geometry, uint64_t file_size);
 /* The highest host cluster that an entry can name, plus one. At least geometry_host_first(). */
 uint64_t geometry_host_limit(const struct geometry *geometry);
 
+/* How many BAT entries a larger disk may come to have: as many as there are clusters for them. */
+uint64_t geometry_entries_limit(const struct geometry *geometry);
+
 /* For offsets on the grid, from data_start on. */
 uint64_t geometry_place_at(const struct geometry *geometry, uint64_t offset);
 uint64_t geometry_place_offset(const struct geometry *geometry, uint64_t place);
@@ -88,6 +91,7 @@ enum entry_verdict geometry_judge_entry(const struct geometry *geometry, uint64_
 
 /* BAT pages: 4 KiB pages of the file from offset 0; page 0 begins with the header. */
 uint32_t geometry_page_count(const struct geometry *geometry);
+uint32_t geometry_page_limit(const struct geometry *geometry); /* with all those entries */
 uint32_t geometry_page_of(struct guest_cluster cluster);
 uint32_t geometry_page_first(uint32_t page); /* its first entry */
 uint32_t geometry_page_entries(const struct geometry *geometry,

@@ -79,13 +79,15 @@ int alloc_init(struct alloc *alloc, struct channel *channel, struct syncer *sync
     }
 
     uint64_t bits = alloc->window + (alloc->limit - end) + 1;
+    uint64_t bits_limit = alloc->window + (host_limit - end) + 1;
     void *zeros = NULL;
     if (posix_memalign(&zeros, BAT_PAGE_SIZE, ZEROS_SIZE)) {
         return -ENOMEM;
     }
     alloc->zeros = memset(zeros, 0, ZEROS_SIZE);
-    if (bitmap_init(&alloc->zero, bits) || bitmap_init(&alloc->zeroed, bits) ||
-        bitmap_init(&alloc->unknown, bits)) {
+    if (bitmap_init_growing(&alloc->zero, bits, bits_limit) ||
+        bitmap_init_growing(&alloc->zeroed, bits, bits_limit) ||
+        bitmap_init_growing(&alloc->unknown, bits, bits_limit)) {
         return -ENOMEM;
     }
     bitmap_set_range(&alloc->unknown, first, alloc->window);

@@ -1,28 +1,33 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * Plain words of 64 bits; large bitmaps come from calloc, so that what is never touched takes no
- * memory.
- */
+/* Plain words of 64 bits. */
 #include "util/bitmap.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
+
+static uint64_t bytes_for(uint64_t bits)
+{
+    return (bits / 64 + 1) * sizeof(uint64_t);
+}
+
+int bitmap_init_growing(struct bitmap *bitmap, uint64_t bits, uint64_t limit)
+{
+    int error = growing_init(&bitmap->memory, bytes_for(bits), bytes_for(limit));
+    bitmap->words = bitmap->memory.memory;
+    bitmap->bits = error ? 0 : bits;
+    return error;
+}
 
 int bitmap_init(struct bitmap *bitmap, uint64_t bits)
 {
-    uint64_t words = bits / 64 + 1;
-    bitmap->bits = bits;
-    bitmap->words =
-        words > SIZE_MAX / sizeof(uint64_t) ? NULL : calloc((size_t)words, sizeof(uint64_t));
-    return bitmap->words ? 0 : -ENOMEM;
+    return bitmap_init_growing(bitmap, bits, bits);
 }
 
 void bitmap_free(struct bitmap *bitmap)
 {
-    free(bitmap->words);
+    growing_free(&bitmap->memory);
     bitmap->words = NULL;
+    bitmap->bits = 0;
 }
 
 void bitmap_set_range(struct bitmap *bitmap, uint64_t from, uint64_t end)

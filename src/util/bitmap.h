@@ -1,18 +1,24 @@
 /* SPDX-License-Identifier: MIT */
-/* Bits by number, and the search for runs of them. The words are the owner's. */
+/* Bits by number, and the search for runs of them. */
 #ifndef UTIL_BITMAP_H
 #define UTIL_BITMAP_H
 
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "util/growing.h"
+
 struct bitmap {
-    uint64_t *words;
+    uint64_t *words; /* in `memory` */
     uint64_t bits;
+    struct growing memory;
 };
 
-/* 0 or -ENOMEM; all bits clear. */
+/* All bits are clear, and what is never touched takes no memory. 0 or -ENOMEM. */
 int bitmap_init(struct bitmap *bitmap, uint64_t bits);
+
+/* As bitmap_init(), with address space for `limit` bits: see growing.h. */
+int bitmap_init_growing(struct bitmap *bitmap, uint64_t bits, uint64_t limit);
 void bitmap_free(struct bitmap *bitmap);
 
 /* Set bits [from, end). */

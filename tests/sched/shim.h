@@ -22,6 +22,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -159,5 +160,7 @@
 #define pthread_rwlock_unlock(lock) sched_rwlock_unlock(SCHED_HERE, lock)
 #define nanosleep(request, left) sched_sleep(SCHED_HERE, request)
 #define clock_gettime(clock, now) sched_clock(now)
+
+#define getrlimit(resource, limit) ((void)(resource), sched_rlimit(limit))
 
 #endif

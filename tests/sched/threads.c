@@ -245,6 +245,12 @@ int sched_clock(struct timespec *now)
     return 0;
 }
 
+int sched_rlimit(struct rlimit *limit)
+{
+    limit->rlim_cur = limit->rlim_max = 1;
+    return 0;
+}
+
 /* ---- event descriptors: --wrap, so that a backend's own functions may have these names ---- */
 
 enum { DESCRIPTOR_FIRST = 0x4000, DESCRIPTORS_MAX = 64 };

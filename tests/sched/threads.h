@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <time.h>
 
 /* A place where another fiber may run first: before `what` is done to the object. */
@@ -40,6 +41,12 @@ int sched_rwlock_lock(const char *file, int line, pthread_rwlock_t *lock, bool a
 int sched_rwlock_unlock(const char *file, int line, pthread_rwlock_t *lock);
 int sched_sleep(const char *file, int line, const struct timespec *request);
 int sched_clock(struct timespec *now);
+
+/*
+ * Address space is limited: memory that can grow is taken by calloc() then, and lies where each
+ * schedule finds it as it was.
+ */
+int sched_rlimit(struct rlimit *limit);
 
 /*
  * Whether a descriptor of eventfd() or epoll_create1() is readable; other descriptors belong to the

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "report.h"
 
@@ -14,12 +15,14 @@ void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *old, size_t size);
 int __real_posix_memalign(void **memory, size_t alignment, size_t size);
 void *__real_aligned_alloc(size_t alignment, size_t size);
+int __real_mprotect(void *memory, size_t size, int protection);
 
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *old, size_t size);
 int __wrap_posix_memalign(void **memory, size_t alignment, size_t size);
 void *__wrap_aligned_alloc(size_t alignment, size_t size);
+int __wrap_mprotect(void *memory, size_t size, int protection);
 
 static struct {
     bool active;
@@ -55,6 +58,16 @@ bool alloc_pause(void)
 void alloc_resume(bool was_active)
 {
     alloc.active = was_active;
+}
+
+void alloc_limit_space(bool limited)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_AS, &limit))
+        give_up("getrlimit failed");
+    limit.rlim_cur = limited ? RLIM_INFINITY - 1 : limit.rlim_max;
+    if (setrlimit(RLIMIT_AS, &limit))
+        give_up("setrlimit failed");
 }
 
 uint64_t alloc_calls(void)
@@ -102,6 +115,11 @@ int __wrap_posix_memalign(void **memory, size_t alignment, size_t size)
 void *__wrap_aligned_alloc(size_t alignment, size_t size)
 {
     return fails() ? NULL : __real_aligned_alloc(alignment, size);
+}
+
+int __wrap_mprotect(void *memory, size_t size, int protection)
+{
+    return fails() ? -1 : __real_mprotect(memory, size, protection);
 }
 
 void *sim_alloc(uint64_t size)

@@ -22,6 +22,12 @@ void alloc_fail(uint64_t nth, bool persistent);
  */
 bool alloc_pause(void);
 void alloc_resume(bool was_active);
+/*
+ * Whether the process's address space counts as limited: the library then reserves none for arrays
+ * that could grow, which makes an open cheaper.
+ */
+void alloc_limit_space(bool limited);
+
 uint64_t alloc_calls(void);    /* since alloc_count() or alloc_fail() */
 uint64_t alloc_failures(void); /* in all, of the process */
 

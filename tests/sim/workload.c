@@ -418,6 +418,7 @@ static void step(struct sim *sim)
 
 void workload_run(const struct workload *workload)
 {
+    alloc_limit_space(workload->seed % 4 != 0);
     char stack;
     struct sim *sim = sim_alloc(sizeof(*sim));
     struct rng seeds = {workload->seed};

@@ -11,11 +11,13 @@ void *__real_calloc(size_t count, size_t size);
 void *__real_realloc(void *memory, size_t size);
 void *__real_aligned_alloc(size_t alignment, size_t size);
 int __real_posix_memalign(void **memory, size_t alignment, size_t size);
+int __real_mprotect(void *memory, size_t size, int protection);
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_realloc(void *memory, size_t size);
 void *__wrap_aligned_alloc(size_t alignment, size_t size);
 int __wrap_posix_memalign(void **memory, size_t alignment, size_t size);
+int __wrap_mprotect(void *memory, size_t size, int protection);
 
 static bool is_granted(size_t size)
 {
@@ -58,4 +60,9 @@ void *__wrap_aligned_alloc(size_t alignment, size_t size)
 int __wrap_posix_memalign(void **memory, size_t alignment, size_t size)
 {
     return is_granted(size) ? __real_posix_memalign(memory, alignment, size) : ENOMEM;
+}
+
+int __wrap_mprotect(void *memory, size_t size, int protection)
+{
+    return is_granted(size) ? __real_mprotect(memory, size, protection) : -1;
 }

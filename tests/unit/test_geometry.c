@@ -58,11 +58,16 @@ START_TEST(host_limit_is_what_an_entry_can_name)
 
     ck_assert_uint_eq(geometry_host_limit(&v2), UINT32_MAX);
     ck_assert_uint_eq(geometry_host_limit(&largest), UINT32_MAX);
+    ck_assert_uint_eq(geometry_entries_limit(&v2), UINT32_MAX);
+    ck_assert_uint_eq(geometry_page_limit(&v2), 4194305);
+    ck_assert_uint_eq(geometry_entries_limit(&v1), geometry_host_limit(&v1));
     ck_assert_uint_eq(geometry_host_limit(&v1), (UINT64_C(0xFFFFFFFE) - 9) / 63 + 1);
     geometry.data_start = UINT64_C(0xFFFFFFFE) * 512;
     ck_assert_uint_eq(geometry_host_limit(&geometry), geometry_host_first(&geometry) + 1);
     geometry.data_start = UINT64_C(0xFFFFFFFF) * 512;
     ck_assert_uint_eq(geometry_host_limit(&geometry), geometry_host_first(&geometry));
+    geometry.bat_entries = UINT32_MAX; /* more than it can ever have clusters for */
+    ck_assert_uint_eq(geometry_entries_limit(&geometry), UINT32_MAX);
 }
 END_TEST
 

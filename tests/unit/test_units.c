@@ -6,12 +6,14 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "bat/deadline.h"
 #include "image_fixture.h"
 #include "pio/lock.h"
 #include "run_tests.h"
 #include "util/bitmap.h"
+#include "util/growing.h"
 #include "util/iov.h"
 #include "util/list.h"
 #include "util/work.h"
@@ -84,6 +86,107 @@ START_TEST(a_range_of_bits_is_set)
         ck_assert_int_eq(bitmap_init(&huge, UINT64_MAX - 1), -ENOMEM);
         ck_assert_ptr_null(huge.words);
     }
+}
+END_TEST
+
+/* ---- memory that grows ---- */
+
+enum { MEGABYTE = 1 << 20 };
+
+static void is_zero(const uint8_t *bytes, size_t from, size_t end)
+{
+    for (size_t i = from; i < end; i++) {
+        ck_assert_uint_eq(bytes[i], 0);
+    }
+}
+
+START_TEST(memory_grows_where_it_lies)
+{
+    struct growing growing;
+    ck_assert_int_eq(growing_init(&growing, 100, (uint64_t)64 * MEGABYTE), 0);
+    uint8_t *bytes = growing.memory;
+    ck_assert_ptr_nonnull(bytes);
+    ck_assert_uint_eq(growing.size, 100);
+    is_zero(bytes, 0, 100);
+    memset(bytes, 7, 100);
+    size_t size = 100;
+    while (size < MEGABYTE) {
+        size_t larger = size + 1 + draw(50000);
+        ck_assert_int_eq(growing_extend(&growing, larger), 0);
+        ck_assert_ptr_eq(growing.memory, bytes);
+        ck_assert_uint_eq(growing.size, larger);
+        is_zero(bytes, size, larger);
+        ck_assert_uint_eq(bytes[0], 7);
+        ck_assert_uint_eq(bytes[size - 1], 7);
+        memset(bytes + size, 7, larger - size);
+        size = larger;
+    }
+    ck_assert_int_eq(growing_extend(&growing, size), 0);
+    ck_assert_int_eq(growing_extend(&growing, (uint64_t)64 * MEGABYTE), 0);
+    ck_assert_int_eq(growing_extend(&growing, (uint64_t)65 * MEGABYTE), -ENOMEM);
+    ck_assert_uint_eq(growing.size, 64 * MEGABYTE);
+    ck_assert_uint_eq(bytes[size - 1], 7);
+    ck_assert_uint_eq(bytes[size], 0);
+    growing_free(&growing);
+    ck_assert_ptr_null(growing.memory);
+    growing_free(&growing);
+    ck_assert_int_eq(growing_init(&growing, 0, MEGABYTE), 0);
+    ck_assert_int_eq(growing_extend(&growing, 10), 0);
+    is_zero(growing.memory, 0, 10);
+    growing_free(&growing);
+}
+END_TEST
+
+/* It is as much as is needed now, zeros, and stays as it is. */
+static void cannot_grow(struct growing *growing)
+{
+    uint8_t *bytes = growing->memory;
+    ck_assert_uint_eq(growing->size, 5000);
+    ck_assert_uint_eq(growing->reserved, 0);
+    is_zero(bytes, 0, 5000);
+    memset(bytes, 7, 5000);
+    ck_assert_int_eq(growing_extend(growing, 5001), -ENOMEM);
+    ck_assert_int_eq(growing_extend(growing, 5000), 0);
+    ck_assert_ptr_eq(growing->memory, bytes);
+    ck_assert_uint_eq(growing->size, 5000);
+    growing_free(growing);
+}
+
+START_TEST(memory_without_a_reservation_does_not_grow)
+{
+    struct growing growing;
+    ck_assert_int_eq(growing_init(&growing, 5000, 5000), 0); /* it need not */
+    cannot_grow(&growing);
+    ck_assert_int_eq(growing_init(&growing, 5000, UINT64_MAX), 0); /* more than there can be */
+    cannot_grow(&growing);
+    ck_assert_int_eq(growing_init(&growing, 5000, UINT64_C(1) << 62), 0); /* than there is */
+    cannot_grow(&growing);
+    if (!is_instrumented()) { /* a sanitizer ends the program over such a size */
+        ck_assert_int_eq(growing_init(&growing, UINT64_MAX, UINT64_MAX), -ENOMEM);
+        ck_assert_int_eq(growing_init(&growing, UINT64_C(1) << 62, UINT64_MAX), -ENOMEM);
+        ck_assert_ptr_null(growing.memory);
+        struct rlimit limit = {.rlim_cur = UINT64_C(1) << 40, .rlim_max = UINT64_C(1) << 40};
+        ck_assert_int_eq(setrlimit(RLIMIT_AS, &limit),
+                         0); /* of this process, forked for the test */
+        ck_assert_int_eq(growing_init(&growing, 5000, MEGABYTE), 0);
+        cannot_grow(&growing);
+    }
+}
+END_TEST
+
+START_TEST(a_bitmap_with_room_to_grow)
+{
+    struct bitmap bitmap;
+    ck_assert_int_eq(bitmap_init_growing(&bitmap, 1000, UINT64_C(1) << 32), 0);
+    ck_assert_uint_eq(bitmap_next_set(&bitmap, 0, 1000), 1000);
+    ck_assert(bitmap_set(&bitmap, 999));
+    uint64_t *words = bitmap.words;
+    ck_assert_int_eq(growing_extend(&bitmap.memory, 8 * MEGABYTE), 0);
+    ck_assert_ptr_eq(bitmap.memory.memory, words);
+    bitmap.bits = 64 * MEGABYTE;
+    ck_assert_uint_eq(bitmap_next_set(&bitmap, 0, bitmap.bits), 999);
+    ck_assert_uint_eq(bitmap_next_set(&bitmap, 1000, bitmap.bits), bitmap.bits);
+    bitmap_free(&bitmap);
 }
 END_TEST
 
@@ -189,7 +292,7 @@ START_TEST(the_earliest_deadline_is_first)
     enum { NUMBERS = 64 };
     struct deadlines deadlines;
     uint64_t model[NUMBERS];
-    ck_assert_int_eq(deadlines_init(&deadlines, NUMBERS), 0);
+    ck_assert_int_eq(deadlines_init(&deadlines, NUMBERS, NUMBERS), 0);
     memset(model, 0xff, sizeof(model));
     for (int step = 0; step < steps(5000); step++) {
         uint32_t number = draw(NUMBERS);
@@ -221,7 +324,7 @@ START_TEST(the_earliest_deadline_is_first)
         deadlines_remove(&deadlines, number);
     }
     deadlines_free(&deadlines);
-    ck_assert_int_eq(deadlines_init(&deadlines, 0), 0);
+    ck_assert_int_eq(deadlines_init(&deadlines, 0, 100), 0);
     ck_assert_uint_eq(deadlines_next(&deadlines), UINT64_MAX);
     deadlines_free(&deadlines);
 }
@@ -546,6 +649,9 @@ int main(void)
 {
     const TTest *const tests[] = {a_bitmap_is_an_array_of_bits,
                                   a_range_of_bits_is_set,
+                                  memory_grows_where_it_lies,
+                                  memory_without_a_reservation_does_not_grow,
+                                  a_bitmap_with_room_to_grow,
                                   lists_keep_their_order,
                                   a_window_shows_the_bytes_at_the_cursor,
                                   a_length_that_overflows_is_the_largest,
