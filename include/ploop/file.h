@@ -78,8 +78,8 @@ struct ploop_io {
     uint32_t op;        /**< PLOOP_IO_READ ... */
     uint32_t flags;     /**< PLOOP_IO_FUA */
     uint32_t iov_count; /**< at most PLOOP_IO_SEGMENTS_MAX; 0 for all but READ and WRITE */
-    uint32_t queue; /**< the queue it comes from, below attach's queue_count: a backend may keep a
-                       ring for each */
+    uint32_t queue; /**< the queue it is sent on, below attach's queue_count: a backend may keep a
+                       ring for each. See ploop_io_ops */
     uint32_t reserved;
     uint64_t offset; /**< in the file; the new size for TRUNCATE */
     uint64_t length; /**< what the iov holds in all; 0 for SYNC and TRUNCATE */
@@ -120,6 +120,20 @@ struct ploop_file_info {
  *  - After a SYNC has failed, the library sends no SYNC to the file before the next open or repair.
  *    Those begin with a SYNC, which may report the old loss once more, and then call `invalidate`.
  *
+ * **Who calls what for which queue.** A device has the queues that its embedder asked for, and
+ * behind them, with the highest index, one of its own: the engine's. On a user's queue go the reads
+ * and overwrites that its embedder submits there and that need nothing but one backend request; on
+ * the engine's queue goes everything else: parts of requests, BAT pages, SYNC, space, copies, and
+ * all of ploop_dev_pread(), ploop_dev_pwrite() and ploop_dev_flush().
+ *  - `submit`, `kick` and `reap` for one queue are called by one thread at a time, though not
+ * always by the same one: a ring needs no lock, and must not be bound to a thread (for example by
+ *    io_uring's SINGLE_ISSUER). `submit` may come from inside `reap` only for another queue.
+ *  - `wait` and `poll_fd` for a queue may be called beside them.
+ *  - A ring that refuses a request (-EAGAIN) on a user's queue is not asked again for it: it goes
+ *    out on the engine's queue.
+ *  - ploop_file_pread() and the other calls of this file use queue 0, and are not for a file that a
+ *    device has open behind a backend with rings.
+ *
  * Which functions belong together: a backend that completes requests only when it is asked to has
  * `reap`, and `poll_fd` for event loops (PLOOP_DEV_COMPLETE_IN_RUN needs it), and `wait` for calls
  * that block. Without `wait`, calls that block look every few milliseconds. The open of a device
@@ -138,8 +152,9 @@ struct ploop_io_ops {
      */
     int (*submit)(void *context, struct ploop_io *io);
     /**
-     * Optional: how many queues there will be; before a device's first request, and again by the
-     * next device. @return 0 or -errno.
+     * Optional: how many queues there will be, the engine's included: one more than
+     * ploop_dev_config.queue_count. Before a device's first request, and again by the next device.
+     * @return 0 or -errno.
      */
     int (*attach)(void *context, uint32_t queue_count);
     /** Optional: the end of a batch of requests on this queue: a good moment to send them. */

@@ -40,7 +40,7 @@ int writeback_init(struct bat *bat)
         }
         image->bytes = bytes;
         image->bat = bat;
-        channel_io_init(&image->io, bat->channel, 0);
+        channel_io_init(&image->io, bat->channel);
         image->io.stop = &bat->syncer.tripped;
         list_append(&bat->images_free, &image->link);
     }

@@ -159,9 +159,9 @@ struct ploop_queue {
 
 struct ploop_dev {
     struct turn turn;
-    struct stack stack; /* the files, and what is below the top */
-    uint32_t queue_count;
-    ploop_queue *queues;
+    struct stack stack;   /* the files, and what is below the top */
+    uint32_t queue_count; /* the users' */
+    ploop_queue *queues;  /* and behind them the engine's: dev_engine_queue() */
     struct ploop_dev_config config;
     struct ploop_clock clock;
     uint32_t memory_alignment; /* what the backend wants of requests' memory */
@@ -231,8 +231,10 @@ struct ploop_dev {
 
 /* ---- request.c ---- */
 void pio_init(ploop_pio *pio, ploop_queue *queue);
-void part_init(struct part *part, ploop_dev *dev, uint32_t queue);
+void part_init(struct part *part, ploop_dev *dev);
 int pio_validate(const ploop_pio *pio);
+void pio_accept(
+    ploop_pio *pio); /* counted; `work` is to be posted, unless the fast path takes it */
 void pio_begin(struct work *work); /* the turn's entry */
 void pio_enter(ploop_pio *pio); /* from the fast path, its cluster's lock held: one part at work */
 void pio_complete(ploop_pio *pio,
@@ -277,6 +279,12 @@ void cow_free(ploop_dev *dev);
 static inline struct delta *dev_top(const ploop_dev *dev)
 {
     return stack_top(&dev->stack);
+}
+
+/* Without a pool and never delivered: blocking calls count their requests in it. */
+static inline ploop_queue *dev_engine_queue(const ploop_dev *dev)
+{
+    return &dev->queues[dev->queue_count];
 }
 
 static inline struct bat *dev_bat(const ploop_dev *dev)

@@ -140,7 +140,7 @@ static void take_cluster(struct extension_write *write)
     }
     write->taken = true;
     write->iov = (struct iovec){dev->extension.bytes, size};
-    channel_io_init(&write->io, &dev_top(dev)->channel, 0);
+    channel_io_init(&write->io, &dev_top(dev)->channel);
     channel_transfer(
         &write->io, PLOOP_IO_WRITE, 0, (struct iov_cursor){.iov = &write->iov, .count = 1},
         geometry_host_offset(&dev_top(dev)->geometry, write->host), size, cluster_written);

@@ -60,7 +60,7 @@ int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *out)
     for (uint32_t level = 0; level < dev->stack.count; level++) {
         info.double_completions += load(&dev->stack.deltas[level]->file->double_completions);
     }
-    for (uint32_t i = 0; i < dev->queue_count; i++) {
+    for (uint32_t i = 0; i <= dev->queue_count; i++) {
         info.requests += load(&dev->queues[i].requests);
         info.requests_fast += load(&dev->queues[i].requests_fast);
         info.completions_waiting += (uint32_t)load(&dev->queues[i].waiting);

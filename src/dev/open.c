@@ -104,23 +104,22 @@ static void init_lists(ploop_dev *dev)
 /* All the memory requests will ever need. */
 static int take_memory(ploop_dev *dev)
 {
-    uint32_t queues = dev->config.queue_count, pios = dev->config.pio_count;
+    uint32_t queues = dev->queue_count, pios = dev->config.pio_count;
     size_t parts = PARTS_MAX;
     dev->locks = take_aligned(LOCK_COUNT * sizeof(*dev->locks));
-    dev->queues = take_aligned(queues * sizeof(*dev->queues));
+    dev->queues = take_aligned((queues + 1) * sizeof(*dev->queues)); /* and the engine's */
     dev->parts = calloc(parts, sizeof(*dev->parts));
     if (!dev->locks || !dev->queues || !dev->parts) {
         return -ENOMEM;
     }
-    for (uint32_t i = 0; i < queues; i++) {
-        dev->queues[i].event_fd = dev->queues[i].poll_fd = -1;
+    for (uint32_t i = 0; i <= queues; i++) {
+        dev->queues[i] = (ploop_queue){.dev = dev, .index = i, .event_fd = -1, .poll_fd = -1};
     }
-    dev->queue_count = queues;
     for (uint32_t i = 0; i < LOCK_COUNT; i++) {
         lock_init(&dev->locks[i]);
     }
     for (size_t i = 0; i < parts; i++) {
-        part_init(&dev->parts[i], dev, 0);
+        part_init(&dev->parts[i], dev);
         list_append(&dev->parts_free, &dev->parts[i].link);
     }
     int error = cow_init(dev);
@@ -161,7 +160,7 @@ void dev_free(ploop_dev *dev)
     if (!dev) {
         return;
     }
-    for (uint32_t i = 0; i < dev->queue_count; i++) {
+    for (uint32_t i = 0; dev->queues && i < dev->queue_count; i++) {
         queue_free(&dev->queues[i]);
     }
     if (dev->has_claims) {
@@ -199,7 +198,8 @@ static int read_image(ploop_dev *dev)
         return error;
     }
     set_geometry(dev, &top.header);
-    channel_init(&dev_top(dev)->channel, dev_top(dev)->file, &dev->turn, info->max_transfer);
+    channel_init(&dev_top(dev)->channel, dev_top(dev)->file, &dev->turn, info->max_transfer,
+                 dev->queue_count);
     error = take_memory(dev);
     if (error) {
         return error;
@@ -345,7 +345,7 @@ static int attach(const ploop_dev *dev)
                     "delta %" PRIu32 ": the backend has %s", level, missing);
             return -EINVAL;
         }
-        error = file->ops.attach ? file->ops.attach(file->context, dev->config.queue_count) : 0;
+        error = file->ops.attach ? file->ops.attach(file->context, dev->queue_count + 1) : 0;
     }
     return error;
 }
@@ -387,6 +387,7 @@ static int open_device(ploop_file *const *deltas, uint32_t count,
     if (!error && dev->config.flags & PLOOP_DEV_RAW_BASE && count == 1) {
         error = -EINVAL;
     }
+    dev->queue_count = dev->config.queue_count;
     dev->read_only = dev->config.flags & PLOOP_DEV_READ_ONLY;
     dev->can_wake = dev->clock.wake_at || dev->config.flags & PLOOP_DEV_COMPLETE_IN_RUN;
     error = error ? error : stack_init(&dev->stack, deltas, count);

@@ -12,7 +12,7 @@
 bool dev_is_quiet(ploop_dev *dev)
 {
     uint64_t in_flight = 0;
-    for (uint32_t i = 0; i < dev->queue_count; i++) {
+    for (uint32_t i = 0; i <= dev->queue_count; i++) {
         in_flight += atomic_load(&dev->queues[i].in_flight);
     }
     return in_flight == atomic_load(&dev->stuck_count);

@@ -2,10 +2,13 @@
 /*
  * Calls that wait: they run the device themselves and need nobody else to.
  *
- * A waiter runs the device, looks, and sleeps: in the backend's `wait` where it has one, so that a
- * process without threads gets on, else until another thread completes something. Completions ring
- * it; that it also looks every few milliseconds covers what rings nobody (the last completion's
- * thread leaving).
+ * What they send goes out on the engine's queue, never by the fast path of a queue that belongs to
+ * another thread.
+ *
+ * A waiter runs the device, looks, and sleeps: in the backend's `wait` for the engine's queue where
+ * it has one, so that a process without threads gets on, else until another thread completes
+ * something. Completions ring it. It also looks every few milliseconds, for what does not ring it:
+ * the last completion's thread that leaves, and completions on a user's queue whose owner sleeps.
  */
 #include "dev/dev.h"
 
@@ -35,7 +38,7 @@ void block_until(ploop_dev *dev, block_fn *done, void *argument)
 {
     const struct ploop_io_ops *ops = &dev_top(dev)->file->ops;
     atomic_fetch_add(&dev->waiting, 1);
-    for (uint32_t queue = 0;; queue = (queue + 1) % dev->queue_count) {
+    for (;;) {
         uint64_t rings = atomic_load(&dev->rings);
         engine_run(dev);
         if (done(dev, argument)) {
@@ -46,7 +49,7 @@ void block_until(ploop_dev *dev, block_fn *done, void *argument)
         }
         if (ops->wait) {
             /* A lower delta may be the one that has something: then look often. */
-            ops->wait(dev_top(dev)->file->context, queue,
+            ops->wait(dev_top(dev)->file->context, dev->queue_count,
                       (uint64_t)(dev->stack.count > 1 ? NAP_NS / 20 : NAP_NS));
         } else {
             nap(dev, rings);
@@ -78,10 +81,12 @@ static int wait_for(ploop_pio *pio)
 {
     ploop_dev *dev = pio->queue->dev;
     pio->blocking = true;
-    int taken = ploop_queue_submit(pio->queue, &pio, 1);
-    if (taken < 0) {
-        return taken;
+    int error = pio_validate(pio);
+    if (error) {
+        return error;
     }
+    pio_accept(pio);
+    turn_post(&dev->turn, &pio->work);
     block_until(dev, pio_is_finished, pio);
     return pio->result;
 }
@@ -95,7 +100,7 @@ static int64_t transfer(ploop_dev *dev, bool write, struct iovec iov, uint64_t o
         return -EINVAL;
     }
     ploop_pio pio;
-    pio_init(&pio, &dev->queues[0]);
+    pio_init(&pio, dev_engine_queue(dev));
     if (write) {
         ploop_pio_prep_writev(&pio, offset, &iov, 1, 0);
     } else {
@@ -121,7 +126,7 @@ int ploop_dev_flush(ploop_dev *dev)
         return -EDEADLK;
     }
     ploop_pio pio;
-    pio_init(&pio, &dev->queues[0]);
+    pio_init(&pio, dev_engine_queue(dev));
     ploop_pio_prep_flush(&pio);
     return wait_for(&pio);
 }

@@ -269,7 +269,7 @@ void engine_drive(ploop_dev *dev)
 static int reap(const struct ploop_file *file, uint32_t queue_count)
 {
     int done = 0;
-    for (uint32_t i = 0; file->ops.reap && i < queue_count; i++) {
+    for (uint32_t i = 0; file->ops.reap && i <= queue_count; i++) {
         int reaped = file->ops.reap(file->context, i);
         done += reaped > 0 ? reaped : 0;
     }

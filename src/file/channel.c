@@ -7,12 +7,14 @@
  *
  * `sent` is file_io's SENT. Everything but the step from sent to heard happens in the turn.
  *
- * A full backend must not make work quadratic. For each queue the channel remembers how many
- * requests the backend held when it last refused one: `room`. A completion sends as many waiting
- * requests as fit, and stops at the first refusal. After `room` requests without a refusal `room`
- * grows by one, which finds a backend that has more room now. If the queue has nothing at the
- * backend, one request is tried whatever `room` says. A backend may share its room among all
- * queues, so a completion also tries the other queues.
+ * A full backend must not make work quadratic. The channel remembers how many requests the backend
+ * held when it last refused one, those of the fast path included: `room`. A completion, and a run
+ * after a completion of the fast path, sends as many waiting requests as fit, and stops at the
+ * first refusal. After `room` requests without a refusal `room` grows by one, which finds a backend
+ * that has more room now. If nothing is at the backend, one request is tried whatever `room` says.
+ * While requests wait the fast path sends nothing, so the number it has at the backend only falls:
+ * a count over all queues serves a backend that shares its room among them as well as one that
+ * keeps a ring for each.
  */
 #include "file/channel.h"
 
@@ -39,22 +41,21 @@ static void channel_io_done(struct file_io *file_io, int64_t result)
 }
 
 void channel_init(struct channel *channel, ploop_file *file, struct turn *turn,
-                  uint64_t max_transfer)
+                  uint64_t max_transfer, uint32_t queue)
 {
     max_transfer = max_transfer ? max_transfer : UINT64_MAX;
-    *channel = (struct channel){
-        .file = file, .turn = turn, .max_transfer = max_transfer - max_transfer % SECTOR_SIZE};
+    *channel = (struct channel){.file = file,
+                                .turn = turn,
+                                .max_transfer = max_transfer - max_transfer % SECTOR_SIZE,
+                                .queue = queue,
+                                .room = UINT64_MAX};
     assert(channel->max_transfer > 0);
-    for (uint32_t lane = 0; lane < CHANNEL_LANES; lane++) {
-        channel->rings[lane].room = UINT64_MAX;
-        list_init(&channel->rings[lane].retry);
-    }
+    list_init(&channel->retry);
 }
 
-void channel_io_init(struct channel_io *io, struct channel *channel, uint32_t queue)
+void channel_io_init(struct channel_io *io, struct channel *channel)
 {
     file_io_init(&io->io, channel->file, channel_io_done);
-    io->io.pub.queue = queue;
     io->work.run = channel_heard;
     io->channel = channel;
     list_init(&io->link);
@@ -105,46 +106,38 @@ static void heard_soon(struct channel_io *io, int64_t result)
     turn_enqueue(io->channel->turn, &io->work);
 }
 
-static uint32_t lane_of(const struct channel_io *io)
+/* Requests at the backend: the channel's, and those of the fast path. */
+static uint64_t at_backend(const struct channel *channel)
 {
-    return io->io.pub.queue % CHANNEL_LANES;
+    uint64_t held = channel->in_flight;
+    for (uint32_t lane = 0; lane < CHANNEL_LANES; lane++) {
+        held += atomic_load(&channel->lanes[lane].bypassing);
+    }
+    return held;
 }
 
-static struct channel_ring *ring_of(struct channel_io *io)
+static void note_room(struct channel *channel)
 {
-    return &io->channel->rings[lane_of(io)];
+    channel->room = at_backend(channel);
+    channel->sent = 0;
 }
 
 static void wait_for_room(struct channel_io *io)
 {
-    list_append(&ring_of(io)->retry, &io->link);
-    channel_note_full(io->channel, io->io.pub.queue);
-}
-
-static uint64_t bypassing(const struct channel *channel, uint32_t lane)
-{
-    return atomic_load(&channel->lanes[lane].bypassing);
-}
-
-/* Requests of a lane at the backend, those sent past the channel too. */
-static uint64_t at_backend(const struct channel *channel, uint32_t lane)
-{
-    return channel->rings[lane].in_flight + bypassing(channel, lane);
-}
-
-static void count_in_flight(struct channel_io *io, uint64_t more)
-{
-    io->channel->in_flight += more;
-    ring_of(io)->in_flight += more;
+    struct channel *channel = io->channel;
+    if (list_is_empty(&channel->retry)) {
+        note_room(channel);
+    }
+    list_append(&channel->retry, &io->link);
+    channel_note_full(channel);
 }
 
 /* True: it is sent, or has ended and will be heard of. False: the backend has no room for it. */
 static bool channel_try(struct channel_io *io)
 {
     struct channel *channel = io->channel;
-    struct channel_ring *ring = ring_of(io);
     int stopped = channel->cut ? -ECANCELED : io->stop ? atomic_load(io->stop) : 0;
-    count_in_flight(io, 1);
+    channel->in_flight++;
     if (stopped) {
         heard_soon(io, stopped);
         return true;
@@ -152,74 +145,59 @@ static bool channel_try(struct channel_io *io)
     if (is_transfer(io)) {
         take_window(io);
     }
+    io->io.pub.queue = channel->queue;
     io->io.done = channel_io_done;
     int refused = file_io_submit(&io->io);
     if (says_again(refused)) {
-        count_in_flight(io, UINT64_MAX);
-        ring->room = at_backend(channel, lane_of(io));
-        ring->sent = 0;
+        channel->in_flight--;
+        note_room(channel);
         return false;
     }
     if (refused) {
         heard_soon(io, refused);
         return true;
     }
-    channel->unkicked |= UINT64_C(1) << io->io.pub.queue;
-    if (++ring->sent > ring->room) {
-        ring->room++;
-        ring->sent = 0;
+    channel->unkicked = true;
+    if (++channel->sent > channel->room) {
+        channel->room++;
+        channel->sent = 0;
     }
     return true;
 }
 
-/* Send what waits for a lane, as much as there is room for. True: one was refused. */
-static bool ring_retry(struct channel *channel, uint32_t lane, uint32_t *tried)
-{
-    struct channel_ring *ring = &channel->rings[lane];
-    while (!list_is_empty(&ring->retry)) {
-        struct channel_io *io = container_of(ring->retry.next, struct channel_io, link);
-        uint64_t held = at_backend(channel, lane);
-        if (!channel->cut && held > 0 && held >= ring->room) {
-            return false;
-        }
-        ++*tried;
-        if (!channel_try(io)) {
-            return true;
-        }
-        list_remove(&io->link);
-        if (list_is_empty(&ring->retry)) {
-            atomic_fetch_and(&channel->waiting, ~channel_ring_bit(lane));
-        }
-    }
-    return false;
-}
-
-/* A request of this lane is over: there may be room. */
-static void room_came(struct channel *channel, uint32_t lane)
+/* Send what waits, as much as there is room for. Returns how many were tried. */
+static uint32_t retry(struct channel *channel)
 {
     uint32_t tried = 0;
-    if (atomic_load(&channel->waiting) == 0 || ring_retry(channel, lane, &tried)) {
-        return;
-    }
-    for (uint32_t i = 0; i < CHANNEL_LANES; i++) {
-        if (ring_retry(channel, channel->next_ring++ % CHANNEL_LANES, &tried)) {
-            return;
+    while (!list_is_empty(&channel->retry)) {
+        struct channel_io *io = container_of(channel->retry.next, struct channel_io, link);
+        uint64_t held = at_backend(channel);
+        if (!channel->cut && held > 0 && held >= channel->room) {
+            return tried;
         }
+        tried++;
+        if (!channel_try(io)) {
+            return tried;
+        }
+        list_remove(&io->link);
     }
+    if (channel_is_full(channel)) {
+        atomic_store(&channel->waiting, false);
+    }
+    return tried;
 }
 
 /* Behind those that wait already. */
 static void channel_send(struct channel_io *io)
 {
     struct channel *channel = io->channel;
-    uint32_t lane = lane_of(io), tried = 0;
-    if (list_is_empty(&ring_of(io)->retry) && channel_try(io)) {
+    bool alone = list_is_empty(&channel->retry);
+    if (alone && channel_try(io)) {
         return;
     }
-    bool alone = list_is_empty(&ring_of(io)->retry);
     wait_for_room(io);
-    if (channel->cut || (!alone && at_backend(channel, lane) == 0)) {
-        (void)ring_retry(channel, lane, &tried);
+    if (channel->cut || (!alone && at_backend(channel) == 0)) {
+        (void)retry(channel);
     }
 }
 
@@ -296,9 +274,8 @@ static void channel_heard(struct work *work)
 {
     struct channel_io *io = container_of(work, struct channel_io, work);
     struct channel *channel = io->channel;
-    uint32_t lane = lane_of(io);
-    assert(channel->in_flight > 0 && ring_of(io)->in_flight > 0);
-    count_in_flight(io, UINT64_MAX);
+    assert(channel->in_flight > 0);
+    channel->in_flight--;
     int verdict = judge(io, io->result);
     if (verdict == -EAGAIN) {
         wait_for_room(io);
@@ -309,7 +286,7 @@ static void channel_heard(struct work *work)
     } else {
         io->then(io, verdict);
     }
-    room_came(channel, lane);
+    (void)retry(channel);
 }
 
 void channel_adopt(struct channel_io *io, struct iov_cursor cursor, int64_t result,
@@ -324,53 +301,31 @@ void channel_adopt(struct channel_io *io, struct iov_cursor cursor, int64_t resu
         wait_for_room(io); /* now, so that it stands before those that come later */
         return;
     }
-    count_in_flight(io, 1);
+    io->channel->in_flight++;
     heard_soon(io, result);
 }
 
 uint32_t channel_retry(struct channel *channel)
 {
-    uint32_t tried = 0;
-    for (uint32_t lane = 0; lane < CHANNEL_LANES; lane++) {
-        (void)ring_retry(channel, lane, &tried);
-    }
-    return tried;
-}
-
-static bool any_waits(const struct channel *channel)
-{
-    bool waits = false;
-    for (uint32_t lane = 0; lane < CHANNEL_LANES; lane++) {
-        waits |= !list_is_empty(&channel->rings[lane].retry);
-    }
-    return waits;
+    return retry(channel);
 }
 
 bool channel_wants_run(const struct channel *channel)
 {
-    bool wants = channel->in_flight == 0 && any_waits(channel);
-    for (uint32_t lane = 0; lane < CHANNEL_LANES && wants; lane++) {
-        wants = bypassing(channel, lane) == 0;
-    }
-    return wants;
+    return !list_is_empty(&channel->retry) && at_backend(channel) == 0;
 }
 
 bool channel_is_idle(const struct channel *channel)
 {
-    return channel->in_flight == 0 && !any_waits(channel);
+    return channel->in_flight == 0 && list_is_empty(&channel->retry);
 }
 
 void channel_kick(struct channel *channel)
 {
-    uint64_t unkicked = channel->unkicked;
-    channel->unkicked = 0;
-    if (!channel->file->ops.kick) {
-        return;
-    }
-    for (uint32_t queue = 0; unkicked; queue++, unkicked >>= 1) {
-        if (unkicked & 1) {
-            channel->file->ops.kick(channel->file->context, queue);
-        }
+    bool unkicked = channel->unkicked;
+    channel->unkicked = false;
+    if (unkicked && channel->file->ops.kick) {
+        channel->file->ops.kick(channel->file->context, channel->queue);
     }
 }
 

@@ -10,15 +10,16 @@
  *  1. `then` runs in a turn, later than the call that began the request, never inside it.
  *  2. Short transfers are continued; no progress at all is -EIO. A sector is moved by one backend
  *     request, whole: requests are cut and continued at sector borders only.
- *  3. -EAGAIN, from submit or as a result, and -EINTR put the request on its queue's retry list;
- *     while there are such, later ones of that queue stand behind them, in order, and are not sent
- *     past the channel (channel_is_full()). They are sent again, the first ones first and as many
- *     as the backend has room for, when another request makes progress, of whatever queue; one is
- *     tried too when a request comes and the queue has nothing at the backend; or by
+ *  3. Every request of a channel goes out on one queue of the backend, the engine's.
+ *  4. -EAGAIN, from submit or as a result, and -EINTR put the request on the retry list. While one
+ *     is there, later ones stand behind it, in order, and the fast path sends nothing past the
+ *     channel, on whatever queue (channel_is_full()). They are sent again, the first ones first and
+ *     as many as the backend has room for, when another request of the channel makes progress; one
+ *     is tried too when a request comes and nothing at all is at the backend; or by
  *     channel_retry(), which a run calls: channel_wants_run() says that nothing else would.
- *     Requests that are sent to the file directly make progress too: from channel_bypass() to
- *     channel_bypass_over(), which says whether to run.
- *  4. After channel_cut() nothing reaches the backend any more: what is begun ends with -ECANCELED.
+ *     Requests that the fast path sends on a user's queue make progress too: from channel_bypass()
+ *     to channel_bypass_over(), which says whether to run.
+ *  5. After channel_cut() nothing reaches the backend any more: what is begun ends with -ECANCELED.
  *
  * All functions but channel_io_init(), channel_io_aim() and the bypass belong to the owner of the
  * turn.
@@ -45,26 +46,17 @@ struct channel_lane {
     uint64_t distance[7];
 };
 
-/*
- * What is known of the room that the backend has for requests of one queue, or of those that share
- * a lane: a backend may have a ring for each queue. The turn's.
- */
-struct channel_ring {
-    uint64_t in_flight; /* begun here and at the backend */
-    uint64_t room;      /* how many the backend held when it last refused one */
-    uint64_t sent;      /* without a refusal since then, or since `room` grew */
-    struct list retry;
-};
-
 struct channel {
     ploop_file *file;
     struct turn *turn;
     uint64_t max_transfer;
+    uint32_t queue;     /* the engine's: what the backend is told with every request */
     uint64_t in_flight; /* begun here and at the backend */
-    uint64_t unkicked;  /* a bit for each queue that was sent to */
-    struct channel_ring rings[CHANNEL_LANES];
-    _Atomic uint32_t waiting; /* a bit for each ring for which requests wait, or are going to */
-    uint32_t next_ring;       /* the one to look at first when another has got on */
+    uint64_t room;      /* how many the backend held when it last refused one */
+    uint64_t sent;      /* without a refusal since then, or since `room` grew */
+    struct list retry;
+    atomic_bool waiting; /* requests are on the retry list, or are going to be */
+    bool unkicked;       /* something was sent since the last kick */
     bool cut;
     struct channel_lane
         lanes[CHANNEL_LANES]; /* requests that were sent directly and are not over */
@@ -93,8 +85,8 @@ struct channel_io {
 };
 
 void channel_init(struct channel *channel, ploop_file *file, struct turn *turn,
-                  uint64_t max_transfer);
-void channel_io_init(struct channel_io *io, struct channel *channel, uint32_t queue);
+                  uint64_t max_transfer, uint32_t queue);
+void channel_io_init(struct channel_io *io, struct channel *channel);
 
 /* What an idle io is begun with next goes there. Any thread that owns the io. */
 static inline void channel_io_aim(struct channel_io *io, struct channel *channel)
@@ -111,27 +103,22 @@ void channel_transfer(struct channel_io *io, uint32_t op, uint32_t flags, struct
 void channel_order(struct channel_io *io, uint32_t op, uint64_t offset, uint64_t length,
                    channel_fn *then);
 
-static inline uint32_t channel_ring_bit(uint32_t queue)
-{
-    return UINT32_C(1) << queue % CHANNEL_LANES;
-}
-
 /*
- * Any thread. Requests of this queue wait for room: what would be sent directly now goes through
- * the channel.
+ * Any thread. Requests wait for room: what would be sent directly now goes through the channel,
+ * behind them.
  */
-static inline bool channel_is_full(const struct channel *channel, uint32_t queue)
+static inline bool channel_is_full(const struct channel *channel)
 {
-    return atomic_load_explicit(&channel->waiting, memory_order_relaxed) & channel_ring_bit(queue);
+    return atomic_load_explicit(&channel->waiting, memory_order_relaxed);
 }
 
 /*
  * Any thread. The backend has refused a request that was sent directly, and that comes through
  * channel_adopt().
  */
-static inline void channel_note_full(struct channel *channel, uint32_t queue)
+static inline void channel_note_full(struct channel *channel)
 {
-    atomic_fetch_or(&channel->waiting, channel_ring_bit(queue));
+    atomic_store(&channel->waiting, true);
 }
 
 /* Any thread. A request is about to go to the file directly. */
@@ -147,17 +134,18 @@ static inline void channel_bypass(struct channel *channel, uint32_t queue)
 static inline bool channel_bypass_over(struct channel *channel, uint32_t queue)
 {
     atomic_fetch_sub(&channel->lanes[queue % CHANNEL_LANES].bypassing, 1);
-    return atomic_load(&channel->waiting) != 0;
+    return atomic_load(&channel->waiting);
 }
 
 /*
- * Go on with a transfer that was sent to the file directly, past the channel: `result` is what its
- * submit or its completion said. pub.offset and pub.length stand as they were sent.
+ * Go on with a transfer that was sent to the file directly, past the channel and on a user's queue:
+ * `result` is what its submit or its completion said. pub.offset and pub.length stand as they were
+ * sent.
  */
 void channel_adopt(struct channel_io *io, struct iov_cursor cursor, int64_t result,
                    channel_fn *then);
 
-/* Send what waits on the retry lists, as much as there is room for. Returns how many were tried. */
+/* Send what waits on the retry list, as much as there is room for. Returns how many were tried. */
 uint32_t channel_retry(struct channel *channel);
 bool channel_wants_run(const struct channel *channel);
 

@@ -9,7 +9,7 @@ static void sync_heard(struct channel_io *io, int result);
 
 void sync_init(struct syncer *syncer, struct channel *channel)
 {
-    channel_io_init(&syncer->io, channel, 0);
+    channel_io_init(&syncer->io, channel);
     syncer->io.trip = &syncer->tripped;
     list_init(&syncer->waiters);
 }

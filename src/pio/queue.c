@@ -25,12 +25,30 @@ bool in_callback(void)
     return callback_depth > 0;
 }
 
-static int watch(int poll_fd, int fd)
+static int watch(int poll_fd, int fd, uint32_t exclusive)
 {
-    struct epoll_event event = {.events = EPOLLIN};
+    struct epoll_event event = {.events = EPOLLIN | exclusive};
     bool watched = epoll_ctl(poll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ||
                    errno == EEXIST; /* deltas may share a descriptor */
     return watched ? 0 : -errno;
+}
+
+/*
+ * The queue's own ring and the engine's, which all queues share: a completion there wakes one of
+ * those that sleep (an epoll descriptor cannot be watched so, and wakes them all).
+ */
+static int watch_backend(const ploop_queue *queue, const struct ploop_file *file)
+{
+    const uint32_t rings[] = {queue->index, queue->dev->queue_count};
+    int error = 0;
+    for (size_t i = 0; file->ops.poll_fd && i < 2 && !error; i++) {
+        int fd = file->ops.poll_fd(file->context, rings[i]);
+        error = fd < 0 ? fd : watch(queue->poll_fd, fd, i == 1 ? EPOLLEXCLUSIVE : 0);
+        if (error == -EINVAL) {
+            error = watch(queue->poll_fd, fd, 0);
+        }
+    }
+    return error;
 }
 
 /* One descriptor for two reasons to run: a completion to deliver, and something to reap. */
@@ -41,23 +59,16 @@ static int open_descriptors(ploop_queue *queue)
     if (queue->event_fd < 0 || queue->poll_fd < 0) {
         return -errno;
     }
-    int error = watch(queue->poll_fd, queue->event_fd);
+    int error = watch(queue->poll_fd, queue->event_fd, 0);
     for (uint32_t level = 0; level < queue->dev->stack.count && !error; level++) {
-        const struct ploop_file *file = queue->dev->stack.deltas[level]->file;
-        int backend_fd = file->ops.poll_fd ? file->ops.poll_fd(file->context, queue->index) : -1;
-        if (backend_fd >= 0) {
-            error = watch(queue->poll_fd, backend_fd);
-        } else if (file->ops.reap) {
-            error = backend_fd; /* nothing would tell when to reap */
-        }
+        error = watch_backend(queue, queue->dev->stack.deltas[level]->file);
     }
     return error;
 }
 
 int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_count)
 {
-    queue->dev = dev;
-    queue->index = index;
+    assert(queue->dev == dev && queue->index == index);
     queue->pio_count = pio_count;
     queue->pios = calloc(pio_count, sizeof(*queue->pios));
     queue->free_next = calloc(pio_count, sizeof(*queue->free_next));

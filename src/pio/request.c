@@ -57,18 +57,18 @@ struct guest_cluster cluster_of(const ploop_dev *dev, uint64_t offset, uint64_t 
     return (struct guest_cluster){(uint32_t)cluster};
 }
 
-void part_init(struct part *part, ploop_dev *dev, uint32_t queue)
+void part_init(struct part *part, ploop_dev *dev)
 {
     part->dev = dev;
     list_init(&part->link);
-    channel_io_init(&part->io, &dev_top(dev)->channel, queue);
+    channel_io_init(&part->io, &dev_top(dev)->channel);
 }
 
 void pio_init(ploop_pio *pio, ploop_queue *queue)
 {
     *pio = (ploop_pio){.queue = queue};
     list_init(&pio->link);
-    part_init(&pio->part, queue->dev, queue->index);
+    part_init(&pio->part, queue->dev);
     pio->part.pio = pio;
 }
 
@@ -152,7 +152,6 @@ static void part_take(struct part *part, ploop_pio *pio)
 {
     part->busy = true;
     part->pio = pio;
-    part->io.io.pub.queue = pio->queue->index;
     channel_io_aim(&part->io, &dev_top(part->dev)->channel);
     part->reservation = NULL;
     part->parked = part->reclaimed = false;

@@ -74,6 +74,7 @@ static void fast_send(ploop_queue *queue, ploop_pio *pio, struct channel *channe
     channel_io_aim(&part->io, channel);
     io->op = pio->op == PIO_READ ? PLOOP_IO_READ : PLOOP_IO_WRITE;
     io->flags = 0;
+    io->queue = queue->index;
     io->offset = offset;
     io->length = pio->length;
     io->iov = pio->iov;
@@ -84,7 +85,7 @@ static void fast_send(ploop_queue *queue, ploop_pio *pio, struct channel *channe
     int refused = file_io_submit(&part->io.io);
     if (refused) {
         if (refused == -EAGAIN || refused == -EINTR) {
-            channel_note_full(channel, queue->index); /* the rest of the batch need not ask */
+            channel_note_full(channel); /* the rest of the batch need not ask */
         }
         channel_bypass_over(channel, queue->index); /* the turn that takes it looks again */
         part->io.result = refused;
@@ -102,7 +103,7 @@ static bool read_lower_fast(ploop_queue *queue, ploop_pio *pio, struct guest_clu
     const ploop_file *file = place.delta->file;
     struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
     uint64_t offset;
-    if (pio->length > channel->max_transfer || channel_is_full(channel, queue->index) ||
+    if (pio->length > channel->max_transfer || channel_is_full(channel) ||
         place.entry == BAT_ENTRY_BAD ||
         delta_fill(place.delta, cluster, place.entry, inside, pio->length, &cursor, &offset) <
             pio->length) {
@@ -125,7 +126,7 @@ static bool submit_fast(ploop_queue *queue, ploop_pio *pio)
     uint64_t inside;
     if ((pio->op != PIO_READ && pio->op != PIO_WRITE) || pio->flags || atomic_load(&dev->gate) ||
         pio->length == 0 || pio->length > top->channel.max_transfer ||
-        pio->iov_count > CHANNEL_IOV_MAX || channel_is_full(&top->channel, queue->index)) {
+        pio->iov_count > CHANNEL_IOV_MAX || channel_is_full(&top->channel)) {
         return false;
     }
     struct guest_cluster cluster = cluster_of(dev, pio->offset, &inside);
@@ -166,21 +167,27 @@ static bool any_is_long(const ploop_dev *dev, ploop_pio *const *pios, uint32_t c
     return any;
 }
 
+void pio_accept(ploop_pio *pio)
+{
+    ploop_queue *queue = pio->queue;
+    atomic_fetch_add(&queue->in_flight, 1);
+    atomic_fetch_add_explicit(&queue->requests, 1, memory_order_relaxed);
+    pio->result = 0;
+    pio->work.run = pio_begin;
+}
+
 static int submit_one(ploop_queue *queue, ploop_pio *pio)
 {
     int error = pio_validate(pio);
     if (error) {
         return error;
     }
-    atomic_fetch_add(&queue->in_flight, 1);
-    atomic_fetch_add_explicit(&queue->requests, 1, memory_order_relaxed);
-    pio->result = 0;
+    pio_accept(pio);
     if (!submit_fast(queue, pio)) {
         if (pio->length > queue->dev->long_bytes) {
             pio->is_long = true;
             atomic_fetch_add(&queue->dev->long_waiting, 1);
         }
-        pio->work.run = pio_begin;
         turn_enqueue(&queue->dev->turn, &pio->work);
     }
     return 0;

@@ -54,7 +54,7 @@ int alloc_init(struct alloc *alloc, struct channel *channel, struct syncer *sync
 {
     *alloc = (struct alloc){
         .channel = channel, .syncer = syncer, .geometry = geometry, .file_size = config->file_size};
-    channel_io_init(&alloc->io, channel, 0);
+    channel_io_init(&alloc->io, channel);
     alloc->can_grow = config->capabilities & PLOOP_FILE_CAN_GROW;
     alloc->can_punch = config->capabilities & PLOOP_FILE_CAN_PUNCH && !config->host_shows_stale;
     alloc->host_shows_stale = config->host_shows_stale;

@@ -32,7 +32,8 @@
 #include "counters.h"
 #include "disk.h"
 
-enum { BACKEND_REQUESTS = 256, BACKEND_QUEUES = 4 };
+/* BACKEND_RINGS: one for each queue of the users', and the engine's. */
+enum { BACKEND_REQUESTS = 256, BACKEND_QUEUES = 4, BACKEND_RINGS = BACKEND_QUEUES + 1 };
 
 extern bool backend_steals_reports;
 
@@ -63,18 +64,18 @@ struct backend {
     unsigned write_back_permille; /* of the steps: the cache writes something back */
     bool keeps_cache;             /* it has no `invalidate` */
     bool needs_kick;
-    bool by_reap;         /* completes nothing but in reap */
-    unsigned ring;        /* requests that a queue of a file has room for; 0: no matter */
-    uint32_t queue_count; /* that attach was told */
-    int poll_fds[2][BACKEND_QUEUES]; /* of the file and of the base; -1: not asked for */
-    bool polled;                     /* it has `poll_fd` */
-    bool fifo;                       /* the oldest request first */
-    bool lifo;                       /* the youngest first */
-    bool quick;                      /* executed and completed at once, at the next chance */
-    unsigned chance[FAULT_COUNT];    /* permille */
-    bool quiet;                      /* no new faults */
-    bool pages_full;                 /* no write of a BAT page finds space */
-    bool shows_stale;                /* after a cut, as disk_state_stale() */
+    bool by_reap;                   /* completes nothing but in reap */
+    unsigned ring;                  /* requests that a queue of a file has room for; 0: no matter */
+    uint32_t queue_count;           /* that attach was told */
+    int poll_fds[2][BACKEND_RINGS]; /* of the file and of the base; -1: not asked for */
+    bool polled;                    /* it has `poll_fd` */
+    bool fifo;                      /* the oldest request first */
+    bool lifo;                      /* the youngest first */
+    bool quick;                     /* executed and completed at once, at the next chance */
+    unsigned chance[FAULT_COUNT];   /* permille */
+    bool quiet;                     /* no new faults */
+    bool pages_full;                /* no write of a BAT page finds space */
+    bool shows_stale;               /* after a cut, as disk_state_stale() */
 
     /* fail the Nth call, and those after it; error 0 is a short transfer */
     uint64_t calls, fail_at;

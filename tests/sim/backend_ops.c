@@ -189,7 +189,7 @@ void backend_ring(struct backend *backend, const struct request *request)
 void backend_close(struct backend *backend)
 {
     for (unsigned below = 0; below < 2; below++) {
-        for (unsigned queue = 0; queue < BACKEND_QUEUES; queue++) {
+        for (unsigned queue = 0; queue < BACKEND_RINGS; queue++) {
             int *fd = &backend->poll_fds[below][queue];
             if (*fd >= 0)
                 close(*fd);

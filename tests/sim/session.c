@@ -341,7 +341,8 @@ static bool run_what_is_due(struct sim *sim)
         ploop_dev_run(sim->dev);
     for (uint32_t queue = 0; queue < sim->queue_count; queue++) {
         if (in_run ? !is_readable(ploop_queue_poll_fd(sim->queues[queue]))
-                   : !backend_is_ready(&sim->backend, queue))
+                   : !backend_is_ready(&sim->backend, queue) &&
+                         !backend_is_ready(&sim->backend, sim->queue_count))
             continue;
         any = true;
         session_run_queue(sim, sim->only_queue && !in_run ? sim->only_queue - 1 : queue);
