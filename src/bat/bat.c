@@ -66,7 +66,7 @@ int bat_init(struct bat *bat, const struct header *header, struct channel *chann
     }
     bat->alloc.reclaim = reclaim;
     for (uint32_t i = 0; i < CHANNEL_WINDOW; i++) {
-        bat->zero_iov[i] = (struct iovec){bat->alloc.zeros, ZEROS_SIZE};
+        bat->zero_iov[i] = (struct iovec){bat->alloc.work.zeros, ZEROS_SIZE};
     }
     for (uint32_t page = 0; page < bat->page_count; page++) {
         page_init(bat, page);
@@ -221,6 +221,9 @@ void bat_fail_waiters(struct bat *bat, int error)
 
 void bat_pump(struct bat *bat)
 {
+    if (!bat_latch(bat) && bat->stats.pages_failed == 0) {
+        alloc_reclaim_early(&bat->alloc);
+    }
     round_pump(bat);
     writeback_pump(bat);
     alloc_pump(&bat->alloc);
@@ -230,6 +233,5 @@ void bat_pump(struct bat *bat)
 bool bat_is_idle(const struct bat *bat)
 {
     return list_is_empty(&bat->images_busy) && !bat->syncer.in_flight &&
-           (bat->alloc.work == SPACE_IDLE || bat->alloc.work == SPACE_ZEROED_WAITS ||
-            bat->alloc.work == SPACE_CLOSING);
+           alloc_is_at_rest(&bat->alloc);
 }

@@ -249,8 +249,8 @@ static int compare_numbers(const void *a, const void *b)
 
 /*
  * Duplicates where not every host cluster has a bit, because the delta is a lower one or its file
- * so large (alloc.c): sort the entries, each with its guest cluster behind it, so that the first of
- * equals is the owner.
+ * so large (space_map.h): sort the entries, each with its guest cluster behind it, so that the
+ * first of equals is the owner.
  */
 static int sort_out_duplicates(const struct load *load)
 {
@@ -300,7 +300,7 @@ int load_bat(const struct load *load)
         error = load_pages(load, page, left < LOAD_CHUNK_PAGES ? left : LOAD_CHUNK_PAGES, bytes);
     }
     free(bytes);
-    if (!error && (load->entries || alloc->window < alloc->file_end)) {
+    if (!error && (load->entries || !space_map_is_whole(&alloc->map))) {
         error = sort_out_duplicates(load);
     }
     return error;

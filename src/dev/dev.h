@@ -11,7 +11,7 @@
  *                flush and page writes
  *     write.c    writes, reservations               read.c     reads
  *     unmap.c    discard and zeros                  cow.c      the same over lower deltas
- *     space.c    parts that wait for space          stack.c    the deltas below the top
+ *     park.c     parts that wait for space          stack.c    the deltas below the top
  *     flush.c    parts that wait for the map to be durable
  *     queue.c    the pool, delivery of callbacks    lock.c     cluster locks
  *     open.c close.c block.c suspend.c              bat_api.c info.c  extension_keep.c
@@ -84,6 +84,7 @@ struct part {
         link; /* on one of the device's waiting lists, or with those that share a reservation */
     struct lock_waiter lock;
     struct durable_wait durable;
+    struct alloc_wait space;
     struct reservation *reservation, own_reservation;
     int write_error; /* of a write that joined, while it is not known whether the cluster enters the
                         map: write.c */
@@ -183,12 +184,9 @@ struct ploop_dev {
     struct list cow_buffers, cow_waiters; /* free ones; parts, for one */
     _Atomic uint64_t clusters_copied;
 
-    struct list space_waiters;   /* parts: for a host cluster */
-    struct list reclaim_waiters; /* parts: for pending clusters to come back */
-    struct list record_waiters;  /* parts: for a removal's record */
-    struct list parked;          /* parts: ENOSPC_PARK; they hold no lock */
-    struct list held;            /* pios: suspended */
-    struct list later;           /* pios: they have had their share of the turn */
+    struct list parked;    /* parts: ENOSPC_PARK; they hold no lock */
+    struct list held;      /* pios: suspended */
+    struct list later;     /* pios: they have had their share of the turn */
     atomic_bool has_later; /* `later` is not empty: a blocking call goes on instead of sleeping */
     uint64_t batch;        /* of work that the turn does now, counted by the pump */
     uint32_t steps;        /* that requests have taken in it */
@@ -205,8 +203,6 @@ struct ploop_dev {
     uint64_t park_retry_ns;
     uint32_t parked_count,
         parked_told; /* requests with parts that want space; what the embedder knows of */
-    struct round_wait reclaim_round;
-    bool reclaiming;
 
     struct work run_work, delay_work, retry_work, resume_work;
     atomic_bool run_posted, delay_posted, retry_posted, resume_posted;
@@ -303,15 +299,13 @@ static inline bool wants_copy(const ploop_dev *dev, struct guest_cluster cluster
     return stack_maps(&dev->stack, cluster) && bat_entry(dev_bat(dev), cluster) == 0;
 }
 
-/* ---- space.c ---- */
-void space_came(struct alloc *alloc, int result);
+/* ---- park.c ---- */
 void part_wait_for_space(struct part *part);
 void part_no_space(struct part *part,
                    int error); /* the data write itself, or the allocation, found no space */
 bool part_park(struct part *part,
                part_fn *again); /* false: it is not to wait for space, or has waited long enough */
 void part_wait_for_record(struct part *part);
-void space_pump(ploop_dev *dev);
 uint32_t space_retry_parked(ploop_dev *dev, bool all);
 void space_fail_all(ploop_dev *dev, int error);
 void part_begin(struct part *part);

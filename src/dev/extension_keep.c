@@ -34,6 +34,7 @@
  */
 #include "dev/dev.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -49,7 +50,7 @@ static void claim_clusters(ploop_dev *dev, const struct extension *extension,
     for (uint64_t i = 0; i < extension->owned_count; i++) {
         uint64_t n = geometry_place_at(geometry, extension->owned[i]);
         struct host_cluster host = {(uint32_t)n};
-        if (n < dev_bat(dev)->alloc.file_end && alloc_claim(&dev_bat(dev)->alloc, host) &&
+        if (n < dev_bat(dev)->alloc.map.file_end && alloc_claim(&dev_bat(dev)->alloc, host) &&
             keep->old) {
             keep->old[keep->old_count++] = host;
         }
@@ -92,15 +93,15 @@ struct extension_write {
     struct iovec iov;
     struct host_cluster host;
     bool taken;
+    struct alloc_wait space;
     struct round_wait round;
     atomic_bool over;
     int result;
 };
 
-static void write_over(struct extension_write *write, int result)
+static void write_done(struct extension_write *write, int result)
 {
     ploop_dev *dev = write->dev;
-    dev_bat(dev)->alloc.space = space_came;
     write->result = result;
     atomic_store(&write->over, true);
     block_wake(dev);
@@ -114,7 +115,7 @@ static void header_changed(struct round_wait *round, int result)
     for (uint64_t i = 0; i < keep->old_count && !result; i++) {
         alloc_give_back(&dev_bat(write->dev)->alloc, keep->old[i]);
     }
-    write_over(write, result);
+    write_done(write, result);
 }
 
 static void cluster_written(struct channel_io *io, int result)
@@ -122,7 +123,7 @@ static void cluster_written(struct channel_io *io, int result)
     struct extension_write *write = container_of(io, struct extension_write, io);
     struct bat *bat = dev_bat(write->dev);
     if (result) {
-        write_over(write, result);
+        write_done(write, result);
         return;
     }
     bat->header.extension_sector = geometry_host_offset(&bat->geometry, write->host) / SECTOR_SIZE;
@@ -130,13 +131,16 @@ static void cluster_written(struct channel_io *io, int result)
     bat_join_round(bat, &write->round, header_changed);
 }
 
+static void space_done(struct alloc_wait *wait, int result);
+
 /* Its content is wholly overwritten, and the header's barrier is later than the cluster's own. */
 static void take_cluster(struct extension_write *write)
 {
     ploop_dev *dev = write->dev;
     uint64_t size = dev_disk(dev)->cluster_size, number;
     if (alloc_take(&dev_bat(dev)->alloc, &write->host, &number)) {
-        return; /* space_for_extension() hears of it */
+        alloc_wait(&dev_bat(dev)->alloc, &write->space, space_done);
+        return;
     }
     write->taken = true;
     write->iov = (struct iovec){dev->extension.bytes, size};
@@ -146,19 +150,19 @@ static void take_cluster(struct extension_write *write)
         geometry_host_offset(&dev_top(dev)->geometry, write->host), size, cluster_written);
 }
 
-static void space_for_extension(struct alloc *alloc, int result)
+static void space_done(struct alloc_wait *wait, int result)
 {
-    ploop_dev *dev = container_of(alloc, struct bat, alloc)->owner;
+    struct extension_write *write = container_of(wait, struct extension_write, space);
+    assert(!write->taken);
     if (result) {
-        write_over(dev->extension.write, result);
+        write_done(write, result);
     } else {
-        take_cluster(dev->extension.write);
+        take_cluster(write);
     }
 }
 
 static void begin(ploop_dev *dev)
 {
-    dev_bat(dev)->alloc.space = space_for_extension;
     take_cluster(dev->extension.write);
 }
 

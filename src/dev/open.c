@@ -89,10 +89,8 @@ static void *take_aligned(size_t size)
 
 static void init_lists(ploop_dev *dev)
 {
-    struct list *lists[] = {
-        &dev->parts_free,     &dev->part_waiters, &dev->space_waiters, &dev->reclaim_waiters,
-        &dev->record_waiters, &dev->parked,       &dev->held,          &dev->later,
-        &dev->cow_buffers,    &dev->cow_waiters};
+    struct list *lists[] = {&dev->parts_free, &dev->part_waiters, &dev->parked,     &dev->held,
+                            &dev->later,      &dev->cow_buffers,  &dev->cow_waiters};
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
         list_init(lists[i]);
     }

@@ -152,8 +152,8 @@ static void publish_state(ploop_dev *dev)
     atomic_store_explicit(&dev->state, state, memory_order_relaxed);
     atomic_store_explicit(&dev->error, error, memory_order_relaxed);
     atomic_store_explicit(&dev->clusters_free, alloc_free_count(&bat->alloc), memory_order_relaxed);
-    atomic_store_explicit(&dev->clusters_pending, bat->alloc.pending_count, memory_order_relaxed);
-    atomic_store_explicit(&dev->file_size, bat->alloc.file_size, memory_order_relaxed);
+    atomic_store_explicit(&dev->clusters_pending, bat->alloc.pending.count, memory_order_relaxed);
+    atomic_store_explicit(&dev->file_size, bat->alloc.work.file_size, memory_order_relaxed);
 }
 
 /* What a retry changes and changes back within a turn is nobody's business. */
@@ -171,7 +171,6 @@ static void engine_pump(struct turn *turn)
 {
     ploop_dev *dev = container_of(turn, ploop_dev, turn);
     if (!dev->read_only) {
-        space_pump(dev);
         bat_pump(dev_bat(dev));
     }
     for (uint32_t level = 0; level < dev->stack.count; level++) {
@@ -323,5 +322,4 @@ void engine_init(ploop_dev *dev)
     dev_bat(dev)->now_ns = bat_now;
     dev_bat(dev)->failed = page_failed;
     dev_bat(dev)->latched = latched;
-    dev_bat(dev)->alloc.space = space_came;
 }

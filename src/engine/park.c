@@ -2,16 +2,17 @@
 /*
  * Parts that wait for space.
  *
- *     space_waiters    for a host cluster; they keep their cluster's lock. alloc.c works for them
- *                      until it has some, or none.
- *     record_waiters   for a removal's record; they keep the lock. A reclaim is under way.
- *     reclaim_waiters  the backend said ENOSPC to a data write; before that is believed, pending
- *                      clusters are made ripe and punched, once for each part. They keep the lock.
- *     parked           there is no space for data, or for a page of the map (flush.c), and the
- *                      policy is to wait for it; they hold nothing. Tried again by the clock and by
- *                      ploop_dev_retry_parked(), failed after park_timeout_ns and by a close.
+ *     space      for a host cluster. The allocator works for it until it has some, or none.
+ *     record     for a removal's record: a reclaim is under way.
+ *     reclaim    the backend said ENOSPC to a data write; before that is believed, pending clusters
+ *                are made ripe and punched, once for each part.
+ *     parked     there is no space for data, or for a page of the map (flush.c), and the policy is
+ *                to wait for it. Tried again by the clock and by ploop_dev_retry_parked(), failed
+ *                after park_timeout_ns and by a close.
  *
- * A reclaim is a round of our own: removals become durable, their clusters come back.
+ *  1. In the first three a part keeps its cluster's lock, and is on a list of the allocator's by
+ *     part->space; at an abort these waits end with an error. Parked, it holds nothing.
+ *  2. A part whose wait ends without an error is tried again from where it had its lock.
  */
 #include "dev/dev.h"
 
@@ -20,79 +21,62 @@
 
 #define PARK_RETRY_NS UINT64_C(100000000)
 
-static void parts_again(ploop_dev *dev, struct list *parts)
-{
-    struct list *link;
-    turn_again(&dev->turn);
-    while ((link = list_take_first(parts)) != NULL) {
-        struct part *part = container_of(link, struct part, link);
-        part->lock.locked(&part->lock);
-    }
-}
-
 static void take_all(struct list *to, struct list *from)
 {
     list_init(to);
     list_move_all(to, from);
 }
 
+static struct alloc *alloc_of(const struct part *part)
+{
+    return &dev_bat(part->dev)->alloc;
+}
+
 /* ---- a host cluster ---- */
 
-void part_wait_for_space(struct part *part)
+static void space_done(struct alloc_wait *wait, int result)
 {
-    if (part->dev->aborting) {
-        part_settle(part, -ECANCELED, 0); /* nobody works for space any more */
+    struct part *part = container_of(wait, struct part, space);
+    assert(!part->parked);
+    if (!result) {
+        part->lock.locked(&part->lock);
+        return;
+    }
+    part->reclaimed = true; /* the allocator has done that */
+    if (is_no_space(result)) {
+        part_no_space(part, result);
     } else {
-        list_append(&part->dev->space_waiters, &part->link);
+        part_settle(part, result, 0);
     }
 }
 
-void space_came(struct alloc *alloc, int result)
+void part_wait_for_space(struct part *part)
 {
-    ploop_dev *dev = container_of(alloc, struct bat, alloc)->owner;
-    struct list waiters;
-    take_all(&waiters, &dev->space_waiters);
-    if (!result) {
-        parts_again(dev, &waiters);
-        return;
-    }
-    struct list *link;
-    while ((link = list_take_first(&waiters)) != NULL) {
-        struct part *part = container_of(link, struct part, link);
-        part->reclaimed = true; /* alloc.c has done that */
-        if (is_no_space(result)) {
-            part_no_space(part, result);
-        } else {
-            part_settle(part, result, 0);
-        }
+    assert(!part->parked);
+    if (part->dev->aborting) {
+        part_settle(part, -ECANCELED, 0); /* the allocator does no work any more */
+    } else {
+        alloc_wait(alloc_of(part), &part->space, space_done);
     }
 }
 
 /* ---- reclaim ---- */
 
-static void reclaim_over(struct round_wait *wait, int result)
+static void reclaim_done(struct alloc_wait *wait, int result)
 {
-    ploop_dev *dev = container_of(wait, ploop_dev, reclaim_round);
-    (void)result;
-    dev->reclaiming = false;
-    struct list waiters;
-    take_all(&waiters, &dev->record_waiters);
-    parts_again(dev, &waiters);
-}
-
-static void reclaim(ploop_dev *dev)
-{
-    if (!dev->reclaiming) {
-        dev->reclaiming = true;
-        bat_join_round(dev_bat(dev), &dev->reclaim_round, reclaim_over);
+    struct part *part = container_of(wait, struct part, space);
+    assert(part->reclaimed && !part->parked);
+    if (result) {
+        part_settle(part, result, 0);
+    } else {
+        part->lock.locked(&part->lock);
     }
 }
 
 void part_wait_for_record(struct part *part)
 {
     part->reclaimed = true;
-    list_append(&part->dev->record_waiters, &part->link);
-    reclaim(part->dev);
+    alloc_wait_for_record(alloc_of(part), &part->space, reclaim_done);
 }
 
 /* ---- parked ---- */
@@ -123,12 +107,11 @@ bool part_park(struct part *part, part_fn *again)
 
 void part_no_space(struct part *part, int error)
 {
-    ploop_dev *dev = part->dev;
-    struct bat *bat = dev_bat(dev);
-    if (!part->reclaimed && bat->alloc.pending_count > 0 && !bat_latch(bat)) {
+    struct bat *bat = dev_bat(part->dev);
+    assert(is_no_space(error));
+    if (!part->reclaimed && bat->alloc.pending.count > 0 && !bat_latch(bat)) {
         part->reclaimed = true;
-        list_append(&dev->reclaim_waiters, &part->link);
-        reclaim(dev);
+        alloc_wait_for_reclaim(&bat->alloc, &part->space, reclaim_done);
     } else if (part_park(part, part_begin)) {
         part_unlock(part);
     } else {
@@ -161,21 +144,7 @@ uint32_t space_retry_parked(ploop_dev *dev, bool all)
     return tried;
 }
 
-void space_pump(ploop_dev *dev)
-{
-    struct alloc *alloc = &dev_bat(dev)->alloc;
-    if (alloc->pending_count > PENDING_MAX / 2 && !bat_latch(dev_bat(dev)) &&
-        dev_bat(dev)->stats.pages_failed == 0) {
-        reclaim(dev);
-    }
-    if (!list_is_empty(&dev->reclaim_waiters) && !dev->reclaiming && alloc_is_settled(alloc)) {
-        struct list waiters;
-        take_all(&waiters, &dev->reclaim_waiters);
-        parts_again(dev, &waiters);
-    }
-}
-
-/* At close and abort: nobody waits for space any more. */
+/* At close and abort: no part waits for space any more. */
 void space_fail_all(ploop_dev *dev, int error)
 {
     struct list parts;
@@ -186,13 +155,7 @@ void space_fail_all(ploop_dev *dev, int error)
         unpark(part);
         part_end(part, error);
     }
-    if (!dev->aborting) {
-        return;
-    }
-    space_came(&dev_bat(dev)->alloc, error);
-    take_all(&parts, &dev->reclaim_waiters);
-    list_move_all(&parts, &dev->record_waiters);
-    while ((link = list_take_first(&parts)) != NULL) {
-        part_settle(container_of(link, struct part, link), error, 0);
+    if (dev->aborting) {
+        alloc_fail_waits(&dev_bat(dev)->alloc, error);
     }
 }

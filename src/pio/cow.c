@@ -244,8 +244,8 @@ void cover_locked(struct part *part)
     bool discard = part->pio->op == PIO_DISCARD;
     if (bat_entry(bat, part->cluster) == 0 && !discard) {
         cow_locked(part);
-    } else if (discard &&
-               (bat_entry(bat, part->cluster) == 0 || !bat->alloc.can_punch || bat_latch(bat))) {
+    } else if (discard && (bat_entry(bat, part->cluster) == 0 || !alloc_can_punch(&bat->alloc) ||
+                           bat_latch(bat))) {
         part_settle(part, 0, 0);
     } else {
         zero_locked(part);

@@ -60,7 +60,7 @@ static void punched(struct channel_io *io, int result)
 {
     struct part *part = container_of(io, struct part, io);
     if (result == -ENOTSUP) {
-        dev_bat(part->dev)->alloc.can_punch = false;
+        alloc_cannot_punch(&dev_bat(part->dev)->alloc);
         if (part->pio->op == PIO_DISCARD) {
             part_settle(part, 0, 0);
         } else {
@@ -79,7 +79,7 @@ void zero_locked(struct part *part)
     uint32_t entry = bat_entry(dev_bat(dev), part->cluster);
     if (entry == 0) {
         part_settle(part, 0, 0);
-    } else if (dev_bat(dev)->alloc.can_punch && !(part->pio->flags & PLOOP_PIO_NO_UNMAP) &&
+    } else if (alloc_can_punch(&dev_bat(dev)->alloc) && !(part->pio->flags & PLOOP_PIO_NO_UNMAP) &&
                !bat_latch(dev_bat(dev))) {
         uint64_t offset = geometry_entry_offset(&dev_top(dev)->geometry, entry) + part->inside;
         channel_order(&part->io, PLOOP_IO_PUNCH, offset, part->length, punched);

@@ -2,7 +2,8 @@
 /*
  * Host clusters: which of them a new mapping may have, and how old ones come back.
  *
- * The life of a host cluster, from the engine's point of view:
+ * The life of a host cluster, from the engine's point of view (space_map.h has its states on the
+ * left, pending.h those on the right, space_work.h what moves it from one to the next):
  *
  *     beyond the end --extension--> fresh --+          (host_shows_stale: unknown, not fresh)
  *                                           +--take--> taken --(mapped, then removed)--> pending
@@ -13,99 +14,73 @@
  *        +-------- taken, never mapped, and its data writes failed (alloc_give_back)
  *        +-------- below the end of the file at open, and nothing refers to it
  *
- *  1. A cluster is in one state. `zero`, `zeroed` and `unknown` are bits; fresh is [fresh_next,
- *     fresh_end); the rest below fresh_end is taken or pending.
- *  2. Nobody ever wrote to a fresh cluster, and it lay beyond the file's end at open: it reads as
- *     zeros after any cut, once the file is durably long enough. A `zero` cluster is durably zero.
+ *  1. A cluster is in one state.
+ *  2. No device ever wrote to a fresh cluster, and it lay beyond the file's end at open: it reads
+ * as zeros after any cut, once the file is durably long enough. A `zero` cluster is durably zero.
  *  3. alloc_take() gives with each cluster the number of the SYNC that must have succeeded before
  *     an entry for it may go to the disk: 0 where none is needed.
- *  4. A pending cluster is neither zeroed nor handed out. It is held by a record that names the
- *     page whose entry went away and the generation of that page that no longer has it; the record
- *     ripens only by that generation (or a later one) being written and then synced. A page that
- *     cannot be written so keeps every cluster that any version since the last durable one names:
- *     that is the quarantine.
- *  5. Zeroing and extending are one backend request at a time, and never take memory. A zeroing
- *     that ends while a SYNC is in flight waits for that SYNC before its clusters become `zeroed`,
- *     so that a steady stream of them cannot keep `zeroed` from becoming `zero`.
- *  6. Once a SYNC has failed only fresh clusters are handed out, and nothing is zeroed.
+ *  4. A pending cluster is neither zeroed nor handed out.
+ *  5. Once a SYNC has failed only fresh clusters are handed out, and nothing is zeroed.
+ *
+ * Waiting for space:
+ *
+ *     NO_SHORTAGE --alloc_wait--> SHORTAGE --extension failed--> RECLAIMING --reclaimed-->
+ * RECLAIMED ^                          |                              |                        |
+ *          +------ clusters came, or there are none: all waits end --+------------------------+
+ *
+ *  6. There is a shortage while a wait for space is on the list. The allocator then zeroes what is
+ *     unknown, or else extends the file, or else reclaims once; then the shortage ends with an
+ * error.
+ *
+ * A reclaim makes pending clusters ripe: its round, which the bat runs, makes every removal durable
+ * that was made before it began. There is one at a time. Reclaims are counted as SYNCs are: a wait
+ * needs the one with a certain number, and one that is under way when the wait begins does only for
+ * a wait for a record, because it may not cover the latest removals.
  */
 #ifndef SPACE_ALLOC_H
 #define SPACE_ALLOC_H
 
 #include "file/sync.h"
 #include "format/geometry.h"
-#include "util/bitmap.h"
+#include "space/pending.h"
+#include "space/space_map.h"
+#include "space/space_work.h"
 
-enum { PENDING_MAX = 4096, PENDING_NONE = -1, ZEROS_SIZE = 256 << 10 };
+struct alloc_wait;
+typedef void alloc_fn(struct alloc_wait *wait, int result);
 
-struct pending {
-    struct host_cluster host;
-    uint32_t page;
-    uint64_t gen;    /* of the page: the first without the entry */
-    uint64_t number; /* ripe when this SYNC is done */
-    int32_t next;
+struct alloc_wait {
+    struct list link;
+    alloc_fn *then;
+    uint64_t reclaim; /* the number of the reclaim that it needs */
 };
 
-enum space_work {
-    SPACE_IDLE,
-    SPACE_EXTENDING,
-    SPACE_ZEROING,
-    SPACE_ZEROED_WAITS,
-    SPACE_CLOSING,
-    SPACE_TRIMMING
-};
+enum alloc_shortage { NO_SHORTAGE, SHORTAGE, SHORTAGE_RECLAIMING, SHORTAGE_RECLAIMED };
 
 struct alloc {
     struct channel *channel;
     struct syncer *syncer;
     const struct geometry *geometry;
+    struct space_map map;
+    struct pending_set pending;
+    struct space_work work;
 
-    struct bitmap zero, zeroed, unknown;
-    uint64_t zero_count, zeroed_count, unknown_count;
-    uint64_t zeroed_first, zeroed_end; /* bits: where `zeroed` has any */
-    uint64_t zeroed_number;            /* the SYNC that makes `zeroed` durable */
-    uint64_t zero_cursor, unknown_cursor;
-    uint64_t first_cluster, window, file_end; /* see alloc.c: which clusters have bits */
+    enum alloc_shortage shortage;
+    uint64_t shortage_reclaim; /* SHORTAGE_RECLAIMING: the reclaim that it waits for */
+    struct list waits;         /* for a host cluster */
+    struct list record_waits;  /* for a reclaim to be done */
+    struct list reclaim_waits; /* for that, and for its clusters to be zeroed */
+    uint64_t reclaims_begun, reclaims_done, reclaim_wanted;
+    void (*reclaim)(struct alloc *alloc); /* begin a round, then call alloc_reclaimed() */
 
-    uint64_t fresh_next, fresh_end; /* host clusters */
-    uint64_t durable_end;           /* the file is durably this long, in host clusters */
-    uint64_t extension_number;      /* the SYNC that makes fresh_end durable */
-    uint64_t limit;                 /* no host cluster at or above this */
-    uint64_t file_size;             /* as it is now */
-    uint64_t extend_bytes_max;      /* configured; 0: none */
-    bool can_grow, can_punch;
-    bool host_shows_stale; /* a hole may come to show old bytes: what an extension brings is
-                              unknown, nothing is punched (R18) */
-    bool partial_tail;     /* the file ends inside cluster fresh_end: its bytes are unknown */
+    uint64_t extend_bytes_max; /* configured; 0: none */
+    int zeroing_error; /* the last zeroing failed: extend rather, until space is asked for again */
+    bool can_grow;
+    bool extension_failed; /* do not extend ahead of need */
+    bool eager;            /* clusters came back: zero them without being asked */
     bool changed;          /* something was handed out: the tail may be cut at close */
     bool recovered;        /* it may be cut too: a dead session's extension */
-
-    struct pending pending[PENDING_MAX];
-    int32_t pending_free; /* a list through `next`; so are the ripening ones, oldest first */
-    int32_t ripening_first, ripening_last;
-    uint32_t pending_count;
-
-    enum space_work work;
-    struct channel_io io;
-    uint64_t work_first, work_count; /* bits being zeroed; for an extension, the file's old and new
-                                        end in host clusters */
-    uint64_t work_at;                /* bytes zeroed so far, where the backend cannot punch */
-    int zeroing_error; /* the last zeroing failed: extend rather, until space is asked for again */
-    bool extension_failed; /* do not extend ahead of need */
-    bool least;            /* what is under way is the least extension, after a larger one failed */
     bool closing;          /* begin nothing ahead of need any more */
-    bool wanted;           /* someone waits for space */
-    bool eager;            /* clusters came back: zero them without being asked */
-    bool reclaiming,
-        reclaimed; /* pending clusters are being made ripe because space ran out; that was done */
-    bool reclaim_stale; /* the shortage that asked for the reclaim under way is over */
-    uint8_t *zeros;
-    struct iovec zero_iov[CHANNEL_WINDOW];
-    void (*space)(struct alloc *alloc,
-                  int result); /* to who waits: space has come, or none will: 0 or -errno */
-    void (*reclaim)(
-        struct alloc *alloc); /* make pending clusters ripe, then call alloc_reclaimed() */
-    _Atomic uint64_t extensions, punches;
 };
 
 struct alloc_config {
@@ -126,11 +101,30 @@ void alloc_free(struct alloc *alloc);
 /* At open: this cluster is mapped. False: it was claimed already. */
 bool alloc_claim(struct alloc *alloc, struct host_cluster host);
 
-/*
- * 0, with *number (invariant 3); -EAGAIN: nothing now, and `space` will be called; the caller
- * waits.
- */
+/* 0, with *number (invariant 3); -EAGAIN: nothing now, and the caller may alloc_wait(). */
 int alloc_take(struct alloc *alloc, struct host_cluster *host, uint64_t *number);
+
+/*
+ * After alloc_take() was -EAGAIN. `then` runs later, never inside: 0: it is worth another try; or
+ * why there is no space.
+ */
+void alloc_wait(struct alloc *alloc, struct alloc_wait *wait, alloc_fn *then);
+
+/*
+ * Until pending clusters have come back: after a reclaim that begins now or, where one is under
+ * way, after that, when what it brought is zeroed. `then` runs later, never inside, with 0; or with
+ * the error of alloc_fail_waits().
+ */
+void alloc_wait_for_reclaim(struct alloc *alloc, struct alloc_wait *wait, alloc_fn *then);
+
+/*
+ * While alloc_can_pend() is false: until a reclaim, which may be under way already, has set records
+ * free. As alloc_wait_for_reclaim() in what `then` is told.
+ */
+void alloc_wait_for_record(struct alloc *alloc, struct alloc_wait *wait, alloc_fn *then);
+
+/* At an abort: end all waits with an error. */
+void alloc_fail_waits(struct alloc *alloc, int error);
 
 /* A taken cluster that never entered the map; its content is not known. */
 void alloc_give_back(struct alloc *alloc, struct host_cluster host);
@@ -151,22 +145,39 @@ void alloc_page_written(struct alloc *alloc, uint64_t gen, int32_t *first);
 /* A SYNC succeeded, or failed: what is durable now. */
 void alloc_synced(struct alloc *alloc);
 
-/* The reclaim that was asked for is over. */
+/* The round of the reclaim that was asked for is done. */
 void alloc_reclaimed(struct alloc *alloc);
 
-/* Nothing is being zeroed or extended, and nothing waits to be. */
-bool alloc_is_settled(const struct alloc *alloc);
+/* So many clusters are pending that they are reclaimed before space runs out. */
+void alloc_reclaim_early(struct alloc *alloc);
 
 /* Start what space work there is to do. */
 void alloc_pump(struct alloc *alloc);
 
+/* Nothing of its own is at the backend, or needs it. */
+bool alloc_is_at_rest(const struct alloc *alloc);
+
+static inline bool alloc_can_punch(const struct alloc *alloc)
+{
+    return alloc->work.can_punch;
+}
+
+/* The backend said that it cannot, although it had claimed to. */
+static inline void alloc_cannot_punch(struct alloc *alloc)
+{
+    alloc->work.can_punch = false;
+}
+
 /* Free below the end of the file, for the statistics. */
-uint64_t alloc_free_count(const struct alloc *alloc);
+static inline uint64_t alloc_free_count(const struct alloc *alloc)
+{
+    return space_map_free_count(&alloc->map);
+}
 
 /*
  * At close, with every removal durable and no space work under way: cut off what is free at the end
- * of the file, if this device changed anything there. True: begun, and over when alloc->work is
- * SPACE_CLOSING again. Nothing is handed out any more.
+ * of the file, if this device changed anything there. True: begun, and done when the allocator is
+ * at rest. Nothing is handed out any more.
  */
 bool alloc_trim(struct alloc *alloc);
 

@@ -65,7 +65,8 @@ void alloc_limit_space(bool limited)
     struct rlimit limit;
     if (getrlimit(RLIMIT_AS, &limit))
         give_up("getrlimit failed");
-    limit.rlim_cur = limited ? RLIM_INFINITY - 1 : limit.rlim_max;
+    limit.rlim_cur =
+        limited && limit.rlim_max == RLIM_INFINITY ? RLIM_INFINITY - 1 : limit.rlim_max;
     if (setrlimit(RLIMIT_AS, &limit))
         give_up("setrlimit failed");
 }

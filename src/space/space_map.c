@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: MIT */
+/* The states and invariants stand in space_map.h. Here: how a cluster gets a bit, and is found. */
+#include "space/space_map.h"
+
+#include <assert.h>
+
+#include "space/pending.h"
+
+#define BIT_NONE UINT64_MAX
+
+enum {
+    WINDOW_PER_ENTRY = 16, /* bits for the file's own clusters, for each BAT entry */
+    WINDOW_MIN = 1 << 20,
+    TAKEN_SLACK = PENDING_MAX + 4096 /* clusters reserved or pending besides the mapped ones */
+};
+
+static uint64_t min64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t bit_of(const struct space_map *map, struct host_cluster host)
+{
+    assert(host.n >= map->first && host.n < map->limit);
+    if (host.n < map->window) {
+        return host.n;
+    }
+    return host.n < map->file_end ? BIT_NONE : host.n - map->file_end + map->window;
+}
+
+static uint64_t place_of(const struct space_map *map, uint64_t bit)
+{
+    return bit < map->window ? bit : bit - map->window + map->file_end;
+}
+
+static struct host_cluster host_of(const struct space_map *map, uint64_t bit)
+{
+    assert(place_of(map, bit) < map->fresh_next);
+    return (struct host_cluster){(uint32_t)place_of(map, bit)};
+}
+
+/* Behind the last bit that can be set now. */
+static uint64_t bits_end(const struct space_map *map)
+{
+    return map->fresh_next - map->file_end + map->window;
+}
+
+static bool is_free(const struct space_map *map, uint64_t bit)
+{
+    bool unknown = bitmap_test(&map->free[FREE_UNKNOWN].bits, bit);
+    bool zeroed = bitmap_test(&map->free[FREE_ZEROED].bits, bit);
+    bool zero = bitmap_test(&map->free[FREE_ZERO].bits, bit);
+    assert(unknown + zeroed + zero <= 1);
+    return unknown || zeroed || zero;
+}
+
+static void assert_map(const struct space_map *map)
+{
+#ifndef NDEBUG
+    assert(map->first <= map->window && map->window <= map->file_end);
+    assert(map->file_end <= map->fresh_next && map->fresh_next <= map->fresh_end);
+    assert(map->fresh_end <= map->limit);
+    for (int kind = 0; kind < FREE_KINDS; kind++) {
+        const struct space_bits *set = &map->free[kind];
+        assert(set->count == 0 || (set->low >= map->first && set->low < set->high));
+        assert(set->count == 0 || set->high <= bits_end(map));
+        assert(set->count == 0 || set->count <= set->high - set->low);
+    }
+#else
+    (void)map;
+#endif
+}
+
+int space_map_init(struct space_map *map, const struct geometry *geometry, uint64_t file_size)
+{
+    uint64_t first = geometry_host_first(geometry), host_limit = geometry_host_limit(geometry);
+    uint64_t end = min64(geometry_host_end(geometry, file_size), host_limit);
+    uint64_t window = first + (uint64_t)geometry->bat_entries * WINDOW_PER_ENTRY + WINDOW_MIN;
+    *map = (struct space_map){
+        .first = first,
+        .window = min64(end, window),
+        .file_end = end,
+        .fresh_next = end,
+        .fresh_end = end,
+        .limit = min64(end + geometry->bat_entries + TAKEN_SLACK, host_limit),
+        .unknown_cursor = first,
+    };
+    uint64_t bits = map->window + (map->limit - end) + 1;
+    uint64_t bits_limit = map->window + (host_limit - end) + 1;
+    for (int kind = 0; kind < FREE_KINDS; kind++) {
+        int error = bitmap_init_growing(&map->free[kind].bits, bits, bits_limit);
+        if (error) {
+            return error;
+        }
+    }
+    struct space_bits *unknown = &map->free[FREE_UNKNOWN];
+    bitmap_set_range(&unknown->bits, first, map->window);
+    unknown->count = map->window - first;
+    unknown->low = first;
+    unknown->high = map->window;
+    assert_map(map);
+    return 0;
+}
+
+void space_map_free(struct space_map *map)
+{
+    for (int kind = 0; kind < FREE_KINDS; kind++) {
+        bitmap_free(&map->free[kind].bits);
+    }
+}
+
+/* ---- bits ---- */
+
+static void set_bit(struct space_map *map, enum free_kind kind, uint64_t bit)
+{
+    struct space_bits *set = &map->free[kind];
+    assert(bit >= map->first && bit < bits_end(map) && !is_free(map, bit));
+    bitmap_set(&set->bits, bit);
+    set->low = set->count == 0 ? bit : min64(set->low, bit);
+    set->high = set->count == 0 || bit >= set->high ? bit + 1 : set->high;
+    set->count++;
+}
+
+static bool clear_bit(struct space_map *map, enum free_kind kind, uint64_t bit)
+{
+    struct space_bits *set = &map->free[kind];
+    if (!bitmap_clear(&set->bits, bit)) {
+        return false;
+    }
+    assert(set->count > 0 && bit >= set->low && bit < set->high);
+    set->count--;
+    set->low += bit == set->low;
+    return true;
+}
+
+bool space_map_claim(struct space_map *map, struct host_cluster host)
+{
+    uint64_t bit = bit_of(map, host);
+    return bit == BIT_NONE || clear_bit(map, FREE_UNKNOWN, bit);
+}
+
+void space_map_give_back(struct space_map *map, struct host_cluster host)
+{
+    uint64_t bit = bit_of(map, host);
+    if (bit == BIT_NONE) {
+        return;
+    }
+    set_bit(map, FREE_UNKNOWN, bit);
+    map->unknown_cursor = min64(map->unknown_cursor, bit);
+    assert_map(map);
+}
+
+uint64_t space_map_free_count(const struct space_map *map)
+{
+    return space_map_count(map, FREE_UNKNOWN) + space_map_count(map, FREE_ZEROED) +
+           space_map_count(map, FREE_ZERO) + space_map_fresh_count(map);
+}
+
+struct host_cluster space_map_take(struct space_map *map, enum free_kind kind)
+{
+    struct space_bits *set = &map->free[kind];
+    assert(set->count > 0);
+    uint64_t bit = bitmap_next_set(&set->bits, set->low, set->high);
+    assert(bit < set->high);
+    set->low = bit;
+    clear_bit(map, kind, bit);
+    assert_map(map);
+    return host_of(map, bit);
+}
+
+struct host_cluster space_map_take_fresh(struct space_map *map)
+{
+    assert(space_map_fresh_count(map) > 0);
+    return (struct host_cluster){(uint32_t)map->fresh_next++};
+}
+
+struct space_run space_map_take_unknown(struct space_map *map, uint64_t most)
+{
+    struct space_bits *set = &map->free[FREE_UNKNOWN];
+    assert(set->count > 0 && most > 0);
+    uint64_t bit = bitmap_next_set(&set->bits, map->unknown_cursor, set->high);
+    if (bit >= set->high) {
+        bit = bitmap_next_set(&set->bits, set->low, set->high);
+    }
+    assert(bit < set->high);
+    /* A run of bits is a run in the file, but for the step at the window's end. */
+    if (bit < map->window) {
+        most = min64(most, map->window - bit);
+    }
+    uint64_t count = bitmap_run(&set->bits, bit, most);
+    assert(count > 0 && count <= most);
+    for (uint64_t i = 0; i < count; i++) {
+        clear_bit(map, FREE_UNKNOWN, bit + i);
+    }
+    map->unknown_cursor = bit + count;
+    assert_map(map);
+    return (struct space_run){host_of(map, bit), count};
+}
+
+void space_map_add(struct space_map *map, enum free_kind kind, struct space_run run)
+{
+    uint64_t bit = bit_of(map, run.first);
+    assert(bit != BIT_NONE && run.count > 0);
+    assert(bit >= map->window || run.count <= map->window - bit);
+    for (uint64_t i = 0; i < run.count; i++) {
+        set_bit(map, kind, bit + i);
+    }
+    assert_map(map);
+}
+
+void space_map_zeroed_is_zero(struct space_map *map)
+{
+    const struct space_bits *zeroed = &map->free[FREE_ZEROED];
+    uint64_t high = zeroed->high;
+    for (uint64_t bit = zeroed->low;
+         zeroed->count > 0 && (bit = bitmap_next_set(&zeroed->bits, bit, high)) < high; bit++) {
+        clear_bit(map, FREE_ZEROED, bit);
+        set_bit(map, FREE_ZERO, bit);
+    }
+    assert(zeroed->count == 0);
+    assert_map(map);
+}
+
+/* ---- the end of the file ---- */
+
+void space_map_extend(struct space_map *map, uint64_t end)
+{
+    assert(end > map->fresh_end);
+    map->fresh_end = end;
+    assert_map(map);
+}
+
+void space_map_forget_fresh(struct space_map *map, uint64_t count)
+{
+    assert(count <= space_map_fresh_count(map));
+    while (count-- > 0) {
+        space_map_give_back(map, space_map_take_fresh(map));
+    }
+}
+
+uint64_t space_map_used_end(const struct space_map *map)
+{
+    uint64_t bit = bits_end(map);
+    uint64_t lowest = space_map_is_whole(map) ? map->first : map->window;
+    while (bit > lowest && is_free(map, bit - 1)) {
+        bit--;
+    }
+    return place_of(map, bit);
+}

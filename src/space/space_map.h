@@ -1,0 +1,107 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Which host clusters are free, and what is known of their content.
+ *
+ *     unknown   free; its bytes may be anything
+ *     zeroed    free; it was zeroed, and the zeros may not be durable yet
+ *     zero      free; it is durably zero
+ *     fresh     free; behind everything that was ever used: [fresh_next, fresh_end)
+ *     in use    below fresh_next, and none of the above
+ *
+ *  1. A cluster is in one of these states. The first three are bits of one bitmap each.
+ *  2. A sparse file can have any size for nothing, so the bitmaps are sized by the entries there
+ * are and not by the file: bits [0, window) are the first clusters of the file as it was at open,
+ *     bits from `window` on are the clusters that this device adds behind file_end. What lies
+ *     between the two (usually nothing) has no bits: it counts as in use, and is never reused.
+ *  3. Bits count from the start of the file, as host clusters do. Those below `first` (the header's
+ *     and the BAT's) are never set.
+ */
+#ifndef SPACE_SPACE_MAP_H
+#define SPACE_SPACE_MAP_H
+
+#include "format/geometry.h"
+#include "util/bitmap.h"
+
+enum free_kind { FREE_UNKNOWN, FREE_ZEROED, FREE_ZERO, FREE_KINDS };
+
+struct space_bits {
+    struct bitmap bits;
+    uint64_t count;
+    uint64_t low, high; /* no bit is set below `low`, or at `high` and above */
+};
+
+struct space_map {
+    struct space_bits free[FREE_KINDS];
+    uint64_t first, window, file_end; /* see 2 and 3 */
+    uint64_t fresh_next, fresh_end;   /* places */
+    uint64_t limit;                   /* no place at or above this is ever used */
+    uint64_t unknown_cursor; /* a bit: the next run of unknown ones is taken from there on */
+};
+
+/* Neighbours in the file. */
+struct space_run {
+    struct host_cluster first;
+    uint64_t count;
+};
+
+/* Every cluster of the file is unknown at first. 0 or -ENOMEM; space_map_free() in either case. */
+int space_map_init(struct space_map *map, const struct geometry *geometry, uint64_t file_size);
+void space_map_free(struct space_map *map);
+
+/* Whether each cluster of the file has a bit. */
+static inline bool space_map_is_whole(const struct space_map *map)
+{
+    return map->window == map->file_end;
+}
+
+/*
+ * At open: an unknown cluster is in use. False: it was in use already. True where it has no bit:
+ * then nothing is known.
+ */
+bool space_map_claim(struct space_map *map, struct host_cluster host);
+
+/* A cluster that was in use is free; its content is not known. */
+void space_map_give_back(struct space_map *map, struct host_cluster host);
+
+static inline uint64_t space_map_count(const struct space_map *map, enum free_kind kind)
+{
+    return map->free[kind].count;
+}
+
+static inline uint64_t space_map_fresh_count(const struct space_map *map)
+{
+    return map->fresh_end - map->fresh_next;
+}
+
+/* All that is free. */
+uint64_t space_map_free_count(const struct space_map *map);
+
+/* The first one of a kind that has any. */
+struct host_cluster space_map_take(struct space_map *map, enum free_kind kind);
+
+/* The first fresh one. Only where there is one. */
+struct host_cluster space_map_take_fresh(struct space_map *map);
+
+/*
+ * A run of unknown clusters, at most `most` of them. Only where there is one. Those are taken first
+ * that were not taken last.
+ */
+struct space_run space_map_take_unknown(struct space_map *map, uint64_t most);
+
+/* A run that was taken becomes free again. */
+void space_map_add(struct space_map *map, enum free_kind kind, struct space_run run);
+
+/* The zeros of all that was zeroed are durable. */
+void space_map_zeroed_is_zero(struct space_map *map);
+
+/* The file ends at that place now; the new clusters are fresh. */
+void space_map_extend(struct space_map *map, uint64_t end);
+
+/* Some of the fresh ones are not known to be zeros: the first `count`, before one of them is taken.
+ */
+void space_map_forget_fresh(struct space_map *map, uint64_t count);
+
+/* The place behind the last cluster in use. */
+uint64_t space_map_used_end(const struct space_map *map);
+
+#endif

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What is done to the file for space: it is made longer, unknown clusters are zeroed, its end is
+ * cut off. alloc.c decides what is to be done next; the steps of it are here.
+ *
+ *     IDLE --extend--> EXTENDING or EXTENDING_LEAST ----------------------------> IDLE
+ *     IDLE --zero--> ZEROING --no SYNC in flight-------------------------------> IDLE
+ *                       \-----a SYNC in flight--> ZEROED --it succeeded, or not--> IDLE
+ *     IDLE --trim--> TRIMMING --> ENDED      or, where there is nothing to cut: IDLE --> ENDED
+ *
+ *  1. One piece of work at a time, and one request of it at the backend. It takes no memory.
+ *  2. A zeroing that ends while a SYNC is in flight waits in ZEROED for that SYNC, so that a steady
+ *     stream of them cannot keep `zeroed` clusters from becoming `zero`.
+ *  3. The clusters of ZEROING and ZEROED have no bit in the map: nothing else gets them.
+ *  4. Once a SYNC has failed nothing is zeroed: what was under way becomes unknown again.
+ *  5. ENDED is final: nothing is handed out or begun any more.
+ */
+#ifndef SPACE_SPACE_WORK_H
+#define SPACE_SPACE_WORK_H
+
+#include "file/sync.h"
+#include "space/space_map.h"
+
+enum { ZEROS_SIZE = 256 << 10 };
+
+enum space_state {
+    SPACE_IDLE,
+    SPACE_EXTENDING,
+    SPACE_EXTENDING_LEAST, /* by as little as possible, after a larger one failed */
+    SPACE_ZEROING,
+    SPACE_ZEROED,
+    SPACE_TRIMMING,
+    SPACE_ENDED
+};
+
+struct space_work;
+
+/*
+ * A piece of work is done; `was` is the state it was done in. 0, or why it failed; -EAGAIN: the
+ * backend cannot punch, and the next zeroing writes.
+ */
+typedef void space_done_fn(struct space_work *work, enum space_state was, int result);
+
+struct space_work {
+    enum space_state state;
+    struct channel_io io;
+    struct syncer *syncer;
+    const struct geometry *geometry;
+    struct space_map *map;
+    space_done_fn *done;
+
+    /* While ZEROING and ZEROED: */
+    struct space_run run;
+    uint64_t zeroing_at; /* bytes of it zeroed so far, or sent */
+    /* While EXTENDING and EXTENDING_LEAST: */
+    uint64_t new_end; /* a place */
+    /* When an extension has failed: */
+    uint64_t failed_clusters; /* how many it was for */
+
+    bool can_punch;
+    bool host_shows_stale;     /* a hole may come to show old bytes: what an extension brings is
+                                  unknown, nothing is punched (R18) */
+    bool partial_tail;         /* the file ends inside cluster fresh_end: its bytes are unknown */
+    uint64_t file_size;        /* as it is now */
+    uint64_t durable_end;      /* the file is durably this long: a place */
+    uint64_t extension_number; /* the SYNC that makes fresh_end durable */
+    uint64_t zeroed_number;    /* the SYNC that makes what is zeroed durable */
+
+    uint8_t *zeros; /* of ZEROS_SIZE */
+    struct iovec zero_iov[CHANNEL_WINDOW];
+    _Atomic uint64_t extensions, punches; /* clusters zeroed */
+};
+
+/* What is set before: syncer, geometry, map, done and the backend's abilities. 0 or -ENOMEM. */
+int space_work_init(struct space_work *work, struct channel *channel, uint64_t file_size);
+void space_work_free(struct space_work *work);
+
+/* Only while IDLE: a run of unknown clusters, of which there must be one, is zeroed. */
+void space_zero(struct space_work *work);
+
+/*
+ * Only while IDLE: up to `clusters` new ones, within the map's limit; `least`: as an attempt after
+ * a larger one failed.
+ */
+void space_extend(struct space_work *work, uint64_t clusters, bool least);
+
+/* Whether the extension that has just failed could be tried with fewer clusters. */
+bool space_extension_was_large(const struct space_work *work);
+
+/*
+ * Only while IDLE. The file is cut at its end, where that leaves something out; then, or at once,
+ * the state is ENDED. True: the backend has it.
+ */
+bool space_trim(struct space_work *work, bool may_cut);
+
+/* A SYNC succeeded, or failed. */
+void space_synced(struct space_work *work);
+
+#endif
