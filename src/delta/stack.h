@@ -59,6 +59,15 @@ void stack_free(struct stack *stack);
 void stack_set_place(struct stack *stack, struct guest_cluster guest, const struct delta *delta,
                      uint32_t entry);
 
+static inline struct guest_cluster guest_cluster_at(const struct guest_disk *disk, uint64_t offset,
+                                                    uint64_t *inside)
+{
+    uint64_t size = disk->cluster_size;
+    uint64_t cluster = disk->cluster_shift ? offset >> disk->cluster_shift : offset / size;
+    *inside = offset - cluster * size;
+    return (struct guest_cluster){(uint32_t)cluster};
+}
+
 static inline struct delta *stack_top(const struct stack *stack)
 {
     return atomic_load_explicit(&stack->top, memory_order_acquire);

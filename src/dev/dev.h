@@ -1,26 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A device and its requests.
+ * A device: what it is made of, and what the rooms above the stack offer each other.
  *
  * A request (pio) takes one of two ways. A read or plain overwrite that lies in one cluster goes
  * from submit.c straight to the backend and back, under a shared cluster lock and nothing else.
- * Everything else goes to the engine: request.c cuts it into parts of one cluster each, and the
- * parts take their steps in the turn (util/work.h), so that no state here needs a lock.
- *
- *     submit.c   validation, the fast path         request.c  requests into parts, completion,
- *                flush and page writes
- *     write.c    writes, reservations               read.c     reads
- *     unmap.c    discard and zeros                  cow.c      the same over lower deltas
- *     park.c     parts that wait for space          stack.c    the deltas below the top
- *     flush.c    parts that wait for the map to be durable
- *     queue.c    the pool, delivery of callbacks    lock.c     cluster locks
- *     open.c close.c block.c suspend.c              bat_api.c info.c  extension_keep.c
- *
- * The life of a part:
- *
- *     idle -> waiting for its cluster's lock -> at work (at the backend, or waiting for space, a
- *     record, or parked) -> settled: the lock is given back -> (FUA) waiting to be durable, or
- *     parked -> idle
+ * Everything else goes to the engine: it is cut into parts of one cluster each, and the parts take
+ * their steps in the turn (util/work.h), so that no state here needs a lock. pio/pio.h says which
+ * of those files leads.
  */
 #ifndef DEV_DEV_H
 #define DEV_DEV_H
@@ -33,105 +19,15 @@
 #include "bat/bat.h"
 #include "delta/stack.h"
 #include "dev/extension_keep.h"
-#include "pio/lock.h"
+#include "pio/pio.h"
 
 enum { PIO_COUNT_DEFAULT = 128, PIO_COUNT_MAX = 65536, PARTS_MAX = 1024, RESERVATION_HASH = 256 };
 #define MAX_REQUEST_BYTES (UINT64_C(1) << 30)
 
-enum pio_op { PIO_NONE, PIO_READ, PIO_WRITE, PIO_ZEROES, PIO_DISCARD, PIO_FLUSH, PIO_BAT_WRITE };
-
-struct part;
-typedef void part_fn(struct part *part);
-
-/*
- * A host cluster taken for an unmapped guest cluster, until every write that joined it has ended:
- * write.c.
- */
-struct reservation {
-    struct list link;  /* in the device's hash */
-    struct list parts; /* those that joined, by part.link */
-    struct guest_cluster guest;
-    struct host_cluster host;
-    uint64_t number;    /* see alloc_take() */
-    uint32_t in_flight; /* of the parts, those at the backend */
-    bool entered;       /* in the map */
-    bool failed;        /* one of the parts, and waits for the others: write.c, 4 */
-};
-
-/* What copies a cluster from a lower delta: cow.c. */
+/* Memory to copy a cluster through: cow.c. */
 struct cow_buffer {
-    struct list link; /* in the device's cow_buffers, while nobody has it */
+    struct list link; /* in the device's cow_buffers, while no part has it */
     uint8_t *bytes;
-};
-
-struct cow {
-    struct host_cluster host; /* taken for it */
-    struct cow_buffer *buffer;
-    uint64_t at, length; /* of the cluster: what is being copied */
-    struct iovec iov;
-};
-
-/*
- * One cluster's share of a request. Its io is aimed at the top delta when it is begun; who sends it
- * to a lower one aims it, and whoever goes on with the part after that aims it back.
- */
-struct part {
-    struct channel_io io; /* while at the backend; its work hands the part to the turn */
-    struct work work;
-    struct ploop_dev *dev;
-    ploop_pio *pio;
-    struct list
-        link; /* on one of the device's waiting lists, or with those that share a reservation */
-    struct lock_waiter lock;
-    struct durable_wait durable;
-    struct alloc_wait space;
-    struct reservation *reservation, own_reservation;
-    int write_error; /* of a write that joined, while it is not known whether the cluster enters the
-                        map: write.c */
-    struct part *ended_next; /* of those that leave it together */
-    struct cow cow;
-    struct guest_cluster cluster;
-    uint64_t inside, length; /* bytes in the cluster */
-    struct iov_cursor cursor;
-    uint64_t parked_ns;
-    part_fn *again;  /* parked: what a retry calls */
-    uint64_t zeroed; /* a write of zeros: bytes done */
-    bool whole;      /* everything the disk has of the cluster */
-    bool pooled;     /* not the pio's own */
-    bool busy;
-    bool parked, reclaimed;
-    bool wants_space; /* parked, or tried again after that */
-};
-
-/* Why a pio that has begun does not advance: request.c. */
-enum pio_pause { PIO_GOES_ON, PIO_WAITS_FOR_PART, PIO_WAITS_FOR_TURN, PIO_HELD };
-
-struct ploop_pio {
-    struct work work; /* to the turn, then to the queue's completions */
-    ploop_queue *queue;
-    ploop_pio_fn *callback;
-    void *user_data;
-    const struct iovec *iov;
-    uint32_t iov_count;
-    uint32_t op;
-    uint32_t flags;
-    uint32_t index;          /* in the pool, plus one; 0: not of the pool */
-    uint64_t offset, length; /* bytes; pages for PIO_BAT_WRITE */
-    int result;
-    bool blocking; /* somebody waits in block.c; there is no callback */
-    bool is_long;  /* counted in long_waiting: its submit drives */
-    atomic_bool finished;
-    /* The turn's, while the engine has it: */
-    uint64_t next, end; /* what is not yet cut into parts */
-    struct iov_cursor cursor;
-    uint32_t live, parked, want_space; /* parts */
-    uint64_t batch;                    /* of the turn's work, in which it has taken `steps` */
-    uint32_t steps;
-    enum pio_pause pause;
-    bool advancing, stuck;
-    struct list link; /* on part_waiters, later or held */
-    struct round_wait round;
-    struct part part;
 };
 
 /*
@@ -225,48 +121,6 @@ struct ploop_dev {
     _Atomic uint64_t rings;
 };
 
-/* ---- request.c ---- */
-void pio_init(ploop_pio *pio, ploop_queue *queue);
-void part_init(struct part *part, ploop_dev *dev);
-int pio_validate(const ploop_pio *pio);
-void pio_accept(
-    ploop_pio *pio); /* counted; `work` is to be posted, unless the fast path takes it */
-void pio_begin(struct work *work); /* the turn's entry */
-void pio_enter(ploop_pio *pio); /* from the fast path, its cluster's lock held: one part at work */
-void pio_complete(ploop_pio *pio,
-                  int result);         /* any thread; delivery is the caller's or the turn's */
-void pio_restart_held(ploop_dev *dev); /* and those that wait for a part: some may be free */
-uint32_t pio_go_on(
-    ploop_dev *dev); /* those that have had their share of an earlier turn; returns how many */
-void part_settle(struct part *part, int result,
-                 uint64_t number); /* its effect is there, or failed; `number`: the SYNC that makes
-                                      it durable, 0 if it is */
-void part_unlock(struct part *part);
-void part_end(struct part *part, int result); /* holds no lock any more, and waits for nothing */
-struct part *
-pio_own_part(ploop_pio *pio); /* live, without a lock: for what a request does as a whole */
-void pio_note_parked(ploop_pio *pio, bool parked);
-void part_wants_space(struct part *part, bool wants);
-struct guest_cluster cluster_of(const ploop_dev *dev, uint64_t offset, uint64_t *inside);
-
-/* ---- flush.c ---- */
-void pio_wait_round(ploop_pio *pio);  /* its own part ends when a round has */
-void pio_write_pages(ploop_pio *pio); /* its own part ends when they are durable */
-void part_wait_durable(
-    struct part *part,
-    uint64_t number); /* it ends when its entry is durable, and SYNC `number` done */
-
-/* ---- read.c, write.c, unmap.c, cow.c: a part that has its lock ---- */
-part_fn read_locked, write_locked, unmap_locked, zero_locked;
-part_fn cow_locked, cover_locked; /* has it alone */
-
-/* ---- write.c ---- */
-/*
- * A host cluster, as alloc_take(). 0; -EAGAIN: no space now; the error for which allocations are
- * refused.
- */
-int part_take_host(struct part *part, struct host_cluster *host, uint64_t *number);
-
 /* ---- cow.c ---- */
 int cow_init(ploop_dev *dev); /* 0 or -ENOMEM; cow_free() in either case */
 void cow_free(ploop_dev *dev);
@@ -293,22 +147,16 @@ static inline const struct guest_disk *dev_disk(const ploop_dev *dev)
     return atomic_load_explicit(&dev->stack.disk, memory_order_acquire);
 }
 
-/* In the turn, under the cluster's lock: it must be copied before a part of it is changed. */
-static inline bool wants_copy(const ploop_dev *dev, struct guest_cluster cluster)
+/* The guest cluster at an offset of the disk, and how far inside of it that is. */
+static inline struct guest_cluster cluster_of(const ploop_dev *dev, uint64_t offset,
+                                              uint64_t *inside)
 {
-    return stack_maps(&dev->stack, cluster) && bat_entry(dev_bat(dev), cluster) == 0;
+    return guest_cluster_at(dev_disk(dev), offset, inside);
 }
 
 /* ---- park.c ---- */
-void part_wait_for_space(struct part *part);
-void part_no_space(struct part *part,
-                   int error); /* the data write itself, or the allocation, found no space */
-bool part_park(struct part *part,
-               part_fn *again); /* false: it is not to wait for space, or has waited long enough */
-void part_wait_for_record(struct part *part);
 uint32_t space_retry_parked(ploop_dev *dev, bool all);
 void space_fail_all(ploop_dev *dev, int error);
-void part_begin(struct part *part);
 
 /* ---- queue.c ---- */
 int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_count);

@@ -370,6 +370,7 @@ static int open_device(ploop_file *const *deltas, uint32_t count,
     if (!dev) {
         return -ENOMEM;
     }
+    kinds_assert();
     dev->is_inside = is_inside;
     dev->memory_alignment = 1;
     pthread_condattr_t attributes;

@@ -26,6 +26,7 @@
  * done.
  */
 #include "dev/dev.h"
+#include "pio/steps.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -77,6 +78,7 @@ static void give_buffer_back(struct part *part)
     struct list *link = list_take_first(&dev->cow_waiters);
     if (link) {
         struct part *next = container_of(link, struct part, link);
+        part_set(next, PART_LOCKED);
         next->cow.buffer = buffer;
         copy_next(next);
     } else {
@@ -88,7 +90,6 @@ static void cow_ended(struct part *part, int result)
 {
     ploop_dev *dev = part->dev;
     uint64_t number = sync_next(&dev_bat(dev)->syncer);
-    channel_io_aim(&part->io, &dev_top(dev)->channel);
     if (!result) {
         bat_map(dev_bat(dev), part->cluster, part->cow.host, number);
     } else {
@@ -106,7 +107,7 @@ static void cow_ended(struct part *part, int result)
 
 static void whole_written(struct channel_io *io, int result)
 {
-    cow_ended(container_of(io, struct part, io), result);
+    cow_ended(part_heard(io), result);
 }
 
 /* ---- a part of it ---- */
@@ -121,19 +122,12 @@ static void merge(const struct part *part)
     if (from >= end) {
         return;
     }
-    uint8_t *bytes = cow->buffer->bytes + (from - cow->at);
-    if (part->pio->op == PIO_WRITE) {
-        struct iov_cursor cursor = part->cursor;
-        iov_advance(&cursor, from - part->inside);
-        iov_copy_out(&cursor, bytes, end - from);
-    } else {
-        memset(bytes, 0, end - from);
-    }
+    part->kind->fill(part, from, cow->buffer->bytes + (from - cow->at), end - from);
 }
 
 static void chunk_written(struct channel_io *io, int result)
 {
-    struct part *part = container_of(io, struct part, io);
+    struct part *part = part_heard(io);
     struct cow *cow = &part->cow;
     cow->at += cow->length;
     if (!result && cow->at < dev_disk(part->dev)->cluster_size) {
@@ -148,19 +142,17 @@ static void chunk_written(struct channel_io *io, int result)
 
 static void chunk_write(struct part *part)
 {
-    ploop_dev *dev = part->dev;
+    struct delta *top = dev_top(part->dev);
     struct cow *cow = &part->cow;
     merge(part);
-    channel_io_aim(&part->io, &dev_top(dev)->channel);
-    channel_transfer(&part->io, PLOOP_IO_WRITE, 0,
-                     (struct iov_cursor){.iov = &cow->iov, .count = 1},
-                     geometry_host_offset(&dev_top(dev)->geometry, cow->host) + cow->at,
-                     cow->length, chunk_written);
+    part_transfer(part, top, PLOOP_IO_WRITE, 0, (struct iov_cursor){.iov = &cow->iov, .count = 1},
+                  geometry_host_offset(&top->geometry, cow->host) + cow->at, cow->length,
+                  chunk_written);
 }
 
 static void chunk_read(struct channel_io *io, int result)
 {
-    struct part *part = container_of(io, struct part, io);
+    struct part *part = part_heard(io);
     if (result) {
         cow_ended(part, result);
     } else {
@@ -184,8 +176,7 @@ static void copy_next(struct part *part)
         chunk_write(part);
         return;
     }
-    channel_io_aim(&part->io, &below.delta->channel);
-    channel_transfer(&part->io, PLOOP_IO_READ, 0, cursor, offset, in_file, chunk_read);
+    part_transfer(part, below.delta, PLOOP_IO_READ, 0, cursor, offset, in_file, chunk_read);
 }
 
 static void copy_begin(struct part *part)
@@ -197,6 +188,7 @@ static void copy_begin(struct part *part)
         part->cow.buffer = container_of(link, struct cow_buffer, link);
         copy_next(part);
     } else {
+        part_set(part, PART_FOR_BUFFER);
         list_append(&dev->cow_waiters, &part->link);
     }
 }
@@ -209,19 +201,24 @@ static void zeros_map(struct part *part, uint64_t number)
     part_settle(part, 0, number);
 }
 
+bool wants_copy(const struct part *part)
+{
+    const ploop_dev *dev = part->dev;
+    return stack_maps(&dev->stack, part->cluster) && bat_entry(dev_bat(dev), part->cluster) == 0;
+}
+
 void cow_locked(struct part *part)
 {
-    ploop_dev *dev = part->dev;
-    const ploop_pio *pio = part->pio;
-    bool zeros = pio->op != PIO_WRITE;
+    struct delta *top = dev_top(part->dev);
+    bool zeros = !part->kind->has_memory;
     uint64_t number;
-    assert(stack_place(&dev->stack, part->cluster).entry !=
-           BAT_ENTRY_BAD); /* else it would not be open for writing */
-    if (zeros && !part->whole && pio->flags & PLOOP_PIO_FAST_ONLY) {
+    assert(part->lock.exclusive && wants_copy(part) && part->kind->fill);
+    /* A device that has a bad entry below is read-only. */
+    assert(stack_place(&part->dev->stack, part->cluster).entry != BAT_ENTRY_BAD);
+    if (zeros && !part->whole && part->pio->flags & PLOOP_PIO_FAST_ONLY) {
         part_settle(part, -ENOTSUP, 0);
         return;
     }
-    part->cow.buffer = NULL;
     int error = part_take_host(part, &part->cow.host, &number);
     if (error == -EAGAIN) {
         part_wait_for_space(part);
@@ -230,24 +227,10 @@ void cow_locked(struct part *part)
     } else if (part->whole && zeros) {
         zeros_map(part, number);
     } else if (part->whole) {
-        uint64_t offset = geometry_host_offset(&dev_top(dev)->geometry, part->cow.host);
-        channel_transfer(&part->io, PLOOP_IO_WRITE, 0, part->cursor, offset, part->length,
-                         whole_written);
+        uint64_t offset = geometry_host_offset(&top->geometry, part->cow.host);
+        part_transfer(part, top, PLOOP_IO_WRITE, 0, part->cursor, offset, part->length,
+                      whole_written);
     } else {
         copy_begin(part);
-    }
-}
-
-void cover_locked(struct part *part)
-{
-    const struct bat *bat = dev_bat(part->dev);
-    bool discard = part->pio->op == PIO_DISCARD;
-    if (bat_entry(bat, part->cluster) == 0 && !discard) {
-        cow_locked(part);
-    } else if (discard && (bat_entry(bat, part->cluster) == 0 || !alloc_can_punch(&bat->alloc) ||
-                           bat_latch(bat))) {
-        part_settle(part, 0, 0);
-    } else {
-        zero_locked(part);
     }
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Parts that wait for the map to be durable: a flush, the PREFLUSH of a write, a write of BAT
- * pages, and the end of a FUA part.
+ * pages, and the end of a FUA part (part.c).
  *
  *     waiting for a round, or for a page --durable, or failed--> the part ends
  *             ^                  |
@@ -19,14 +19,10 @@
  *     wait for space.
  */
 #include "dev/dev.h"
+#include "pio/pio.h"
+#include "pio/steps.h"
 
-/* The wait has ended; `again` waits once more. */
-static void wait_ended(struct part *part, int result, part_fn *again)
-{
-    if (!is_no_space(result) || !part_park(part, again)) {
-        part_end(part, result);
-    }
-}
+#include <assert.h>
 
 /* ---- a round: a flush, PREFLUSH ---- */
 
@@ -35,17 +31,30 @@ static part_fn join_round;
 static void round_ended(struct round_wait *wait, int result)
 {
     ploop_pio *pio = container_of(wait, ploop_pio, round);
-    wait_ended(&pio->part, result, join_round);
+    part_durable(&pio->part, result, join_round);
 }
 
 static void join_round(struct part *part)
 {
+    part_set(part, PART_DURABLE);
     bat_join_round(dev_bat(part->dev), &part->pio->round, round_ended);
 }
 
-void pio_wait_round(ploop_pio *pio)
+void preflush_start(ploop_pio *pio)
 {
     join_round(pio_own_part(pio));
+}
+
+void flush_start(ploop_pio *pio)
+{
+    struct part *part = pio_own_part(pio);
+    count(&part->dev->flushes, 1);
+    if (part->dev->read_only) {
+        part_set(part, PART_DURABLE); /* nothing was ever written */
+        part_end(part, 0);
+    } else {
+        join_round(part);
+    }
 }
 
 /* ---- pages, one after another ---- */
@@ -56,7 +65,7 @@ static void page_ended(struct durable_wait *wait, int result)
 {
     struct part *part = container_of(wait, struct part, durable);
     if (result) {
-        wait_ended(part, result, wait_for_pages);
+        part_durable(part, result, wait_for_pages);
     } else {
         part->pio->next++;
         wait_for_pages(part);
@@ -68,6 +77,7 @@ static void wait_for_pages(struct part *part)
 {
     ploop_pio *pio = part->pio;
     int result = 0;
+    part_set(part, PART_DURABLE);
     while (pio->next < pio->end) {
         result = bat_wait_durable(dev_bat(part->dev), (uint32_t)pio->next, 0, &part->durable,
                                   page_ended);
@@ -81,34 +91,12 @@ static void wait_for_pages(struct part *part)
     }
 }
 
-void pio_write_pages(ploop_pio *pio)
+void bat_write_start(ploop_pio *pio)
 {
     struct part *part = pio_own_part(pio);
-    pio->next = pio->offset;
-    pio->end = pio->offset + pio->length;
+    assert(pio->next == pio->offset && pio->end <= dev_bat(part->dev)->page_count);
     for (uint64_t page = pio->next; page < pio->end; page++) {
         bat_page_hurry(dev_bat(part->dev), (uint32_t)page);
     }
     wait_for_pages(part);
-}
-
-/* ---- a FUA part ---- */
-
-static void wait_for_entry(struct part *part)
-{
-    part_wait_durable(part, part->durable.number);
-}
-
-static void entry_ended(struct durable_wait *wait, int result)
-{
-    wait_ended(container_of(wait, struct part, durable), result, wait_for_entry);
-}
-
-void part_wait_durable(struct part *part, uint64_t number)
-{
-    int result = bat_wait_durable(dev_bat(part->dev), geometry_page_of(part->cluster), number,
-                                  &part->durable, entry_ended);
-    if (result <= 0) {
-        part_end(part, result);
-    }
 }

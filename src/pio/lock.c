@@ -27,7 +27,7 @@ bool lock_try_shared(struct cluster_lock *lock)
 void lock_release_shared(struct cluster_lock *lock, struct turn *turn)
 {
     uint32_t before = atomic_fetch_sub_explicit(&lock->word, 1, memory_order_acq_rel);
-    assert(before & ~LOCK_EXCLUSIVE);
+    assert(before & LOCK_SHARED);
     if (before == (LOCK_EXCLUSIVE | 1)) {
         turn_post(turn, &lock->drained);
     }
@@ -60,34 +60,33 @@ bool lock_take(struct cluster_lock *lock, struct lock_waiter *waiter, bool exclu
     return false;
 }
 
-/*
- * The door is shut and nobody is inside: the first waiter's turn, and the shared ones' that follow
- * it.
- */
-static void grant(struct cluster_lock *lock)
+/* The first waiter alone: no shared holder is left. */
+static void grant_alone(struct cluster_lock *lock, struct lock_waiter *waiter)
 {
-    struct list granted;
+    assert(waiter->exclusive && !(atomic_load(&lock->word) & LOCK_SHARED));
+    list_remove(&waiter->link);
+    lock->held_exclusive = true;
+    waiter->locked(waiter);
+}
+
+/* The shared ones that are first in the line, together. */
+static void grant_shared(struct cluster_lock *lock)
+{
+    struct list granted, *link;
     list_init(&granted);
     while (!list_is_empty(&lock->waiters)) {
         struct lock_waiter *waiter = container_of(lock->waiters.next, struct lock_waiter, link);
         if (waiter->exclusive) {
-            if (list_is_empty(&granted)) {
-                list_remove(&waiter->link);
-                lock->held_exclusive = true;
-                waiter->locked(waiter);
-                return;
-            }
             break;
         }
         list_remove(&waiter->link);
         list_append(&granted, &waiter->link);
         atomic_fetch_add_explicit(&lock->word, 1, memory_order_acq_rel);
     }
-    /* Only shared ones go in. With an exclusive one behind them the door stays shut. */
+    /* With an exclusive one behind them the door stays shut. */
     if (list_is_empty(&lock->waiters)) {
         atomic_fetch_and_explicit(&lock->word, ~LOCK_EXCLUSIVE, memory_order_acq_rel);
     }
-    struct list *link;
     while ((link = list_take_first(&granted)) != NULL) {
         struct lock_waiter *waiter = container_of(link, struct lock_waiter, link);
         waiter->locked(waiter);
@@ -98,7 +97,49 @@ static void lock_drained(struct work *work)
 {
     struct cluster_lock *lock = container_of(work, struct cluster_lock, drained);
     assert(!lock->held_exclusive);
-    grant(lock);
+    uint32_t before = atomic_fetch_and_explicit(&lock->word, ~LOCK_DRAINING, memory_order_acq_rel);
+    assert(before & LOCK_EXCLUSIVE);
+    if (!list_is_empty(&lock->waiters)) {
+        struct lock_waiter *first = container_of(lock->waiters.next, struct lock_waiter, link);
+        if (first->exclusive) {
+            if ((before & LOCK_SHARED) == 0) {
+                grant_alone(lock, first);
+            } /* else the last of the shared holders posts this work again */
+            return;
+        }
+    }
+    grant_shared(lock);
+}
+
+/* The lock's work is posted once, whatever the shared holders do until it runs. */
+static void post_drained(struct cluster_lock *lock, struct turn *turn)
+{
+    uint32_t before = atomic_fetch_or_explicit(&lock->word, LOCK_DRAINING, memory_order_acq_rel);
+    assert((before & (LOCK_EXCLUSIVE | LOCK_DRAINING)) == LOCK_EXCLUSIVE);
+    (void)before;
+    turn_enqueue(turn, &lock->drained);
+}
+
+void lock_downgrade(struct lock_waiter *waiter, struct turn *turn)
+{
+    struct cluster_lock *lock = waiter->lock;
+    assert(waiter->exclusive && lock->held_exclusive);
+    waiter->exclusive = false;
+    lock->held_exclusive = false;
+    /* The count and DRAINING in one step: a holder that leaves at once must not post the work too.
+     */
+    atomic_fetch_add_explicit(&lock->word, LOCK_DRAINING + 1, memory_order_acq_rel);
+    turn_enqueue(turn, &lock->drained);
+}
+
+void lock_take_alone(struct lock_waiter *waiter, struct turn *turn)
+{
+    struct cluster_lock *lock = waiter->lock;
+    assert(!waiter->exclusive && !lock->held_exclusive);
+    waiter->exclusive = true;
+    list_prepend(&lock->waiters, &waiter->link);
+    atomic_fetch_or_explicit(&lock->word, LOCK_EXCLUSIVE, memory_order_acq_rel);
+    lock_release_shared(lock, turn);
 }
 
 void lock_release(struct lock_waiter *waiter, struct turn *turn)
@@ -110,6 +151,6 @@ void lock_release(struct lock_waiter *waiter, struct turn *turn)
     }
     assert(lock->held_exclusive);
     lock->held_exclusive = false;
-    /* Not from here: a row of waiters that end at once would nest. */
-    turn_enqueue(turn, &lock->drained);
+    /* Posted and not called: a row of waiters that end at once would recurse. */
+    post_drained(lock, turn);
 }

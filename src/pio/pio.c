@@ -1,60 +1,78 @@
 /* SPDX-License-Identifier: MIT */
-/* Preparing a request: its fields are set, nothing is judged before submit. */
+/* What is known of a request as a whole while its parts do the work, and its completion. */
+#include "pio/pio.h"
+
 #include "dev/dev.h"
 
-static void prepare(ploop_pio *pio, enum pio_op op, uint64_t offset, uint64_t length,
-                    uint32_t flags)
+#include <assert.h>
+
+void pio_init(ploop_pio *pio, ploop_queue *queue)
 {
-    pio->op = op;
-    pio->offset = offset;
-    pio->length = length;
-    pio->flags = flags;
-    pio->iov = NULL;
-    pio->iov_count = 0;
+    *pio = (ploop_pio){.queue = queue, .part_ended = pio_part_ended};
+    list_init(&pio->link);
+    part_init(&pio->part, queue->dev);
+    pio->part.pio = pio;
 }
 
-static void prepare_iov(ploop_pio *pio, enum pio_op op, uint64_t offset, const struct iovec *iov,
-                        uint32_t iov_count, uint32_t flags)
+struct part *pio_own_part(ploop_pio *pio)
 {
-    prepare(pio, op, offset, iov_length(iov, iov_count), flags);
-    pio->iov = iov;
-    pio->iov_count = iov_count;
+    part_take(&pio->part, pio, pio->part_ended);
+    pio->live++;
+    return &pio->part;
 }
 
-void ploop_pio_prep_readv(ploop_pio *pio, uint64_t offset, const struct iovec *iov,
-                          uint32_t iov_count)
+void pio_set_stuck(ploop_pio *pio)
 {
-    prepare_iov(pio, PIO_READ, offset, iov, iov_count, 0);
+    assert(pio->parked <= pio->live);
+    bool stuck = pio->parked > 0 && pio->parked == pio->live && !pio->advancing;
+    if (stuck != pio->stuck) {
+        pio->stuck = stuck;
+        atomic_fetch_add(&pio->queue->dev->stuck_count, stuck ? 1u : UINT64_MAX);
+    }
 }
 
-void ploop_pio_prep_writev(ploop_pio *pio, uint64_t offset, const struct iovec *iov,
-                           uint32_t iov_count, uint32_t flags)
+void pio_note_parked(ploop_pio *pio, bool parked)
 {
-    prepare_iov(pio, PIO_WRITE, offset, iov, iov_count, flags);
+    assert(parked || pio->parked > 0);
+    pio->parked += parked ? 1u : UINT32_MAX;
+    pio_set_stuck(pio);
 }
 
-void ploop_pio_prep_write_zeroes(ploop_pio *pio, uint64_t offset, uint64_t length, uint32_t flags)
+/*
+ * A request waits for space from when a part of it is parked until no such part is left, however
+ * often that part is tried again.
+ */
+void part_wants_space(struct part *part, bool wants)
 {
-    prepare(pio, PIO_ZEROES, offset, length, flags);
+    ploop_pio *pio = part->pio;
+    if (part->wants_space == wants) {
+        return;
+    }
+    assert(wants || pio->want_space > 0);
+    part->wants_space = wants;
+    uint32_t before = pio->want_space;
+    pio->want_space += wants ? 1u : UINT32_MAX;
+    if ((before == 0) != (pio->want_space == 0)) {
+        pio->queue->dev->parked_count += wants ? 1u : UINT32_MAX;
+    }
 }
 
-void ploop_pio_prep_discard(ploop_pio *pio, uint64_t offset, uint64_t length)
+void pio_complete(ploop_pio *pio, int result)
 {
-    prepare(pio, PIO_DISCARD, offset, length, 0);
-}
-
-void ploop_pio_prep_flush(ploop_pio *pio)
-{
-    prepare(pio, PIO_FLUSH, 0, 0, 0);
-}
-
-void ploop_pio_prep_bat_write(ploop_pio *pio, uint32_t first_page, uint32_t count)
-{
-    prepare(pio, PIO_BAT_WRITE, first_page, count, 0);
-}
-
-void ploop_pio_set_callback(ploop_pio *pio, ploop_pio_fn *fn, void *user_data)
-{
-    pio->callback = fn;
-    pio->user_data = user_data;
+    ploop_queue *queue = pio->queue;
+    ploop_dev *dev = queue->dev;
+    pio->result = result;
+    if (pio->blocking) {
+        atomic_store(&pio->finished, true);
+        block_wake(dev);
+        atomic_fetch_sub(&queue->in_flight, 1);
+        return;
+    }
+    if (queue->event_fd >= 0) {
+        atomic_fetch_add_explicit(&queue->waiting, 1, memory_order_relaxed);
+    }
+    inbox_push(&queue->done, &pio->work);
+    if (queue->event_fd >= 0) {
+        atomic_fetch_sub(&queue->in_flight, 1);
+    }
 }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* Reads that did not take the fast path: of a cluster whose shared lock is held. */
 #include "dev/dev.h"
+#include "pio/steps.h"
 
 #include <errno.h>
 
-static void read_done(struct channel_io *io, int result)
+static void read_heard(struct channel_io *io, int result)
 {
-    part_settle(container_of(io, struct part, io), result, 0);
+    part_settle(part_heard(io), result, 0);
 }
 
 static void read_below(struct part *part, struct place place)
@@ -22,14 +23,14 @@ static void read_below(struct part *part, struct place place)
         part_settle(part, 0, 0);
         return;
     }
-    channel_io_aim(&part->io, &place.delta->channel);
-    channel_transfer(&part->io, PLOOP_IO_READ, 0, part->cursor, offset, length, read_done);
+    part_transfer(part, place.delta, PLOOP_IO_READ, 0, part->cursor, offset, length, read_heard);
 }
 
 void read_locked(struct part *part)
 {
     ploop_dev *dev = part->dev;
-    uint32_t entry = bat_entry(dev_bat(dev), part->cluster);
+    struct delta *top = dev_top(dev);
+    uint32_t entry = bat_entry(top->bat, part->cluster);
     if (entry == 0 && stack_maps(&dev->stack, part->cluster)) {
         read_below(part, stack_place(&dev->stack, part->cluster));
     } else if (entry == 0) {
@@ -38,8 +39,7 @@ void read_locked(struct part *part)
     } else if (entry == BAT_ENTRY_BAD) {
         part_settle(part, -EIO, 0);
     } else {
-        uint64_t offset = geometry_entry_offset(&dev_top(dev)->geometry, entry) + part->inside;
-        channel_transfer(&part->io, PLOOP_IO_READ, 0, part->cursor, offset, part->length,
-                         read_done);
+        uint64_t offset = geometry_entry_offset(&top->geometry, entry) + part->inside;
+        part_transfer(part, top, PLOOP_IO_READ, 0, part->cursor, offset, part->length, read_heard);
     }
 }

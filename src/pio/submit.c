@@ -14,6 +14,7 @@
  *     relocation hold the lock alone.
  */
 #include "dev/dev.h"
+#include "pio/pio.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -26,7 +27,7 @@ static void unlock_fast(struct part *part)
 static void adopted_done(struct channel_io *io, int result)
 {
     struct part *part = container_of(io, struct part, io);
-    if (is_no_space(result) && part->pio->op == PIO_WRITE) {
+    if (is_no_space(result) && kinds[part->pio->op].is_change) {
         pio_enter(part->pio);
         part_no_space(part, result);
         return;
@@ -72,7 +73,7 @@ static void fast_send(ploop_queue *queue, ploop_pio *pio, struct channel *channe
     struct part *part = &pio->part;
     struct ploop_io *io = &part->io.io.pub;
     channel_io_aim(&part->io, channel);
-    io->op = pio->op == PIO_READ ? PLOOP_IO_READ : PLOOP_IO_WRITE;
+    io->op = kinds[pio->op].fast_op;
     io->flags = 0;
     io->queue = queue->index;
     io->offset = offset;
@@ -124,13 +125,14 @@ static bool submit_fast(ploop_queue *queue, ploop_pio *pio)
     struct delta *top = dev_top(dev);
     struct part *part = &pio->part;
     uint64_t inside;
-    if ((pio->op != PIO_READ && pio->op != PIO_WRITE) || pio->flags || atomic_load(&dev->gate) ||
-        pio->length == 0 || pio->length > top->channel.max_transfer ||
-        pio->iov_count > CHANNEL_IOV_MAX || channel_is_full(&top->channel)) {
+    if (!kinds[pio->op].fast_op || pio->flags || atomic_load(&dev->gate) || pio->length == 0 ||
+        pio->length > top->channel.max_transfer || pio->iov_count > CHANNEL_IOV_MAX ||
+        channel_is_full(&top->channel)) {
         return false;
     }
-    struct guest_cluster cluster = cluster_of(dev, pio->offset, &inside);
-    if (pio->length > dev_disk(dev)->cluster_size - inside) {
+    const struct guest_disk *disk = dev_disk(dev);
+    struct guest_cluster cluster = guest_cluster_at(disk, pio->offset, &inside);
+    if (pio->length > disk->cluster_size - inside) {
         return false;
     }
     part->lock.lock = lock_of(dev, cluster);
@@ -142,10 +144,10 @@ static bool submit_fast(ploop_queue *queue, ploop_pio *pio)
         fast_send(queue, pio, &top->channel, geometry_entry_offset(&top->geometry, entry) + inside);
         return true;
     }
-    if (entry == 0 && pio->op == PIO_READ && stack_maps(&dev->stack, cluster)) {
+    if (entry == 0 && !kinds[pio->op].is_change && stack_maps(&dev->stack, cluster)) {
         return read_lower_fast(queue, pio, cluster, inside);
     }
-    bool zeros = entry == 0 && pio->op == PIO_READ;
+    bool zeros = entry == 0 && !kinds[pio->op].is_change;
     if (zeros) {
         struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
         iov_zero(&cursor, pio->length);

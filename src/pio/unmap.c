@@ -10,8 +10,11 @@
  * written then too. What is not mapped reads as zeros already.
  */
 #include "dev/dev.h"
+#include "pio/steps.h"
 
+#include <assert.h>
 #include <errno.h>
+#include <string.h>
 
 static void zeros_write(struct part *part);
 
@@ -22,7 +25,7 @@ static uint64_t durable_number(const struct part *part)
 
 static void zeros_written(struct channel_io *io, int result)
 {
-    struct part *part = container_of(io, struct part, io);
+    struct part *part = part_heard(io);
     if (!result && part->zeroed < part->length) {
         zeros_write(part);
     } else if (is_no_space(result)) {
@@ -35,15 +38,15 @@ static void zeros_written(struct channel_io *io, int result)
 /* As many zeros as one window holds. */
 static void zeros_write(struct part *part)
 {
-    ploop_dev *dev = part->dev;
-    struct iov_cursor cursor = {.iov = dev_bat(dev)->zero_iov, .count = CHANNEL_WINDOW};
-    uint64_t most = iov_length(dev_bat(dev)->zero_iov, CHANNEL_WINDOW);
+    struct delta *top = dev_top(part->dev);
+    struct iov_cursor cursor = {.iov = top->bat->zero_iov, .count = CHANNEL_WINDOW};
+    uint64_t most = iov_length(top->bat->zero_iov, CHANNEL_WINDOW);
     uint64_t length = part->length - part->zeroed < most ? part->length - part->zeroed : most;
-    uint64_t offset =
-        geometry_entry_offset(&dev_top(dev)->geometry, bat_entry(dev_bat(dev), part->cluster)) +
-        part->inside + part->zeroed;
+    uint64_t offset = geometry_entry_offset(&top->geometry, bat_entry(top->bat, part->cluster)) +
+                      part->inside + part->zeroed;
+    assert(length > 0);
     part->zeroed += length;
-    channel_transfer(&part->io, PLOOP_IO_WRITE, 0, cursor, offset, length, zeros_written);
+    part_transfer(part, top, PLOOP_IO_WRITE, 0, cursor, offset, length, zeros_written);
 }
 
 static void zeros_begin(struct part *part)
@@ -56,16 +59,14 @@ static void zeros_begin(struct part *part)
     }
 }
 
+/* ---- a punch, and where the backend has none ---- */
+
 static void punched(struct channel_io *io, int result)
 {
-    struct part *part = container_of(io, struct part, io);
+    struct part *part = part_heard(io);
     if (result == -ENOTSUP) {
         alloc_cannot_punch(&dev_bat(part->dev)->alloc);
-        if (part->pio->op == PIO_DISCARD) {
-            part_settle(part, 0, 0);
-        } else {
-            zeros_begin(part);
-        }
+        part->kind->locked(part); /* decides again */
     } else if (is_no_space(result)) {
         part_no_space(part, result);
     } else {
@@ -73,24 +74,27 @@ static void punched(struct channel_io *io, int result)
     }
 }
 
-void zero_locked(struct part *part)
+/* Once a SYNC has failed no space is given up any more. */
+static bool can_punch(const struct bat *bat)
 {
-    ploop_dev *dev = part->dev;
-    uint32_t entry = bat_entry(dev_bat(dev), part->cluster);
-    if (entry == 0) {
-        part_settle(part, 0, 0);
-    } else if (alloc_can_punch(&dev_bat(dev)->alloc) && !(part->pio->flags & PLOOP_PIO_NO_UNMAP) &&
-               !bat_latch(dev_bat(dev))) {
-        uint64_t offset = geometry_entry_offset(&dev_top(dev)->geometry, entry) + part->inside;
-        channel_order(&part->io, PLOOP_IO_PUNCH, offset, part->length, punched);
-    } else {
-        zeros_begin(part);
-    }
+    return alloc_can_punch(&bat->alloc) && !bat_latch(bat);
 }
 
-void unmap_locked(struct part *part)
+static void punch(struct part *part)
+{
+    struct delta *top = dev_top(part->dev);
+    uint32_t entry = bat_entry(top->bat, part->cluster);
+    assert(entry != 0 && entry != BAT_ENTRY_BAD);
+    uint64_t offset = geometry_entry_offset(&top->geometry, entry) + part->inside;
+    part_order(part, top, PLOOP_IO_PUNCH, offset, part->length, punched);
+}
+
+/* ---- removal from the map ---- */
+
+static void unmap(struct part *part)
 {
     struct bat *bat = dev_bat(part->dev);
+    assert(part->whole && part->lock.exclusive && !stack_maps(&part->dev->stack, part->cluster));
     if (bat_entry(bat, part->cluster) == 0) {
         part_settle(part, 0, 0);
     } else if (bat_can_keep_track(bat) || part->reclaimed) {
@@ -98,5 +102,66 @@ void unmap_locked(struct part *part)
         part_settle(part, 0, 0);
     } else {
         part_wait_for_record(part);
+    }
+}
+
+/* ---- zeros ---- */
+
+static bool zeroes_unmap(const struct part *part)
+{
+    return part->whole && !(part->pio->flags & PLOOP_PIO_NO_UNMAP);
+}
+
+/*
+ * Alone to remove the cluster from the map or to copy it. And where it is not mapped: zeros over it
+ * are there already, but not in the place that a write has reserved for it. What a write that
+ * failed left there would show when another one enters the place in the map, so zeros wait until no
+ * write is left.
+ */
+bool zeroes_wants_alone(const struct part *part)
+{
+    return zeroes_unmap(part) || bat_entry(dev_bat(part->dev), part->cluster) == 0;
+}
+
+void zeroes_fill(const struct part *part, uint64_t from, uint8_t *bytes, uint64_t length)
+{
+    (void)part;
+    (void)from;
+    memset(bytes, 0, length);
+}
+
+void zeroes_locked(struct part *part)
+{
+    const struct bat *bat = dev_bat(part->dev);
+    bool below = stack_maps(&part->dev->stack, part->cluster);
+    if (zeroes_unmap(part) && !below) {
+        unmap(part);
+    } else if (bat_entry(bat, part->cluster) == 0) {
+        below ? cow_locked(part) : part_settle(part, 0, 0);
+    } else if (can_punch(bat) && !(part->pio->flags & PLOOP_PIO_NO_UNMAP)) {
+        punch(part);
+    } else {
+        zeros_begin(part);
+    }
+}
+
+/* ---- discard ---- */
+
+bool discard_wants_alone(const struct part *part)
+{
+    (void)part;
+    return true;
+}
+
+/* What a lower delta has must not be uncovered: such a cluster is punched in place, or left. */
+void discard_locked(struct part *part)
+{
+    const struct bat *bat = dev_bat(part->dev);
+    if (!stack_maps(&part->dev->stack, part->cluster)) {
+        unmap(part);
+    } else if (bat_entry(bat, part->cluster) == 0 || !can_punch(bat)) {
+        part_settle(part, 0, 0);
+    } else {
+        punch(part);
     }
 }

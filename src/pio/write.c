@@ -5,14 +5,12 @@
  * A mapped cluster is overwritten in place. The first write to one that no delta has takes a host
  * cluster and makes a reservation (what a lower delta has is copied: cow.c):
  *
- *     none --first write--> reserved --a write of it completes--> entered in the map --last ends-->
- *     none
- *                                    \------ all of them failed: the host cluster is given back
- *                                    ----/
+ *     none --first write--> reserved --a write completes--> entered in the map --last ends--> none
+ *                                    \--- all of them failed: the host cluster is given back --/
  *
- *  1. Every host cluster taken reads as zeros (space/alloc.h, invariant 2), so writes to other
- * parts of the same guest cluster may join: whichever completes first enters the cluster, and what
- * the others have not written yet is zeros.
+ *  1. Every host cluster taken reads as zeros (space/alloc.h, invariant 2), so writes to other parts
+ *     of the same guest cluster may join: the one that completes first enters the cluster, and what
+ *     the others have not written yet is zeros.
  *  2. The entry enters the map when a write of its data has completed, never earlier: a page that
  *     falls due meanwhile cannot publish a write that then fails (R1).
  *  3. A reservation stands in one of the parts that joined it, so that there are always enough.
@@ -23,6 +21,7 @@
  *     discard meets none.
  */
 #include "dev/dev.h"
+#include "pio/steps.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -47,15 +46,6 @@ static struct reservation *reservation_find(ploop_dev *dev, struct guest_cluster
         }
     }
     return NULL;
-}
-
-int part_take_host(struct part *part, struct host_cluster *host, uint64_t *number)
-{
-    struct bat *bat = dev_bat(part->dev);
-    if (bat->over_limit && !bat_latch(bat)) {
-        return bat->allocation_error;
-    }
-    return alloc_take(&bat->alloc, host, number);
 }
 
 /* As part_take_host(). */
@@ -136,7 +126,7 @@ static void write_ended(struct part *part, int result)
 
 static void mapped_written(struct channel_io *io, int result)
 {
-    write_ended(container_of(io, struct part, io), result);
+    write_ended(part_heard(io), result);
 }
 
 /*
@@ -154,6 +144,9 @@ static void leave_together(struct part *part, bool decided)
         return;
     }
     reservation->failed = !decided;
+    if (part->write_error && !decided) {
+        part_set(part, PART_FOR_OTHERS);
+    }
     for (struct list *link = reservation->parts.next; link != &reservation->parts;
          link = link->next) {
         struct part *member = container_of(link, struct part, link);
@@ -164,6 +157,10 @@ static void leave_together(struct part *part, bool decided)
     }
     for (struct part *member = ended; member; member = member->ended_next) {
         reservation_leave(member);
+        if (member != part) {
+            assert(member->state == PART_FOR_OTHERS);
+            part_set(member, PART_LOCKED);
+        }
     }
     while (ended) {
         struct part *member = ended;
@@ -176,10 +173,10 @@ static void leave_together(struct part *part, bool decided)
 
 static void reserved_written(struct channel_io *io, int result)
 {
-    struct part *part = container_of(io, struct part, io);
+    struct part *part = part_heard(io);
     ploop_dev *dev = part->dev;
     struct reservation *reservation = part->reservation;
-    assert(reservation->in_flight > 0);
+    assert(reservation && reservation->in_flight > 0);
     reservation->in_flight--;
     part->write_error = result;
     if (!result && !reservation->entered) {
@@ -189,17 +186,23 @@ static void reserved_written(struct channel_io *io, int result)
     leave_together(part, reservation->entered || reservation->in_flight == 0);
 }
 
-void write_locked(struct part *part)
+bool write_wants_alone(const struct part *part)
 {
-    ploop_dev *dev = part->dev;
-    uint32_t entry = bat_entry(dev_bat(dev), part->cluster);
-    if (entry) {
-        uint64_t offset = geometry_entry_offset(&dev_top(dev)->geometry, entry) + part->inside;
-        channel_transfer(&part->io, PLOOP_IO_WRITE, data_flags(part), part->cursor, offset,
-                         part->length, mapped_written);
-        return;
-    }
-    struct reservation *reservation = reservation_find(dev, part->cluster);
+    return wants_copy(part);
+}
+
+void write_fill(const struct part *part, uint64_t from, uint8_t *bytes, uint64_t length)
+{
+    struct iov_cursor cursor = part->cursor;
+    assert(from >= part->inside && from + length <= part->inside + part->length);
+    iov_advance(&cursor, from - part->inside);
+    iov_copy_out(&cursor, bytes, length);
+}
+
+static void write_reserved(struct part *part)
+{
+    struct delta *top = dev_top(part->dev);
+    struct reservation *reservation = reservation_find(part->dev, part->cluster);
     int error = reservation ? 0 : reservation_make(part);
     if (error == -EAGAIN) {
         part_wait_for_space(part);
@@ -208,8 +211,24 @@ void write_locked(struct part *part)
     } else {
         reservation_join(reservation ? reservation : &part->own_reservation, part);
         uint64_t offset =
-            geometry_host_offset(&dev_top(dev)->geometry, part->reservation->host) + part->inside;
-        channel_transfer(&part->io, PLOOP_IO_WRITE, data_flags(part), part->cursor, offset,
-                         part->length, reserved_written);
+            geometry_host_offset(&top->geometry, part->reservation->host) + part->inside;
+        part_transfer(part, top, PLOOP_IO_WRITE, data_flags(part), part->cursor, offset,
+                      part->length, reserved_written);
+    }
+}
+
+void write_locked(struct part *part)
+{
+    struct delta *top = dev_top(part->dev);
+    uint32_t entry = bat_entry(top->bat, part->cluster);
+    if (entry) {
+        assert(entry != BAT_ENTRY_BAD); /* a device with such an entry is read-only */
+        uint64_t offset = geometry_entry_offset(&top->geometry, entry) + part->inside;
+        part_transfer(part, top, PLOOP_IO_WRITE, data_flags(part), part->cursor, offset,
+                      part->length, mapped_written);
+    } else if (part->lock.exclusive) {
+        cow_locked(part);
+    } else {
+        write_reserved(part);
     }
 }

@@ -35,6 +35,11 @@ static inline void list_append(struct list *list, struct list *link)
     list->prev = link;
 }
 
+static inline void list_prepend(struct list *list, struct list *link)
+{
+    list_append(list->next, link);
+}
+
 /* Harmless for a link that is on no list. */
 static inline void list_remove(struct list *link)
 {

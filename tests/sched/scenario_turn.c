@@ -163,6 +163,7 @@ struct locker {
     struct work work; /* asks in the turn */
     struct lock_waiter waiter;
     bool exclusive, fast, had;
+    bool changes; /* in the turn: from alone to shared, or from shared to alone */
 };
 
 struct lock_world {
@@ -202,6 +203,23 @@ static void lock_granted(struct lock_waiter *waiter)
     turn_enqueue(&locks->turn, &locker->work);
 }
 
+/* The exclusive one lets others in; the shared one gives the lock back to have it alone. */
+static void lock_change(struct locker *locker)
+{
+    bool was_exclusive = locker->exclusive;
+    get_out(locker);
+    locker->had = false;
+    locker->exclusive = !was_exclusive;
+    if (was_exclusive) {
+        get_in(locker);
+        lock_downgrade(&locker->waiter, &locks->turn);
+        get_out(locker); /* at once, as a step with nothing to do */
+        lock_release(&locker->waiter, &locks->turn);
+    } else {
+        lock_take_alone(&locker->waiter, &locks->turn);
+    }
+}
+
 static void lock_run(struct work *work)
 {
     struct locker *locker = container_of(work, struct locker, work);
@@ -209,6 +227,11 @@ static void lock_run(struct work *work)
         if (lock_take(&locks->lock, &locker->waiter, locker->exclusive, lock_granted)) {
             lock_granted(&locker->waiter);
         }
+        return;
+    }
+    if (locker->changes) {
+        locker->changes = false;
+        lock_change(locker);
         return;
     }
     get_out(locker);
@@ -274,6 +297,15 @@ static void lock_queued_set_up(void)
     add_locker("alone too", 3, false, true);
 }
 
+static void lock_changed_set_up(void)
+{
+    lock_world_open();
+    add_locker("fast", 0, true, false);
+    add_locker("becomes shared", 1, false, true);
+    add_locker("becomes alone", 2, false, false);
+    locks->lockers[1].changes = locks->lockers[2].changes = true;
+}
+
 static void lock_finish(void)
 {
     must_be((int)locks->lock.word, 0, "the lock's word");
@@ -294,6 +326,15 @@ const struct scenario lock_queued = {
     .name = "lock-queued",
     .about = "a cluster's lock: a fast sharer, a queued one, and two that want it alone",
     .set_up = lock_queued_set_up,
+    .finish = lock_finish,
+    .bound = 2,
+    .random = 10000,
+};
+
+const struct scenario lock_changed = {
+    .name = "lock-changed",
+    .about = "a cluster's lock: a fast sharer, one that lets others in, one that has to be alone",
+    .set_up = lock_changed_set_up,
     .finish = lock_finish,
     .bound = 2,
     .random = 10000,

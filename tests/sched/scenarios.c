@@ -4,17 +4,13 @@
 #include <stddef.h>
 
 const struct scenario *const scenarios[] = {
-    &turn_posts,        &turn_hand_over,
-    &lock_mixed,        &lock_queued,
-    &two_submitters,    &device_hand_over,
-    &fast_discard,      &read_discard,
-    &fast_copy,         &fast_suspend,
-    &resume_suspend,    &close_completion,
-    &abort_completion,  &pool_room,
-    &pool_stack,        &delivery,
-    &callback_chain,    &event_descriptor,
-    &event_full_ring,   &full_ring,
-    &flush_completion,  &blocking_device,
-    &blocking_reap,     &io_threads,
-    &io_threads_cancel, NULL,
+    &turn_posts,       &turn_hand_over,    &lock_mixed,
+    &lock_queued,      &lock_changed,      &two_submitters,
+    &device_hand_over, &fast_discard,      &read_discard,
+    &fast_copy,        &fast_suspend,      &resume_suspend,
+    &close_completion, &abort_completion,  &pool_room,
+    &pool_stack,       &delivery,          &callback_chain,
+    &event_descriptor, &event_full_ring,   &full_ring,
+    &flush_completion, &blocking_device,   &blocking_reap,
+    &io_threads,       &io_threads_cancel, NULL,
 };

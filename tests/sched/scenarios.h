@@ -6,8 +6,8 @@
 #include "scenario.h"
 
 /* scenario_turn.c */
-extern const struct scenario turn_posts, turn_hand_over, lock_mixed, lock_queued, two_submitters,
-    device_hand_over;
+extern const struct scenario turn_posts, turn_hand_over, lock_mixed, lock_queued, lock_changed,
+    two_submitters, device_hand_over;
 /* scenario_fast.c */
 extern const struct scenario fast_discard, read_discard, fast_copy;
 /* scenario_life.c */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The engine's small parts: bitmaps, lists, iovec cursors, the deadline heap, turns, cluster locks.
+ * The engine's small parts: bitmaps, lists, iovec cursors, the deadline heap, turns.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -10,7 +10,6 @@
 
 #include "bat/deadline.h"
 #include "image_fixture.h"
-#include "pio/lock.h"
 #include "run_tests.h"
 #include "util/bitmap.h"
 #include "util/growing.h"
@@ -477,174 +476,6 @@ START_TEST(others_work_does_not_hold_a_thread_for_ever)
 }
 END_TEST
 
-/* ---- cluster locks ---- */
-
-enum { WAITERS = 12 };
-
-struct holder {
-    struct lock_waiter waiter;
-    bool holds, exclusive;
-    uint32_t number;
-};
-
-static struct cluster_lock cluster_lock;
-static struct holder holders[WAITERS];
-static uint32_t shared, exclusive, granted_last;
-
-static void note_granted(struct lock_waiter *waiter)
-{
-    struct holder *holder = container_of(waiter, struct holder, waiter);
-    ck_assert(!holder->holds);
-    holder->holds = true;
-    ck_assert_uint_eq(exclusive, 0);
-    ck_assert(!holder->exclusive || shared == 0);
-    exclusive += holder->exclusive;
-    shared += !holder->exclusive;
-    granted_last = holder->number;
-}
-
-static void take(uint32_t i, bool alone)
-{
-    holders[i] = (struct holder){.exclusive = alone, .number = i};
-    list_init(&holders[i].waiter.link);
-    if (lock_take(&cluster_lock, &holders[i].waiter, alone, note_granted)) {
-        note_granted(&holders[i].waiter);
-    }
-}
-
-static void release(uint32_t i)
-{
-    ck_assert(holders[i].holds);
-    holders[i].holds = false;
-    exclusive -= holders[i].exclusive;
-    shared -= !holders[i].exclusive;
-    lock_release(&holders[i].waiter, &hall.turn);
-    turn_take(&hall.turn);
-}
-
-static void begin_locks(void)
-{
-    memset(&hall, 0, sizeof(hall));
-    memset(&cluster_lock, 0, sizeof(cluster_lock));
-    hall.turn.pump = hall_pump;
-    hall.turn.leave = hall_leave;
-    shared = exclusive = 0;
-    lock_init(&cluster_lock);
-}
-
-START_TEST(locks_are_granted_in_order)
-{
-    begin_locks();
-    take(0, false);
-    take(1, false);
-    ck_assert_uint_eq(shared, 2);
-    take(2, true);
-    take(3, false);
-    take(4, false);
-    take(5, true);
-    take(6, true);
-    /* A shared one does not overtake who waits to hold it alone. */
-    ck_assert(!lock_try_shared(&cluster_lock));
-    ck_assert_uint_eq(shared, 2);
-    release(0);
-    ck_assert(!holders[2].holds);
-    release(1);
-    ck_assert(holders[2].holds && !holders[3].holds);
-    release(2);
-    ck_assert(holders[3].holds && holders[4].holds && !holders[5].holds);
-    ck_assert(!lock_try_shared(&cluster_lock));
-    release(4);
-    release(3);
-    ck_assert(holders[5].holds);
-    release(5);
-    ck_assert(holders[6].holds);
-    release(6);
-    ck_assert(lock_try_shared(&cluster_lock));
-    lock_release_shared(&cluster_lock, &hall.turn);
-    ck_assert_uint_eq(cluster_lock.word, 0);
-}
-END_TEST
-
-START_TEST(the_fast_path_lets_the_waiters_in_when_it_leaves)
-{
-    begin_locks();
-    ck_assert(lock_try_shared(&cluster_lock));
-    take(0, true);
-    ck_assert(!holders[0].holds);
-    ck_assert(!lock_try_shared(&cluster_lock));
-    lock_release_shared(&cluster_lock, &hall.turn);
-    ck_assert(holders[0].holds);
-    release(0);
-    ck_assert_uint_eq(cluster_lock.word, 0);
-}
-END_TEST
-
-/* Taken between an exclusive release and its effect, which comes with the turn's next batch. */
-START_TEST(a_lock_may_be_asked_for_while_it_is_being_given_up)
-{
-    for (int alone = 0; alone < 2; alone++) {
-        begin_locks();
-        take(0, true);
-        holders[0].holds = false;
-        exclusive = 0;
-        lock_release(&holders[0].waiter, &hall.turn);
-        take(1, alone);
-        turn_take(&hall.turn);
-        ck_assert(holders[1].holds);
-        release(1);
-        ck_assert_uint_eq(cluster_lock.word, 0);
-    }
-}
-END_TEST
-
-START_TEST(locks_exclude_whatever_the_order)
-{
-    begin_locks();
-    bool used[WAITERS] = {false};
-    uint32_t grants = 0;
-    for (int step = 0; step < steps(20000); step++) {
-        uint32_t i = draw(WAITERS);
-        if (!used[i]) {
-            used[i] = true;
-            take(i, draw(3) == 0);
-        } else if (holders[i].holds) {
-            grants++;
-            used[i] = false;
-            release(i);
-        }
-        /* Whoever waits, waits for somebody. */
-        uint32_t waiting = 0;
-        for (uint32_t j = 0; j < WAITERS; j++) {
-            waiting += used[j] && !holders[j].holds;
-        }
-        ck_assert(waiting == 0 || shared + exclusive > 0);
-    }
-    ck_assert_uint_gt(grants, 100);
-    for (int left = 1; left;) {
-        left = 0;
-        for (uint32_t i = 0; i < WAITERS; i++) {
-            if (used[i] && holders[i].holds) {
-                used[i] = false;
-                release(i);
-            }
-            left |= used[i];
-        }
-    }
-    ck_assert_uint_eq(cluster_lock.word, 0);
-}
-END_TEST
-
-START_TEST(clusters_spread_over_the_locks)
-{
-    static uint32_t count[LOCK_COUNT];
-    for (uint32_t cluster = 0; cluster < LOCK_COUNT; cluster++) {
-        uint32_t index = lock_index((struct guest_cluster){cluster});
-        ck_assert_uint_lt(index, LOCK_COUNT);
-        ck_assert_uint_le(++count[index], 4);
-    }
-}
-END_TEST
-
 int main(void)
 {
     const TTest *const tests[] = {a_bitmap_is_an_array_of_bits,
@@ -658,11 +489,6 @@ int main(void)
                                   the_earliest_deadline_is_first,
                                   a_turn_does_everything_once_in_order_and_alone,
                                   work_posted_inside_a_turn_comes_after,
-                                  others_work_does_not_hold_a_thread_for_ever,
-                                  locks_are_granted_in_order,
-                                  the_fast_path_lets_the_waiters_in_when_it_leaves,
-                                  a_lock_may_be_asked_for_while_it_is_being_given_up,
-                                  locks_exclude_whatever_the_order,
-                                  clusters_spread_over_the_locks};
+                                  others_work_does_not_hold_a_thread_for_ever};
     return RUN_TESTS("units", tests);
 }

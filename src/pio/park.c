@@ -37,11 +37,12 @@ static struct alloc *alloc_of(const struct part *part)
 static void space_done(struct alloc_wait *wait, int result)
 {
     struct part *part = container_of(wait, struct part, space);
-    assert(!part->parked);
+    assert(part->state == PART_FOR_SPACE);
     if (!result) {
         part->lock.locked(&part->lock);
         return;
     }
+    part_set(part, PART_LOCKED);
     part->reclaimed = true; /* the allocator has done that */
     if (is_no_space(result)) {
         part_no_space(part, result);
@@ -52,10 +53,10 @@ static void space_done(struct alloc_wait *wait, int result)
 
 void part_wait_for_space(struct part *part)
 {
-    assert(!part->parked);
     if (part->dev->aborting) {
         part_settle(part, -ECANCELED, 0); /* the allocator does no work any more */
     } else {
+        part_set(part, PART_FOR_SPACE);
         alloc_wait(alloc_of(part), &part->space, space_done);
     }
 }
@@ -65,8 +66,9 @@ void part_wait_for_space(struct part *part)
 static void reclaim_done(struct alloc_wait *wait, int result)
 {
     struct part *part = container_of(wait, struct part, space);
-    assert(part->reclaimed && !part->parked);
+    assert(part->reclaimed);
     if (result) {
+        part_set(part, PART_LOCKED);
         part_settle(part, result, 0);
     } else {
         part->lock.locked(&part->lock);
@@ -75,34 +77,38 @@ static void reclaim_done(struct alloc_wait *wait, int result)
 
 void part_wait_for_record(struct part *part)
 {
+    part_set(part, PART_FOR_RECORD);
     part->reclaimed = true;
     alloc_wait_for_record(alloc_of(part), &part->space, reclaim_done);
 }
 
 /* ---- parked ---- */
 
-bool part_park(struct part *part, part_fn *again)
+bool part_may_park(const struct part *part)
 {
-    ploop_dev *dev = part->dev;
+    const ploop_dev *dev = part->dev;
     uint64_t now = dev_now(dev); /* which may have gone back since */
     uint64_t age = part->parked_ns && now > part->parked_ns ? now - part->parked_ns : 0;
     bool late = dev->config.park_timeout_ns && age >= dev->config.park_timeout_ns;
-    if (dev->config.enospc_policy != PLOOP_ENOSPC_PARK || dev->closing || late) {
-        return false;
-    }
+    return dev->config.enospc_policy == PLOOP_ENOSPC_PARK && !dev->closing && !late;
+}
+
+void part_park(struct part *part, part_fn *again)
+{
+    ploop_dev *dev = part->dev;
+    uint64_t now = dev_now(dev);
     if (part->parked_ns == 0) {
         part->parked_ns = now ? now : 1;
     }
     part->again = again;
-    part->parked = true;
-    part_wants_space(part, true);
     part->reclaimed = false;
+    part_wants_space(part, true);
+    part_set(part, PART_PARKED);
     if (list_is_empty(&dev->parked)) {
         dev->park_retry_ns = now + PARK_RETRY_NS;
     }
     list_append(&dev->parked, &part->link);
     pio_note_parked(part->pio, true);
-    return true;
 }
 
 void part_no_space(struct part *part, int error)
@@ -110,10 +116,12 @@ void part_no_space(struct part *part, int error)
     struct bat *bat = dev_bat(part->dev);
     assert(is_no_space(error));
     if (!part->reclaimed && bat->alloc.pending.count > 0 && !bat_latch(bat)) {
+        part_set(part, PART_FOR_SPACE);
         part->reclaimed = true;
         alloc_wait_for_reclaim(&bat->alloc, &part->space, reclaim_done);
-    } else if (part_park(part, part_begin)) {
+    } else if (part_may_park(part)) {
         part_unlock(part);
+        part_park(part, part_begin);
     } else {
         part_settle(part, error, 0);
     }
@@ -121,7 +129,7 @@ void part_no_space(struct part *part, int error)
 
 static void unpark(struct part *part)
 {
-    part->parked = false;
+    assert(part->state == PART_PARKED);
     pio_note_parked(part->pio, false);
 }
 

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The states of part.h, executed. The steps of the kinds call this file and it does not know them:
+ * it calls the step that the part's kind names, and `ended`, which the part's owner set.
+ */
+#include "pio/part.h"
+
+#include "dev/dev.h"
+
+#include <assert.h>
+
+#ifndef NDEBUG
+#define BIT(state) (1u << PART_##state)
+
+/* Where each state may go. */
+static const uint32_t next_states[PART_STATES] = {
+    [PART_IDLE] = BIT(LOCKING) | BIT(LOCKED) | BIT(DURABLE),
+    [PART_LOCKING] = BIT(LOCKED),
+    [PART_LOCKED] = BIT(IDLE) | BIT(LOCKING) | BIT(AT_BACKEND) | BIT(FOR_SPACE) | BIT(FOR_RECORD) |
+                    BIT(FOR_BUFFER) | BIT(FOR_OTHERS) | BIT(PARKED) | BIT(DURABLE),
+    [PART_AT_BACKEND] = BIT(LOCKED),
+    [PART_FOR_SPACE] = BIT(LOCKED),
+    [PART_FOR_RECORD] = BIT(LOCKED),
+    [PART_FOR_BUFFER] = BIT(LOCKED),
+    [PART_FOR_OTHERS] = BIT(LOCKED),
+    [PART_PARKED] = BIT(IDLE) | BIT(LOCKING) | BIT(DURABLE),
+    [PART_DURABLE] = BIT(IDLE) | BIT(DURABLE) | BIT(PARKED),
+};
+#undef BIT
+#endif
+
+void assert_part(const struct part *part)
+{
+    (void)part;
+    assert(part->state < PART_STATES);
+    assert(part->state == PART_IDLE || (part->pio && part->kind && part->ended));
+    assert(!part->reservation || part_has_lock(part));
+    assert(!part->write_error || part_has_lock(part));
+    assert(!part->cow.buffer || part_has_lock(part));
+    assert(part->state != PART_FOR_OTHERS || (part->reservation && part->write_error));
+    assert(part->state != PART_PARKED || (part->parked_ns && part->again && part->wants_space));
+    assert(part->state != PART_IDLE || !part->wants_space);
+}
+
+void part_set(struct part *part, enum part_state state)
+{
+    assert(next_states[part->state] & 1u << state);
+    part->state = state;
+    assert_part(part);
+}
+
+void part_init(struct part *part, ploop_dev *dev)
+{
+    part->dev = dev;
+    list_init(&part->link);
+    channel_io_init(&part->io, &dev_top(dev)->channel);
+}
+
+void part_take(struct part *part, ploop_pio *pio, void (*ended)(struct part *part))
+{
+    assert(part->state == PART_IDLE && !part->reservation && list_is_empty(&part->link));
+    part->pio = pio;
+    part->kind = &kinds[pio->op];
+    part->ended = ended;
+    part->reclaimed = part->asked_alone = false;
+    part->zeroed = part->parked_ns = 0;
+    part->write_error = 0;
+    part->cow.buffer = NULL;
+}
+
+/* ---- the lock ---- */
+
+/* The lock is had, and not yet known to be had as it is needed. */
+static void part_locked(struct lock_waiter *waiter)
+{
+    struct part *part = container_of(waiter, struct part, lock);
+    ploop_dev *dev = part->dev;
+    const struct kind *kind = part->kind;
+    part_set(part, PART_LOCKED);
+    if (kind->is_change && dev->refuses_changes) {
+        part_settle(part, -EIO, 0);
+        return;
+    }
+    bool alone = kind->wants_alone && kind->wants_alone(part);
+    if (alone && !waiter->exclusive) {
+        assert(!part->asked_alone);
+        part->asked_alone = true;
+        part_set(part, PART_LOCKING);
+        lock_take_alone(waiter, &dev->turn);
+        return;
+    }
+    if (!alone && waiter->exclusive) {
+        lock_downgrade(waiter, &dev->turn);
+    }
+    kind->locked(part);
+}
+
+void part_begin(struct part *part)
+{
+    bool alone = part->kind->wants_alone && part->kind->wants_alone(part);
+    struct cluster_lock *lock = lock_of(part->dev, part->cluster);
+    part->asked_alone = false;
+    part_set(part, PART_LOCKING);
+    if (lock_take(lock, &part->lock, alone, part_locked)) {
+        part_locked(&part->lock);
+    }
+}
+
+void part_adopt_lock(struct part *part)
+{
+    assert(part->lock.lock == lock_of(part->dev, part->cluster));
+    part->lock.exclusive = false;
+    part->lock.locked = part_locked;
+    part_set(part, PART_LOCKED);
+}
+
+void part_unlock(struct part *part)
+{
+    assert(part->state == PART_LOCKED && !part->reservation && !part->cow.buffer);
+    lock_release(&part->lock, &part->dev->turn);
+}
+
+/* ---- at the backend ---- */
+
+void part_transfer(struct part *part, struct delta *delta, uint32_t op, uint32_t flags,
+                   struct iov_cursor cursor, uint64_t offset, uint64_t length, channel_fn *heard)
+{
+    assert(op == PLOOP_IO_READ || delta == dev_top(part->dev));
+    part_set(part, PART_AT_BACKEND);
+    channel_io_aim(&part->io, &delta->channel);
+    channel_transfer(&part->io, op, flags, cursor, offset, length, heard);
+}
+
+void part_order(struct part *part, struct delta *delta, uint32_t op, uint64_t offset,
+                uint64_t length, channel_fn *heard)
+{
+    assert(delta == dev_top(part->dev));
+    part_set(part, PART_AT_BACKEND);
+    channel_io_aim(&part->io, &delta->channel);
+    channel_order(&part->io, op, offset, length, heard);
+}
+
+struct part *part_heard(struct channel_io *io)
+{
+    struct part *part = container_of(io, struct part, io);
+    part_set(part, PART_LOCKED);
+    return part;
+}
+
+int part_take_host(struct part *part, struct host_cluster *host, uint64_t *number)
+{
+    struct bat *bat = dev_bat(part->dev);
+    assert(part->state == PART_LOCKED);
+    if (bat->over_limit && !bat_latch(bat)) {
+        return bat->allocation_error;
+    }
+    return alloc_take(&bat->alloc, host, number);
+}
+
+/* ---- the end ---- */
+
+void part_end(struct part *part, int result)
+{
+    part_wants_space(part, false);
+    part->result = result;
+    part_set(part, PART_IDLE);
+    part->ended(part);
+}
+
+void part_durable(struct part *part, int result, part_fn *again)
+{
+    assert(part->state == PART_DURABLE);
+    if (is_no_space(result) && part_may_park(part)) {
+        part_park(part, again);
+    } else {
+        part_end(part, result);
+    }
+}
+
+/* Waits for the entry as it is now, and the SYNC of the data. A retry waits once more. */
+static void wait_for_entry(struct part *part);
+
+static void entry_ended(struct durable_wait *wait, int result)
+{
+    part_durable(container_of(wait, struct part, durable), result, wait_for_entry);
+}
+
+static void wait_for_entry(struct part *part)
+{
+    part_set(part, PART_DURABLE);
+    uint32_t page = geometry_page_of(part->cluster);
+    int result = bat_wait_durable(dev_bat(part->dev), page, part->durable.number, &part->durable,
+                                  entry_ended);
+    if (result <= 0) {
+        part_end(part, result);
+    }
+}
+
+void part_settle(struct part *part, int result, uint64_t number)
+{
+    part_unlock(part);
+    if (!result && part->pio->flags & PLOOP_PIO_FUA) {
+        part->durable.number = number;
+        wait_for_entry(part);
+    } else {
+        part_end(part, result);
+    }
+}

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A part: one cluster's share of a request; or what a request does as a whole (flush.c).
+ *
+ *     IDLE --part_begin--> LOCKING --> LOCKED --part_transfer, part_order--> AT_BACKEND
+ *                             ^          ^                                      |
+ *                             |          +------------- part_heard -------------+
+ *                             |          |
+ *                             |       LOCKED <--> FOR_SPACE, FOR_RECORD, FOR_BUFFER, FOR_OTHERS
+ *                             |          |
+ *                             |          +--part_settle--> IDLE, or with FUA: DURABLE --> IDLE
+ *                             |          |                                       |
+ *                             |          v                                       v
+ *                             +------- PARKED <----- no space, the policy is to wait
+ *
+ *     IDLE --part_take_own--> DURABLE --> IDLE      a flush, a write of BAT pages
+ *
+ *  1. A part holds its cluster's lock in LOCKED, AT_BACKEND and the four waits, and in no other
+ *     state. In LOCKED one of its steps runs, in the turn.
+ *  2. A part keeps nothing of a delta across a wait: delta, entry, offset and abilities are read
+ *     together, under the lock, in the step that sends. A part that was parked begins anew.
+ *  3. Whether the lock is needed alone is decided again once it is had. A part that holds it alone
+ *     without need lets others in. One that needs it alone and has it shared gives it back and goes
+ *     to the head of the line, once.
+ *  4. A part belongs to its pio from part_take() on until `ended` is called, which is once.
+ */
+#ifndef PIO_PART_H
+#define PIO_PART_H
+
+#include "bat/bat.h"
+#include "delta/stack.h"
+#include "file/channel.h"
+#include "pio/kind.h"
+#include "pio/lock.h"
+
+struct ploop_dev;
+
+enum part_state {
+    PART_IDLE,
+    PART_LOCKING,    /* in its cluster's line */
+    PART_LOCKED,     /* one of its steps runs */
+    PART_AT_BACKEND, /* its io is under way */
+    PART_FOR_SPACE,  /* waits for a host cluster, or for pending ones to come back: park.c */
+    PART_FOR_RECORD, /* waits for a removal's record: park.c */
+    PART_FOR_BUFFER, /* waits for memory to copy through: cow.c */
+    PART_FOR_OTHERS, /* a write that failed waits for those that share its place: write.c */
+    PART_PARKED,     /* waits for space without a lock: park.c */
+    PART_DURABLE,    /* waits for a round, a page or its entry to be durable */
+    PART_STATES
+};
+
+/*
+ * A host cluster taken for an unmapped guest cluster, until every write that joined it has ended:
+ * write.c.
+ */
+struct reservation {
+    struct list link;  /* in the device's hash */
+    struct list parts; /* those that joined, by part.link */
+    struct guest_cluster guest;
+    struct host_cluster host;
+    uint64_t number;    /* see alloc_take() */
+    uint32_t in_flight; /* of the parts, those at the backend */
+    bool entered;       /* in the map */
+    bool failed;        /* one of the parts, and waits for the others: write.c, 4 */
+};
+
+/* A copy of a cluster from a lower delta: cow.c. */
+struct cow {
+    struct host_cluster host;  /* taken for it */
+    struct cow_buffer *buffer; /* NULL: none is had */
+    uint64_t at, length;       /* of the cluster: what is being copied */
+    struct iovec iov;
+};
+
+struct part {
+    struct channel_io io;
+    struct work work; /* hands the part to the turn from the fast path */
+    struct ploop_dev *dev;
+    ploop_pio *pio;
+    const struct kind *kind;          /* the pio's */
+    void (*ended)(struct part *part); /* tells the pio */
+    int result;                       /* of the part, when `ended` is called */
+    struct list link;                 /* on the list that its state names */
+    enum part_state state;
+    bool pooled;      /* not the pio's own */
+    bool whole;       /* all that the disk has of the cluster */
+    bool wants_space; /* parked, or tried again after that */
+    bool reclaimed;   /* pending clusters were made to come back for it, once */
+    bool asked_alone; /* it went to the head of its lock's line, once */
+    struct guest_cluster cluster;
+    uint64_t inside, length; /* bytes in the cluster */
+    struct iov_cursor cursor;
+    struct lock_waiter lock;
+    struct alloc_wait space; /* FOR_SPACE, FOR_RECORD */
+    /* PARKED, and after that until the part ends: */
+    uint64_t parked_ns; /* since when; 0: it never was */
+    part_fn *again;     /* what a retry calls */
+    /* DURABLE: */
+    struct durable_wait durable;
+    /* A write to an unmapped cluster: */
+    struct reservation *reservation, own_reservation;
+    int write_error;         /* FOR_OTHERS: how it failed */
+    struct part *ended_next; /* of those that leave the reservation together */
+    /* A write of zeros: */
+    uint64_t zeroed; /* bytes done */
+    /* A copy: */
+    struct cow cow;
+};
+
+static inline bool part_has_lock(const struct part *part)
+{
+    return part->state >= PART_LOCKED && part->state <= PART_FOR_OTHERS;
+}
+
+void part_init(struct part *part, struct ploop_dev *dev);
+
+/* The only way to change a part's state; the transition must be one of those above. */
+void part_set(struct part *part, enum part_state state);
+void assert_part(const struct part *part);
+
+/* An idle part becomes the pio's. `ended` hears of its end. */
+void part_take(struct part *part, ploop_pio *pio, void (*ended)(struct part *part));
+
+/* Takes the lock, then the first step of its kind. From IDLE or PARKED. */
+void part_begin(struct part *part);
+
+/* The lock is held, shared, by the fast path already. From IDLE: LOCKED. */
+void part_adopt_lock(struct part *part);
+
+/* ---- steps, in LOCKED ---- */
+
+/*
+ * Send a request to a delta; `heard` runs later, in the turn, and begins with part_heard(). The
+ * delta, the offset and the rest were read in this step.
+ */
+void part_transfer(struct part *part, struct delta *delta, uint32_t op, uint32_t flags,
+                   struct iov_cursor cursor, uint64_t offset, uint64_t length, channel_fn *heard);
+void part_order(struct part *part, struct delta *delta, uint32_t op, uint64_t offset,
+                uint64_t length, channel_fn *heard);
+struct part *part_heard(struct channel_io *io);
+
+/*
+ * Its effect is there, or failed. `number`: the SYNC that makes its data durable, 0 if it is. The
+ * lock is given back; with FUA the part becomes durable before it ends.
+ */
+void part_settle(struct part *part, int result, uint64_t number);
+void part_unlock(struct part *part); /* before another state that holds no lock */
+
+/*
+ * Takes a host cluster, as alloc_take(). 0; -EAGAIN: no space now; the error for which allocations
+ * are refused.
+ */
+int part_take_host(struct part *part, struct host_cluster *host, uint64_t *number);
+
+/* ---- without a lock ---- */
+
+/* A wait to be durable has ended: parks the part, to wait again by `again`, or ends it. */
+void part_durable(struct part *part, int result, part_fn *again);
+void part_end(struct part *part, int result);
+
+/* ---- park.c: waits for space. part.c leads; park.c keeps the lists ---- */
+void part_wait_for_space(struct part *part);
+void part_wait_for_record(struct part *part);
+/* The data write itself, or the allocation, found no space: waits, is parked, or settles. */
+void part_no_space(struct part *part, int error);
+/* Whether a part that finds no space is to be parked, and has not waited long enough. */
+bool part_may_park(const struct part *part);
+void part_park(struct part *part, part_fn *again);
+
+#endif

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A request in the library, from submission to completion. Who leads, from the top down:
+ *
+ *     submit.c     the fast path; what it cannot do is posted to the turn
+ *     request.c    validation; a request comes to the turn, begins, is held
+ *     cut.c        a request is cut into parts of one cluster each, in shares of the turn
+ *     kind.c       the table of kinds, which names the steps
+ *     read.c write.c unmap.c cow.c flush.c    the steps
+ *     part.c park.c                           a part's states; parts that wait for space
+ *     pio.c queue.c lock.c    what is known of a request; the pool and delivery; cluster locks
+ */
+#ifndef PIO_PIO_H
+#define PIO_PIO_H
+
+#include <ploop/ploop.h>
+
+#include "bat/bat.h"
+#include "pio/part.h"
+
+/* Why a pio that has begun does not advance: cut.c. */
+enum pio_pause { PIO_GOES_ON, PIO_WAITS_FOR_PART, PIO_WAITS_FOR_TURN, PIO_HELD };
+
+struct ploop_pio {
+    struct work work; /* to the turn, then to the queue's completions */
+    ploop_queue *queue;
+    ploop_pio_fn *callback;
+    void *user_data;
+    const struct iovec *iov;
+    uint32_t iov_count;
+    uint32_t op; /* enum pio_op */
+    uint32_t flags;
+    uint32_t index;          /* in the pool, plus one; 0: not of the pool */
+    uint64_t offset, length; /* bytes; pages for PIO_BAT_WRITE */
+    int result;
+    bool blocking; /* a thread waits for it in block.c; there is no callback */
+    bool is_long;  /* counted in long_waiting: its submit drives */
+    atomic_bool finished;
+    /* The turn's, while the engine has it: */
+    uint64_t next, end; /* what is not yet cut into parts; of a BAT write, the pages left */
+    struct iov_cursor cursor;
+    uint32_t live, parked, want_space; /* parts */
+    uint64_t batch;                    /* of the turn's work, in which it has taken `steps` */
+    uint32_t steps;
+    enum pio_pause pause;
+    bool advancing, stuck;
+    struct list link; /* on part_waiters, later or held */
+    void (*part_ended)(struct part *part);
+    struct round_wait round;
+    struct part part;
+};
+
+/* ---- pio.c ---- */
+void pio_init(ploop_pio *pio, ploop_queue *queue);
+/* Its own part, live and without a lock, for what the request does as a whole. */
+struct part *pio_own_part(ploop_pio *pio);
+/* Whether all parts that it has are parked: then suspend does not wait for it. */
+void pio_set_stuck(ploop_pio *pio);
+void pio_note_parked(ploop_pio *pio, bool parked);
+void part_wants_space(struct part *part, bool wants);
+/* Any thread. Delivery is the caller's business, or the turn's. */
+void pio_complete(ploop_pio *pio, int result);
+
+/* ---- cut.c ---- */
+/* From the fast path, with the cluster's lock held shared: one part, in its steps. */
+void pio_enter(ploop_pio *pio);
+void pio_advance(ploop_pio *pio);
+void pio_hold(ploop_pio *pio);
+void pio_part_ended(struct part *part);
+/* Those that have had their share of an earlier turn. Returns how many. */
+uint32_t pio_go_on(ploop_dev *dev);
+
+/* ---- submit.c ---- */
+/* Counts it; `work` is to be posted, unless the fast path takes it. */
+void pio_accept(ploop_pio *pio);
+
+/* ---- request.c ---- */
+int pio_validate(const ploop_pio *pio);
+void pio_begin(struct work *work);     /* the turn's entry */
+void pio_restart_held(ploop_dev *dev); /* and those that wait for a part: some may be free */
+
+#endif
