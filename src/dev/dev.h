@@ -189,15 +189,10 @@ void block_control(
     ploop_dev *dev,
     void (*control)(ploop_dev *dev)); /* run a function in the turn, and wait for it */
 int block_round(ploop_dev *dev);
-bool dev_is_quiet(ploop_dev *dev);
 
 /* ---- suspend.c ---- */
 void gate_follow(ploop_dev *dev); /* in the turn: open or close the gate, when a reason for it has
                                      come or gone */
-
-/* ---- close.c ---- */
-int close_for_writing(ploop_dev *dev); /* nothing is in flight: all of it durable, then the mark
-                                          cleared. 0, or the mark stays */
 
 /* ---- open.c ---- */
 void dev_free(ploop_dev *dev);

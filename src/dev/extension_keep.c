@@ -33,6 +33,7 @@
  * is never seen.
  */
 #include "dev/dev.h"
+#include "dev/mark.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -173,7 +174,7 @@ static bool is_over(ploop_dev *dev, void *argument)
     return atomic_load(&write->over);
 }
 
-/* The new one is not to be: close.c clears the mark and leads to the old one in one write. */
+/* The new one is not to be: mark.c clears the mark and leads to the old one in one write. */
 static void go_back(ploop_dev *dev)
 {
     struct bat *bat = dev_bat(dev);
@@ -197,7 +198,7 @@ int extension_keep_write(ploop_dev *dev)
         dev_log(dev, PLOOP_LOG_ERROR, KEEP_MESSAGE_ID,
                 "the format extension cannot be written anew (%s)", strerror(-write.result));
         block_control(dev, go_back);
-        close_for_writing(dev);
+        mark_clear(dev);
     }
     extension_keep_free(&dev->extension);
     return write.result;

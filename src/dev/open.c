@@ -3,16 +3,13 @@
  * Opening a device.
  *
  *     parameters judged -> memory taken -> top delta read and judged (load.c), then the others
- *     (load_stack.c) -> for writing: blocks for the BAT, SYNC, mark, SYNC, what is kept of the
- *     format extension (extension_keep.c) -> open
+ *     (load_stack.c) -> for writing: the in-use mark (mark.c), what is kept of the format extension
+ *     (extension_keep.c) -> open
  *
- * A failure on the way leaves the file's content as it was, up to the mark. The mark (R11) goes to
- * the disk by the same writer as every page: the header is a field of page 0, dirtied with a
- * barrier, and a round does the rest. Nothing that was found in the file counts as durable before
- * that first SYNC. RECOVER then dirties every page, because what was read, even the mark itself,
- * may be only a dead process's page cache.
+ * A failure on the way leaves the file's content as it was, up to the mark.
  */
 #include "delta/load.h"
+#include "dev/mark.h"
 #include "util/sized.h"
 
 #include <errno.h>
@@ -227,80 +224,6 @@ static int read_image(ploop_dev *dev)
     return error ? error : load_stack(dev);
 }
 
-static void mark_in_use(ploop_dev *dev)
-{
-    struct bat *bat = dev_bat(dev);
-    bat->header.in_use = HEADER_IN_USE;
-    bat->header.flags &= ~(uint32_t)HEADER_FLAG_EMPTY;
-    if (!dev->extension.in_place) {
-        bat->header.extension_sector = 0;
-    }
-    bat_header_changed(bat, sync_next(&bat->syncer));
-}
-
-static void rewrite(ploop_dev *dev)
-{
-    bat_rewrite_all(dev_bat(dev));
-}
-
-static void recover_all(ploop_dev *dev)
-{
-    dev_bat(dev)->alloc.recovered = true;
-    rewrite(dev);
-}
-
-/*
- * Blocks for a BAT that has holes, so that no page write runs out of space (F7). No content
- * changes: it comes before the mark, so that an image for which there is no space stays closed and
- * clean. Where the backend gives no blocks, a page write may fail for lack of space.
- */
-static int allocate_bat(ploop_dev *dev)
-{
-    struct ploop_file_info info = {.size = sizeof(info)};
-    int64_t done = ploop_file_info(dev_top(dev)->file, &info);
-    if (done == 0 && info.capabilities & PLOOP_FILE_CAN_ALLOCATE) {
-        done = file_sync_io(dev_top(dev)->file, PLOOP_IO_ALLOCATE, NULL,
-                            geometry_bat_bytes(&dev_top(dev)->geometry), 0);
-    }
-    if (done >= 0 || done == -ENOTSUP) {
-        return 0;
-    }
-    if (!is_no_space((int)done) && done != -EIO && done != -EROFS) {
-        dev_log(dev, PLOOP_LOG_WARNING, 2,
-                "no blocks can be allocated for the BAT (%s): a page of it may run out of space",
-                strerror((int)-done));
-        return 0;
-    }
-    dev_log(dev, PLOOP_LOG_ERROR, 2, "the blocks of the BAT cannot be allocated (%s)",
-            strerror((int)-done));
-    return (int)done;
-}
-
-/*
- * Before this, the file is as it was; after it, every page that was found is durable, and the mark
- * with them.
- */
-static int open_for_writing(ploop_dev *dev)
-{
-    bool recover = dev_bat(dev)->header.in_use == HEADER_IN_USE;
-    int error = allocate_bat(dev);
-    if (error) {
-        return error;
-    }
-    block_control(dev, mark_in_use);
-    error = block_round(dev);
-    if (!error && (recover || dev->config.flags & PLOOP_DEV_HOST_SHOWS_STALE)) {
-        block_control(dev, recover ? recover_all : rewrite);
-        error = block_round(dev);
-    }
-    if (error) {
-        dev_log(dev, PLOOP_LOG_ERROR, 2, "the in-use mark cannot be written (%s)",
-                strerror(-error));
-        return error;
-    }
-    return extension_keep_write(dev);
-}
-
 /* Each file once: a delta that is above or below itself would be written under our feet. */
 static bool are_deltas(ploop_file *const *deltas, uint32_t count)
 {
@@ -400,7 +323,8 @@ static int open_device(ploop_file *const *deltas, uint32_t count,
         return error;
     }
     if (!dev->read_only) {
-        error = open_for_writing(dev);
+        error = mark_set(dev);
+        error = error ? error : extension_keep_write(dev);
     }
     if (error) {
         abandon(dev);

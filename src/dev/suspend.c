@@ -6,17 +6,9 @@
  *     that wait for space -> flushed -> suspended -> held ones begun again, gate open -> running
  */
 #include "dev/dev.h"
+#include "dev/rest.h"
 
 #include <errno.h>
-
-bool dev_is_quiet(ploop_dev *dev)
-{
-    uint64_t in_flight = 0;
-    for (uint32_t i = 0; i <= dev->queue_count; i++) {
-        in_flight += atomic_load(&dev->queues[i].in_flight);
-    }
-    return in_flight == atomic_load(&dev->stuck_count);
-}
 
 static bool is_odd(uint64_t number)
 {

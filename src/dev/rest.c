@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What suspend, close and abort wait for.
+ *
+ *     quiet     no request is in flight, but those that wait for space with all their parts
+ *     at rest   quiet, and nothing is at a backend or on its way there, and no other thread is
+ *               inside the turn: the device may be freed
+ */
+#include "dev/rest.h"
+
+#include "dev/dev.h"
+
+#include <assert.h>
+
+bool dev_is_quiet(ploop_dev *dev)
+{
+    uint64_t in_flight = 0;
+    for (uint32_t i = 0; i <= dev->queue_count; i++) {
+        in_flight += atomic_load(&dev->queues[i].in_flight);
+    }
+    return in_flight == atomic_load(&dev->stuck_count);
+}
+
+/*
+ * Nothing in flight and nothing to deliver. A callback that is delivered here may submit again, to
+ * any queue, so it is only quiet where a look finds nothing that the look before it might have set
+ * going.
+ */
+static bool is_quiet(ploop_dev *dev, void *argument)
+{
+    (void)argument;
+    int delivered = 0;
+    for (uint32_t i = 0; i < dev->queue_count; i++) {
+        delivered += queue_deliver_all(&dev->queues[i]);
+    }
+    if (delivered || !dev_is_quiet(dev)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < dev->queue_count; i++) {
+        if (!inbox_is_empty(&dev->queues[i].done) || atomic_load(&dev->queues[i].delivering)) {
+            return false;
+        }
+    }
+    return dev_is_quiet(dev);
+}
+
+void dev_wait_until_quiet(ploop_dev *dev)
+{
+    assert(!in_callback());
+    block_until(dev, is_quiet, NULL);
+}
+
+/* Only the owner of the turn may look; it leaves what it saw. */
+static void look_for_rest(ploop_dev *dev)
+{
+    dev->at_rest = bat_is_idle(dev_bat(dev));
+    for (uint32_t level = 0; level < dev->stack.count; level++) {
+        dev->at_rest &= channel_is_idle(&dev->stack.deltas[level]->channel);
+    }
+}
+
+static bool nobody_inside(ploop_dev *dev, void *argument)
+{
+    return atomic_load(&dev->turn.visitors) == 0 && is_quiet(dev, argument);
+}
+
+static bool never_yet(ploop_dev *dev, void *argument)
+{
+    (void)dev;
+    bool *asked = argument;
+    bool before = *asked;
+    *asked = true;
+    return before;
+}
+
+void dev_wait_for_rest(ploop_dev *dev)
+{
+    assert(!in_callback());
+    for (;;) {
+        block_control(dev, look_for_rest);
+        if (dev->at_rest) {
+            break;
+        }
+        bool asked = false;
+        block_until(dev, never_yet, &asked);
+    }
+    block_until(dev, nobody_inside, NULL);
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: MIT */
+/* When a device is quiet, and when it is at rest: rest.c. */
+#ifndef DEV_REST_H
+#define DEV_REST_H
+
+#include <stdbool.h>
+
+struct ploop_dev;
+
+/* Any thread. No request is in flight but those that wait for space with all their parts. */
+bool dev_is_quiet(struct ploop_dev *dev);
+
+/*
+ * Waits until the device is quiet and nothing is left to deliver. Delivers completions in the
+ * calling thread.
+ */
+void dev_wait_until_quiet(struct ploop_dev *dev);
+
+/* Waits until, besides, nothing is at a backend and no other thread is inside the turn. */
+void dev_wait_for_rest(struct ploop_dev *dev);
+
+#endif
