@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* The map, and the waits for a page to be durable. The pages' states are page.c's. */
-#include "bat/bat.h"
+/*
+ * The map: its entries, and what its parts do together. bat.c leads; see inside.h for the others.
+ * What the lower rooms call back comes in here: a SYNC is done, the allocator wants a reclaim.
+ */
+#include "bat/inside.h"
 
 #include <assert.h>
 #include <errno.h>
 
-static void sync_over(struct syncer *syncer)
+static void sync_done(struct syncer *syncer)
 {
     struct bat *bat = container_of(syncer, struct bat, syncer);
     alloc_synced(&bat->alloc);
@@ -17,7 +20,7 @@ static void sync_over(struct syncer *syncer)
     }
 }
 
-static void reclaim_over(struct round_wait *wait, int result)
+static void reclaim_done(struct round_wait *wait, int result)
 {
     struct bat *bat = container_of(wait, struct bat, reclaim_wait);
     (void)result; /* what has become ripe is seen, and if nothing has, space is refused */
@@ -27,7 +30,7 @@ static void reclaim_over(struct round_wait *wait, int result)
 static void reclaim(struct alloc *alloc)
 {
     struct bat *bat = container_of(alloc, struct bat, alloc);
-    bat_join_round(bat, &bat->reclaim_wait, reclaim_over);
+    bat_join_round(bat, &bat->reclaim_wait, reclaim_done);
 }
 
 /* What grows with the disk. */
@@ -55,9 +58,8 @@ int bat_init(struct bat *bat, const struct header *header, struct channel *chann
     bat->geometry = header->geometry;
     bat->channel = channel;
     sync_init(&bat->syncer, channel);
-    bat->syncer.heard = sync_over;
-    list_init(&bat->durable_waits);
-    list_init(&bat->round.sync.link);
+    bat->syncer.done = sync_done;
+    durable_init(bat);
     round_init(bat);
     bat->page_count = geometry_page_count(&bat->geometry);
     if (take_arrays(bat) || writeback_init(bat) ||
@@ -140,81 +142,9 @@ void bat_rewrite_all(struct bat *bat)
     }
 }
 
-/* ---- durable waits ---- */
-
-static void durable_synced(struct sync_wait *sync, int result)
-{
-    struct durable_wait *wait = container_of(sync, struct durable_wait, sync);
-    wait->then(wait, result);
-}
-
-int bat_wait_durable(struct bat *bat, uint32_t number, uint64_t sync_number,
-                     struct durable_wait *wait, durable_fn *then)
-{
-    struct bat_page *page = &bat->pages[number];
-    wait->bat = bat;
-    wait->page = number;
-    wait->number = sync_number;
-    wait->then = then;
-    if (bat_latch(bat)) {
-        return bat_latch(bat);
-    }
-    if (page_is(page, PLOOP_BAT_PAGE_DIRTY) || page_is(page, PLOOP_BAT_PAGE_WRITEBACK)) {
-        wait->gen = page_is(page, PLOOP_BAT_PAGE_DIRTY) ? page->gen : page->gen - 1;
-        list_append(&bat->durable_waits, &wait->link);
-        bat_page_hurry(bat, number);
-        return 1;
-    }
-    if (page_is(page, PLOOP_BAT_PAGE_UNSYNCED) && page->synced_number > wait->number) {
-        wait->number = page->synced_number;
-    }
-    return sync_wait_for(&bat->syncer, &wait->sync, wait->number, durable_synced);
-}
-
-/*
- * Generation `gen` of a page was written, or failed: whoever waited for that one or an earlier one
- * goes on.
- */
-static void durable_page_done(struct bat *bat, uint32_t page, uint64_t gen, int result)
-{
-    struct list done;
-    list_init(&done);
-    for (struct list *link = bat->durable_waits.next, *next; link != &bat->durable_waits;
-         link = next) {
-        next = link->next;
-        struct durable_wait *wait = container_of(link, struct durable_wait, link);
-        if (wait->page == page && wait->gen <= gen) {
-            list_remove(link);
-            list_append(&done, link);
-        }
-    }
-    struct list *link;
-    while ((link = list_take_first(&done)) != NULL) {
-        struct durable_wait *wait = container_of(link, struct durable_wait, link);
-        int sync = result;
-        if (!sync) {
-            sync =
-                sync_wait_for(&bat->syncer, &wait->sync, sync_next(&bat->syncer), durable_synced);
-        }
-        if (sync <= 0) {
-            wait->then(wait, sync);
-        }
-    }
-}
-
-void bat_page_done(struct bat *bat, uint32_t page, uint64_t gen, int result)
-{
-    durable_page_done(bat, page, gen, result);
-    round_page_done(bat, page, gen, result);
-}
-
 void bat_fail_waiters(struct bat *bat, int error)
 {
-    struct list *link;
-    while ((link = list_take_first(&bat->durable_waits)) != NULL) {
-        struct durable_wait *wait = container_of(link, struct durable_wait, link);
-        wait->then(wait, error);
-    }
+    durable_fail(bat, error);
     round_fail(bat, error);
     sync_fail_waiters(&bat->syncer, error);
 }

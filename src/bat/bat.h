@@ -6,9 +6,8 @@
  * bat_entry() may be called from any thread. Everything else belongs to the owner of the engine's
  * turn; the fields of a page that an operator may look at are atomics that only the owner writes.
  *
- * Where things are: page.c the states of a page; writeback.c images on their way to the disk;
- * round.c what a flush waits for; sync.c SYNCs by number; alloc.c host clusters; deadline.c the
- * order of deadlines.
+ * Where things are: inside.h. Below it are the SYNCs (file/sync.h) and the host clusters
+ * (space/alloc.h).
  */
 #ifndef BAT_BAT_H
 #define BAT_BAT_H
@@ -54,9 +53,13 @@ struct bat_page {
     atomic_bool requested;
 };
 
+/* See writeback.c. */
+enum image_state { IMAGE_FREE, IMAGE_WAITS, IMAGE_SENT };
+
 /* A frozen run of pages on its way to the disk. */
-struct image {
+struct page_image {
     struct bat *bat;
+    enum image_state state;
     struct channel_io io;
     struct list link; /* on bat.images_free or bat.images_busy */
     struct sync_wait barrier;
@@ -119,7 +122,7 @@ struct bat {
     struct deadlines deadlines; /* of dirty pages that are not due */
     struct list due, unsynced;
     struct list images_free, images_busy;
-    struct image images[IMAGE_COUNT];
+    struct page_image images[IMAGE_COUNT];
     struct round round;
     struct list durable_waits; /* for a page write */
 
@@ -184,16 +187,16 @@ void bat_rewrite_all(struct bat *bat);
 uint32_t bat_run_deadlines(struct bat *bat, uint64_t now_ns);
 
 /* Write a page at the next opportunity if it is dirty. */
-void bat_page_hurry(struct bat *bat, uint32_t page);
+void bat_page_hurry(struct bat *bat, uint32_t index);
 
 void bat_delay_changed(struct bat *bat, uint64_t delay_ns, uint64_t max_age_ns);
 
 /*
- * Wait until page `number` as it is now is durable, and SYNC `sync_number` (0: none) done.
+ * Wait until page `index` as it is now is durable, and SYNC `number` (0: none) done.
  * 0: it is so; 1: `then` will run; -errno: it cannot be.
  */
-int bat_wait_durable(struct bat *bat, uint32_t number, uint64_t sync_number,
-                     struct durable_wait *wait, durable_fn *then);
+int bat_wait_durable(struct bat *bat, uint32_t index, uint64_t number, struct durable_wait *wait,
+                     durable_fn *then);
 
 /* Wait for everything completed until now to be durable: R3. `then` runs later, never inside. */
 void bat_join_round(struct bat *bat, struct round_wait *wait, round_fn *then);
@@ -217,29 +220,6 @@ static inline int bat_latch(const struct bat *bat)
 {
     return bat->syncer.error;
 }
-
-/* ---- between page.c, writeback.c and round.c ---- */
-
-void page_init(struct bat *bat, uint32_t page);
-void page_change(struct bat *bat, uint32_t page, uint64_t barrier);
-void page_make_due(struct bat *bat, uint32_t page);
-void page_frozen(struct bat *bat, uint32_t page);
-void page_written(struct bat *bat, uint32_t page, uint64_t gen);
-void page_write_failed(struct bat *bat, uint32_t page, int error);
-void pages_synced(struct bat *bat);
-void assert_page_state(const struct bat *bat, uint32_t page);
-
-int writeback_init(struct bat *bat);
-void writeback_free(struct bat *bat);
-void writeback_pump(struct bat *bat);
-
-/* An image of that page and generation was written, or failed. */
-void bat_page_done(struct bat *bat, uint32_t page, uint64_t gen, int result);
-
-void round_init(struct bat *bat);
-void round_page_done(struct bat *bat, uint32_t page, uint64_t gen, int error);
-void round_pump(struct bat *bat);
-void round_fail(struct bat *bat, int error);
 
 static inline bool page_is(const struct bat_page *page, uint32_t bits)
 {

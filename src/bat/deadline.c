@@ -38,16 +38,16 @@ static uint64_t when_at(const struct deadlines *deadlines, uint32_t place)
     return deadlines->slots[deadlines->slots[place].heap].when;
 }
 
-static void put(struct deadlines *deadlines, uint32_t place, uint32_t number)
+static void put(struct deadlines *deadlines, uint32_t place, uint32_t index)
 {
-    deadlines->slots[place].heap = number;
-    deadlines->slots[number].at = place + 1;
+    deadlines->slots[place].heap = index;
+    deadlines->slots[index].at = place + 1;
 }
 
-/* Put a number, which is at `place` or is to come there, where its deadline belongs. */
-static void sift(struct deadlines *deadlines, uint32_t place, uint32_t number)
+/* Put a page, which is at `place` or is to come there, where its deadline belongs. */
+static void sift(struct deadlines *deadlines, uint32_t place, uint32_t index)
 {
-    uint64_t when = deadlines->slots[number].when;
+    uint64_t when = deadlines->slots[index].when;
     while (place > 0 && when_at(deadlines, (place - 1) / 2) > when) {
         put(deadlines, place, deadlines->slots[(place - 1) / 2].heap);
         place = (place - 1) / 2;
@@ -64,39 +64,39 @@ static void sift(struct deadlines *deadlines, uint32_t place, uint32_t number)
         put(deadlines, place, deadlines->slots[child].heap);
         place = child;
     }
-    put(deadlines, place, number);
+    put(deadlines, place, index);
     assert_place(deadlines, place);
 }
 
-void deadlines_set(struct deadlines *deadlines, uint32_t number, uint64_t when)
+void deadlines_set(struct deadlines *deadlines, uint32_t index, uint64_t when)
 {
-    assert(number < deadlines->capacity);
-    deadlines->slots[number].when = when;
-    if (!deadlines_has(deadlines, number)) {
-        put(deadlines, deadlines->count++, number);
+    assert(index < deadlines->capacity);
+    deadlines->slots[index].when = when;
+    if (!deadlines_has(deadlines, index)) {
+        put(deadlines, deadlines->count++, index);
     }
-    sift(deadlines, deadlines->slots[number].at - 1, number);
+    sift(deadlines, deadlines->slots[index].at - 1, index);
 }
 
-void deadlines_remove(struct deadlines *deadlines, uint32_t number)
+void deadlines_remove(struct deadlines *deadlines, uint32_t index)
 {
-    if (!deadlines_has(deadlines, number)) {
+    if (!deadlines_has(deadlines, index)) {
         return;
     }
-    uint32_t place = deadlines->slots[number].at - 1;
+    uint32_t place = deadlines->slots[index].at - 1;
     assert_place(deadlines, place);
     uint32_t last = deadlines->slots[--deadlines->count].heap;
-    deadlines->slots[number].at = 0;
-    if (last != number) {
+    deadlines->slots[index].at = 0;
+    if (last != index) {
         put(deadlines, place, last);
         sift(deadlines, place, last);
     }
 }
 
-bool deadlines_has(const struct deadlines *deadlines, uint32_t number)
+bool deadlines_has(const struct deadlines *deadlines, uint32_t index)
 {
-    assert(number < deadlines->capacity);
-    return deadlines->slots[number].at != 0;
+    assert(index < deadlines->capacity);
+    return deadlines->slots[index].at != 0;
 }
 
 uint64_t deadlines_next(const struct deadlines *deadlines)

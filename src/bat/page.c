@@ -37,7 +37,7 @@
  *  7. The deadline is never later than max_age after the first change, but for a page that failed:
  *     it has the time of its next try.
  */
-#include "bat/bat.h"
+#include "bat/inside.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -50,14 +50,14 @@ static uint32_t load_state(const struct bat_page *page)
     return atomic_load_explicit(&page->state, memory_order_relaxed);
 }
 
-void assert_page_state(const struct bat *bat, uint32_t number)
+void assert_page_state(const struct bat *bat, uint32_t index)
 {
 #ifndef NDEBUG
-    const struct bat_page *page = &bat->pages[number];
+    const struct bat_page *page = &bat->pages[index];
     uint32_t state = load_state(page);
     bool dirty = state & PLOOP_BAT_PAGE_DIRTY, due = state & PAGE_DUE,
          writeback = state & PLOOP_BAT_PAGE_WRITEBACK;
-    bool timed = deadlines_has(&bat->deadlines, number);
+    bool timed = deadlines_has(&bat->deadlines, index);
     assert(dirty == (timed || due) && !(timed && due));
     assert(list_is_empty(&page->due) == !(due && !writeback));
     assert(!(state & PLOOP_BAT_PAGE_FAILED) || (page->error != 0 && (dirty || writeback)));
@@ -66,14 +66,14 @@ void assert_page_state(const struct bat *bat, uint32_t number)
     assert(dirty || page->changes == 0);
 #else
     (void)bat;
-    (void)number;
+    (void)index;
 #endif
 }
 
 /* The one place where a page's state changes. */
-static void set_state(struct bat *bat, uint32_t number, uint32_t clear, uint32_t set)
+static void set_state(struct bat *bat, uint32_t index, uint32_t clear, uint32_t set)
 {
-    struct bat_page *page = &bat->pages[number];
+    struct bat_page *page = &bat->pages[index];
     uint32_t old = load_state(page), next = (old & ~clear) | set;
     assert((old & clear) == clear && !(old & ~clear & set));
     assert(!(set & PLOOP_BAT_PAGE_WRITEBACK) || (clear & PLOOP_BAT_PAGE_DIRTY));
@@ -87,14 +87,14 @@ static void set_state(struct bat *bat, uint32_t number, uint32_t clear, uint32_t
 }
 
 /* The bits of `bits` that are set. */
-static uint32_t state_of(const struct bat *bat, uint32_t number, uint32_t bits)
+static uint32_t state_of(const struct bat *bat, uint32_t index, uint32_t bits)
 {
-    return load_state(&bat->pages[number]) & bits;
+    return load_state(&bat->pages[index]) & bits;
 }
 
-void page_init(struct bat *bat, uint32_t number)
+void page_init(struct bat *bat, uint32_t index)
 {
-    struct bat_page *page = &bat->pages[number];
+    struct bat_page *page = &bat->pages[index];
     page->bat = bat;
     page->gen = 1;
     page->pending = PENDING_NONE;
@@ -103,10 +103,10 @@ void page_init(struct bat *bat, uint32_t number)
     list_init(&page->unsynced);
 }
 
-static void set_deadline(struct bat *bat, uint32_t number, uint64_t when)
+static void set_deadline(struct bat *bat, uint32_t index, uint64_t when)
 {
-    atomic_store_explicit(&bat->pages[number].deadline_ns, when, memory_order_relaxed);
-    deadlines_set(&bat->deadlines, number, when);
+    atomic_store_explicit(&bat->pages[index].deadline_ns, when, memory_order_relaxed);
+    deadlines_set(&bat->deadlines, index, when);
 }
 
 static uint64_t add_time(uint64_t when, uint64_t more)
@@ -123,28 +123,28 @@ static uint64_t next_deadline(const struct bat *bat, const struct bat_page *page
 }
 
 /* DIRTY is set already; it is on neither the deadlines nor the due list. */
-static void enter_due(struct bat *bat, uint32_t number)
+static void enter_due(struct bat *bat, uint32_t index)
 {
-    struct bat_page *page = &bat->pages[number];
+    struct bat_page *page = &bat->pages[index];
     atomic_store_explicit(&page->deadline_ns, 0, memory_order_relaxed);
-    set_state(bat, number, 0, PAGE_DUE);
+    set_state(bat, index, 0, PAGE_DUE);
     if (!page_is(page, PLOOP_BAT_PAGE_WRITEBACK)) {
         list_append(&bat->due, &page->due);
     }
 }
 
-void page_make_due(struct bat *bat, uint32_t number)
+void page_make_due(struct bat *bat, uint32_t index)
 {
-    if (deadlines_has(&bat->deadlines, number)) {
-        deadlines_remove(&bat->deadlines, number);
-        enter_due(bat, number);
+    if (deadlines_has(&bat->deadlines, index)) {
+        deadlines_remove(&bat->deadlines, index);
+        enter_due(bat, index);
     }
-    assert_page_state(bat, number);
+    assert_page_state(bat, index);
 }
 
-void page_change(struct bat *bat, uint32_t number, uint64_t barrier)
+void page_change(struct bat *bat, uint32_t index, uint64_t barrier)
 {
-    struct bat_page *page = &bat->pages[number];
+    struct bat_page *page = &bat->pages[index];
     atomic_fetch_add_explicit(&page->changes, 1, memory_order_relaxed);
     if (barrier > page->barrier) {
         page->barrier = barrier;
@@ -152,30 +152,30 @@ void page_change(struct bat *bat, uint32_t number, uint64_t barrier)
     uint64_t now = bat->now_ns(bat->owner);
     if (page_is(page, PLOOP_BAT_PAGE_DIRTY)) {
         count(&bat->stats.page_redirties, 1);
-        if (deadlines_has(&bat->deadlines, number) && !page_is(page, PLOOP_BAT_PAGE_FAILED)) {
-            set_deadline(bat, number, next_deadline(bat, page, now));
+        if (deadlines_has(&bat->deadlines, index) && !page_is(page, PLOOP_BAT_PAGE_FAILED)) {
+            set_deadline(bat, index, next_deadline(bat, page, now));
         }
     } else {
         count(&bat->stats.page_dirties, 1);
         atomic_store_explicit(&page->dirtied_ns, now, memory_order_relaxed);
-        set_state(bat, number, 0, PLOOP_BAT_PAGE_DIRTY);
+        set_state(bat, index, 0, PLOOP_BAT_PAGE_DIRTY);
         if (bat->delay_ns == 0) {
-            enter_due(bat, number);
+            enter_due(bat, index);
         } else {
-            set_deadline(bat, number, next_deadline(bat, page, now));
+            set_deadline(bat, index, next_deadline(bat, page, now));
         }
     }
-    assert_page_state(bat, number);
+    assert_page_state(bat, index);
 }
 
-void bat_page_hurry(struct bat *bat, uint32_t number)
+void bat_page_hurry(struct bat *bat, uint32_t index)
 {
-    if (state_of(bat, number, PLOOP_BAT_PAGE_DIRTY)) {
-        page_make_due(bat, number);
-        set_state(bat, number, state_of(bat, number, PLOOP_BAT_PAGE_HIGH_PRIORITY),
+    if (state_of(bat, index, PLOOP_BAT_PAGE_DIRTY)) {
+        page_make_due(bat, index);
+        set_state(bat, index, state_of(bat, index, PLOOP_BAT_PAGE_HIGH_PRIORITY),
                   PLOOP_BAT_PAGE_HIGH_PRIORITY);
     }
-    assert_page_state(bat, number);
+    assert_page_state(bat, index);
 }
 
 uint32_t bat_run_deadlines(struct bat *bat, uint64_t now_ns)
@@ -193,52 +193,52 @@ void bat_delay_changed(struct bat *bat, uint64_t delay_ns, uint64_t max_age_ns)
     bat->delay_ns = delay_ns;
     bat->max_age_ns = max_age_ns;
     uint64_t now = bat->now_ns(bat->owner);
-    for (uint32_t number = 0; number < bat->page_count && bat->deadlines.count; number++) {
-        if (!deadlines_has(&bat->deadlines, number) ||
-            page_is(&bat->pages[number], PLOOP_BAT_PAGE_FAILED)) {
+    for (uint32_t index = 0; index < bat->page_count && bat->deadlines.count; index++) {
+        if (!deadlines_has(&bat->deadlines, index) ||
+            page_is(&bat->pages[index], PLOOP_BAT_PAGE_FAILED)) {
             continue;
         }
         if (delay_ns == 0) {
-            page_make_due(bat, number);
+            page_make_due(bat, index);
         } else {
-            set_deadline(bat, number, next_deadline(bat, &bat->pages[number], now));
+            set_deadline(bat, index, next_deadline(bat, &bat->pages[index], now));
         }
     }
 }
 
 /* Its image is taken: what changes from now on is the next generation. */
-void page_frozen(struct bat *bat, uint32_t number)
+void page_frozen(struct bat *bat, uint32_t index)
 {
-    struct bat_page *page = &bat->pages[number];
+    struct bat_page *page = &bat->pages[index];
     assert(page_is(page, PLOOP_BAT_PAGE_DIRTY | PAGE_DUE) &&
            !page_is(page, PLOOP_BAT_PAGE_WRITEBACK));
     list_remove(&page->due);
-    set_state(bat, number,
-              PLOOP_BAT_PAGE_DIRTY | PAGE_DUE | state_of(bat, number, PLOOP_BAT_PAGE_HIGH_PRIORITY),
+    set_state(bat, index,
+              PLOOP_BAT_PAGE_DIRTY | PAGE_DUE | state_of(bat, index, PLOOP_BAT_PAGE_HIGH_PRIORITY),
               PLOOP_BAT_PAGE_WRITEBACK);
     atomic_store_explicit(&page->changes, 0, memory_order_relaxed);
     atomic_store_explicit(&page->dirtied_ns, 0, memory_order_relaxed);
     atomic_store_explicit(&page->deadline_ns, UINT64_MAX, memory_order_relaxed);
     page->barrier = 0;
     page->gen++;
-    assert_page_state(bat, number);
+    assert_page_state(bat, index);
 }
 
-/* WRITEBACK is over: a page that became due meanwhile can be frozen again. */
-static void writeback_over(struct bat *bat, uint32_t number)
+/* WRITEBACK is done: a page that became due meanwhile can be frozen again. */
+static void writeback_done(struct bat *bat, uint32_t index)
 {
-    set_state(bat, number, PLOOP_BAT_PAGE_WRITEBACK, 0);
-    if (page_is(&bat->pages[number], PAGE_DUE)) {
-        list_append(&bat->due, &bat->pages[number].due);
+    set_state(bat, index, PLOOP_BAT_PAGE_WRITEBACK, 0);
+    if (page_is(&bat->pages[index], PAGE_DUE)) {
+        list_append(&bat->due, &bat->pages[index].due);
     }
 }
 
-void page_written(struct bat *bat, uint32_t number, uint64_t gen)
+void page_written(struct bat *bat, uint32_t index, uint64_t gen)
 {
-    struct bat_page *page = &bat->pages[number];
+    struct bat_page *page = &bat->pages[index];
     assert(gen + 1 == page->gen);
-    writeback_over(bat, number);
-    set_state(bat, number, state_of(bat, number, PLOOP_BAT_PAGE_FAILED | PLOOP_BAT_PAGE_UNSYNCED),
+    writeback_done(bat, index);
+    set_state(bat, index, state_of(bat, index, PLOOP_BAT_PAGE_FAILED | PLOOP_BAT_PAGE_UNSYNCED),
               PLOOP_BAT_PAGE_UNSYNCED);
     page->no_space_ns = 0;
     atomic_store_explicit(&page->error, 0, memory_order_relaxed);
@@ -251,7 +251,7 @@ void page_written(struct bat *bat, uint32_t number, uint64_t gen)
                   page->synced_number); /* allocations wait for it, perhaps nobody else does */
     }
     alloc_page_written(&bat->alloc, gen, &page->pending);
-    assert_page_state(bat, number);
+    assert_page_state(bat, index);
 }
 
 /*
@@ -273,31 +273,31 @@ static bool failure_counts(const struct bat *bat, struct bat_page *page, int err
  * The disk may hold this generation, any since the last durable one, or a mix: the page is written
  * again (R5).
  */
-void page_write_failed(struct bat *bat, uint32_t number, int error)
+void page_write_failed(struct bat *bat, uint32_t index, int error)
 {
-    struct bat_page *page = &bat->pages[number];
+    struct bat_page *page = &bat->pages[index];
     assert(page_is(page, PLOOP_BAT_PAGE_WRITEBACK) && error);
     uint64_t now = bat->now_ns(bat->owner);
-    writeback_over(bat, number);
+    writeback_done(bat, index);
     page->tries++;
     page->failures += failure_counts(bat, page, error, now);
     atomic_store_explicit(&page->error, error, memory_order_relaxed);
-    set_state(bat, number, state_of(bat, number, PLOOP_BAT_PAGE_FAILED), PLOOP_BAT_PAGE_FAILED);
+    set_state(bat, index, state_of(bat, index, PLOOP_BAT_PAGE_FAILED), PLOOP_BAT_PAGE_FAILED);
     if (page->failures >= bat->failure_limit && !page_is(page, PAGE_OVER_LIMIT) &&
         !bat_latch(bat)) {
-        set_state(bat, number, 0, PAGE_OVER_LIMIT);
+        set_state(bat, index, 0, PAGE_OVER_LIMIT);
         bat->over_limit++;
         bat->allocation_error = error;
     }
     if (!page_is(page, PLOOP_BAT_PAGE_DIRTY)) {
-        set_state(bat, number, 0, PLOOP_BAT_PAGE_DIRTY);
+        set_state(bat, index, 0, PLOOP_BAT_PAGE_DIRTY);
         atomic_store_explicit(&page->dirtied_ns, now, memory_order_relaxed);
     }
     if (!page_is(page, PAGE_DUE)) {
         uint32_t doublings = page->tries < RETRY_DOUBLINGS_MAX ? page->tries : RETRY_DOUBLINGS_MAX;
-        set_deadline(bat, number, add_time(now, RETRY_FIRST_NS << doublings));
+        set_deadline(bat, index, add_time(now, RETRY_FIRST_NS << doublings));
     }
-    assert_page_state(bat, number);
+    assert_page_state(bat, index);
 }
 
 /* A SYNC succeeded: every page it covers is durable as it was written. */
@@ -308,16 +308,16 @@ void pages_synced(struct bat *bat)
         if (!sync_is_done(&bat->syncer, page->synced_number)) {
             break;
         }
-        uint32_t number = (uint32_t)(page - bat->pages);
+        uint32_t index = (uint32_t)(page - bat->pages);
         list_remove(&page->unsynced);
-        set_state(bat, number, PLOOP_BAT_PAGE_UNSYNCED, 0);
+        set_state(bat, index, PLOOP_BAT_PAGE_UNSYNCED, 0);
         if (!page_is(page, PLOOP_BAT_PAGE_FAILED)) {
             page->tries = page->failures = 0;
             if (page_is(page, PAGE_OVER_LIMIT)) {
-                set_state(bat, number, PAGE_OVER_LIMIT, 0);
+                set_state(bat, index, PAGE_OVER_LIMIT, 0);
                 bat->over_limit--;
             }
         }
-        assert_page_state(bat, number);
+        assert_page_state(bat, index);
     }
 }

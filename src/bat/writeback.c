@@ -5,8 +5,10 @@
  * An image is a frozen run of neighbouring pages, with page 0's header in its first 64 bytes. Its
  * states:
  *
- *     free --freeze--> waiting for its barrier --SYNC done--> at the backend --> free, its pages
- *             (R1)  \__________ no barrier needed _________/                     written or failed
+ *     FREE --freeze--> WAITS for its barrier --SYNC done--> SENT to the backend --> FREE, its pages
+ *             (R1)  \__________ no barrier needed _______/                         written or
+ * failed
+ *                        \_______ the SYNC failed ________________________________/
  *
  *  1. The barrier is computed from the entries that are in the image, at the moment it is taken: a
  *     change after that moment belongs to the next generation and to the next image's barrier.
@@ -17,7 +19,7 @@
  *     of it went out before (R6).
  *  5. The memory is taken at open; when all images are busy the due list waits.
  */
-#include "bat/bat.h"
+#include "bat/inside.h"
 
 #include "util/bytes.h"
 
@@ -26,6 +28,29 @@
 #include <stdlib.h>
 #include <string.h>
 
+static void assert_image(const struct page_image *image)
+{
+#ifndef NDEBUG
+    const struct bat *bat = image->bat;
+    assert((image->state == IMAGE_FREE) == (image->count == 0));
+    assert(image->count <= IMAGE_PAGES && image->first + image->count <= bat->page_count);
+    for (uint32_t i = 0; i < image->count; i++) {
+        const struct bat_page *page = &bat->pages[image->first + i];
+        assert(page_is(page, PLOOP_BAT_PAGE_WRITEBACK) && image->gen[i] + 1 == page->gen);
+    }
+#else
+    (void)image;
+#endif
+}
+
+/* The one place where an image's state changes. */
+static void set_image_state(struct page_image *image, enum image_state next)
+{
+    assert(next == IMAGE_SENT ? image->state == IMAGE_WAITS : image->state != next);
+    image->state = next;
+    assert_image(image);
+}
+
 int writeback_init(struct bat *bat)
 {
     list_init(&bat->images_free);
@@ -33,7 +58,7 @@ int writeback_init(struct bat *bat)
     list_init(&bat->due);
     list_init(&bat->unsynced);
     for (uint32_t i = 0; i < IMAGE_COUNT; i++) {
-        struct image *image = &bat->images[i];
+        struct page_image *image = &bat->images[i];
         void *bytes = NULL;
         if (posix_memalign(&bytes, BAT_PAGE_SIZE, (size_t)IMAGE_PAGES * BAT_PAGE_SIZE)) {
             return -ENOMEM;
@@ -80,7 +105,7 @@ static bool can_freeze(const struct bat *bat, uint32_t page)
 }
 
 /* Take the run of due pages around one of them. Returns the barrier. */
-static uint64_t freeze(struct bat *bat, struct image *image, uint32_t page)
+static uint64_t freeze(struct bat *bat, struct page_image *image, uint32_t page)
 {
     uint32_t first = page, end = page + 1;
     while (first > 0 && end - first < IMAGE_PAGES && can_freeze(bat, first - 1)) {
@@ -102,23 +127,29 @@ static uint64_t freeze(struct bat *bat, struct image *image, uint32_t page)
         page_frozen(bat, first + i);
     }
     image->iov = (struct iovec){image->bytes, length};
+    set_image_state(image, IMAGE_WAITS);
     return barrier;
 }
 
-static void image_done(struct image *image, int result)
+static void image_done(struct page_image *image, int result)
 {
     struct bat *bat = image->bat;
-    list_remove(&image->link);
-    list_append(&bat->images_free, &image->link);
-    for (uint32_t i = 0; i < image->count; i++) {
+    uint32_t members = image->count;
+    assert_image(image);
+    for (uint32_t i = 0; i < members; i++) {
         if (result) {
             page_write_failed(bat, image->first + i, result);
         } else {
             page_written(bat, image->first + i, image->gen[i]);
         }
     }
-    for (uint32_t i = 0; i < image->count; i++) {
-        bat_page_done(bat, image->first + i, image->gen[i], result);
+    image->count = 0;
+    set_image_state(image, IMAGE_FREE);
+    list_remove(&image->link);
+    list_append(&bat->images_free, &image->link);
+    for (uint32_t i = 0; i < members; i++) {
+        durable_page_done(bat, image->first + i, image->gen[i], result);
+        round_page_done(bat, image->first + i, image->gen[i], result);
     }
     if (result) {
         count(&bat->stats.page_write_failures, 1);
@@ -128,12 +159,13 @@ static void image_done(struct image *image, int result)
 
 static void image_written(struct channel_io *io, int result)
 {
-    image_done(container_of(io, struct image, io), result);
+    image_done(container_of(io, struct page_image, io), result);
 }
 
-static void image_send(struct image *image)
+static void image_send(struct page_image *image)
 {
     struct bat *bat = image->bat;
+    set_image_state(image, IMAGE_SENT);
     count(&bat->stats.page_write_calls, 1);
     count(&bat->stats.page_writes, image->count);
     struct iov_cursor cursor = {.iov = &image->iov, .count = 1};
@@ -143,7 +175,8 @@ static void image_send(struct image *image)
 
 static void image_barrier_done(struct sync_wait *wait, int result)
 {
-    struct image *image = container_of(wait, struct image, barrier);
+    struct page_image *image = container_of(wait, struct page_image, barrier);
+    assert(image->state == IMAGE_WAITS);
     if (result) {
         image_done(image, result);
     } else {
@@ -155,7 +188,8 @@ void writeback_pump(struct bat *bat)
 {
     while (!list_is_empty(&bat->due) && !list_is_empty(&bat->images_free) && !bat_latch(bat) &&
            !bat->channel->cut) {
-        struct image *image = container_of(list_take_first(&bat->images_free), struct image, link);
+        struct page_image *image =
+            container_of(list_take_first(&bat->images_free), struct page_image, link);
         list_append(&bat->images_busy, &image->link);
         struct bat_page *page = container_of(bat->due.next, struct bat_page, due);
         uint64_t barrier = freeze(bat, image, (uint32_t)(page - bat->pages));

@@ -96,7 +96,7 @@ struct extension_write {
     bool taken;
     struct alloc_wait space;
     struct round_wait round;
-    atomic_bool over;
+    atomic_bool done;
     int result;
 };
 
@@ -104,7 +104,7 @@ static void write_done(struct extension_write *write, int result)
 {
     ploop_dev *dev = write->dev;
     write->result = result;
-    atomic_store(&write->over, true);
+    atomic_store(&write->done, true);
     block_wake(dev);
 }
 
@@ -167,11 +167,11 @@ static void begin(ploop_dev *dev)
     take_cluster(dev->extension.write);
 }
 
-static bool is_over(ploop_dev *dev, void *argument)
+static bool is_done(ploop_dev *dev, void *argument)
 {
     (void)dev;
     struct extension_write *write = argument;
-    return atomic_load(&write->over);
+    return atomic_load(&write->done);
 }
 
 /* The new one is not to be: mark.c clears the mark and leads to the old one in one write. */
@@ -193,7 +193,7 @@ int extension_keep_write(ploop_dev *dev)
     struct extension_write write = {.dev = dev};
     dev->extension.write = &write;
     block_control(dev, begin);
-    block_until(dev, is_over, &write);
+    block_until(dev, is_done, &write);
     if (write.result) {
         dev_log(dev, PLOOP_LOG_ERROR, KEEP_MESSAGE_ID,
                 "the format extension cannot be written anew (%s)", strerror(-write.result));

@@ -5,13 +5,27 @@
 #include <assert.h>
 #include <errno.h>
 
-static void sync_heard(struct channel_io *io, int result);
+static void sync_done(struct channel_io *io, int result);
+
+static void assert_syncer(const struct syncer *syncer)
+{
+#ifndef NDEBUG
+    assert(syncer->succeeded <= syncer->submitted && syncer->submitted <= syncer->succeeded + 1);
+    assert(syncer->in_flight || syncer->error || syncer->submitted == syncer->succeeded);
+    assert(!syncer->in_flight || syncer->submitted == syncer->succeeded + 1);
+    assert(syncer->wanted <= syncer->submitted + 1);
+    assert((syncer->error == 0) == (syncer->cause == 0));
+#else
+    (void)syncer;
+#endif
+}
 
 void sync_init(struct syncer *syncer, struct channel *channel)
 {
     channel_io_init(&syncer->io, channel);
     syncer->io.trip = &syncer->tripped;
     list_init(&syncer->waiters);
+    assert_syncer(syncer);
 }
 
 uint64_t sync_next(const struct syncer *syncer)
@@ -44,6 +58,7 @@ int sync_wait_for(struct syncer *syncer, struct sync_wait *wait, uint64_t number
     wait->then = then;
     list_append(&syncer->waiters, &wait->link);
     sync_want(syncer, number);
+    assert_syncer(syncer);
     return 1;
 }
 
@@ -54,9 +69,10 @@ void sync_pump(struct syncer *syncer)
     }
     syncer->in_flight = true;
     syncer->submitted++;
-    assert(syncer->submitted == syncer->succeeded + 1 && syncer->wanted <= syncer->submitted);
+    assert(syncer->wanted <= syncer->submitted);
+    assert_syncer(syncer);
     atomic_fetch_add_explicit(&syncer->count, 1, memory_order_relaxed);
-    channel_order(&syncer->io, PLOOP_IO_SYNC, 0, 0, sync_heard);
+    channel_order(&syncer->io, PLOOP_IO_SYNC, 0, 0, sync_done);
 }
 
 static void wake_waiters(struct syncer *syncer, int result)
@@ -77,10 +93,11 @@ static void wake_waiters(struct syncer *syncer, int result)
     }
 }
 
-static void sync_heard(struct channel_io *io, int result)
+static void sync_done(struct channel_io *io, int result)
 {
     struct syncer *syncer = container_of(io, struct syncer, io);
     assert(syncer->in_flight);
+    assert_syncer(syncer);
     syncer->in_flight = false;
     if (syncer->error) {
         return; /* given up while it was under way: everybody has been told */
@@ -93,7 +110,8 @@ static void sync_heard(struct channel_io *io, int result)
     } else {
         syncer->succeeded = syncer->submitted;
     }
-    syncer->heard(syncer);
+    assert_syncer(syncer);
+    syncer->done(syncer);
     wake_waiters(syncer, syncer->error);
 }
 

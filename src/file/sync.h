@@ -31,8 +31,8 @@ struct syncer {
     _Atomic int tripped; /* the same, from the moment the backend says it: nothing is sent that must
                             not be after it */
     struct list waiters;
-    void (*heard)(struct syncer *syncer); /* after each SYNC, before its waiters */
-    _Atomic uint64_t count, failures;     /* for the statistics */
+    void (*done)(struct syncer *syncer); /* after each SYNC, before its waiters */
+    _Atomic uint64_t count, failures;    /* for the statistics */
 };
 
 struct sync_wait;
