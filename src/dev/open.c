@@ -8,7 +8,7 @@
  *
  * A failure on the way leaves the file's content as it was, up to the mark.
  */
-#include "delta/load.h"
+#include "dev/load.h"
 #include "dev/mark.h"
 #include "util/sized.h"
 

@@ -69,9 +69,9 @@ static int claim_bitmap(struct claims *claims, const struct extension *extension
                         const struct geometry *geometry, uint64_t file_size)
 {
     struct loaded_bitmap *bitmap = &extension->bitmaps[index];
-    int err = 0;
+    int error = 0;
 
-    for (uint32_t i = 0; i < bitmap->bitmap.l1_size && !err; i++) {
+    for (uint32_t i = 0; i < bitmap->bitmap.l1_size && !error; i++) {
         uint64_t sector = extension_l1_get(extension->bytes, &bitmap->bitmap, i);
         struct claim claim = {.offset = sector * SECTOR_SIZE, .owner = index + 1};
 
@@ -86,9 +86,9 @@ static int claim_bitmap(struct claims *claims, const struct extension *extension
         if (!claim.placed) {
             bitmap->fault = fault_at("a table entry outside the cluster grid, sector", sector);
         }
-        err = add_claim(claims, claim);
+        error = add_claim(claims, claim);
     }
-    return err;
+    return error;
 }
 
 static int add_bitmap(struct extension *extension, uint64_t *room,
@@ -113,12 +113,12 @@ static int list_features(struct extension *extension, const struct geometry *geo
     struct extension_feature feature;
     uint64_t room = 0;
     size_t at = 0;
-    int err = 0;
+    int error = 0;
 
-    while (!err && extension_next(extension->bytes, geometry->cluster_size, &at, &feature,
-                                  &extension->fault)) {
+    while (!error && extension_next(extension->bytes, geometry->cluster_size, &at, &feature,
+                                    &extension->fault)) {
         if (feature.magic == EXTENSION_BITMAP_MAGIC) {
-            err = add_bitmap(extension, &room, &feature, geometry);
+            error = add_bitmap(extension, &room, &feature, geometry);
         } else if (feature.flags & FEATURE_NECESSARY) {
             extension->unknown_necessary = feature.magic;
         } else if (feature.flags & FEATURE_TRANSIT) {
@@ -127,7 +127,7 @@ static int list_features(struct extension *extension, const struct geometry *geo
             extension->unknown_plain = true;
         }
     }
-    return err;
+    return error;
 }
 
 static int compare_claims(const void *left, const void *right)
@@ -252,23 +252,23 @@ static int judge(struct extension *extension, uint64_t start, const struct geome
                  uint64_t file_size, struct entry_source entries)
 {
     struct claims claims = {0};
-    int err = add_claim(&claims,
-                        (struct claim){.offset = start, .owner = OWNER_EXTENSION, .placed = true});
+    int error = add_claim(
+        &claims, (struct claim){.offset = start, .owner = OWNER_EXTENSION, .placed = true});
 
     extension->state = extension->fault.what ? EXTENSION_UNUSABLE : EXTENSION_VALID;
-    for (uint32_t i = 0; i < extension->bitmap_count && !err && extension->state == EXTENSION_VALID;
-         i++) {
+    for (uint32_t i = 0;
+         i < extension->bitmap_count && !error && extension->state == EXTENSION_VALID; i++) {
         if (!extension->bitmaps[i].fault.what) {
-            err = claim_bitmap(&claims, extension, i, geometry, file_size);
+            error = claim_bitmap(&claims, extension, i, geometry, file_size);
         }
     }
-    if (!err) {
+    if (!error) {
         qsort(claims.list, claims.count, sizeof(*claims.list), compare_claims);
         judge_claims(extension, &claims, geometry, entries);
-        err = take_owned(extension, &claims);
+        error = take_owned(extension, &claims);
     }
     free(claims.list);
-    return err;
+    return error;
 }
 
 static int read_cluster(struct extension *extension, ploop_file *file, uint64_t start,
@@ -292,7 +292,7 @@ int extension_load(struct extension *extension, ploop_file *file, const struct h
 {
     const struct geometry *geometry = &header->geometry;
     uint64_t start = header->extension_sector * SECTOR_SIZE;
-    int err;
+    int error;
 
     *extension = (struct extension){.state = EXTENSION_NONE, .sector = header->extension_sector};
     if (header->extension_sector == 0) {
@@ -308,18 +308,24 @@ int extension_load(struct extension *extension, ploop_file *file, const struct h
         extension->fault = fault_at("outside the cluster grid, sector", header->extension_sector);
         return 0;
     }
-    err = read_cluster(extension, file, start, geometry->cluster_size);
-    if (!err) {
+    error = read_cluster(extension, file, start, geometry->cluster_size);
+    if (error && error != -ENOMEM) {
+        extension->state = EXTENSION_UNUSABLE;
+        extension->read_error = error;
+        extension->fault = fault_at("cannot be read, error", (uint64_t)-error);
+        return 0;
+    }
+    if (!error) {
         extension->fault = extension_verify(extension->bytes, geometry->cluster_size);
-        err = extension->fault.what ? 0 : list_features(extension, geometry);
+        error = extension->fault.what ? 0 : list_features(extension, geometry);
     }
-    if (!err) {
-        err = judge(extension, start, geometry, file_size, entries);
+    if (!error) {
+        error = judge(extension, start, geometry, file_size, entries);
     }
-    if (err) {
+    if (error) {
         extension_free(extension);
     }
-    return err;
+    return error;
 }
 
 void extension_free(struct extension *extension)
@@ -336,7 +342,7 @@ int extension_writable(const struct extension *extension, char *message)
     if (extension->state == EXTENSION_UNUSABLE) {
         snprintf(message, HEADER_MESSAGE_SIZE, "ext_off %" PRIu64 ": format extension: %s %" PRIu64,
                  extension->sector, extension->fault.what, extension->fault.value);
-        return -EUCLEAN;
+        return extension->read_error ? extension->read_error : -EUCLEAN;
     }
     if (extension->in_guest_cluster) {
         snprintf(

@@ -38,6 +38,7 @@ struct extension {
     enum extension_state state;
     uint64_t sector; /* ext_off */
     struct extension_fault fault;
+    int read_error; /* UNUSABLE because its cluster cannot be read */
     uint8_t *bytes; /* the cluster, where state is VALID */
     struct loaded_bitmap *bitmaps;
     uint32_t bitmap_count;
@@ -58,7 +59,7 @@ struct entry_source {
 };
 
 /*
- * 0: see extension->state; -ENOMEM, or what the backend returns. To be freed after 0. Memory is
+ * 0: see extension->state; or -ENOMEM. To be freed after 0. Memory is
  * bounded by a few times the cluster size, whatever the cluster holds.
  */
 int extension_load(struct extension *extension, ploop_file *file, const struct header *header,
@@ -67,7 +68,8 @@ void extension_free(struct extension *extension);
 
 /*
  * Whether the image may be written, as far as its extension goes. 0; -EUCLEAN: it must be checked
- * first; -ENOTSUP: a feature that this library does not know forbids it. `message`
+ * first; -ENOTSUP: a feature that this library does not know forbids it; what the backend returned
+ * where the extension cannot be read. `message`
  * (HEADER_MESSAGE_SIZE bytes) says which; "" after 0.
  */
 int extension_writable(const struct extension *extension, char *message);

@@ -76,13 +76,23 @@ int check_progress(struct check *check, uint64_t entries_done)
                                    total);
 }
 
+enum { PROGRESS_PAGES = 256 };
+
 static int loading(void *user_data, uint64_t entries_done)
 {
-    return check_progress(user_data, entries_done);
+    uint32_t page = geometry_page_of((struct guest_cluster){(uint32_t)entries_done});
+    bool tells = page % PROGRESS_PAGES == 0;
+    return tells && check_progress(user_data, entries_done) ? -ECANCELED : 0;
+}
+
+static void note_read_error(struct check *check, int error)
+{
+    check->read_error = check->read_error ? check->read_error : error;
 }
 
 static void unreadable(void *user_data, uint32_t first_entry, uint32_t count, int error)
 {
+    note_read_error(user_data, error);
     check_report(user_data, PLOOP_CHECK_READ, first_entry, UINT64_MAX, 1,
                  "BAT[%" PRIu32 "] to BAT[%" PRIu64 "] cannot be read: error %d", first_entry,
                  (uint64_t)first_entry + count - 1, -error);
@@ -157,7 +167,7 @@ static void check_entries(struct check *check)
 
 static uint32_t entry_of_image(const void *context, uint32_t guest_cluster)
 {
-    const struct image *image = context;
+    const struct image_file *image = context;
 
     return image->entries[guest_cluster];
 }
@@ -169,7 +179,9 @@ static void check_extension(struct check *check)
     uint64_t offset = sector > UINT64_MAX / SECTOR_SIZE ? UINT64_MAX : sector * SECTOR_SIZE;
 
     if (extension->state == EXTENSION_UNUSABLE) {
-        check_report(check, PLOOP_CHECK_EXTENSION, UINT64_MAX, offset, 1,
+        uint32_t kind = extension->read_error ? PLOOP_CHECK_READ : PLOOP_CHECK_EXTENSION;
+        note_read_error(check, extension->read_error);
+        check_report(check, kind, UINT64_MAX, offset, 1,
                      "ext_off %" PRIu64 ": format extension: %s %" PRIu64, sector,
                      extension->fault.what, extension->fault.value);
     }
@@ -201,100 +213,101 @@ static bool is_recoverable(const struct check *check)
 static int find(struct check *check)
 {
     const struct entry_source entries = {entry_of_image, &check->image};
-    const struct image_load load = {check->options.bat_limit_bytes, loading, unreadable, check};
+    const struct image_file_load load = {check->options.bat_limit_bytes, loading, unreadable,
+                                         check};
     uint32_t bat_entries = check->image.header.geometry.bat_entries;
-    int err;
+    int error;
 
     check_header_fields(check);
-    err = image_load_bat(&check->image, &load);
-    if (!err) {
-        err = bitmap_init(&check->duplicates, bat_entries);
+    error = image_file_load_bat(&check->image, &load);
+    if (!error) {
+        error = bitmap_init(&check->duplicates, bat_entries);
     }
-    if (!err) {
+    if (!error) {
         check->progress_base = bat_entries;
-        err = check_duplicates(check);
+        error = check_duplicates(check);
     }
-    if (!err) {
+    if (!error) {
         check_entries(check);
-        err = extension_load(&check->extension, check->image.file, &check->image.header,
-                             check->image.file_size, entries);
+        error = extension_load(&check->extension, check->image.file, &check->image.header,
+                               check->image.file_size, entries);
     }
-    if (!err) {
+    if (!error) {
         check_extension(check);
         check->progress_base = (uint64_t)2 * bat_entries;
     }
-    if (!err &&
+    if (!error &&
         !check->counts[PLOOP_CHECK_READ]) { /* else everything unread would look like a leak */
-        err = check_leaks(check);
+        error = check_leaks(check);
     }
-    if (!err) {
+    if (!error) {
         check->progress_base = (uint64_t)PASSES * bat_entries;
-        err = check_progress(check, 0) ? -ECANCELED : 0;
+        error = check_progress(check, 0) ? -ECANCELED : 0;
     }
-    check->result.recoverable = !err && is_recoverable(check);
-    return err;
+    check->result.recoverable = !error && is_recoverable(check);
+    return error;
 }
 
 static int check_file(struct check *check, ploop_file *file)
 {
     char message[HEADER_MESSAGE_SIZE];
-    int err = image_open(&check->image, file, message);
+    int error = image_file_open(&check->image, file, message);
 
-    if (err == -EUCLEAN) {
+    if (error == -EUCLEAN) {
         check_report(check, PLOOP_CHECK_HEADER, UINT64_MAX, UINT64_MAX, 1, "%s", message);
     }
-    if (err) {
-        return err;
+    if (error) {
+        return error;
     }
-    err = find(check);
-    if (!err && check->options.repair) {
-        err = repair_image(check);
+    error = find(check);
+    if (!error && check->options.repair) {
+        error = repair_image(check);
         check->progress_base =
             (uint64_t)(PASSES + REPAIR_PASSES) * check->image.header.geometry.bat_entries;
-        err = err ? err : check_progress(check, 0) ? -ECANCELED : 0;
+        error = error ? error : check_progress(check, 0) ? -ECANCELED : 0;
     }
     extension_free(&check->extension);
     bitmap_free(&check->duplicates);
-    image_close(&check->image);
-    return err;
+    image_file_close(&check->image);
+    return error;
 }
 
 /* R11: a repair trusts only what the storage has. */
 static int drop_cache(const struct check *check, ploop_file *file)
 {
-    int sync_error, err = file_drop_cache(file, &sync_error);
+    int sync_error, error = file_drop_cache(file, &sync_error);
 
-    if (!err || check->options.repair & PLOOP_REPAIR_CACHED) {
+    if (!error || check->options.repair & PLOOP_REPAIR_CACHED) {
         return 0;
     }
-    return err == -ENOTSUP ? sync_error : err;
+    return error == -ENOTSUP ? sync_error : error;
 }
 
 static int check_for_repair(struct check *check, ploop_file *file)
 {
-    int err = file_claim(file, FILE_ALONE);
+    int error = file_claim(file, FILE_ALONE);
 
-    if (err) {
-        return err;
+    if (error) {
+        return error;
     }
-    err = drop_cache(check, file);
-    if (!err) {
-        err = check_file(check, file);
+    error = drop_cache(check, file);
+    if (!error) {
+        error = check_file(check, file);
     }
     file_give_back(file, FILE_ALONE);
-    return err;
+    return error;
 }
 
 int ploop_image_check(ploop_file *file, const struct ploop_check_options *options,
                       struct ploop_check_result *result)
 {
     struct check check = {0};
-    int err = options ? sized_in(&check.options, sizeof(check.options),
-                                 offsetof(struct ploop_check_options, reserved), options)
-                      : 0;
+    int error = options ? sized_in(&check.options, sizeof(check.options),
+                                   offsetof(struct ploop_check_options, reserved), options)
+                        : 0;
 
-    if (err) {
-        return err;
+    if (error) {
+        return error;
     }
     if (!file || sized_out_check(result, offsetof(struct ploop_check_result, reserved)) ||
         check.options.reserved1 ||
@@ -305,7 +318,7 @@ int ploop_image_check(ploop_file *file, const struct ploop_check_options *option
     if (!check.options.bat_limit_bytes) {
         check.options.bat_limit_bytes = PLOOP_BAT_LIMIT_DEFAULT;
     }
-    err = check.options.repair ? check_for_repair(&check, file) : check_file(&check, file);
+    error = check.options.repair ? check_for_repair(&check, file) : check_file(&check, file);
     sized_out(result, &check.result, sizeof(check.result));
-    return err;
+    return error;
 }

@@ -3,7 +3,7 @@
  * A check under way: what its parts share. The order in which they run, and what each leaves
  * behind:
  *
- *     image_open, image_load_bat   image
+ *     image_file_open, image_file_load_bat   image
  *     check_duplicates             duplicates
  *     extension_load               extension
  *     (the findings in BAT order)  counts, result
@@ -16,19 +16,20 @@
 #include <ploop/image.h>
 
 #include "image/extension_load.h"
-#include "image/image.h"
+#include "image/image_file.h"
 #include "util/bitmap.h"
 
 enum { CHECK_KINDS = PLOOP_CHECK_READ + 1 };
 
 struct check {
-    struct image image;
+    struct image_file image;
     struct extension extension;
     struct bitmap duplicates; /* a bit per BAT entry: not the first that names its host cluster */
     struct ploop_check_options options;
     struct ploop_check_result result;
     uint64_t counts[CHECK_KINDS]; /* findings by PLOOP_CHECK_ kind */
     uint64_t owners; /* entries that are their host cluster's owner, beyond the disk's end or not */
+    int read_error;  /* of the first thing that could not be read */
     uint64_t progress_base;
 };
 

@@ -124,16 +124,16 @@ static bool window_advance(struct window *window)
 int check_duplicates(struct check *check)
 {
     struct window window;
-    int err = window_init(&window, check);
+    int error = window_init(&window, check);
 
-    if (err) {
-        return err;
+    if (error) {
+        return error;
     }
-    while (!err && window_advance(&window)) {
-        err = fill_from_bat(check, &window, true);
+    while (!error && window_advance(&window)) {
+        error = fill_from_bat(check, &window, true);
     }
     bitmap_free(&window.used);
-    return err;
+    return error;
 }
 
 static void report_leak(struct check *check, uint64_t first, uint64_t end)
@@ -167,21 +167,21 @@ int check_leaks(struct check *check)
 {
     struct window window;
     uint64_t from = geometry_host_first(&check->image.header.geometry);
-    int err = window_init(&window, check);
+    int error = window_init(&window, check);
 
-    if (err) {
-        return err;
+    if (error) {
+        return error;
     }
-    while (!err && window_advance(&window)) {
+    while (!error && window_advance(&window)) {
         fill_from_extension(check, &window);
-        err = fill_from_bat(check, &window, false);
-        if (!err) {
+        error = fill_from_bat(check, &window, false);
+        if (!error) {
             report_gaps(check, &window, &from);
         }
     }
-    if (!err) {
+    if (!error) {
         report_leak(check, from, window.slots_end);
     }
     bitmap_free(&window.used);
-    return err;
+    return error;
 }

@@ -46,25 +46,25 @@ static int lay_out(ploop_file *file, const struct geometry *geometry)
 {
     uint64_t data_start = geometry->data_start;
     struct ploop_file_info info = {.size = sizeof(info)};
-    int err = ploop_file_info(file, &info);
+    int error = ploop_file_info(file, &info);
 
-    if (err) {
-        return err;
+    if (error) {
+        return error;
     }
     if (!(info.capabilities & PLOOP_FILE_CAN_GROW)) {
         return clear_in_place(file, data_start, info.file_size);
     }
-    err = (int)file_sync_io(file, PLOOP_IO_TRUNCATE, NULL, 0, 0);
-    if (!err) {
-        err = (int)file_sync_io(file, PLOOP_IO_TRUNCATE, NULL, 0, data_start);
+    error = (int)file_sync_io(file, PLOOP_IO_TRUNCATE, NULL, 0, 0);
+    if (!error) {
+        error = (int)file_sync_io(file, PLOOP_IO_TRUNCATE, NULL, 0, data_start);
     }
-    if (!err && info.capabilities & PLOOP_FILE_CAN_ALLOCATE) {
+    if (!error && info.capabilities & PLOOP_FILE_CAN_ALLOCATE) {
         int64_t allocated =
             file_sync_io(file, PLOOP_IO_ALLOCATE, NULL, geometry_bat_bytes(geometry), 0);
 
-        err = allocated < 0 ? (int)allocated : 0;
+        error = allocated < 0 ? (int)allocated : 0;
     }
-    return err;
+    return error;
 }
 
 static int write_header(ploop_file *file, const struct header *header)
@@ -87,33 +87,33 @@ int ploop_image_create(ploop_file *file, const struct ploop_image_options *optio
 {
     struct ploop_image_options given;
     struct header header;
-    int err =
+    int error =
         sized_in(&given, sizeof(given), offsetof(struct ploop_image_options, reserved), options);
 
-    if (err) {
-        return err;
+    if (error) {
+        return error;
     }
     if (!file || given.flags) {
         return -EINVAL;
     }
-    err = header_for_new_image(given.version, given.disk_size, given.cluster_size, &header);
-    if (!err && (uint64_t)4 * header.geometry.bat_entries > PLOOP_BAT_LIMIT_DEFAULT) {
-        err = -EFBIG; /* what opening would refuse is not made */
+    error = header_for_new_image(given.version, given.disk_size, given.cluster_size, &header);
+    if (!error && (uint64_t)4 * header.geometry.bat_entries > PLOOP_BAT_LIMIT_DEFAULT) {
+        error = -EFBIG; /* what opening would refuse is not made */
     }
-    err = err ? err : file_claim(file, FILE_ALONE);
-    if (err) {
-        return err;
+    error = error ? error : file_claim(file, FILE_ALONE);
+    if (error) {
+        return error;
     }
-    err = lay_out(file, &header.geometry);
-    if (!err) {
-        err = (int)file_sync_io(file, PLOOP_IO_SYNC, NULL, 0, 0);
+    error = lay_out(file, &header.geometry);
+    if (!error) {
+        error = (int)file_sync_io(file, PLOOP_IO_SYNC, NULL, 0, 0);
     }
-    err = err ? err : write_header(file, &header);
-    if (err) {
+    error = error ? error : write_header(file, &header);
+    if (error) {
         int ignored;
         (void)file_drop_cache(file,
                               &ignored); /* what is lost is told once: another try begins anew */
     }
     file_give_back(file, FILE_ALONE);
-    return err;
+    return error;
 }

@@ -5,7 +5,7 @@
 #include <ploop/image.h>
 
 #include "format/header.h"
-#include "image/image.h"
+#include "image/image_file.h"
 #include "util/sized.h"
 
 _Static_assert(sizeof(((struct ploop_image_info *)0)->message) == HEADER_MESSAGE_SIZE,
@@ -25,16 +25,16 @@ static uint32_t flags_of(const struct header *header)
 
 int ploop_image_probe(ploop_file *file, struct ploop_image_info *info)
 {
-    struct image image;
+    struct image_file image;
     struct ploop_image_info found = {0};
-    int err = sized_out_check(info, sizeof(*info));
+    int error = sized_out_check(info, sizeof(*info));
 
-    if (err || !file) {
+    if (error || !file) {
         return -EINVAL;
     }
-    err = image_open(&image, file, found.message);
+    error = image_file_open(&image, file, found.message);
     found.file_size = image.file_size;
-    if (!err) {
+    if (!error) {
         const struct header *header = &image.header;
 
         found.version = header->version;
@@ -49,5 +49,5 @@ int ploop_image_probe(ploop_file *file, struct ploop_image_info *info)
         found.in_use = header->in_use;
     }
     sized_out(info, &found, sizeof(found));
-    return err;
+    return error;
 }

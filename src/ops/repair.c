@@ -45,7 +45,7 @@ static bool leaves_errors(const struct repair *repair)
            (bad_entries(repair->check) && !repair_wants(repair, PLOOP_REPAIR_ENTRIES));
 }
 
-static bool maps_nothing(const struct image *image)
+static bool maps_nothing(const struct image_file *image)
 {
     uint32_t i = 0;
 
@@ -131,13 +131,13 @@ static int begin(struct repair *repair)
 {
     struct header *header = &repair->image->header;
     uint64_t first_page = geometry_page_bytes(&header->geometry, 0);
-    int err = image_read(repair->image, repair->found_page, first_page, 0);
+    int error = image_file_read(repair->image, repair->found_page, first_page, 0);
 
-    if (!err) {
-        err = repair_sync(repair);
+    if (!error) {
+        error = repair_sync(repair);
     }
-    if (err) {
-        return err;
+    if (error) {
+        return error;
     }
     header->in_use = repair->was_clean ? HEADER_IN_USE : header->in_use;
     header->flags &= ~(uint32_t)HEADER_FLAG_EMPTY;
@@ -148,8 +148,8 @@ static int begin(struct repair *repair)
         bitmap_set(&repair->dirty, page);
     }
     repair->marked = true;
-    err = repair_write_pages(repair);
-    return err ? err : repair_sync(repair);
+    error = repair_write_pages(repair);
+    return error ? error : repair_sync(repair);
 }
 
 /*
@@ -175,22 +175,22 @@ static void take_back(struct repair *repair)
 static int write_extension(struct repair *repair)
 {
     uint64_t size = repair->image->header.geometry.cluster_size;
-    int err;
+    int error;
 
     repair_give_up_extension(repair);
     extension_seal(repair->extension, size);
-    err = repair_write(repair, repair->extension, size, repair->extension_offset);
-    return err ? err : repair_sync(repair);
+    error = repair_write(repair, repair->extension, size, repair->extension_offset);
+    return error ? error : repair_sync(repair);
 }
 
 /* The header as a clean close leaves it. */
 static int finish(struct repair *repair)
 {
     struct header *header = &repair->image->header;
-    int err = repair->extension ? write_extension(repair) : 0;
+    int error = repair->extension ? write_extension(repair) : 0;
 
-    if (err) {
-        return err;
+    if (error) {
+        return error;
     }
     if (!repair->was_clean && (!repair_wants(repair, PLOOP_REPAIR_UNCLEAN) ||
                                leaves_errors(repair) || repair->cancelled)) {
@@ -225,23 +225,23 @@ static void count_mended(struct repair *repair)
 
 static int carry_out(struct repair *repair)
 {
-    int err = begin(repair);
+    int error = begin(repair);
 
-    if (!err) {
-        err = repair_entries(repair);
+    if (!error) {
+        error = repair_entries(repair);
     }
-    if (!err && !repair->cancelled && repair_wants(repair, PLOOP_REPAIR_LEAKS)) {
-        err = repair_space(repair);
+    if (!error && !repair->cancelled && repair_wants(repair, PLOOP_REPAIR_LEAKS)) {
+        error = repair_space(repair);
     }
-    if (!err && repair->cancelled && !repair->irrevocable) {
-        err = -ECANCELED;
+    if (!error && repair->cancelled && !repair->irrevocable) {
+        error = -ECANCELED;
     }
-    if (!err) {
-        err = finish(repair);
+    if (!error) {
+        error = finish(repair);
     }
-    if (err) {
+    if (error) {
         take_back(repair);
-        return err;
+        return error;
     }
     if (repair->cancelled) {
         return -ECANCELED;
@@ -261,10 +261,10 @@ int repair_image(struct check *check)
         .unusable_extension = check->extension.state == EXTENSION_UNUSABLE &&
                               !(check->options.repair & PLOOP_REPAIR_ENTRIES),
     };
-    int err;
+    int error;
 
-    if (check->counts[PLOOP_CHECK_READ]) {
-        return -EIO;
+    if (check->read_error) {
+        return check->read_error;
     }
     if (!has_work(&repair)) {
         return 0;
@@ -272,13 +272,13 @@ int repair_image(struct check *check)
     if (check->extension.unknown_necessary) {
         return -ENOTSUP;
     }
-    err = prepare(&repair);
-    if (!err) {
-        err = carry_out(&repair);
+    error = prepare(&repair);
+    if (!error) {
+        error = carry_out(&repair);
     }
     free(repair.buffer);
     free(repair.found_page);
     free(repair.extension);
     bitmap_free(&repair.dirty);
-    return err;
+    return error;
 }

@@ -26,7 +26,7 @@
 
 struct repair {
     struct check *check;
-    struct image *image;
+    struct image_file *image;
     struct bitmap dirty; /* BAT pages whose entries are not written yet */
     uint8_t *buffer;     /* of REPAIR_BUFFER_SIZE, aligned */
     uint8_t *found_page; /* page 0 as it was found */

@@ -52,22 +52,22 @@ static int copy_duplicates(struct repair *repair, uint64_t count)
     const struct geometry *geometry = &repair->image->header.geometry;
     uint64_t file_size = repair->image->file_size, first = geometry_host_end(geometry, file_size);
     struct host_cluster next = {(uint32_t)first};
-    int err = make_room(repair, first, count);
+    int error = make_room(repair, first, count);
 
-    for (uint32_t i = 0; i < geometry->bat_entries && !err; i++) {
+    for (uint32_t i = 0; i < geometry->bat_entries && !error; i++) {
         if (wants_copy(repair, i) && repair_goes_on(repair, i)) {
-            err = repair_copy_cluster(repair,
-                                      geometry_entry_offset(geometry, repair->image->entries[i]),
-                                      geometry_host_offset(geometry, next));
+            error = repair_copy_cluster(repair,
+                                        geometry_entry_offset(geometry, repair->image->entries[i]),
+                                        geometry_host_offset(geometry, next));
             repair_set_entry(repair, i, geometry_entry(geometry, next));
             next.n++;
         }
     }
-    if (!err && repair->cancelled) {
-        err = repair_truncate(repair,
-                              next.n > first ? geometry_host_offset(geometry, next) : file_size);
+    if (!error && repair->cancelled) {
+        error = repair_truncate(repair,
+                                next.n > first ? geometry_host_offset(geometry, next) : file_size);
     }
-    return err ? err : repair_sync(repair);
+    return error ? error : repair_sync(repair);
 }
 
 /* Whether nobody will miss the entry: it cannot be right, or lies beyond the disk's end. */
@@ -88,16 +88,16 @@ static bool wants_clearing(const struct repair *repair, uint32_t index)
 int repair_entries(struct repair *repair)
 {
     uint64_t copies = repair_wants(repair, PLOOP_REPAIR_ENTRIES) ? count_copies(repair) : 0;
-    int err;
+    int error;
 
     for (uint32_t i = 0; i < repair->image->header.geometry.bat_entries; i++) {
         if (repair->image->entries[i] && wants_clearing(repair, i)) {
             repair_set_entry(repair, i, 0);
         }
     }
-    err = repair_publish(repair);
-    if (!err && copies) {
-        err = copy_duplicates(repair, copies);
+    error = repair_publish(repair);
+    if (!error && copies) {
+        error = copy_duplicates(repair, copies);
     }
-    return err ? err : repair_publish(repair);
+    return error ? error : repair_publish(repair);
 }

@@ -11,10 +11,10 @@ enum { BUFFER_PAGES = REPAIR_BUFFER_SIZE / BAT_PAGE_SIZE };
 
 int repair_sync(struct repair *repair)
 {
-    int err = (int)file_sync_io(repair->image->file, PLOOP_IO_SYNC, NULL, 0, 0);
+    int error = (int)file_sync_io(repair->image->file, PLOOP_IO_SYNC, NULL, 0, 0);
 
-    repair->sync_failed = repair->sync_failed || err;
-    return err;
+    repair->sync_failed = repair->sync_failed || error;
+    return error;
 }
 
 int repair_write(struct repair *repair, const void *bytes, uint64_t length, uint64_t offset)
@@ -27,12 +27,12 @@ int repair_write(struct repair *repair, const void *bytes, uint64_t length, uint
 
 int repair_truncate(struct repair *repair, uint64_t file_size)
 {
-    int err = (int)file_sync_io(repair->image->file, PLOOP_IO_TRUNCATE, NULL, 0, file_size);
+    int error = (int)file_sync_io(repair->image->file, PLOOP_IO_TRUNCATE, NULL, 0, file_size);
 
-    if (!err) {
+    if (!error) {
         repair->image->file_size = file_size;
     }
-    return err;
+    return error;
 }
 
 void repair_set_entry(struct repair *repair, uint32_t index, uint32_t entry)
@@ -47,7 +47,7 @@ void repair_set_entry(struct repair *repair, uint32_t index, uint32_t entry)
  */
 static uint64_t encode_pages(struct repair *repair, uint32_t first, uint32_t end)
 {
-    const struct image *image = repair->image;
+    const struct image_file *image = repair->image;
     const struct geometry *geometry = &image->header.geometry;
     uint64_t bytes = 0;
 
@@ -73,10 +73,10 @@ int repair_write_pages(struct repair *repair)
     while (first < pages) {
         uint64_t end = first + bitmap_run(&repair->dirty, first, BUFFER_PAGES);
         uint64_t bytes = encode_pages(repair, (uint32_t)first, (uint32_t)end);
-        int err = repair_write(repair, repair->buffer, bytes, first * BAT_PAGE_SIZE);
+        int error = repair_write(repair, repair->buffer, bytes, first * BAT_PAGE_SIZE);
 
-        if (err) {
-            return err;
+        if (error) {
+            return error;
         }
         for (; first < end; first++) {
             bitmap_clear(&repair->dirty, first);
@@ -88,14 +88,14 @@ int repair_write_pages(struct repair *repair)
 
 int repair_publish(struct repair *repair)
 {
-    int err;
+    int error;
 
     if (bitmap_next_set(&repair->dirty, 0, repair->dirty.bits) == repair->dirty.bits) {
         return 0;
     }
     repair->irrevocable = true;
-    err = repair_write_pages(repair);
-    return err ? err : repair_sync(repair);
+    error = repair_write_pages(repair);
+    return error ? error : repair_sync(repair);
 }
 
 int repair_copy_cluster(struct repair *repair, uint64_t from, uint64_t to)
@@ -105,13 +105,13 @@ int repair_copy_cluster(struct repair *repair, uint64_t from, uint64_t to)
     assert(from != to);
     for (uint64_t done = 0; done < size; done += REPAIR_BUFFER_SIZE) {
         uint64_t length = size - done < REPAIR_BUFFER_SIZE ? size - done : REPAIR_BUFFER_SIZE;
-        int err = image_read(repair->image, repair->buffer, length, from + done);
+        int error = image_file_read(repair->image, repair->buffer, length, from + done);
 
-        if (!err) {
-            err = repair_write(repair, repair->buffer, length, to + done);
+        if (!error) {
+            error = repair_write(repair, repair->buffer, length, to + done);
         }
-        if (err) {
-            return err;
+        if (error) {
+            return error;
         }
     }
     return 0;

@@ -34,18 +34,18 @@ typedef int place_fn(struct repair *repair, struct holes *holes, uint64_t *offse
 static int each_bitmap_cluster(struct repair *repair, struct holes *holes,
                                const struct extension_bitmap *bitmap, place_fn *fn)
 {
-    int err = 0;
+    int error = 0;
 
-    for (uint32_t i = 0; i < bitmap->l1_size && !err; i++) {
+    for (uint32_t i = 0; i < bitmap->l1_size && !error; i++) {
         uint64_t sector = extension_l1_get(repair->extension, bitmap, i);
         uint64_t offset = sector * SECTOR_SIZE;
 
         if (sector != L1_ALL_ZEROS && sector != L1_ALL_ONES) {
-            err = fn(repair, holes, &offset);
+            error = fn(repair, holes, &offset);
             extension_l1_set(repair->extension, bitmap, i, offset / SECTOR_SIZE);
         }
     }
-    return err;
+    return error;
 }
 
 static int each_extension_cluster(struct repair *repair, struct holes *holes, place_fn *fn)
@@ -55,21 +55,21 @@ static int each_extension_cluster(struct repair *repair, struct holes *holes, pl
     struct extension_fault fault;
     struct extension_bitmap bitmap;
     size_t at = 0;
-    int err;
+    int error;
 
     if (!repair->extension) {
         return 0;
     }
-    err = fn(repair, holes, &repair->extension_offset);
-    while (!err &&
+    error = fn(repair, holes, &repair->extension_offset);
+    while (!error &&
            extension_next(repair->extension, geometry->cluster_size, &at, &feature, &fault)) {
         if (feature.magic == EXTENSION_BITMAP_MAGIC) {
             extension_bitmap_decode(repair->extension, &feature, geometry,
                                     &bitmap); /* good: only such bitmaps are kept */
-            err = each_bitmap_cluster(repair, holes, &bitmap, fn);
+            error = each_bitmap_cluster(repair, holes, &bitmap, fn);
         }
     }
-    return err;
+    return error;
 }
 
 static int count_one(struct repair *repair, struct holes *holes, uint64_t *offset)
@@ -136,7 +136,7 @@ static int move_one(struct repair *repair, struct holes *holes, uint64_t *offset
 static int find_holes(struct repair *repair, struct holes *holes)
 {
     const struct geometry *geometry = &repair->image->header.geometry;
-    int err;
+    int error;
 
     uint64_t first = geometry_host_first(geometry);
 
@@ -145,9 +145,9 @@ static int find_holes(struct repair *repair, struct holes *holes)
         holes->end += repair->image->entries[i] != 0;
     }
     each_extension_cluster(repair, holes, count_one);
-    err = bitmap_init(&holes->taken, holes->end);
-    if (err) {
-        return err;
+    error = bitmap_init(&holes->taken, holes->end);
+    if (error) {
+        return error;
     }
     for (uint32_t i = 0; i < geometry->bat_entries; i++) {
         if (repair->image->entries[i]) {
@@ -163,67 +163,67 @@ static int find_holes(struct repair *repair, struct holes *holes)
 /* In memory the entries name the copies at once; their pages stay dirty until those are durable. */
 static int move_guest_clusters(struct repair *repair, struct holes *holes)
 {
-    struct image *image = repair->image;
+    struct image_file *image = repair->image;
     const struct geometry *geometry = &image->header.geometry;
-    int err = 0;
+    int error = 0;
 
-    for (uint32_t i = 0; i < geometry->bat_entries && !err; i++) {
+    for (uint32_t i = 0; i < geometry->bat_entries && !error; i++) {
         if (image->entries[i]) {
             uint64_t from = geometry_entry_offset(geometry, image->entries[i]), to;
 
-            err = copy_into_hole(repair, holes, i, from, &to);
+            error = copy_into_hole(repair, holes, i, from, &to);
             if (to != from) {
                 repair_set_entry(repair, i, (uint32_t)(to / geometry->entry_unit));
             }
         }
     }
-    return err;
+    return error;
 }
 
 static int move_all(struct repair *repair, struct holes *holes)
 {
-    int err = move_guest_clusters(repair, holes);
+    int error = move_guest_clusters(repair, holes);
 
-    if (!err) {
-        err = each_extension_cluster(repair, holes, move_one);
+    if (!error) {
+        error = each_extension_cluster(repair, holes, move_one);
     }
-    if (!err) {
-        err = repair_sync(repair);
+    if (!error) {
+        error = repair_sync(repair);
     }
-    return err ? err : repair_publish(repair);
+    return error ? error : repair_publish(repair);
 }
 
 static int cut(struct repair *repair, uint64_t end)
 {
-    int err;
+    int error;
 
     repair_give_up_extension(repair);
-    err = repair_truncate(repair, end);
-    return err ? err : repair_sync(repair);
+    error = repair_truncate(repair, end);
+    return error ? error : repair_sync(repair);
 }
 
 static int compact(struct repair *repair)
 {
     struct holes holes;
     uint64_t end;
-    int err = find_holes(repair, &holes);
+    int error = find_holes(repair, &holes);
 
-    if (err) {
-        return err;
+    if (error) {
+        return error;
     }
     end = geometry_place_offset(&repair->image->header.geometry, holes.end);
     assert(end <= repair->image->file_size);
     repair->check->progress_base += repair->image->header.geometry.bat_entries;
     if (bitmap_run(&holes.taken, holes.first, holes.end - holes.first) < holes.end - holes.first) {
         repair_give_up_extension(repair);
-        err = move_all(repair, &holes);
+        error = move_all(repair, &holes);
     }
     bitmap_free(&holes.taken);
-    if (!err && !repair->cancelled && end != repair->image->file_size) {
-        err = cut(repair, end);
+    if (!error && !repair->cancelled && end != repair->image->file_size) {
+        error = cut(repair, end);
     }
     repair->leaks_mended = repair->check->counts[PLOOP_CHECK_LEAK];
-    return err;
+    return error;
 }
 
 /* Where the last byte ends that an entry, right or wrong, or the extension could mean. */

@@ -401,14 +401,32 @@ START_TEST(many_claims_on_one_cluster)
 }
 END_TEST
 
-START_TEST(backend_errors_come_out)
+/*
+ * An extension that cannot be read is a finding: the rest of the image is checked, and no leak made
+ * of what it may own. For writing such an image is refused with the backend's error.
+ */
+START_TEST(an_extension_that_cannot_be_read)
 {
+    static const int errors[] = {EIO, ENODATA, ECONNRESET};
+    struct check_outcome outcome;
     open_image(2, CLOSED);
     extension_end(&plan);
     fixture.fail_op = PLOOP_IO_READ;
     fixture.fail_from = 1;
-    fixture.fail_error = EIO;
-    ck_assert_int_eq(load(), -EIO);
+    fixture.fail_offset = sector_of_host(5) * 512;
+    fixture.fail_error = errors[_i];
+    ck_assert_int_eq(load(), 0);
+    ck_assert_int_eq(extension.state, EXTENSION_UNUSABLE);
+    ck_assert_int_eq(extension_writable(&extension, message), -errors[_i]);
+    ck_assert_ptr_nonnull(strstr(message, "cannot be read"));
+    extension_free(&extension);
+    run_check(&fixture, 0, &outcome);
+    ck_assert_int_eq(outcome.err, 0);
+    ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_READ], 1);
+    ck_assert_uint_eq(outcome.result.errors, 1);
+    ck_assert_uint_eq(outcome.result.leaks, 0);
+    run_check(&fixture, PLOOP_REPAIR_LEAKS, &outcome);
+    ck_assert_int_eq(outcome.err, -errors[_i]);
     fixture_close(&fixture);
 }
 END_TEST
@@ -428,7 +446,7 @@ int main(void)
     tcase_add_test(tests, a_table_of_several_clusters);
     tcase_add_test(tests, what_is_kept);
     tcase_add_test(tests, many_claims_on_one_cluster);
-    tcase_add_test(tests, backend_errors_come_out);
+    tcase_add_loop_test(tests, an_extension_that_cannot_be_read, 0, 3);
     tcase_set_timeout(tests, 60);
     return run_case("extension", tests);
 }

@@ -391,6 +391,7 @@ static void fail_each_call(const char *features, const char *kept, uint32_t kind
                            int error)
 {
     bool touched = true;
+    uint32_t read_again = 0;
     for (uint64_t nth = 0; touched; nth++) {
         struct rig rig;
         make(&rig, 2, CLOSED, features);
@@ -400,7 +401,11 @@ static void fail_each_call(const char *features, const char *kept, uint32_t kind
         script_fail(&rig.script, kind, nth, times, error);
         int result = rig_try_open(&rig);
         touched = rig.script.submitted[kind] > nth;
-        ck_assert_int_eq(result, !touched ? 0 : kind == PLOOP_IO_SYNC ? -EIO : error);
+        if (result == 0 && touched && kind == PLOOP_IO_READ && times == 1) {
+            read_again++; /* pages of the BAT, which are read one by one then */
+        } else {
+            ck_assert_int_eq(result, !touched ? 0 : kind == PLOOP_IO_SYNC ? -EIO : error);
+        }
         if (result) {
             expect_left(&rig, before, size, features, kept);
             /* one failure, and no SYNC's: the file could be written, so it is as it was */
@@ -421,6 +426,7 @@ static void fail_each_call(const char *features, const char *kept, uint32_t kind
         rig_free(&rig);
         ck_assert_uint_lt(nth, 100);
     }
+    ck_assert_uint_le(read_again, 1); /* the BAT is one read long */
 }
 
 START_TEST(each_call_of_an_open_fails)

@@ -7,8 +7,8 @@
  * entry becomes BAT_ENTRY_BAD, so does every entry of a BAT page that cannot be read, and of
  * several entries for one host cluster only the first is kept.
  */
-#ifndef DELTA_LOAD_H
-#define DELTA_LOAD_H
+#ifndef DEV_LOAD_H
+#define DEV_LOAD_H
 
 #include "dev/dev.h"
 
@@ -42,7 +42,7 @@ int load_header(struct load *load);
  * After load_header(), for the top after bat_init(). 0, -EUCLEAN with a line in the log, -ENOMEM,
  * or what the backend returns.
  */
-int load_bat(const struct load *load);
+int load_bat(struct load *load);
 
 /*
  * After load_bat(), for writing. 0, -EUCLEAN or -ENOTSUP with a line in the log, -ENOMEM, or what

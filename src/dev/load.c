@@ -3,8 +3,9 @@
  * What load.h says. Nothing is allocated by a count from the header before it was held against the
  * file and the limit.
  */
-#include "delta/load.h"
+#include "dev/load.h"
 
+#include "image/bat_load.h"
 #include "image/extension_load.h"
 #include "util/bytes.h"
 
@@ -14,8 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { LOAD_CHUNK_PAGES = 64 };
 
 void load_log(const struct load *load, uint32_t level, const char *format, ...)
 {
@@ -181,59 +180,33 @@ static int load_entry(const struct load *load, struct guest_cluster guest, uint3
     return 0;
 }
 
-static int load_page(const struct load *load, uint32_t page, const uint8_t *bytes)
+static int load_page(void *context, uint32_t page, const uint8_t *bytes)
 {
-    uint32_t first = geometry_page_first(page),
-             entries = geometry_page_entries(&load->header.geometry, page);
+    const struct load *load = context;
+    uint32_t first = geometry_page_first(page);
+    uint32_t entries = geometry_page_entries(&load->header.geometry, page);
     int error = 0;
     bytes += page == 0 ? HEADER_SIZE : 0;
     for (uint32_t i = 0; i < entries && !error; i++) {
-        error =
-            load_entry(load, (struct guest_cluster){first + i}, load_le32(bytes + (size_t)i * 4));
+        struct guest_cluster guest = {first + i};
+        error = load_entry(load, guest, load_le32(bytes + (size_t)i * 4));
     }
     return error;
 }
 
-static void mark_page_bad(const struct load *load, uint32_t page)
+/* Read-only every entry of the page is bad; for writing the image is refused. */
+static int page_unreadable(void *context, uint32_t page, int error)
 {
-    uint32_t first = geometry_page_first(page),
-             entries = geometry_page_entries(&load->header.geometry, page);
-    for (uint32_t i = 0; i < entries; i++) {
+    const struct load *load = context;
+    uint32_t first = geometry_page_first(page);
+    uint32_t entries = geometry_page_entries(&load->header.geometry, page);
+    bool read_only = load->dev->read_only;
+    load_log(load, read_only ? PLOOP_LOG_WARNING : PLOOP_LOG_ERROR,
+             "BAT page %" PRIu32 ": cannot be read (%s)", page, strerror(-error));
+    for (uint32_t i = 0; i < entries && read_only; i++) {
         set_entry(load, (struct guest_cluster){first + i}, BAT_ENTRY_BAD);
     }
-}
-
-/*
- * Pages [first, first + count), in one read; page by page after an error, for what can be rescued.
- */
-static int load_pages(const struct load *load, uint32_t first, uint32_t count, uint8_t *bytes)
-{
-    /* The last page need not be whole in a file that ends behind the BAT. */
-    uint64_t offset = (uint64_t)first * BAT_PAGE_SIZE, length = (uint64_t)count * BAT_PAGE_SIZE;
-    uint64_t needed = HEADER_SIZE + (uint64_t)load->header.geometry.bat_entries * 4;
-    bool read_only = load->dev->read_only;
-    int64_t got = ploop_file_pread(load->file, bytes, length, offset);
-    if (got >= 0 && (uint64_t)got < length && offset + (uint64_t)got < needed) {
-        got = -EIO;
-    }
-    if (got < 0 && read_only && count > 1) {
-        int error = 0;
-        for (uint32_t i = 0; i < count && !error; i++) {
-            error = load_pages(load, first + i, 1, bytes);
-        }
-        return error;
-    }
-    if (got < 0 && read_only) {
-        load_log(load, PLOOP_LOG_WARNING, "BAT page %" PRIu32 ": cannot be read (%s)", first,
-                 strerror((int)-got));
-        mark_page_bad(load, first);
-        return 0;
-    }
-    int error = got < 0 ? (int)got : 0;
-    for (uint32_t i = 0; i < count && !error; i++) {
-        error = load_page(load, first + i, bytes + (size_t)i * BAT_PAGE_SIZE);
-    }
-    return error;
+    return read_only ? 0 : error;
 }
 
 static bool names_a_cluster(uint32_t entry)
@@ -289,18 +262,12 @@ static int sort_out_duplicates(const struct load *load)
     return error;
 }
 
-int load_bat(const struct load *load)
+int load_bat(struct load *load)
 {
-    const struct alloc *alloc = &dev_bat(load->dev)->alloc;
-    uint32_t pages = geometry_page_count(&load->header.geometry);
-    uint8_t *bytes = malloc((size_t)LOAD_CHUNK_PAGES * BAT_PAGE_SIZE);
-    int error = bytes ? 0 : -ENOMEM;
-    for (uint32_t page = 0; page < pages && !error; page += LOAD_CHUNK_PAGES) {
-        uint32_t left = pages - page;
-        error = load_pages(load, page, left < LOAD_CHUNK_PAGES ? left : LOAD_CHUNK_PAGES, bytes);
-    }
-    free(bytes);
-    if (!error && (load->entries || !space_map_is_whole(&alloc->map))) {
+    const struct bat_load read = {load->file, &load->header.geometry, load_page, page_unreadable,
+                                  load};
+    int error = bat_load(&read);
+    if (!error && (load->entries || !space_map_is_whole(&dev_bat(load->dev)->alloc.map))) {
         error = sort_out_duplicates(load);
     }
     return error;

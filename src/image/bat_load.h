@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The one reader of a whole BAT, for devices that are opened and for checks.
+ *
+ * Pages are read many at a time. Where that fails, whatever the error, each of them is read by
+ * itself, so that one bad sector costs one page. What an unreadable page means is the caller's
+ * decision.
+ */
+#ifndef IMAGE_BAT_LOAD_H
+#define IMAGE_BAT_LOAD_H
+
+#include "file/file.h"
+#include "format/geometry.h"
+
+struct bat_load {
+    ploop_file *file;
+    const struct geometry *geometry;
+    /*
+     * A page of the BAT as the file has it, in order; page 0 begins with the header. An error ends
+     * the loading with that error.
+     */
+    int (*page)(void *context, uint32_t page, const uint8_t *bytes);
+    /* A page that cannot be read. 0: the loading goes on; an error ends it with that error. */
+    int (*unreadable)(void *context, uint32_t page, int error);
+    void *context;
+};
+
+/* Blocks. 0, -ENOMEM, or what a callback returned. */
+int bat_load(const struct bat_load *load);
+
+#endif
