@@ -15,18 +15,13 @@
 
 static void begin_closing(ploop_dev *dev)
 {
-    dev->closing = true;
-    if (dev->suspended) {
-        dev->suspended = false;
-        pio_restart_held(dev);
-    }
+    dev_set_state(dev, DEV_CLOSING);
     space_fail_all(dev, -ENOSPC);
 }
 
 static void shut(ploop_dev *dev)
 {
-    dev->closed = true;
-    gate_follow(dev);
+    dev_set_state(dev, DEV_CLOSED);
 }
 
 /* A failed page would be tried again by the clock: nothing reaches the backend from here on. */
@@ -59,12 +54,9 @@ int ploop_dev_close(ploop_dev *dev)
 static void begin_aborting(ploop_dev *dev)
 {
     struct bat *bat = dev_bat(dev);
-    dev->aborting = dev->closing = true;
-    gate_follow(dev);
+    dev_set_state(dev, DEV_ABORTING);
     sync_give_up(&bat->syncer, -ECANCELED);
     end_work(dev);
-    dev->suspended = false;
-    pio_restart_held(dev);
     space_fail_all(dev, -ECANCELED);
     bat_fail_waiters(bat, -ECANCELED);
 }

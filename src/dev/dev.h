@@ -19,6 +19,7 @@
 #include "bat/bat.h"
 #include "delta/stack.h"
 #include "dev/extension_keep.h"
+#include "dev/state.h"
 #include "pio/pio.h"
 
 enum { PIO_COUNT_DEFAULT = 128, PIO_COUNT_MAX = 65536, PARTS_MAX = 1024, RESERVATION_HASH = 256 };
@@ -66,8 +67,9 @@ struct ploop_dev {
     bool is_inside;  /* opened by dev_open_inside() */
     bool has_claims; /* on its files, see file_claim() */
     struct extension_keep extension;
-    atomic_bool gate;     /* closed: every request goes to the engine; see gate_follow() */
-    bool refuses_changes; /* a SYNC failed, and the policy is to let nothing be written then */
+    enum dev_state state;  /* the turn's, as the next one */
+    uint32_t gate_reasons; /* why the gate is closed: enum gate_reason */
+    atomic_bool gate;      /* it is closed: every request goes to the engine */
 
     struct cluster_lock *locks;
     struct part *parts;
@@ -89,11 +91,9 @@ struct ploop_dev {
     bool can_wake;         /* the embedder hears when to run: by wake_at or a descriptor */
     uint64_t long_bytes;   /* where it cannot, longer requests are driven: see engine_drive() */
     _Atomic uint32_t drivers, long_waiting;
-    bool suspended, closing, aborting;
-    bool closed;               /* a close has begun to write: requests come too late */
     _Atomic uint64_t suspends; /* suspends and resumes that the embedder asked for: odd for
                                   suspended; the turn follows */
-    bool at_rest;              /* close.c */
+    bool at_rest;              /* rest.c */
     _Atomic uint64_t
         stuck_count; /* pios that are parked with all their parts: nobody waits for them */
     uint64_t park_retry_ns;
@@ -112,8 +112,8 @@ struct ploop_dev {
     bool announce_again;           /* a run came when that was due: the timer is spent */
     _Atomic uint64_t requests_parked;
     _Atomic uint64_t clusters_free, clusters_pending, file_size; /* copies for info.c */
-    _Atomic uint32_t state;
-    _Atomic int32_t error;
+    _Atomic uint32_t shown_state;                                /* for info.c, as the next one */
+    _Atomic int32_t shown_error;
 
     pthread_mutex_t wait_mutex;
     pthread_cond_t wait_cond;
@@ -190,9 +190,11 @@ void block_control(
     void (*control)(ploop_dev *dev)); /* run a function in the turn, and wait for it */
 int block_round(ploop_dev *dev);
 
-/* ---- suspend.c ---- */
-void gate_follow(ploop_dev *dev); /* in the turn: open or close the gate, when a reason for it has
-                                     come or gone */
+/* ---- state.c; in the turn ---- */
+static inline bool gate_has(const ploop_dev *dev, uint32_t reasons)
+{
+    return dev->gate_reasons & reasons;
+}
 
 /* ---- open.c ---- */
 void dev_free(ploop_dev *dev);

@@ -180,7 +180,9 @@ static void set_geometry(ploop_dev *dev, const struct header *header)
     top->end = top->tail_at = top->geometry.disk_size;
     stack_set_disk(&dev->stack, &top->geometry);
     dev->long_bytes = dev->can_wake ? UINT64_MAX : LONG_CLUSTERS * top->geometry.cluster_size;
-    gate_follow(dev);
+    if (dev->config.flags & PLOOP_DEV_NO_FAST_PATH) {
+        gate_change(dev, 0, GATE_ENGINE_ONLY);
+    }
 }
 
 static int read_image(ploop_dev *dev)
@@ -286,6 +288,11 @@ static void abandon(ploop_dev *dev)
     }
 }
 
+static void begin_running(ploop_dev *dev)
+{
+    dev_set_state(dev, DEV_RUNNING);
+}
+
 static int open_device(ploop_file *const *deltas, uint32_t count,
                        const struct ploop_dev_config *config, bool is_inside, ploop_dev **out)
 {
@@ -330,7 +337,7 @@ static int open_device(ploop_file *const *deltas, uint32_t count,
         abandon(dev);
         return error;
     }
-    engine_run(dev); /* what info shows is there from the beginning */
+    block_control(dev, begin_running); /* what info shows is there from the beginning */
     *out = dev;
     return 0;
 }

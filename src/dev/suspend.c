@@ -25,24 +25,17 @@ static bool is_quiet_or_resumed(ploop_dev *dev, void *argument)
     return dev_is_quiet(dev) || atomic_load(&dev->suspends) != *number;
 }
 
-void gate_follow(ploop_dev *dev)
-{
-    bool engine_only = dev->config.flags & PLOOP_DEV_NO_FAST_PATH;
-    atomic_store(&dev->gate, engine_only || dev->suspended || dev->closed || dev->aborting ||
-                                 dev->refuses_changes);
-}
-
-/* In the turn: make it so. However often it was changed before, the last one counts. */
+/*
+ * In the turn: makes it so. However often it was changed before, the last one counts. A resume that
+ * comes when a close or an abort has begun changes nothing.
+ */
 static void follow(ploop_dev *dev)
 {
     bool wanted = is_odd(atomic_load(&dev->suspends));
-    if (wanted && !dev->suspended) {
-        dev->suspended = true;
-        gate_follow(dev);
-    } else if (!wanted && dev->suspended) {
-        dev->suspended = false;
-        pio_restart_held(dev);
-        gate_follow(dev);
+    if (wanted && dev->state == DEV_RUNNING) {
+        dev_set_state(dev, DEV_SUSPENDED);
+    } else if (!wanted && dev->state == DEV_SUSPENDED) {
+        dev_set_state(dev, DEV_RUNNING);
     }
 }
 

@@ -61,8 +61,9 @@ static void page_failed(void *owner, int error)
 static void latched(void *owner, int cause)
 {
     ploop_dev *dev = owner;
-    dev->refuses_changes = dev->config.sync_failed_policy == PLOOP_SYNC_FAILED_REFUSE_CHANGES;
-    gate_follow(dev);
+    if (dev->config.sync_failed_policy == PLOOP_SYNC_FAILED_REFUSE_CHANGES) {
+        gate_change(dev, 0, GATE_CHANGES_REFUSED);
+    }
     dev_log(dev, PLOOP_LOG_ERROR, LATCH_MESSAGE_ID,
             "a SYNC failed (%s): data written since the last flush may be lost, and every flush "
             "fails from now on; close the image and "
@@ -87,7 +88,7 @@ static uint64_t earliest(ploop_dev *dev)
         }
     }
     uint64_t next = bat_latch(dev_bat(dev)) ? UINT64_MAX : deadlines_next(&dev_bat(dev)->deadlines);
-    if (!list_is_empty(&dev->parked) && !dev->suspended && dev->park_retry_ns < next) {
+    if (!list_is_empty(&dev->parked) && !gate_has(dev, GATE_HOLDS) && dev->park_retry_ns < next) {
         next = dev->park_retry_ns;
     }
     return next;
@@ -145,12 +146,12 @@ static void publish_state(ploop_dev *dev)
 {
     struct bat *bat = dev_bat(dev);
     uint32_t state = (dev->read_only ? PLOOP_STATE_READ_ONLY : 0u) |
-                     (dev->suspended ? PLOOP_STATE_SUSPENDED : 0u) |
+                     (dev->state == DEV_SUSPENDED ? PLOOP_STATE_SUSPENDED : 0u) |
                      (bat_latch(bat) ? PLOOP_STATE_SYNC_FAILED : 0u) |
                      (bat->over_limit ? PLOOP_STATE_ALLOCATION_REFUSED : 0u);
     int error = bat_latch(bat) ? bat->syncer.cause : bat->over_limit ? bat->allocation_error : 0;
-    atomic_store_explicit(&dev->state, state, memory_order_relaxed);
-    atomic_store_explicit(&dev->error, error, memory_order_relaxed);
+    atomic_store_explicit(&dev->shown_state, state, memory_order_relaxed);
+    atomic_store_explicit(&dev->shown_error, error, memory_order_relaxed);
     atomic_store_explicit(&dev->clusters_free, alloc_free_count(&bat->alloc), memory_order_relaxed);
     atomic_store_explicit(&dev->clusters_pending, bat->alloc.pending.count, memory_order_relaxed);
     atomic_store_explicit(&dev->file_size, bat->alloc.work.file_size, memory_order_relaxed);

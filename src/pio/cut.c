@@ -19,7 +19,7 @@
  *     of one of its parts.
  *  4. A part that ends inside part_begin() does not recurse: `advancing` leaves the rest to the
  *     loop.
- *  5. While the device is suspended no part is begun, so a suspend waits for parts, never for whole
+ *  5. While the gate holds requests back no part is begun, so a suspend waits for parts, never for whole
  *     requests.
  */
 #include "dev/dev.h"
@@ -148,7 +148,8 @@ static uint64_t skip_length(const ploop_pio *pio)
     ploop_dev *dev = pio->queue->dev;
     const struct kind *kind = &kinds[pio->op];
     uint64_t inside, clusters = 0;
-    if (!kind->skips_unmapped || pio->flags & PLOOP_PIO_FUA || dev->refuses_changes) {
+    if (!kind->skips_unmapped || pio->flags & PLOOP_PIO_FUA ||
+        gate_has(dev, GATE_CHANGES_REFUSED)) {
         return 0;
     }
     struct guest_cluster cluster = cluster_of(dev, pio->next, &inside);
@@ -199,6 +200,7 @@ static void pio_wait_for_turn(ploop_pio *pio)
 
 void pio_hold(ploop_pio *pio)
 {
+    assert(gate_has(pio->queue->dev, GATE_HOLDS) && pio->live == 0);
     list_append(&pio->queue->dev->held, &pio->link);
     atomic_fetch_sub(&pio->queue->in_flight, 1);
 }
@@ -223,11 +225,12 @@ void pio_advance(ploop_pio *pio)
 {
     ploop_dev *dev = pio->queue->dev;
     assert(pio->pause == PIO_GOES_ON && list_is_empty(&pio->link));
-    if (dev->aborting && pio->next < pio->end && !pio->result) {
+    if (gate_has(dev, GATE_ENDS) && pio->next < pio->end && !pio->result) {
         pio->result = -ECANCELED;
     }
     pio->advancing = true;
-    while (pio->next < pio->end && !pio->result && !dev->suspended && pio->pause == PIO_GOES_ON) {
+    while (pio->next < pio->end && !pio->result && !gate_has(dev, GATE_HOLDS) &&
+           pio->pause == PIO_GOES_ON) {
         uint64_t skip = skip_length(pio);
         if (!has_steps(pio)) {
             pio_wait_for_turn(pio);

@@ -53,7 +53,7 @@ static void space_done(struct alloc_wait *wait, int result)
 
 void part_wait_for_space(struct part *part)
 {
-    if (part->dev->aborting) {
+    if (part->dev->state == DEV_ABORTING) {
         part_settle(part, -ECANCELED, 0); /* the allocator does no work any more */
     } else {
         part_set(part, PART_FOR_SPACE);
@@ -90,7 +90,7 @@ bool part_may_park(const struct part *part)
     uint64_t now = dev_now(dev); /* which may have gone back since */
     uint64_t age = part->parked_ns && now > part->parked_ns ? now - part->parked_ns : 0;
     bool late = dev->config.park_timeout_ns && age >= dev->config.park_timeout_ns;
-    return dev->config.enospc_policy == PLOOP_ENOSPC_PARK && !dev->closing && !late;
+    return dev->config.enospc_policy == PLOOP_ENOSPC_PARK && dev->state < DEV_CLOSING && !late;
 }
 
 void part_park(struct part *part, part_fn *again)
@@ -135,7 +135,7 @@ static void unpark(struct part *part)
 
 uint32_t space_retry_parked(ploop_dev *dev, bool all)
 {
-    if (list_is_empty(&dev->parked) || dev->suspended ||
+    if (list_is_empty(&dev->parked) || gate_has(dev, GATE_HOLDS) ||
         (!all && dev_now(dev) < dev->park_retry_ns)) {
         return 0;
     }
@@ -163,7 +163,7 @@ void space_fail_all(ploop_dev *dev, int error)
         unpark(part);
         part_end(part, error);
     }
-    if (dev->aborting) {
+    if (dev->state == DEV_ABORTING) {
         alloc_fail_waits(&dev_bat(dev)->alloc, error);
     }
 }

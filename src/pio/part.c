@@ -77,7 +77,7 @@ static void part_locked(struct lock_waiter *waiter)
     ploop_dev *dev = part->dev;
     const struct kind *kind = part->kind;
     part_set(part, PART_LOCKED);
-    if (kind->is_change && dev->refuses_changes) {
+    if (kind->is_change && gate_has(dev, GATE_CHANGES_REFUSED)) {
         part_settle(part, -EIO, 0);
         return;
     }

@@ -108,9 +108,9 @@ void pio_begin(struct work *work)
     if (pio->pause != PIO_GOES_ON) {
         pio->pause = PIO_GOES_ON;
         pio_advance(pio);
-    } else if (dev->aborting || dev->closed) {
+    } else if (gate_has(dev, GATE_ENDS)) {
         pio_complete(pio, -ECANCELED);
-    } else if (dev->suspended) {
+    } else if (gate_has(dev, GATE_HOLDS)) {
         pio_hold(pio);
     } else {
         pio_start(pio);
