@@ -98,7 +98,8 @@ void bat_set_loaded(struct bat *bat, struct guest_cluster guest, uint32_t entry)
     }
 }
 
-void bat_map(struct bat *bat, struct guest_cluster guest, struct host_cluster host, uint64_t number)
+void bat_map(struct bat *bat, struct guest_cluster guest, struct host_cluster host,
+             struct sync_number number)
 {
     uint32_t page = geometry_page_of(guest);
     assert(bat_entry(bat, guest) == 0);
@@ -106,7 +107,7 @@ void bat_map(struct bat *bat, struct guest_cluster guest, struct host_cluster ho
                           memory_order_release);
     atomic_fetch_add_explicit(&bat->pages[page].mapped, 1, memory_order_relaxed);
     count(&bat->stats.mapped, 1);
-    page_change(bat, page, sync_is_done(&bat->syncer, number) ? 0 : number);
+    page_change(bat, page, sync_is_done(&bat->syncer, number) ? SYNC_NONE : number);
 }
 
 bool bat_can_keep_track(const struct bat *bat)
@@ -122,14 +123,14 @@ void bat_unmap(struct bat *bat, struct guest_cluster guest)
     atomic_store_explicit(&bat->entries[guest.n], 0, memory_order_release);
     atomic_fetch_sub_explicit(&bat->pages[page].mapped, 1, memory_order_relaxed);
     count(&bat->stats.mapped, UINT64_MAX);
-    page_change(bat, page, 0);
+    page_change(bat, page, SYNC_NONE);
     if (alloc_can_pend(&bat->alloc)) {
         alloc_pend(&bat->alloc, geometry_host(&bat->geometry, entry), page, bat->pages[page].gen,
                    &bat->pages[page].pending);
     }
 }
 
-void bat_header_changed(struct bat *bat, uint64_t barrier)
+void bat_header_changed(struct bat *bat, struct sync_number barrier)
 {
     page_change(bat, 0, barrier);
 }

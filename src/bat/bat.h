@@ -36,10 +36,10 @@ struct bat_page {
     _Atomic int32_t error;
     _Atomic uint64_t dirtied_ns, deadline_ns, writes;
     uint64_t gen; /* the generation that changes belong to now; images are of the ones before */
-    uint64_t
+    struct sync_number
         barrier; /* the SYNC that must have succeeded before an image taken now may be written */
-    uint64_t synced_number;       /* UNSYNCED: the SYNC that ends it */
-    uint64_t round_id, round_gen; /* member of that round, until that generation is done */
+    struct sync_number synced_number; /* UNSYNCED: the SYNC that ends it */
+    uint64_t round_id, round_gen;     /* member of that round, until that generation is done */
     uint32_t tries;    /* that failed in a row: the delay to the next one grows with them */
     uint32_t failures; /* of those that count against the limit */
     uint64_t
@@ -83,7 +83,7 @@ struct round {
     bool running;
     uint32_t outstanding; /* member pages */
     int error;
-    uint64_t number; /* the SYNC it needs at least */
+    struct sync_number number; /* the SYNC it needs at least */
     struct list waiters, next;
     struct sync_wait sync;
 };
@@ -97,7 +97,7 @@ struct durable_wait {
     struct list link;
     uint32_t page;
     uint64_t gen;
-    uint64_t number;
+    struct sync_number number;
     durable_fn *then;
     struct sync_wait sync;
 };
@@ -163,7 +163,7 @@ static inline uint32_t bat_entry(const struct bat *bat, struct guest_cluster gue
 
 /* Map an unmapped cluster whose data write has completed; `number` is what alloc_take() said. */
 void bat_map(struct bat *bat, struct guest_cluster guest, struct host_cluster host,
-             uint64_t number);
+             struct sync_number number);
 
 /*
  * Whether bat_unmap() could keep track of the host cluster now, or need not because nothing will be
@@ -178,7 +178,7 @@ bool bat_can_keep_track(const struct bat *bat);
 void bat_unmap(struct bat *bat, struct guest_cluster guest);
 
 /* A change of the header: page 0 is dirty, and its next image carries bat->header as it is then. */
-void bat_header_changed(struct bat *bat, uint64_t barrier);
+void bat_header_changed(struct bat *bat, struct sync_number barrier);
 
 /* Every page dirty and due, whether it changed or not: RECOVER, and a BAT that may have holes. */
 void bat_rewrite_all(struct bat *bat);
@@ -192,11 +192,11 @@ void bat_page_hurry(struct bat *bat, uint32_t index);
 void bat_delay_changed(struct bat *bat, uint64_t delay_ns, uint64_t max_age_ns);
 
 /*
- * Wait until page `index` as it is now is durable, and SYNC `number` (0: none) done.
+ * Wait until page `index` as it is now is durable, and SYNC `number` done.
  * 0: it is so; 1: `then` will run; -errno: it cannot be.
  */
-int bat_wait_durable(struct bat *bat, uint32_t index, uint64_t number, struct durable_wait *wait,
-                     durable_fn *then);
+int bat_wait_durable(struct bat *bat, uint32_t index, struct sync_number number,
+                     struct durable_wait *wait, durable_fn *then);
 
 /* Wait for everything completed until now to be durable: R3. `then` runs later, never inside. */
 void bat_join_round(struct bat *bat, struct round_wait *wait, round_fn *then);

@@ -26,11 +26,11 @@ static void durable_sync_done(struct sync_wait *sync, int result)
     wait->then(wait, result);
 }
 
-int bat_wait_durable(struct bat *bat, uint32_t index, uint64_t number, struct durable_wait *wait,
-                     durable_fn *then)
+int bat_wait_durable(struct bat *bat, uint32_t index, struct sync_number number,
+                     struct durable_wait *wait, durable_fn *then)
 {
     struct bat_page *page = &bat->pages[index];
-    assert(index < bat->page_count && number <= sync_next(&bat->syncer));
+    assert(index < bat->page_count && number.n <= sync_next(&bat->syncer).n);
     wait->bat = bat;
     wait->page = index;
     wait->number = number;
@@ -44,8 +44,8 @@ int bat_wait_durable(struct bat *bat, uint32_t index, uint64_t number, struct du
         bat_page_hurry(bat, index);
         return 1;
     }
-    if (page_is(page, PLOOP_BAT_PAGE_UNSYNCED) && page->synced_number > wait->number) {
-        wait->number = page->synced_number;
+    if (page_is(page, PLOOP_BAT_PAGE_UNSYNCED)) {
+        wait->number = sync_later(page->synced_number, number);
     }
     return sync_wait_for(&bat->syncer, &wait->sync, wait->number, durable_sync_done);
 }

@@ -18,7 +18,7 @@
 
 /* ---- page.c ---- */
 void page_init(struct bat *bat, uint32_t index);
-void page_change(struct bat *bat, uint32_t index, uint64_t barrier);
+void page_change(struct bat *bat, uint32_t index, struct sync_number barrier);
 void page_make_due(struct bat *bat, uint32_t index);
 void page_frozen(struct bat *bat, uint32_t index);
 void page_written(struct bat *bat, uint32_t index, uint64_t gen);

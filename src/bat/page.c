@@ -142,13 +142,11 @@ void page_make_due(struct bat *bat, uint32_t index)
     assert_page_state(bat, index);
 }
 
-void page_change(struct bat *bat, uint32_t index, uint64_t barrier)
+void page_change(struct bat *bat, uint32_t index, struct sync_number barrier)
 {
     struct bat_page *page = &bat->pages[index];
     atomic_fetch_add_explicit(&page->changes, 1, memory_order_relaxed);
-    if (barrier > page->barrier) {
-        page->barrier = barrier;
-    }
+    page->barrier = sync_later(page->barrier, barrier);
     uint64_t now = bat->now_ns(bat->owner);
     if (page_is(page, PLOOP_BAT_PAGE_DIRTY)) {
         count(&bat->stats.page_redirties, 1);
@@ -219,7 +217,7 @@ void page_frozen(struct bat *bat, uint32_t index)
     atomic_store_explicit(&page->changes, 0, memory_order_relaxed);
     atomic_store_explicit(&page->dirtied_ns, 0, memory_order_relaxed);
     atomic_store_explicit(&page->deadline_ns, UINT64_MAX, memory_order_relaxed);
-    page->barrier = 0;
+    page->barrier = SYNC_NONE;
     page->gen++;
     assert_page_state(bat, index);
 }

@@ -29,7 +29,7 @@ static void assert_round(const struct bat *bat)
     assert(round->running || (round->outstanding == 0 && list_is_empty(&round->waiters)));
     assert(!round->running || (round->id > 0 && !list_is_empty(&round->waiters)));
     assert(round->outstanding <= bat->page_count);
-    assert(!round->running || round->number <= sync_next(&bat->syncer));
+    assert(!round->running || round->number.n <= sync_next(&bat->syncer).n);
     /* Members are outstanding, or the SYNC is waited for. */
     assert(!round->running || (round->outstanding > 0) == list_is_empty(&round->sync.link));
 #else

@@ -105,7 +105,7 @@ static bool can_freeze(const struct bat *bat, uint32_t page)
 }
 
 /* Take the run of due pages around one of them. Returns the barrier. */
-static uint64_t freeze(struct bat *bat, struct page_image *image, uint32_t page)
+static struct sync_number freeze(struct bat *bat, struct page_image *image, uint32_t page)
 {
     uint32_t first = page, end = page + 1;
     while (first > 0 && end - first < IMAGE_PAGES && can_freeze(bat, first - 1)) {
@@ -116,13 +116,13 @@ static uint64_t freeze(struct bat *bat, struct page_image *image, uint32_t page)
     }
     image->first = first;
     image->count = end - first;
-    uint64_t barrier = 0;
+    struct sync_number barrier = SYNC_NONE;
     uint32_t length = 0;
     for (uint32_t i = 0; i < image->count; i++) {
         struct bat_page *member = &bat->pages[first + i];
         assert(length == i * BAT_PAGE_SIZE);
         length += copy_page(bat, first + i, image->bytes + length);
-        barrier = member->barrier > barrier ? member->barrier : barrier;
+        barrier = sync_later(barrier, member->barrier);
         image->gen[i] = member->gen;
         page_frozen(bat, first + i);
     }
@@ -192,7 +192,7 @@ void writeback_pump(struct bat *bat)
             container_of(list_take_first(&bat->images_free), struct page_image, link);
         list_append(&bat->images_busy, &image->link);
         struct bat_page *page = container_of(bat->due.next, struct bat_page, due);
-        uint64_t barrier = freeze(bat, image, (uint32_t)(page - bat->pages));
+        struct sync_number barrier = freeze(bat, image, (uint32_t)(page - bat->pages));
         int wait = sync_wait_for(&bat->syncer, &image->barrier, barrier, image_barrier_done);
         assert(wait >= 0);
         if (wait == 0) {

@@ -138,7 +138,8 @@ static void space_done(struct alloc_wait *wait, int result);
 static void take_cluster(struct extension_write *write)
 {
     ploop_dev *dev = write->dev;
-    uint64_t size = dev_disk(dev)->cluster_size, number;
+    uint64_t size = dev_disk(dev)->cluster_size;
+    struct sync_number number;
     if (alloc_take(&dev_bat(dev)->alloc, &write->host, &number)) {
         alloc_wait(&dev_bat(dev)->alloc, &write->space, space_done);
         return;

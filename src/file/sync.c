@@ -28,26 +28,27 @@ void sync_init(struct syncer *syncer, struct channel *channel)
     assert_syncer(syncer);
 }
 
-uint64_t sync_next(const struct syncer *syncer)
+struct sync_number sync_next(const struct syncer *syncer)
 {
-    return syncer->submitted + 1;
+    return (struct sync_number){syncer->submitted + 1};
 }
 
-bool sync_is_done(const struct syncer *syncer, uint64_t number)
+bool sync_is_done(const struct syncer *syncer, struct sync_number number)
 {
-    return number <= syncer->succeeded;
+    return number.n <= syncer->succeeded;
 }
 
-void sync_want(struct syncer *syncer, uint64_t number)
+void sync_want(struct syncer *syncer, struct sync_number number)
 {
-    if (number > syncer->wanted) {
-        syncer->wanted = number;
+    if (number.n > syncer->wanted) {
+        syncer->wanted = number.n;
     }
 }
 
-int sync_wait_for(struct syncer *syncer, struct sync_wait *wait, uint64_t number, sync_fn *then)
+int sync_wait_for(struct syncer *syncer, struct sync_wait *wait, struct sync_number number,
+                  sync_fn *then)
 {
-    assert(number <= sync_next(syncer));
+    assert(number.n <= sync_next(syncer).n);
     if (syncer->error) {
         return syncer->error;
     }
@@ -81,7 +82,7 @@ static void wake_waiters(struct syncer *syncer, int result)
     list_init(&due);
     for (struct list *link = syncer->waiters.next, *next; link != &syncer->waiters; link = next) {
         next = link->next;
-        if (result || container_of(link, struct sync_wait, link)->number <= syncer->succeeded) {
+        if (result || sync_is_done(syncer, container_of(link, struct sync_wait, link)->number)) {
             list_remove(link);
             list_append(&due, link);
         }

@@ -21,6 +21,18 @@
 
 #include "file/channel.h"
 
+/* A SYNC, or where none is needed SYNC_NONE, which counts as done. */
+struct sync_number {
+    uint64_t n;
+};
+
+#define SYNC_NONE ((struct sync_number){0})
+
+static inline struct sync_number sync_later(struct sync_number a, struct sync_number b)
+{
+    return a.n > b.n ? a : b;
+}
+
 struct syncer {
     struct channel_io io;
     uint64_t submitted, succeeded;
@@ -40,22 +52,23 @@ typedef void sync_fn(struct sync_wait *wait, int result);
 
 struct sync_wait {
     struct list link;
-    uint64_t number;
+    struct sync_number number;
     sync_fn *then;
 };
 
 void sync_init(struct syncer *syncer, struct channel *channel);
 
 /* The number of the SYNC that makes durable all that has completed until now. */
-uint64_t sync_next(const struct syncer *syncer);
+struct sync_number sync_next(const struct syncer *syncer);
 
-bool sync_is_done(const struct syncer *syncer, uint64_t number);
+bool sync_is_done(const struct syncer *syncer, struct sync_number number);
 
 /* 0: done already; 1: `then` will run when it is; -errno: latched. */
-int sync_wait_for(struct syncer *syncer, struct sync_wait *wait, uint64_t number, sync_fn *then);
+int sync_wait_for(struct syncer *syncer, struct sync_wait *wait, struct sync_number number,
+                  sync_fn *then);
 
 /* Want a SYNC without waiting for it. */
-void sync_want(struct syncer *syncer, uint64_t number);
+void sync_want(struct syncer *syncer, struct sync_number number);
 
 /* Send the next SYNC if one is wanted. */
 void sync_pump(struct syncer *syncer);

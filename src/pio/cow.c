@@ -89,7 +89,7 @@ static void give_buffer_back(struct part *part)
 static void cow_ended(struct part *part, int result)
 {
     ploop_dev *dev = part->dev;
-    uint64_t number = sync_next(&dev_bat(dev)->syncer);
+    struct sync_number number = sync_next(&dev_bat(dev)->syncer);
     if (!result) {
         bat_map(dev_bat(dev), part->cluster, part->cow.host, number);
     } else {
@@ -195,7 +195,7 @@ static void copy_begin(struct part *part)
 
 /* ---- the beginning ---- */
 
-static void zeros_map(struct part *part, uint64_t number)
+static void zeros_map(struct part *part, struct sync_number number)
 {
     bat_map(dev_bat(part->dev), part->cluster, part->cow.host, number);
     part_settle(part, 0, number);
@@ -211,19 +211,19 @@ void cow_locked(struct part *part)
 {
     struct delta *top = dev_top(part->dev);
     bool zeros = !part->kind->has_memory;
-    uint64_t number;
+    struct sync_number number;
     assert(part->lock.exclusive && wants_copy(part) && part->kind->fill);
     /* A device that has a bad entry below is read-only. */
     assert(stack_place(&part->dev->stack, part->cluster).entry != BAT_ENTRY_BAD);
     if (zeros && !part->whole && part->pio->flags & PLOOP_PIO_FAST_ONLY) {
-        part_settle(part, -ENOTSUP, 0);
+        part_settle(part, -ENOTSUP, SYNC_NONE);
         return;
     }
     int error = part_take_host(part, &part->cow.host, &number);
     if (error == -EAGAIN) {
         part_wait_for_space(part);
     } else if (error) {
-        part_settle(part, error, 0);
+        part_settle(part, error, SYNC_NONE);
     } else if (part->whole && zeros) {
         zeros_map(part, number);
     } else if (part->whole) {

@@ -79,8 +79,8 @@ static void wait_for_pages(struct part *part)
     int result = 0;
     part_set(part, PART_DURABLE);
     while (pio->next < pio->end) {
-        result = bat_wait_durable(dev_bat(part->dev), (uint32_t)pio->next, 0, &part->durable,
-                                  page_ended);
+        result = bat_wait_durable(dev_bat(part->dev), (uint32_t)pio->next, SYNC_NONE,
+                                  &part->durable, page_ended);
         if (result) {
             break;
         }

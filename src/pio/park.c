@@ -47,14 +47,14 @@ static void space_done(struct alloc_wait *wait, int result)
     if (is_no_space(result)) {
         part_no_space(part, result);
     } else {
-        part_settle(part, result, 0);
+        part_settle(part, result, SYNC_NONE);
     }
 }
 
 void part_wait_for_space(struct part *part)
 {
     if (part->dev->state == DEV_ABORTING) {
-        part_settle(part, -ECANCELED, 0); /* the allocator does no work any more */
+        part_settle(part, -ECANCELED, SYNC_NONE); /* the allocator does no work any more */
     } else {
         part_set(part, PART_FOR_SPACE);
         alloc_wait(alloc_of(part), &part->space, space_done);
@@ -69,7 +69,7 @@ static void reclaim_done(struct alloc_wait *wait, int result)
     assert(part->reclaimed);
     if (result) {
         part_set(part, PART_LOCKED);
-        part_settle(part, result, 0);
+        part_settle(part, result, SYNC_NONE);
     } else {
         part->lock.locked(&part->lock);
     }
@@ -123,7 +123,7 @@ void part_no_space(struct part *part, int error)
         part_unlock(part);
         part_park(part, part_begin);
     } else {
-        part_settle(part, error, 0);
+        part_settle(part, error, SYNC_NONE);
     }
 }
 

@@ -78,7 +78,7 @@ static void part_locked(struct lock_waiter *waiter)
     const struct kind *kind = part->kind;
     part_set(part, PART_LOCKED);
     if (kind->is_change && gate_has(dev, GATE_CHANGES_REFUSED)) {
-        part_settle(part, -EIO, 0);
+        part_settle(part, -EIO, SYNC_NONE);
         return;
     }
     bool alone = kind->wants_alone && kind->wants_alone(part);
@@ -147,7 +147,7 @@ struct part *part_heard(struct channel_io *io)
     return part;
 }
 
-int part_take_host(struct part *part, struct host_cluster *host, uint64_t *number)
+int part_take_host(struct part *part, struct host_cluster *host, struct sync_number *number)
 {
     struct bat *bat = dev_bat(part->dev);
     assert(part->state == PART_LOCKED);
@@ -196,7 +196,7 @@ static void wait_for_entry(struct part *part)
     }
 }
 
-void part_settle(struct part *part, int result, uint64_t number)
+void part_settle(struct part *part, int result, struct sync_number number)
 {
     part_unlock(part);
     if (!result && part->pio->flags & PLOOP_PIO_FUA) {

@@ -58,10 +58,10 @@ struct reservation {
     struct list parts; /* those that joined, by part.link */
     struct guest_cluster guest;
     struct host_cluster host;
-    uint64_t number;    /* see alloc_take() */
-    uint32_t in_flight; /* of the parts, those at the backend */
-    bool entered;       /* in the map */
-    bool failed;        /* one of the parts, and waits for the others: write.c, 4 */
+    struct sync_number number; /* see alloc_take() */
+    uint32_t in_flight;        /* of the parts, those at the backend */
+    bool entered;              /* in the map */
+    bool failed;               /* one of the parts, and waits for the others: write.c, 4 */
 };
 
 /* A copy of a cluster from a lower delta: cow.c. */
@@ -140,17 +140,17 @@ void part_order(struct part *part, struct delta *delta, uint32_t op, uint64_t of
 struct part *part_heard(struct channel_io *io);
 
 /*
- * Its effect is there, or failed. `number`: the SYNC that makes its data durable, 0 if it is. The
- * lock is given back; with FUA the part becomes durable before it ends.
+ * Its effect is there, or failed. `number`: the SYNC that makes its data durable, SYNC_NONE if it
+ * is. The lock is given back; with FUA the part becomes durable before it ends.
  */
-void part_settle(struct part *part, int result, uint64_t number);
+void part_settle(struct part *part, int result, struct sync_number number);
 void part_unlock(struct part *part); /* before another state that holds no lock */
 
 /*
  * Takes a host cluster, as alloc_take(). 0; -EAGAIN: no space now; the error for which allocations
  * are refused.
  */
-int part_take_host(struct part *part, struct host_cluster *host, uint64_t *number);
+int part_take_host(struct part *part, struct host_cluster *host, struct sync_number *number);
 
 /* ---- without a lock ---- */
 

@@ -7,20 +7,20 @@
 
 static void read_heard(struct channel_io *io, int result)
 {
-    part_settle(part_heard(io), result, 0);
+    part_settle(part_heard(io), result, SYNC_NONE);
 }
 
 static void read_below(struct part *part, struct place place)
 {
     uint64_t offset, length;
     if (place.entry == BAT_ENTRY_BAD) {
-        part_settle(part, -EIO, 0);
+        part_settle(part, -EIO, SYNC_NONE);
         return;
     }
     length = delta_fill(place.delta, part->cluster, place.entry, part->inside, part->length,
                         &part->cursor, &offset);
     if (length == 0) {
-        part_settle(part, 0, 0);
+        part_settle(part, 0, SYNC_NONE);
         return;
     }
     part_transfer(part, place.delta, PLOOP_IO_READ, 0, part->cursor, offset, length, read_heard);
@@ -35,9 +35,9 @@ void read_locked(struct part *part)
         read_below(part, stack_place(&dev->stack, part->cluster));
     } else if (entry == 0) {
         iov_zero(&part->cursor, part->length);
-        part_settle(part, 0, 0);
+        part_settle(part, 0, SYNC_NONE);
     } else if (entry == BAT_ENTRY_BAD) {
-        part_settle(part, -EIO, 0);
+        part_settle(part, -EIO, SYNC_NONE);
     } else {
         uint64_t offset = geometry_entry_offset(&top->geometry, entry) + part->inside;
         part_transfer(part, top, PLOOP_IO_READ, 0, part->cursor, offset, part->length, read_heard);

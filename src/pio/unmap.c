@@ -18,7 +18,7 @@
 
 static void zeros_write(struct part *part);
 
-static uint64_t durable_number(const struct part *part)
+static struct sync_number durable_number(const struct part *part)
 {
     return sync_next(&dev_bat(part->dev)->syncer);
 }
@@ -52,7 +52,7 @@ static void zeros_write(struct part *part)
 static void zeros_begin(struct part *part)
 {
     if (part->pio->flags & PLOOP_PIO_FAST_ONLY) {
-        part_settle(part, -ENOTSUP, 0);
+        part_settle(part, -ENOTSUP, SYNC_NONE);
     } else {
         part->zeroed = 0;
         zeros_write(part);
@@ -96,10 +96,10 @@ static void unmap(struct part *part)
     struct bat *bat = dev_bat(part->dev);
     assert(part->whole && part->lock.exclusive && !stack_maps(&part->dev->stack, part->cluster));
     if (bat_entry(bat, part->cluster) == 0) {
-        part_settle(part, 0, 0);
+        part_settle(part, 0, SYNC_NONE);
     } else if (bat_can_keep_track(bat) || part->reclaimed) {
         bat_unmap(bat, part->cluster);
-        part_settle(part, 0, 0);
+        part_settle(part, 0, SYNC_NONE);
     } else {
         part_wait_for_record(part);
     }
@@ -137,7 +137,7 @@ void zeroes_locked(struct part *part)
     if (zeroes_unmap(part) && !below) {
         unmap(part);
     } else if (bat_entry(bat, part->cluster) == 0) {
-        below ? cow_locked(part) : part_settle(part, 0, 0);
+        below ? cow_locked(part) : part_settle(part, 0, SYNC_NONE);
     } else if (can_punch(bat) && !(part->pio->flags & PLOOP_PIO_NO_UNMAP)) {
         punch(part);
     } else {
@@ -160,7 +160,7 @@ void discard_locked(struct part *part)
     if (!stack_maps(&part->dev->stack, part->cluster)) {
         unmap(part);
     } else if (bat_entry(bat, part->cluster) == 0 || !can_punch(bat)) {
-        part_settle(part, 0, 0);
+        part_settle(part, 0, SYNC_NONE);
     } else {
         punch(part);
     }

@@ -54,7 +54,7 @@ static int reservation_make(struct part *part)
     ploop_dev *dev = part->dev;
     struct reservation *reservation = &part->own_reservation;
     struct host_cluster host;
-    uint64_t number;
+    struct sync_number number;
     int error = part_take_host(part, &host, &number);
     if (error) {
         return error;
@@ -120,7 +120,8 @@ static void write_ended(struct part *part, int result)
         part_no_space(part, result);
         return;
     }
-    uint64_t number = data_flags(part) ? 0 : sync_next(&dev_bat(part->dev)->syncer);
+    struct sync_number number =
+        data_flags(part) ? SYNC_NONE : sync_next(&dev_bat(part->dev)->syncer);
     part_settle(part, result, number);
 }
 
@@ -207,7 +208,7 @@ static void write_reserved(struct part *part)
     if (error == -EAGAIN) {
         part_wait_for_space(part);
     } else if (error) {
-        part_settle(part, error, 0);
+        part_settle(part, error, SYNC_NONE);
     } else {
         reservation_join(reservation ? reservation : &part->own_reservation, part);
         uint64_t offset =

@@ -73,7 +73,7 @@ bool alloc_claim(struct alloc *alloc, struct host_cluster host)
     return space_map_claim(&alloc->map, host);
 }
 
-int alloc_take(struct alloc *alloc, struct host_cluster *host, uint64_t *number)
+int alloc_take(struct alloc *alloc, struct host_cluster *host, struct sync_number *number)
 {
     struct space_map *map = &alloc->map;
     const struct space_work *work = &alloc->work;
@@ -82,17 +82,17 @@ int alloc_take(struct alloc *alloc, struct host_cluster *host, uint64_t *number)
     alloc->changed = true;
     if (!latched && space_map_count(map, FREE_ZERO) > 0) {
         *host = space_map_take(map, FREE_ZERO);
-        *number = 0;
+        *number = SYNC_NONE;
     } else if (space_map_fresh_count(map) > 0) {
         *host = space_map_take_fresh(map);
-        *number = host->n < work->durable_end ? 0 : work->extension_number;
+        *number = host->n < work->durable_end ? SYNC_NONE : work->extension_number;
     } else if (!latched && space_map_count(map, FREE_ZEROED) > 0) {
         *host = space_map_take(map, FREE_ZEROED);
         *number = work->zeroed_number;
     } else {
         return -EAGAIN;
     }
-    assert(*number <= sync_next(alloc->syncer));
+    assert(number->n <= sync_next(alloc->syncer).n);
     return 0;
 }
 

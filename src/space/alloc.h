@@ -18,7 +18,7 @@
  *  2. No device ever wrote to a fresh cluster, and it lay beyond the file's end at open: it reads
  * as zeros after any cut, once the file is durably long enough. A `zero` cluster is durably zero.
  *  3. alloc_take() gives with each cluster the number of the SYNC that must have succeeded before
- *     an entry for it may go to the disk: 0 where none is needed.
+ *     an entry for it may go to the disk: SYNC_NONE where none is needed.
  *  4. A pending cluster is neither zeroed nor handed out.
  *  5. Once a SYNC has failed only fresh clusters are handed out, and nothing is zeroed.
  *
@@ -102,7 +102,7 @@ void alloc_free(struct alloc *alloc);
 bool alloc_claim(struct alloc *alloc, struct host_cluster host);
 
 /* 0, with *number (invariant 3); -EAGAIN: nothing now, and the caller may alloc_wait(). */
-int alloc_take(struct alloc *alloc, struct host_cluster *host, uint64_t *number);
+int alloc_take(struct alloc *alloc, struct host_cluster *host, struct sync_number *number);
 
 /*
  * After alloc_take() was -EAGAIN. `then` runs later, never inside: 0: it is worth another try; or

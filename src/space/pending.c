@@ -47,7 +47,7 @@ static void ripening_append(struct pending_set *set, int32_t at)
         set->ripening_first = at;
     } else {
         struct pending *last = &set->records[set->ripening_last];
-        assert(last->number <= pending->number);
+        assert(last->number.n <= pending->number.n);
         last->next = at;
     }
     set->ripening_last = at;

@@ -24,9 +24,9 @@ enum { PENDING_MAX = 4096, PENDING_NONE = -1 };
 struct pending {
     struct host_cluster host;
     uint32_t page;
-    uint64_t gen;    /* of the page: the first without the entry */
-    uint64_t number; /* ripening: ripe when this SYNC is done */
-    int32_t next;    /* on its list: free, its page's, or ripening */
+    uint64_t gen;              /* of the page: the first without the entry */
+    struct sync_number number; /* ripening: ripe when this SYNC is done */
+    int32_t next;              /* on its list: free, its page's, or ripening */
 };
 
 struct pending_set {

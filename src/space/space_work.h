@@ -58,13 +58,13 @@ struct space_work {
     uint64_t failed_clusters; /* how many it was for */
 
     bool can_punch;
-    bool host_shows_stale;     /* a hole may come to show old bytes: what an extension brings is
+    bool host_shows_stale; /* a hole may come to show old bytes: what an extension brings is
                                   unknown, nothing is punched (R18) */
-    bool partial_tail;         /* the file ends inside cluster fresh_end: its bytes are unknown */
-    uint64_t file_size;        /* as it is now */
-    uint64_t durable_end;      /* the file is durably this long: a place */
-    uint64_t extension_number; /* the SYNC that makes fresh_end durable */
-    uint64_t zeroed_number;    /* the SYNC that makes what is zeroed durable */
+    bool partial_tail;     /* the file ends inside cluster fresh_end: its bytes are unknown */
+    uint64_t file_size;    /* as it is now */
+    uint64_t durable_end;  /* the file is durably this long: a place */
+    struct sync_number extension_number; /* the SYNC that makes fresh_end durable */
+    struct sync_number zeroed_number;    /* the SYNC that makes what is zeroed durable */
 
     uint8_t *zeros; /* of ZEROS_SIZE */
     struct iovec zero_iov[CHANNEL_WINDOW];
