@@ -3,11 +3,11 @@
  * The in-use mark (R11): the header's field that says that the file may hold what no map tells of.
  *
  *     found -> blocks for the BAT -> SYNC -> mark -> SYNC -> (RECOVER: every page -> SYNC) -> set
- *     set -> every page -> SYNC -> removals are ripe, space work has ended -> the file's free end is
- *     cut off -> SYNC -> mark cleared -> SYNC -> clear
+ *     set -> every page -> SYNC -> removals are ripe, space work has ended -> the file's free end
+ *     is cut off -> SYNC -> mark cleared -> SYNC -> clear
  *
- *  1. The header is a field of page 0, so the mark goes to the disk by the same writer as every page
- *     (R16): page 0 is dirtied with a barrier, and a round does the rest.
+ *  1. The header is a field of page 0, so the mark goes to the disk by the same writer as every
+ *     page (R16): page 0 is dirtied with a barrier, and a round does the rest.
  *  2. Nothing that was found in the file counts as durable before the first SYNC. RECOVER then
  *     dirties every page, because what was read, even the mark itself, may be only a dead process's
  *     page cache.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A file opened as an image that no device has open: its header, and its whole BAT in memory for the
- * operations that look at all of it.
+ * A file opened as an image that no device has open: its header, and its whole BAT in memory for
+ * the operations that look at all of it.
  *
  *     image_file_open() -> header and sizes known -> image_file_load_bat() -> entries known ->
  *     image_file_close()

@@ -8,9 +8,9 @@
  *     none --first write--> reserved --a write completes--> entered in the map --last ends--> none
  *                                    \--- all of them failed: the host cluster is given back --/
  *
- *  1. Every host cluster taken reads as zeros (space/alloc.h, invariant 2), so writes to other parts
- *     of the same guest cluster may join: the one that completes first enters the cluster, and what
- *     the others have not written yet is zeros.
+ *  1. Every host cluster taken reads as zeros (space/alloc.h, invariant 2), so writes to other
+ *     parts of the same guest cluster may join: the one that completes first enters the cluster,
+ *     and what the others have not written yet is zeros.
  *  2. The entry enters the map when a write of its data has completed, never earlier: a page that
  *     falls due meanwhile cannot publish a write that then fails (R1).
  *  3. A reservation stands in one of the parts that joined it, so that there are always enough.

@@ -151,25 +151,26 @@ static int run_one(const struct options *options)
     return code > 128 ? EXIT_VIOLATION : code;
 }
 
+static const struct option names[] = {
+    {"seed", required_argument, NULL, 's'},
+    {"runs", required_argument, NULL, 'r'},
+    {"cuts", required_argument, NULL, 'c'},
+    {"seconds", required_argument, NULL, 't'},
+    {"jobs", required_argument, NULL, 'j'},
+    {"steps", required_argument, NULL, 'n'},
+    {"skip", required_argument, NULL, 'k'},
+    {"scenario", required_argument, NULL, 'o'},
+    {"shrink", no_argument, NULL, 'h'},
+    {"repair", required_argument, NULL, 'm'},
+    {"exhaustive", no_argument, NULL, 'x'},
+    {"steal-reports", no_argument, NULL, 'b'},
+    {"coverage", no_argument, NULL, 'g'},
+    {"cut-permille", required_argument, NULL, 'p'},
+    {NULL, 0, NULL, 0},
+};
+
 static void parse(int argc, char **argv, struct options *options)
 {
-    static const struct option names[] = {
-        {"seed", required_argument, NULL, 's'},
-        {"runs", required_argument, NULL, 'r'},
-        {"cuts", required_argument, NULL, 'c'},
-        {"seconds", required_argument, NULL, 't'},
-        {"jobs", required_argument, NULL, 'j'},
-        {"steps", required_argument, NULL, 'n'},
-        {"skip", required_argument, NULL, 'k'},
-        {"scenario", required_argument, NULL, 'o'},
-        {"shrink", no_argument, NULL, 'h'},
-        {"repair", required_argument, NULL, 'm'},
-        {"exhaustive", no_argument, NULL, 'x'},
-        {"steal-reports", no_argument, NULL, 'b'},
-        {"coverage", no_argument, NULL, 'g'},
-        {"cut-permille", required_argument, NULL, 'p'},
-        {NULL, 0, NULL, 0},
-    };
     for (int option; (option = getopt_long(argc, argv, "v", names, NULL)) != -1;) {
         uint64_t number = optarg ? strtoull(optarg, NULL, 0) : 0;
         switch (option) {

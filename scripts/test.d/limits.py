@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""The limits that HACKING.md states for C: lines of a file and of a function, columns of a line,
+and which folder of src/ may include which. Prints what is over a limit; exits 1 then."""
+import re
+import subprocess
+import sys
+
+FILE_LINES, FUNCTION_LINES, COLUMNS = 600, 70, 100
+
+# From the bottom up: a folder includes those before it in this list, and itself.
+ROOMS = ["util", "format", "file", "image", "space", "bat", "delta", "engine", "pio", "dev", "ops"]
+
+# Includes that go up, each with its reason.
+UPWARD = {
+    # dev/dev.h is what a device is made of; it calls nothing of dev.
+    ("engine", "dev"), ("pio", "dev"),
+}
+
+wrong = []
+
+
+def tracked(*patterns):
+    out = subprocess.run(["git", "ls-files", "-z", *patterns], stdout=subprocess.PIPE, check=True)
+    return [name for name in out.stdout.decode().split("\0") if name]
+
+
+def functions(name, lines):
+    """A function's body lies between braces in the first column, as .clang-format has it."""
+    begin = None
+    for number, line in enumerate(lines, 1):
+        if line == "{":
+            begin = number
+        elif line == "}" and begin:
+            if number - begin - 1 > FUNCTION_LINES:
+                wrong.append(f"{name}:{begin}: a function of {number - begin - 1} lines, "
+                             f"{FUNCTION_LINES} at most")
+            begin = None
+
+
+def includes(name, text):
+    room = re.match(r"src/(\w+)/", name)
+    if not room:
+        return
+    for target in re.findall(r'^#include "(\w+)/', text, re.M):
+        up = ROOMS.index(target) > ROOMS.index(room[1])
+        if up and (room[1], target) not in UPWARD:
+            wrong.append(f"{name}: includes src/{target}, which is above src/{room[1]}")
+
+
+for name in tracked("*.c", "*.h"):
+    with open(name, encoding="utf-8") as file:
+        text = file.read()
+    lines = text.split("\n")
+    functions(name, lines)
+    includes(name, text)
+    if len(lines) > FILE_LINES + 1:
+        wrong.append(f"{name}: {len(lines) - 1} lines, {FILE_LINES} at most")
+    for number, line in enumerate(lines, 1):
+        if len(line) > COLUMNS:
+            wrong.append(f"{name}:{number}: {len(line)} columns, {COLUMNS} at most")
+print("\n".join(wrong) if wrong else "limits: kept")
+sys.exit(bool(wrong))
