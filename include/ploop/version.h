@@ -13,14 +13,13 @@ extern "C" {
 #endif
 
 enum {
-    PLOOP_VERSION_MAJOR =
-        2, /**< the ABI: grows when old programs would break; also the soname's number */
-    PLOOP_VERSION_MINOR = 0, /**< grows when something was added */
+    PLOOP_VERSION_MAJOR = 2, /**< incremented when the ABI breaks; also the soname's number */
+    PLOOP_VERSION_MINOR = 0, /**< incremented when something is added */
     PLOOP_VERSION_PATCH = 0
 };
 
 /**
- * The version of the library that is running, which may be newer than these headers.
+ * Get the version of the library that is loaded, which may be newer than these headers.
  *
  * @return major << 16 | minor << 8 | patch
  *
