@@ -8,9 +8,22 @@
 #include <assert.h>
 #include <errno.h>
 
+/* In the turn; what other threads may change meanwhile is not looked at. */
+static void assert_bat(const struct bat *bat)
+{
+    (void)bat;
+    assert(bat->entries == bat->entries_memory.memory && bat->pages == bat->pages_memory.memory);
+    assert(bat->page_count == geometry_page_count(&bat->geometry));
+    assert(bat->stats.mapped <= bat->geometry.bat_entries);
+    assert(bat->over_limit <= bat->page_count && (!bat->over_limit || bat->allocation_error));
+    assert(bat->deadlines.count <= bat->page_count);
+    assert(bat->stats.pages_failed <= bat->stats.pages_dirty + bat->page_count);
+}
+
 static void sync_done(struct syncer *syncer)
 {
     struct bat *bat = container_of(syncer, struct bat, syncer);
+    assert_bat(bat);
     alloc_synced(&bat->alloc);
     if (bat_latch(bat)) {
         bat->latched(bat->owner, syncer->cause);
@@ -73,6 +86,7 @@ int bat_init(struct bat *bat, const struct header *header, struct channel *chann
     for (uint32_t page = 0; page < bat->page_count; page++) {
         page_init(bat, page);
     }
+    assert_bat(bat);
     return 0;
 }
 
@@ -89,6 +103,7 @@ void bat_free(struct bat *bat)
 
 void bat_set_loaded(struct bat *bat, struct guest_cluster guest, uint32_t entry)
 {
+    assert(guest.n < bat->geometry.bat_entries);
     uint32_t old = atomic_exchange_explicit(&bat->entries[guest.n], entry, memory_order_relaxed);
     bool was_mapped = old && old != BAT_ENTRY_BAD, is_mapped = entry && entry != BAT_ENTRY_BAD;
     if (was_mapped != is_mapped) {
@@ -102,7 +117,8 @@ void bat_map(struct bat *bat, struct guest_cluster guest, struct host_cluster ho
              struct sync_number number)
 {
     uint32_t page = geometry_page_of(guest);
-    assert(bat_entry(bat, guest) == 0);
+    assert(bat_entry(bat, guest) == 0 && guest.n < bat->geometry.bat_entries);
+    assert(number.n <= sync_next(&bat->syncer).n);
     atomic_store_explicit(&bat->entries[guest.n], geometry_entry(&bat->geometry, host),
                           memory_order_release);
     atomic_fetch_add_explicit(&bat->pages[page].mapped, 1, memory_order_relaxed);
@@ -120,6 +136,7 @@ void bat_unmap(struct bat *bat, struct guest_cluster guest)
     uint32_t page = geometry_page_of(guest);
     uint32_t entry = bat_entry(bat, guest);
     assert(entry && entry != BAT_ENTRY_BAD);
+    assert(bat->pages[page].mapped > 0);
     atomic_store_explicit(&bat->entries[guest.n], 0, memory_order_release);
     atomic_fetch_sub_explicit(&bat->pages[page].mapped, 1, memory_order_relaxed);
     count(&bat->stats.mapped, UINT64_MAX);
@@ -145,6 +162,7 @@ void bat_rewrite_all(struct bat *bat)
 
 void bat_fail_waiters(struct bat *bat, int error)
 {
+    assert(error && bat_latch(bat));
     durable_fail(bat, error);
     round_fail(bat, error);
     sync_fail_waiters(&bat->syncer, error);
@@ -159,6 +177,7 @@ void bat_pump(struct bat *bat)
     writeback_pump(bat);
     alloc_pump(&bat->alloc);
     sync_pump(&bat->syncer);
+    assert_bat(bat);
 }
 
 bool bat_is_idle(const struct bat *bat)
