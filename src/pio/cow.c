@@ -210,12 +210,12 @@ bool wants_copy(const struct part *part)
 void cow_locked(struct part *part)
 {
     struct delta *top = dev_top(part->dev);
-    bool zeros = !part->kind->has_memory;
+    bool zeros = !part->kind->has_memory, whole = part_is_whole(part);
     struct sync_number number;
     assert(part->lock.exclusive && wants_copy(part) && part->kind->fill);
     /* A device that has a bad entry below is read-only. */
     assert(stack_place(&part->dev->stack, part->cluster).entry != BAT_ENTRY_BAD);
-    if (zeros && !part->whole && part->pio->flags & PLOOP_PIO_FAST_ONLY) {
+    if (zeros && !whole && part->pio->flags & PLOOP_PIO_FAST_ONLY) {
         part_settle(part, -ENOTSUP, SYNC_NONE);
         return;
     }
@@ -224,9 +224,9 @@ void cow_locked(struct part *part)
         part_wait_for_space(part);
     } else if (error) {
         part_settle(part, error, SYNC_NONE);
-    } else if (part->whole && zeros) {
+    } else if (whole && zeros) {
         zeros_map(part, number);
-    } else if (part->whole) {
+    } else if (whole) {
         uint64_t offset = geometry_host_offset(&top->geometry, part->cow.host);
         part_transfer(part, top, PLOOP_IO_WRITE, 0, part->cursor, offset, part->length,
                       whole_written);

@@ -111,9 +111,7 @@ static uint64_t part_place(struct part *part, uint64_t next, uint64_t end)
     part->cluster = cluster_of(dev, next, &part->inside);
     uint64_t room = cluster_size - part->inside;
     part->length = end - next < room ? end - next : room;
-    uint64_t of_disk = dev_disk(dev)->disk_size - (next - part->inside);
-    part->whole =
-        part->inside == 0 && part->length == (of_disk < cluster_size ? of_disk : cluster_size);
+    assert(part->length > 0);
     return part->length;
 }
 

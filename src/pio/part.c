@@ -68,6 +68,15 @@ void part_take(struct part *part, ploop_pio *pio, void (*ended)(struct part *par
     part->cow.buffer = NULL;
 }
 
+bool part_is_whole(const struct part *part)
+{
+    const struct guest_disk *disk = dev_disk(part->dev);
+    uint64_t from = part->cluster.n * disk->cluster_size, left = disk->disk_size - from;
+    assert(from < disk->disk_size && part->inside + part->length <= left);
+    return part->inside == 0 &&
+           part->length == (left < disk->cluster_size ? left : disk->cluster_size);
+}
+
 /* ---- the lock ---- */
 
 /* The lock is had, and not yet known to be had as it is needed. */

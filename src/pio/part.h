@@ -83,7 +83,6 @@ struct part {
     struct list link;                 /* on the list that its state names */
     enum part_state state;
     bool pooled;      /* not the pio's own */
-    bool whole;       /* all that the disk has of the cluster */
     bool wants_space; /* parked, or tried again after that */
     bool reclaimed;   /* pending clusters were made to come back for it, once */
     bool asked_alone; /* it went to the head of its lock's line, once */
@@ -106,6 +105,12 @@ struct part {
     /* A copy: */
     struct cow cow;
 };
+
+/*
+ * Whether the part covers all that the disk has of its cluster. Asked in the step that acts on it,
+ * because the disk may have grown while the part waited.
+ */
+bool part_is_whole(const struct part *part);
 
 static inline bool part_has_lock(const struct part *part)
 {

@@ -94,7 +94,8 @@ static void punch(struct part *part)
 static void unmap(struct part *part)
 {
     struct bat *bat = dev_bat(part->dev);
-    assert(part->whole && part->lock.exclusive && !stack_maps(&part->dev->stack, part->cluster));
+    assert(part_is_whole(part) && part->lock.exclusive);
+    assert(!stack_maps(&part->dev->stack, part->cluster));
     if (bat_entry(bat, part->cluster) == 0) {
         part_settle(part, 0, SYNC_NONE);
     } else if (bat_can_keep_track(bat) || part->reclaimed) {
@@ -109,7 +110,7 @@ static void unmap(struct part *part)
 
 static bool zeroes_unmap(const struct part *part)
 {
-    return part->whole && !(part->pio->flags & PLOOP_PIO_NO_UNMAP);
+    return part_is_whole(part) && !(part->pio->flags & PLOOP_PIO_NO_UNMAP);
 }
 
 /*
@@ -157,7 +158,11 @@ bool discard_wants_alone(const struct part *part)
 void discard_locked(struct part *part)
 {
     const struct bat *bat = dev_bat(part->dev);
-    if (!stack_maps(&part->dev->stack, part->cluster)) {
+    assert(part->lock.exclusive);
+    if (!part_is_whole(part)) {
+        part_settle(part, 0,
+                    SYNC_NONE); /* the disk has grown: its last cluster is not whole any more */
+    } else if (!stack_maps(&part->dev->stack, part->cluster)) {
         unmap(part);
     } else if (bat_entry(bat, part->cluster) == 0 || !can_punch(bat)) {
         part_settle(part, 0, SYNC_NONE);
