@@ -25,12 +25,6 @@
 enum { PIO_COUNT_DEFAULT = 128, PIO_COUNT_MAX = 65536, PARTS_MAX = 1024, RESERVATION_HASH = 256 };
 #define MAX_REQUEST_BYTES (UINT64_C(1) << 30)
 
-/* Memory to copy a cluster through: cow.c. */
-struct cow_buffer {
-    struct list link; /* in the device's cow_buffers, while no part has it */
-    uint8_t *bytes;
-};
-
 /*
  * in_flight counts the requests that were accepted and are neither completed nor held, and the
  * threads that are inside a fast completion. A request is completed when its callback has returned;
@@ -121,10 +115,6 @@ struct ploop_dev {
     _Atomic uint64_t rings;
 };
 
-/* ---- cow.c ---- */
-int cow_init(ploop_dev *dev); /* 0 or -ENOMEM; cow_free() in either case */
-void cow_free(ploop_dev *dev);
-
 /* ---- what the device is made of ---- */
 static inline struct delta *dev_top(const ploop_dev *dev)
 {
@@ -153,10 +143,6 @@ static inline struct guest_cluster cluster_of(const ploop_dev *dev, uint64_t off
 {
     return guest_cluster_at(dev_disk(dev), offset, inside);
 }
-
-/* ---- park.c ---- */
-uint32_t space_retry_parked(ploop_dev *dev, bool all);
-void space_fail_all(ploop_dev *dev, int error);
 
 /* ---- queue.c ---- */
 int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_count);

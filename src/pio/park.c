@@ -152,7 +152,6 @@ uint32_t space_retry_parked(ploop_dev *dev, bool all)
     return tried;
 }
 
-/* At close and abort: no part waits for space any more. */
 void space_fail_all(ploop_dev *dev, int error)
 {
     struct list parts;

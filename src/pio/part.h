@@ -64,6 +64,12 @@ struct reservation {
     bool failed;               /* one of the parts, and waits for the others: write.c, 4 */
 };
 
+/* Memory to copy a cluster through. */
+struct cow_buffer {
+    struct list link; /* in the device's cow_buffers, while no part has it */
+    uint8_t *bytes;
+};
+
 /* A copy of a cluster from a lower delta: cow.c. */
 struct cow {
     struct host_cluster host;  /* taken for it */

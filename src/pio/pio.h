@@ -70,6 +70,16 @@ void pio_part_ended(struct part *part);
 /* Those that have had their share of an earlier turn. Returns how many. */
 uint32_t pio_go_on(ploop_dev *dev);
 
+/* ---- park.c ---- */
+/* In the turn: tries parked parts again, those that are due or all. Returns how many. */
+uint32_t space_retry_parked(ploop_dev *dev, bool all);
+/* At close and abort: no part waits for space any more. */
+void space_fail_all(ploop_dev *dev, int error);
+
+/* ---- cow.c ---- */
+int cow_init(ploop_dev *dev); /* 0 or -ENOMEM; cow_free() in either case */
+void cow_free(ploop_dev *dev);
+
 /* ---- submit.c ---- */
 /* Counts it; `work` is to be posted, unless the fast path takes it. */
 void pio_accept(ploop_pio *pio);
