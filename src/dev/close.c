@@ -11,12 +11,14 @@
 #include "dev/mark.h"
 #include "dev/rest.h"
 
+#include <assert.h>
 #include <errno.h>
 
 static void begin_closing(ploop_dev *dev)
 {
     dev_set_state(dev, DEV_CLOSING);
     space_fail_all(dev, -ENOSPC);
+    assert(list_is_empty(&dev->parked));
 }
 
 static void shut(ploop_dev *dev)
@@ -27,6 +29,7 @@ static void shut(ploop_dev *dev)
 /* A failed page would be tried again by the clock: nothing reaches the backend from here on. */
 static void end_work(ploop_dev *dev)
 {
+    assert(gate_has(dev, GATE_ENDS));
     for (uint32_t level = 0; level < dev->stack.count; level++) {
         channel_cut(&dev->stack.deltas[level]->channel);
     }
@@ -47,6 +50,7 @@ int ploop_dev_close(ploop_dev *dev)
     int error = dev->read_only ? 0 : mark_clear(dev);
     block_control(dev, end_work);
     dev_wait_for_rest(dev);
+    assert_nothing_left(dev);
     dev_free(dev);
     return error;
 }
@@ -59,6 +63,7 @@ static void begin_aborting(ploop_dev *dev)
     end_work(dev);
     space_fail_all(dev, -ECANCELED);
     bat_fail_waiters(bat, -ECANCELED);
+    assert(list_is_empty(&dev->parked) && list_is_empty(&dev->held));
 }
 
 void ploop_dev_abort(ploop_dev *dev)
@@ -75,5 +80,6 @@ void ploop_dev_abort(ploop_dev *dev)
     }
     dev_wait_until_quiet(dev);
     dev_wait_for_rest(dev);
+    assert_nothing_left(dev);
     dev_free(dev);
 }

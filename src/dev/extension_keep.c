@@ -65,6 +65,7 @@ int extension_keep_plan(ploop_dev *dev, const struct extension *extension)
     if (extension->state != EXTENSION_VALID || !extension->unknown_transit) {
         return 0;
     }
+    assert(!keep->bytes && !keep->old && dev->state == DEV_OPENING);
     keep->found_sector = dev_bat(dev)->header.extension_sector;
     keep->in_place = extension->bitmap_count == 0 && !extension->unknown_plain;
     if (!keep->in_place) {
@@ -76,6 +77,7 @@ int extension_keep_plan(ploop_dev *dev, const struct extension *extension)
         extension_kept(extension, false, keep->bytes, size);
     }
     claim_clusters(dev, extension, keep);
+    assert(keep->old_count <= extension->owned_count);
     return 0;
 }
 
@@ -103,6 +105,7 @@ struct extension_write {
 static void write_done(struct extension_write *write, int result)
 {
     ploop_dev *dev = write->dev;
+    assert(result <= 0 && dev->extension.write == write);
     write->result = result;
     atomic_store(&write->done, true);
     block_wake(dev);
@@ -113,6 +116,7 @@ static void header_changed(struct round_wait *round, int result)
 {
     struct extension_write *write = container_of(round, struct extension_write, round);
     struct extension_keep *keep = &write->dev->extension;
+    assert(write->taken && keep->bytes);
     for (uint64_t i = 0; i < keep->old_count && !result; i++) {
         alloc_give_back(&dev_bat(write->dev)->alloc, keep->old[i]);
     }
@@ -123,6 +127,7 @@ static void cluster_written(struct channel_io *io, int result)
 {
     struct extension_write *write = container_of(io, struct extension_write, io);
     struct bat *bat = dev_bat(write->dev);
+    assert(write->taken && bat->header.in_use == HEADER_IN_USE);
     if (result) {
         write_done(write, result);
         return;
@@ -179,6 +184,7 @@ static bool is_done(ploop_dev *dev, void *argument)
 static void go_back(ploop_dev *dev)
 {
     struct bat *bat = dev_bat(dev);
+    assert(dev->extension.bytes && dev->extension.write->result);
     if (dev->extension.write->taken) {
         alloc_give_back(&bat->alloc, dev->extension.write->host);
     }
@@ -191,6 +197,7 @@ int extension_keep_write(ploop_dev *dev)
     if (!dev->extension.bytes) {
         return 0;
     }
+    assert(dev->state == DEV_OPENING && !dev->extension.in_place);
     struct extension_write write = {.dev = dev};
     dev->extension.write = &write;
     block_control(dev, begin);

@@ -12,6 +12,7 @@
 #include "dev/mark.h"
 #include "util/sized.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -101,6 +102,7 @@ static int take_memory(ploop_dev *dev)
 {
     uint32_t queues = dev->queue_count, pios = dev->config.pio_count;
     size_t parts = PARTS_MAX;
+    assert(queues > 0 && pios > 0);
     dev->locks = take_aligned(LOCK_COUNT * sizeof(*dev->locks));
     dev->queues = take_aligned((queues + 1) * sizeof(*dev->queues)); /* and the engine's */
     dev->parts = calloc(parts, sizeof(*dev->parts));
@@ -126,6 +128,7 @@ static int take_memory(ploop_dev *dev)
 
 static enum file_use use_of(const ploop_dev *dev, uint32_t level)
 {
+    assert(level < dev->stack.count);
     return level == dev->stack.count - 1 && !dev->read_only ? FILE_ALONE : FILE_SHARED;
 }
 
@@ -175,6 +178,7 @@ void dev_free(ploop_dev *dev)
 
 static void set_geometry(ploop_dev *dev, const struct header *header)
 {
+    assert(dev->state == DEV_OPENING && !dev->queues);
     struct delta *top = dev_top(dev);
     top->geometry = header->geometry;
     top->end = top->tail_at = top->geometry.disk_size;
@@ -282,6 +286,7 @@ static void abandon(ploop_dev *dev)
     ploop_file *file = dev_top(dev)->file;
     bool lost = bat_latch(dev_bat(dev)) != 0;
     int ignored;
+    assert(dev->state == DEV_OPENING && !dev->read_only);
     ploop_dev_abort(dev);
     if (lost) {
         (void)file_drop_cache(file, &ignored);
@@ -290,6 +295,7 @@ static void abandon(ploop_dev *dev)
 
 static void begin_running(ploop_dev *dev)
 {
+    assert(dev->read_only || dev_bat(dev)->header.in_use == HEADER_IN_USE);
     dev_set_state(dev, DEV_RUNNING);
 }
 

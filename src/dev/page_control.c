@@ -6,6 +6,7 @@
 #include "dev/dev.h"
 #include "util/sized.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stddef.h>
 
@@ -70,6 +71,7 @@ int ploop_bat_page_read(ploop_dev *dev, uint32_t page, uint32_t *entries, uint32
 static void page_requested(struct work *work)
 {
     struct bat_page *page = container_of(work, struct bat_page, request);
+    assert(page >= page->bat->pages && page < page->bat->pages + page->bat->page_count);
     atomic_store(&page->requested, false);
     bat_page_hurry(page->bat, (uint32_t)(page - page->bat->pages));
 }
@@ -97,6 +99,7 @@ static void delay_changed(struct work *work)
     pthread_mutex_lock(&dev->wait_mutex);
     uint64_t delay = dev->wanted_delay_ns, max_age = dev->wanted_max_age_ns;
     pthread_mutex_unlock(&dev->wait_mutex);
+    assert(delay <= max_age && !dev->read_only);
     bat_delay_changed(dev_bat(dev), delay, max_age);
 }
 
@@ -128,12 +131,14 @@ static int describe(const ploop_dev *dev, struct guest_cluster cluster, uint64_t
     const struct delta *delta = dev_top(dev);
     uint32_t entry = bat_entry(delta->bat, cluster);
     bool mapped = entry != 0;
+    assert(inside < cluster_size && from < dev_disk(dev)->disk_size);
     *extent = (struct ploop_extent){
         .offset = from, .length = cluster_size - inside, .state = PLOOP_EXTENT_ZERO};
     if (!mapped && stack_maps(&dev->stack, cluster)) {
         struct place below = stack_place(&dev->stack, cluster);
         delta = below.delta;
         entry = below.entry;
+        assert(delta && delta->level < dev_top(dev)->level);
         mapped = from < delta->end;
         if (mapped && delta->end - from < extent->length) {
             extent->length = delta->end - from;
@@ -143,6 +148,7 @@ static int describe(const ploop_dev *dev, struct guest_cluster cluster, uint64_t
         return -EIO;
     }
     if (mapped) {
+        assert(extent->length > 0);
         extent->state = PLOOP_EXTENT_MAPPED;
         extent->level = delta->level;
         extent->host_offset = geometry_entry_offset(&delta->geometry, entry) + inside;
@@ -152,6 +158,7 @@ static int describe(const ploop_dev *dev, struct guest_cluster cluster, uint64_t
 
 static bool goes_on(const struct ploop_extent *extent, const struct ploop_extent *next)
 {
+    assert(next->offset == extent->offset + extent->length);
     return next->state == extent->state && next->level == extent->level &&
            (extent->state == PLOOP_EXTENT_ZERO ||
             next->host_offset == extent->host_offset + extent->length);
@@ -179,6 +186,7 @@ int ploop_bat_lookup(ploop_dev *dev, uint64_t offset, uint64_t length, struct pl
         extent.length += next.length;
     }
     extent.length = extent.length < length ? extent.length : length;
+    assert(extent.offset == offset && extent.length > 0);
     sized_out(out, &extent, sizeof(extent));
     return 0;
 }

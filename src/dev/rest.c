@@ -50,6 +50,24 @@ void dev_wait_until_quiet(ploop_dev *dev)
     block_until(dev, is_quiet, NULL);
 }
 
+void assert_nothing_left(const ploop_dev *dev)
+{
+    (void)dev;
+    assert(dev->state == DEV_CLOSED || dev->state == DEV_ABORTING);
+    assert(list_is_empty(&dev->held) && list_is_empty(&dev->later));
+    assert(list_is_empty(&dev->parked) && list_is_empty(&dev->part_waiters));
+    assert(list_is_empty(&dev->cow_waiters) && dev->parked_count == 0);
+    for (uint32_t i = 0; i < RESERVATION_HASH; i++) {
+        assert(list_is_empty(&dev->reservation_hash[i]));
+    }
+    for (uint32_t i = 0; i < LOCK_COUNT; i++) {
+        assert(list_is_empty(&dev->locks[i].waiters) && !dev->locks[i].held_exclusive);
+    }
+    for (uint32_t i = 0; i < PARTS_MAX; i++) {
+        assert(dev->parts[i].state == PART_IDLE && !dev->parts[i].pio);
+    }
+}
+
 /* Only the owner of the turn may look; it leaves what it saw. */
 static void look_for_rest(ploop_dev *dev)
 {

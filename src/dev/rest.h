@@ -16,6 +16,9 @@ bool dev_is_quiet(struct ploop_dev *dev);
  */
 void dev_wait_until_quiet(struct ploop_dev *dev);
 
+/* Of a device that is at rest and about to be freed: no request and no part is left anywhere. */
+void assert_nothing_left(const struct ploop_dev *dev);
+
 /* Waits until, besides, nothing is at a backend and no other thread is inside the turn. */
 void dev_wait_for_rest(struct ploop_dev *dev);
 

@@ -8,6 +8,7 @@
 #include "dev/dev.h"
 #include "dev/rest.h"
 
+#include <assert.h>
 #include <errno.h>
 
 static bool is_odd(uint64_t number)
@@ -32,6 +33,7 @@ static bool is_quiet_or_resumed(ploop_dev *dev, void *argument)
 static void follow(ploop_dev *dev)
 {
     bool wanted = is_odd(atomic_load(&dev->suspends));
+    assert(dev->state != DEV_OPENING);
     if (wanted && dev->state == DEV_RUNNING) {
         dev_set_state(dev, DEV_SUSPENDED);
     } else if (!wanted && dev->state == DEV_SUSPENDED) {
@@ -48,6 +50,7 @@ static uint64_t ask(ploop_dev *dev, bool suspended)
             return 0;
         }
     } while (!atomic_compare_exchange_weak(&dev->suspends, &last, last + 1));
+    assert(is_odd(last + 1) == suspended);
     return last + 1;
 }
 

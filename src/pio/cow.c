@@ -78,6 +78,7 @@ static void give_buffer_back(struct part *part)
     struct list *link = list_take_first(&dev->cow_waiters);
     if (link) {
         struct part *next = container_of(link, struct part, link);
+        assert(next->state == PART_FOR_BUFFER && !next->cow.buffer);
         part_set(next, PART_LOCKED);
         next->cow.buffer = buffer;
         copy_next(next);
@@ -90,6 +91,7 @@ static void cow_ended(struct part *part, int result)
 {
     ploop_dev *dev = part->dev;
     struct sync_number number = sync_next(&dev_bat(dev)->syncer);
+    assert(part->state == PART_LOCKED && part->lock.exclusive && wants_copy(part));
     if (!result) {
         bat_map(dev_bat(dev), part->cluster, part->cow.host, number);
     } else {
@@ -119,6 +121,7 @@ static void merge(const struct part *part)
     uint64_t from = part->inside > cow->at ? part->inside : cow->at;
     uint64_t end = part->inside + part->length, chunk_end = cow->at + cow->length;
     end = end < chunk_end ? end : chunk_end;
+    assert(cow->buffer && part->kind->fill);
     if (from >= end) {
         return;
     }
@@ -129,6 +132,7 @@ static void chunk_written(struct channel_io *io, int result)
 {
     struct part *part = part_heard(io);
     struct cow *cow = &part->cow;
+    assert(cow->buffer && cow->length > 0);
     cow->at += cow->length;
     if (!result && cow->at < dev_disk(part->dev)->cluster_size) {
         copy_next(part);
@@ -169,6 +173,7 @@ static void copy_next(struct part *part)
     cow->iov = (struct iovec){cow->buffer->bytes, (size_t)cow->length};
     struct iov_cursor cursor = {.iov = &cow->iov, .count = 1};
     struct place below = stack_place(&dev->stack, part->cluster);
+    assert(cow->at < dev_disk(dev)->cluster_size && below.delta && below.delta != dev_top(dev));
     uint64_t in_file =
         delta_fill(below.delta, part->cluster, below.entry, cow->at, cow->length, &cursor, &offset);
     bool covered = part->inside <= cow->at && part->inside + part->length >= cow->at + cow->length;
@@ -183,6 +188,7 @@ static void copy_begin(struct part *part)
 {
     ploop_dev *dev = part->dev;
     struct list *link = list_take_first(&dev->cow_buffers);
+    assert(!part->cow.buffer);
     part->cow.at = 0;
     if (link) {
         part->cow.buffer = container_of(link, struct cow_buffer, link);
@@ -197,6 +203,7 @@ static void copy_begin(struct part *part)
 
 static void zeros_map(struct part *part, struct sync_number number)
 {
+    assert(part_is_whole(part) && !part->kind->has_memory);
     bat_map(dev_bat(part->dev), part->cluster, part->cow.host, number);
     part_settle(part, 0, number);
 }

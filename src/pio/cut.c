@@ -58,6 +58,7 @@ static struct part *part_get(ploop_pio *pio)
         return NULL;
     }
     struct part *part = container_of(link, struct part, link);
+    assert(part->state == PART_IDLE && !part->pio);
     part->pooled = true;
     part_take(part, pio, pio_part_ended);
     pio->live++;
@@ -85,7 +86,7 @@ void pio_part_ended(struct part *part)
     if (part->result && !pio->result) {
         pio->result = part->result;
     }
-    assert(pio->live > 0);
+    assert(pio->live > 0 && part->state == PART_IDLE);
     pio->live--;
     part_free(part);
     pio_set_stuck(pio);
@@ -117,6 +118,7 @@ static uint64_t part_place(struct part *part, uint64_t next, uint64_t end)
 
 void pio_enter(ploop_pio *pio)
 {
+    assert(pio->live == 0 && kinds[pio->op].fast_op);
     pio->end = pio->next = pio->offset + pio->length;
     struct part *part = pio_own_part(pio);
     part_place(part, pio->offset, pio->end);
@@ -161,6 +163,7 @@ static uint64_t skip_length(const ploop_pio *pio)
         clusters = 1;
     }
     uint64_t length = clusters * dev_disk(dev)->cluster_size, left = pio->end - pio->next;
+    assert(left > 0 && inside < dev_disk(dev)->cluster_size);
     length -= clusters ? inside : 0;
     return length < left ? length : left;
 }
@@ -186,12 +189,14 @@ static void take_steps(ploop_pio *pio, uint32_t steps)
 
 static void pio_wait_for_part(ploop_pio *pio)
 {
+    assert(list_is_empty(&pio->link) && pio->part.state != PART_IDLE);
     pio->pause = PIO_WAITS_FOR_PART;
     list_append(&pio->queue->dev->part_waiters, &pio->link);
 }
 
 static void pio_wait_for_turn(ploop_pio *pio)
 {
+    assert(list_is_empty(&pio->link));
     pio->pause = PIO_WAITS_FOR_TURN;
     list_append(&pio->queue->dev->later, &pio->link);
 }
@@ -211,6 +216,7 @@ static bool pio_begin_part(ploop_pio *pio)
         return false;
     }
     uint64_t length = part_place(part, pio->next, pio->end);
+    assert(length <= pio->end - pio->next);
     part->cursor = pio->cursor;
     pio->next += length;
     iov_advance(&pio->cursor, length);
@@ -223,6 +229,7 @@ void pio_advance(ploop_pio *pio)
 {
     ploop_dev *dev = pio->queue->dev;
     assert(pio->pause == PIO_GOES_ON && list_is_empty(&pio->link));
+    assert(!pio->advancing);
     if (gate_has(dev, GATE_ENDS) && pio->next < pio->end && !pio->result) {
         pio->result = -ECANCELED;
     }
@@ -260,6 +267,7 @@ uint32_t pio_go_on(ploop_dev *dev)
     while ((count == 0 || dev->steps < STEPS_OF_BATCH) &&
            (link = list_take_first(&dev->later)) != NULL) {
         ploop_pio *pio = container_of(link, ploop_pio, link);
+        assert(pio->pause == PIO_WAITS_FOR_TURN);
         pio->pause = PIO_GOES_ON;
         pio_advance(pio);
         count++;

@@ -31,11 +31,13 @@ static part_fn join_round;
 static void round_ended(struct round_wait *wait, int result)
 {
     ploop_pio *pio = container_of(wait, ploop_pio, round);
+    assert(pio->live == 1 && pio->part.state == PART_DURABLE);
     part_durable(&pio->part, result, join_round);
 }
 
 static void join_round(struct part *part)
 {
+    assert(!part->dev->read_only && part == &part->pio->part);
     part_set(part, PART_DURABLE);
     bat_join_round(dev_bat(part->dev), &part->pio->round, round_ended);
 }
@@ -64,6 +66,7 @@ static part_fn wait_for_pages;
 static void page_ended(struct durable_wait *wait, int result)
 {
     struct part *part = container_of(wait, struct part, durable);
+    assert(part->pio->next < part->pio->end);
     if (result) {
         part_durable(part, result, wait_for_pages);
     } else {

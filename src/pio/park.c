@@ -67,6 +67,7 @@ static void reclaim_done(struct alloc_wait *wait, int result)
 {
     struct part *part = container_of(wait, struct part, space);
     assert(part->reclaimed);
+    assert(part->state == PART_FOR_SPACE || part->state == PART_FOR_RECORD);
     if (result) {
         part_set(part, PART_LOCKED);
         part_settle(part, result, SYNC_NONE);
@@ -77,6 +78,7 @@ static void reclaim_done(struct alloc_wait *wait, int result)
 
 void part_wait_for_record(struct part *part)
 {
+    assert(!part->reclaimed); /* once: then it goes on without a record */
     part_set(part, PART_FOR_RECORD);
     part->reclaimed = true;
     alloc_wait_for_record(alloc_of(part), &part->space, reclaim_done);
@@ -97,6 +99,7 @@ void part_park(struct part *part, part_fn *again)
 {
     ploop_dev *dev = part->dev;
     uint64_t now = dev_now(dev);
+    assert(again && list_is_empty(&part->link) && dev->state < DEV_CLOSING);
     if (part->parked_ns == 0) {
         part->parked_ns = now ? now : 1;
     }
@@ -114,7 +117,7 @@ void part_park(struct part *part, part_fn *again)
 void part_no_space(struct part *part, int error)
 {
     struct bat *bat = dev_bat(part->dev);
-    assert(is_no_space(error));
+    assert(is_no_space(error) && part->state == PART_LOCKED && !part->reservation);
     if (!part->reclaimed && bat->alloc.pending.count > 0 && !bat_latch(bat)) {
         part_set(part, PART_FOR_SPACE);
         part->reclaimed = true;
@@ -129,7 +132,7 @@ void part_no_space(struct part *part, int error)
 
 static void unpark(struct part *part)
 {
-    assert(part->state == PART_PARKED);
+    assert(part->state == PART_PARKED && list_is_empty(&part->link));
     pio_note_parked(part->pio, false);
 }
 
@@ -156,6 +159,7 @@ void space_fail_all(ploop_dev *dev, int error)
 {
     struct list parts;
     struct list *link;
+    assert(dev->state == DEV_CLOSING || dev->state == DEV_ABORTING);
     take_all(&parts, &dev->parked);
     while ((link = list_take_first(&parts)) != NULL) {
         struct part *part = container_of(link, struct part, link);

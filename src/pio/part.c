@@ -101,6 +101,7 @@ static void part_locked(struct lock_waiter *waiter)
     if (!alone && waiter->exclusive) {
         lock_downgrade(waiter, &dev->turn);
     }
+    assert(alone == waiter->exclusive);
     kind->locked(part);
 }
 
@@ -108,6 +109,7 @@ void part_begin(struct part *part)
 {
     bool alone = part->kind->wants_alone && part->kind->wants_alone(part);
     struct cluster_lock *lock = lock_of(part->dev, part->cluster);
+    assert(part->kind->locked && part->length > 0);
     part->asked_alone = false;
     part_set(part, PART_LOCKING);
     if (lock_take(lock, &part->lock, alone, part_locked)) {
@@ -152,6 +154,7 @@ void part_order(struct part *part, struct delta *delta, uint32_t op, uint64_t of
 struct part *part_heard(struct channel_io *io)
 {
     struct part *part = container_of(io, struct part, io);
+    assert(part->state == PART_AT_BACKEND);
     part_set(part, PART_LOCKED);
     return part;
 }
@@ -170,6 +173,7 @@ int part_take_host(struct part *part, struct host_cluster *host, struct sync_num
 
 void part_end(struct part *part, int result)
 {
+    assert(!part->reservation && !part->cow.buffer && result <= 0);
     part_wants_space(part, false);
     part->result = result;
     part_set(part, PART_IDLE);
@@ -207,6 +211,7 @@ static void wait_for_entry(struct part *part)
 
 void part_settle(struct part *part, int result, struct sync_number number)
 {
+    assert(result <= 0);
     part_unlock(part);
     if (!result && part->pio->flags & PLOOP_PIO_FUA) {
         part->durable.number = number;

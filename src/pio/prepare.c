@@ -2,9 +2,12 @@
 /* Preparing a request: its fields are set, nothing is judged before submit. */
 #include "dev/dev.h"
 
+#include <assert.h>
+
 static void prepare(ploop_pio *pio, enum pio_op op, uint64_t offset, uint64_t length,
                     uint32_t flags)
 {
+    assert(op > PIO_NONE && op < PIO_KINDS);
     pio->op = op;
     pio->offset = offset;
     pio->length = length;
@@ -17,6 +20,7 @@ static void prepare_iov(ploop_pio *pio, enum pio_op op, uint64_t offset, const s
                         uint32_t iov_count, uint32_t flags)
 {
     prepare(pio, op, offset, iov_length(iov, iov_count), flags);
+    assert(kinds[op].has_memory);
     pio->iov = iov;
     pio->iov_count = iov_count;
 }

@@ -3,6 +3,7 @@
 #include "dev/dev.h"
 #include "pio/steps.h"
 
+#include <assert.h>
 #include <errno.h>
 
 static void read_heard(struct channel_io *io, int result)
@@ -13,6 +14,7 @@ static void read_heard(struct channel_io *io, int result)
 static void read_below(struct part *part, struct place place)
 {
     uint64_t offset, length;
+    assert(place.delta && place.delta != dev_top(part->dev));
     if (place.entry == BAT_ENTRY_BAD) {
         part_settle(part, -EIO, SYNC_NONE);
         return;
@@ -23,6 +25,7 @@ static void read_below(struct part *part, struct place place)
         part_settle(part, 0, SYNC_NONE);
         return;
     }
+    assert(length <= part->length);
     part_transfer(part, place.delta, PLOOP_IO_READ, 0, part->cursor, offset, length, read_heard);
 }
 
@@ -31,6 +34,7 @@ void read_locked(struct part *part)
     ploop_dev *dev = part->dev;
     struct delta *top = dev_top(dev);
     uint32_t entry = bat_entry(top->bat, part->cluster);
+    assert(part->state == PART_LOCKED && !part->lock.exclusive);
     if (entry == 0 && stack_maps(&dev->stack, part->cluster)) {
         read_below(part, stack_place(&dev->stack, part->cluster));
     } else if (entry == 0) {

@@ -49,6 +49,7 @@ static int validate_bytes(const ploop_pio *pio, const struct kind *kind)
 
 int pio_validate(const ploop_pio *pio)
 {
+    assert(pio->op < PIO_KINDS);
     const struct kind *kind = &kinds[pio->op];
     int error = 0;
     if (pio->op == PIO_NONE || (!pio->callback && !pio->blocking) || pio->flags & ~kind->flags) {
@@ -101,6 +102,7 @@ void pio_begin(struct work *work)
 {
     ploop_pio *pio = container_of(work, ploop_pio, work);
     ploop_dev *dev = pio->queue->dev;
+    assert(dev->state != DEV_OPENING && list_is_empty(&pio->link));
     if (pio->is_long) {
         pio->is_long = false;
         atomic_fetch_sub(&dev->long_waiting, 1);
@@ -125,6 +127,7 @@ void pio_restart_held(ploop_dev *dev)
     }
     while ((link = list_take_first(&dev->held)) != NULL) {
         ploop_pio *pio = container_of(link, ploop_pio, link);
+        assert(pio->live == 0 && (pio->pause == PIO_GOES_ON || pio->pause == PIO_HELD));
         atomic_fetch_add(&pio->queue->in_flight, 1);
         turn_enqueue(&dev->turn, &pio->work);
     }

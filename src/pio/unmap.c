@@ -26,6 +26,7 @@ static struct sync_number durable_number(const struct part *part)
 static void zeros_written(struct channel_io *io, int result)
 {
     struct part *part = part_heard(io);
+    assert(part->zeroed <= part->length);
     if (!result && part->zeroed < part->length) {
         zeros_write(part);
     } else if (is_no_space(result)) {

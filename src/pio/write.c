@@ -59,6 +59,7 @@ static int reservation_make(struct part *part)
     if (error) {
         return error;
     }
+    assert(!reservation_find(dev, part->cluster) && bat_entry(dev_bat(dev), part->cluster) == 0);
     *reservation = (struct reservation){.guest = part->cluster, .host = host, .number = number};
     list_init(&reservation->parts);
     list_append(hash_of(dev, part->cluster), &reservation->link);
@@ -68,6 +69,8 @@ static int reservation_make(struct part *part)
 
 static void reservation_join(struct reservation *reservation, struct part *part)
 {
+    assert(!part->reservation && list_is_empty(&part->link));
+    assert(reservation->guest.n == part->cluster.n && !part->lock.exclusive);
     list_append(&reservation->parts, &part->link);
     part->reservation = reservation;
     part->write_error = 0;
@@ -78,6 +81,7 @@ static void reservation_join(struct reservation *reservation, struct part *part)
 static void reservation_move(ploop_dev *dev, struct reservation *from)
 {
     struct reservation *to = &container_of(from->parts.next, struct part, link)->own_reservation;
+    assert(to != from);
     *to = *from;
     list_init(&to->parts);
     list_move_all(&to->parts, &from->parts);
@@ -92,6 +96,7 @@ static void reservation_leave(struct part *part)
 {
     ploop_dev *dev = part->dev;
     struct reservation *reservation = part->reservation;
+    assert(reservation && reservation->guest.n == part->cluster.n);
     part->reservation = NULL;
     list_remove(&part->link);
     if (!list_is_empty(&reservation->parts)) {
@@ -100,6 +105,7 @@ static void reservation_leave(struct part *part)
         }
         return;
     }
+    assert(reservation->in_flight == 0);
     if (!reservation->entered) {
         alloc_give_back(&dev_bat(dev)->alloc, reservation->host);
     }
@@ -116,6 +122,7 @@ static uint32_t data_flags(const struct part *part)
 
 static void write_ended(struct part *part, int result)
 {
+    assert(!part->reservation && part->state == PART_LOCKED);
     if (is_no_space(result)) {
         part_no_space(part, result);
         return;
@@ -139,6 +146,7 @@ static void leave_together(struct part *part, bool decided)
 {
     struct reservation *reservation = part->reservation;
     struct part *ended = NULL;
+    assert(decided || reservation->in_flight > 0);    /* one that decides is still to come */
     if (!part->write_error && !reservation->failed) { /* nearly always */
         reservation_leave(part);
         write_ended(part, 0);
@@ -181,6 +189,7 @@ static void reserved_written(struct channel_io *io, int result)
     reservation->in_flight--;
     part->write_error = result;
     if (!result && !reservation->entered) {
+        assert(bat_entry(dev_bat(dev), reservation->guest) == 0);
         reservation->entered = true;
         bat_map(dev_bat(dev), reservation->guest, reservation->host, reservation->number);
     }
@@ -204,6 +213,7 @@ static void write_reserved(struct part *part)
 {
     struct delta *top = dev_top(part->dev);
     struct reservation *reservation = reservation_find(part->dev, part->cluster);
+    assert(!wants_copy(part)); /* a cluster that a lower delta has is copied: cow.c */
     int error = reservation ? 0 : reservation_make(part);
     if (error == -EAGAIN) {
         part_wait_for_space(part);
