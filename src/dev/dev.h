@@ -89,7 +89,7 @@ struct ploop_dev {
                                   suspended; the turn follows */
     bool at_rest;              /* rest.c */
     _Atomic uint64_t
-        stuck_count; /* pios that are parked with all their parts: nobody waits for them */
+        stuck_count; /* pios that are parked with all their parts: no call waits for them */
     uint64_t park_retry_ns;
     uint32_t parked_count,
         parked_told; /* requests with parts that want space; what the embedder knows of */

@@ -3,9 +3,9 @@
  * The format extension of an image that is opened for writing.
  *
  * A feature that this library does not know is to be dropped, or (TRANSIT) to be kept as it is; a
- * dirty bitmap is dropped, because nobody keeps it current. What the header on the disk says of it,
- * as in_use and ext_off (C: closed by software that knows the extension, M: the in-use mark, E: the
- * extension that was found, N: a new one that holds only what is kept):
+ * dirty bitmap is dropped, because this library does not keep it current. What the header on the
+ * disk says of it, as in_use and ext_off (C: closed by software that knows the extension, M: the
+ * in-use mark, E: the extension that was found, N: a new one that holds only what is kept):
  *
  *     the extension holds             found     marked    open      closed
  *     nothing, or is void             0|C|M,*   M,0       M,0       0,0
@@ -43,7 +43,7 @@ enum { KEEP_MESSAGE_ID = 4 };
 
 /* ---- the plan ---- */
 
-/* Host clusters past what an entry can name are nobody else's, whatever happens. */
+/* A host cluster past what an entry can name is never handed out, so it needs no claim. */
 static void claim_clusters(ploop_dev *dev, const struct extension *extension,
                            struct extension_keep *keep)
 {

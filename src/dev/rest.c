@@ -77,7 +77,7 @@ static void look_for_rest(ploop_dev *dev)
     }
 }
 
-static bool nobody_inside(ploop_dev *dev, void *argument)
+static bool no_thread_inside(ploop_dev *dev, void *argument)
 {
     return atomic_load(&dev->turn.visitors) == 0 && is_quiet(dev, argument);
 }
@@ -102,5 +102,5 @@ void dev_wait_for_rest(ploop_dev *dev)
         bool asked = false;
         block_until(dev, never_yet, &asked);
     }
-    block_until(dev, nobody_inside, NULL);
+    block_until(dev, no_thread_inside, NULL);
 }

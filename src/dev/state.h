@@ -14,8 +14,8 @@
  *     CLOSED     close has started writing; requests that come fail with -ECANCELED
  *     ABORTING   nothing reaches a backend any more; every request fails with -ECANCELED
  *
- * The gate is a set of reasons. The fast path is open when the set is empty; else every request goes
- * to the engine, which looks at the reasons:
+ * The gate is a set of reasons. The fast path is open when the set is empty; else every request
+ * goes to the engine, which looks at the reasons:
  *
  *     GATE_HOLDS   a request that comes is held, and one that is under way stops between its parts
  *     GATE_ENDS    a request that comes ends with -ECANCELED, and so does what is held

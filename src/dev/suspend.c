@@ -17,8 +17,7 @@ static bool is_odd(uint64_t number)
 }
 
 /*
- * For a suspend, by its number: nobody waits any longer once a resume has come, whatever came after
- * that.
+ * For a suspend, by its number: the wait ends once a resume has come, whatever came after that.
  */
 static bool is_quiet_or_resumed(ploop_dev *dev, void *argument)
 {

@@ -19,8 +19,8 @@
  *     of one of its parts.
  *  4. A part that ends inside part_begin() does not recurse: `advancing` leaves the rest to the
  *     loop.
- *  5. While the gate holds requests back no part is begun, so a suspend waits for parts, never for whole
- *     requests.
+ *  5. While the gate holds requests back no part is begun, so a suspend waits for parts, never for
+ *     whole requests.
  */
 #include "dev/dev.h"
 #include "pio/pio.h"

@@ -34,7 +34,7 @@ void lock_release_shared(struct cluster_lock *lock, struct turn *turn)
 }
 
 /*
- * The first waiter wants it alone: close the door. True where nobody is inside. The door may be
+ * The first waiter wants it alone: close the door. True where no part is inside. The door may be
  * shut already, by an exclusive holder who has just left and whose `drained` is on its way: then
  * that will grant.
  */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The gate has several reasons to be closed, each with an owner: a request that is held begins again
- * only when the last reason that holds it is gone, whichever goes first.
+ * The gate has several reasons to be closed, each with an owner: a request that is held begins
+ * again only when the last reason that holds it is gone, whichever goes first.
  */
 #include "device_fixture.h"
 #include "run_tests.h"
