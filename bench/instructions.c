@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The library's own cost of a mapped 4 KiB request, submit to completion, over a backend that
- * completes inline and moves no bytes.
+ * The library's own cost of a mapped 4 KiB request, submit to callback, over a backend that
+ * completes inline and moves no bytes. The queue is run once for each DEPTH submits, 1 if not
+ * given.
  *
- *   instructions read|overwrite COUNT
+ *   instructions read|overwrite COUNT [DEPTH]
  *
  * Count what the process executes for two COUNTs under callgrind; the difference is the requests'
  * (scripts/bench does that).
@@ -48,9 +49,9 @@ static int submit(void *context, struct ploop_io *io)
 
 static void done(ploop_pio *pio, int result, void *user_data)
 {
-    (void)pio;
     uint32_t *failures = user_data;
     *failures += result != 0;
+    ploop_pio_put(pio);
 }
 
 static int fail(const char *what, int error)
@@ -61,12 +62,13 @@ static int fail(const char *what, int error)
 
 int main(int argc, char **argv)
 {
-    if (argc != 3) {
-        fprintf(stderr, "usage: instructions read|overwrite COUNT\n");
+    if (argc < 3 || argc > 4) {
+        fprintf(stderr, "usage: instructions read|overwrite COUNT [DEPTH]\n");
         return 1;
     }
     bool overwrite = strcmp(argv[1], "overwrite") == 0;
     uint64_t count = strtoull(argv[2], NULL, 10);
+    uint64_t depth = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;
     struct ploop_image_options options = {
         .size = sizeof(options), .disk_size = CLUSTERS * CLUSTER, .cluster_size = CLUSTER};
     ploop_file *file;
@@ -99,7 +101,9 @@ int main(int argc, char **argv)
             ploop_pio_prep_readv(pio, offset, &iov, 1);
         }
         ploop_queue_submit(queue, &pio, 1);
-        ploop_pio_put(pio);
+        if ((i + 1) % depth == 0 || i + 1 == count) {
+            ploop_queue_run(queue);
+        }
     }
     measuring = false;
     error = ploop_dev_close(dev);

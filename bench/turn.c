@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * How long a large request holds the others up: a discard of 200,000 mapped clusters, driven by one
- * thread's runs, while another thread writes 4 KiB through the engine as fast as it can. With the
- * argument "alone" the embedder cannot be told to run: the discard's submit does it all. Prints how
- * long the discard's submit took, the longest run, and the longest of the other thread's submits,
- * each of which includes its completion. The backend completes inline and keeps the map only, so
- * that nothing but the library's own work is measured. A busy machine adds its own pauses to the
- * figures.
+ * thread's runs, while another thread writes 4 KiB through the engine as fast as it can. Prints how
+ * long the discard's submit took, the longest run, and the longest of the other thread's writes,
+ * from submit to callback. The backend completes inline and keeps the map only, so that nothing but
+ * the library's own work is measured. A busy machine adds its own pauses to the figures.
  */
 #include <ploop/ploop.h>
 
@@ -94,6 +92,7 @@ static void *write_on(void *argument)
         uint64_t begun = now_ns(NULL);
         ploop_queue_submit(queue, &pio, 1);
         while (!atomic_load(&written)) {
+            ploop_queue_run(queue);
         }
         uint64_t took = now_ns(NULL) - begun;
         figures->longest_ns = took > figures->longest_ns ? took : figures->longest_ns;
@@ -102,7 +101,7 @@ static void *write_on(void *argument)
     return NULL;
 }
 
-static int prepare(ploop_file **file, bool alone)
+static int prepare(ploop_file **file)
 {
     struct ploop_io_ops ops = {.size = sizeof(ops), .get_info = get_info, .submit = submit};
     struct ploop_image_options image = {.size = sizeof(image),
@@ -119,7 +118,7 @@ static int prepare(ploop_file **file, bool alone)
     ploop_dev_config_init(&config, sizeof(config));
     config.flags = PLOOP_DEV_NO_FAST_PATH;
     config.queue_count = 2;
-    config.clock = alone ? NULL : &clock;
+    config.clock = &clock;
     error = error ? error : ploop_file_create(&ops, NULL, file);
     error = error ? error : ploop_dev_open(file, 1, &config, &dev);
     for (uint64_t at = 0; at < image.disk_size && !error; at += sizeof(bytes)) {
@@ -130,13 +129,12 @@ static int prepare(ploop_file **file, bool alone)
     return error ? error : ploop_dev_flush(dev);
 }
 
-int main(int argc, char **argv)
+int main(void)
 {
     ploop_file *file;
     struct figures others = {0};
     pthread_t thread;
-    if (prepare(&file, argc > 1 && strcmp(argv[1], "alone") == 0) ||
-        pthread_create(&thread, NULL, write_on, &others)) {
+    if (prepare(&file) || pthread_create(&thread, NULL, write_on, &others)) {
         fprintf(stderr, "turn: cannot prepare\n");
         return 1;
     }
@@ -150,7 +148,7 @@ int main(int argc, char **argv)
     uint64_t submitted_ns = now_ns(NULL) - begun;
     for (; !atomic_load(&discarded); runs++) {
         uint64_t run = now_ns(NULL);
-        ploop_dev_run(dev);
+        ploop_queue_run(ploop_dev_queue(dev, 0));
         run = now_ns(NULL) - run;
         longest_ns = run > longest_ns ? run : longest_ns;
     }

@@ -129,7 +129,7 @@ static void flush(struct bench *bench)
 static void pass(struct bench *bench, uint64_t time_ns)
 {
     now += time_ns;
-    ploop_dev_run(bench->dev);
+    ploop_queue_run(bench->queue);
 }
 
 static void count_writes(bool flushing, uint64_t delay_ns)
@@ -142,7 +142,7 @@ static void count_writes(bool flushing, uint64_t delay_ns)
         submit_write(&bench, random_offset());
         if ((i + 1) % IN_FLIGHT == 0) {
             while (live) {
-                ploop_dev_run(bench.dev);
+                ploop_queue_run(bench.queue);
             }
             if (flushing) {
                 flush(&bench);

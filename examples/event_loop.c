@@ -4,8 +4,8 @@
  * program's own ever waiting.
  *
  * Two descriptors wake the loop. The queue's says that requests have completed: ploop_queue_run()
- * then calls their callbacks, here, in this thread (PLOOP_DEV_COMPLETE_IN_RUN). The timer's is set
- * by the clock's wake_at: something is due, ploop_dev_run() does it.
+ * then calls their callbacks, here, in this thread. The timer's is set by the clock's wake_at:
+ * something is due, ploop_dev_run() does it.
  *
  * The program writes 64 pieces, waits until the timer has written the map that says where they are,
  * flushes, and reads them back.
@@ -201,7 +201,6 @@ static int run(struct loop *loop, ploop_file *file)
         .size = sizeof(clock), .context = loop, .now_ns = now_ns, .wake_at = wake_at};
     struct ploop_dev_config config;
     ploop_dev_config_init(&config, sizeof(config));
-    config.flags = PLOOP_DEV_COMPLETE_IN_RUN;
     config.clock = &clock;
     config.writeback_delay_ns = 50 * UINT64_C(1000000);
     int err = ploop_image_create(file, &options);

@@ -4,17 +4,21 @@
  * A device: image files, open, as one disk.
  *
  * The library has no threads of its own. It works inside the caller's calls and the backend's
- * completions; what is due by the clock, and requests over so many clusters that they are done in
- * slices, are done by ploop_dev_run() and ploop_queue_run(). An embedder learns when to run in one
- * of two ways, each of which is enough:
+ * completions. Callbacks run in ploop_queue_run() and ploop_queue_wait() only, and at the end in
+ * close and abort. These two and ploop_dev_run() do what is due by the clock, and go on with
+ * requests over so many clusters that they are done in slices. An embedder learns when to run in
+ * one of these ways:
  *
- *   - the clock's `wake_at` says when;
- *   - with PLOOP_DEV_COMPLETE_IN_RUN, ploop_queue_poll_fd() becomes readable, or the time of
- *     ploop_dev_next_deadline(), asked for before each sleep, has come. The descriptor becomes
- *     readable too when that time moves forward.
+ *   - ploop_queue_wait() sleeps until there is something to do, and does it: for a thread that has
+ *     nothing else to wait for;
+ *   - ploop_queue_poll_fd() becomes readable, or the time of ploop_dev_next_deadline(), asked for
+ *     before each sleep, has come: for an event loop. The descriptor becomes readable too when that
+ *     time moves forward;
+ *   - the clock's `wake_at` says when ploop_dev_run() is due: for a loop that would rather have a
+ *     timer of its own than ask for the deadline.
  *
- * Without either, BAT pages stay in memory until a flush or the close: late, never wrong. Requests
- * are not sliced then.
+ * Calls that block (ploop_dev_pread() and the like) run the device themselves. Between them,
+ * without any of the three, BAT pages stay in memory until a flush or the close: late, never wrong.
  */
 #ifndef PLOOP_DEV_H
 #define PLOOP_DEV_H
@@ -37,9 +41,7 @@ enum {
     PLOOP_DEV_RECOVER = 2, /**< open an image that was not closed cleanly, after a check found no
                               more than that and leaks */
     PLOOP_DEV_NO_FAST_PATH =
-        4, /**< send every request through the engine: for tests and comparison */
-    PLOOP_DEV_COMPLETE_IN_RUN = 8, /**< callbacks run inside ploop_queue_run() only, and at the end
-                                      in close and abort: what an event loop wants */
+        4,                   /**< send every request through the engine: for tests and comparison */
     PLOOP_DEV_RAW_BASE = 16, /**< the first file of several is raw; never guessed from its bytes */
     PLOOP_DEV_INACTIVE = 32, /**< open without reading or locking. Not in this version: -ENOTSUP */
     PLOOP_DEV_RECOVER_CACHED = 64, /**< with RECOVER: go on where the file's cache cannot be
@@ -191,8 +193,8 @@ int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop
  * Close a device: waits for the requests in flight, writes what is dirty, syncs, clears the in-use
  * mark, frees.
  *
- * Callbacks that have not run yet run inside this call, on the calling thread: with
- * PLOOP_DEV_COMPLETE_IN_RUN too, since no ploop_queue_run() will come any more.
+ * Callbacks that have not run yet run inside this call, on the calling thread, since no
+ * ploop_queue_run() will come any more.
  *
  * @return 0: everything is durable and the mark is cleared; -errno: something did not reach the
  *         disk, the mark stays, and the image needs PLOOP_DEV_RECOVER. In one case the mark may be
@@ -209,7 +211,7 @@ int ploop_dev_close(ploop_dev *dev);
  * Leave a device as a crash would: nothing more is written. Requests in flight are cancelled at the
  * backend where it can, else waited for, and complete; those that had not reached the backend
  * complete with -ECANCELED. Their callbacks, and those that have not run yet, run inside this call,
- * on the calling thread: with PLOOP_DEV_COMPLETE_IN_RUN too.
+ * on the calling thread.
  *
  * Any thread, blocks, not from a callback; nothing else may use the device any more. NULL is
  * allowed. @since 2.0
@@ -218,13 +220,12 @@ void ploop_dev_abort(ploop_dev *dev);
 
 /**
  * Do what is due, on all queues: reap the backends, write BAT pages whose deadline has come, try
- * again what must be, deliver completions (but for PLOOP_DEV_COMPLETE_IN_RUN).
+ * again what must be. It runs no callbacks: a queue whose requests are done becomes readable.
  *
- * @return how much was done (page writes started, requests tried again, completions reaped); 0:
- *         nothing was due
+ * @return how much was done (page writes started, requests tried again, completions reaped), more
+ *         than 0 also where another thread is at work and will do it; 0: nothing was due
  *
- * Any thread, from a callback too (then it returns soon and the work is done by whoever is at it).
- * Never blocks. @since 2.0
+ * Any thread, from a callback too. Never blocks. @since 2.0
  */
 int ploop_dev_run(ploop_dev *dev);
 
@@ -247,9 +248,9 @@ int ploop_dev_retry_parked(ploop_dev *dev);
  * from now on are kept in order until ploop_dev_resume(). A request over many clusters stops where
  * it is and goes on after the resume.
  *
- * With PLOOP_DEV_COMPLETE_IN_RUN, callbacks may still wait for ploop_queue_run() when this returns:
- * the requests are done, and ploop_dev_info.completions_waiting counts them. Run each queue until
- * it is 0 before you save what the callbacks change.
+ * Callbacks may still wait for ploop_queue_run() when this returns: the requests are done, and
+ * ploop_dev_info.completions_waiting counts them. Run each queue until it is 0 before you save what
+ * the callbacks change.
  *
  * @return 0; -errno: something did not reach the disk; the device is suspended all the same;
  *         -EALREADY: it was; -ECANCELED: it was resumed meanwhile; -EDEADLK (from a callback)
@@ -315,7 +316,7 @@ struct ploop_dev_info {
     uint32_t max_segments; /**< pieces of memory in a request that is handed to the backend as it
                               is; one with more is cut up */
     uint32_t completions_waiting; /**< requests that are done and whose callbacks wait for
-                                     ploop_queue_run(): COMPLETE_IN_RUN */
+                                     ploop_queue_run() */
     uint64_t reserved[6];
 };
 

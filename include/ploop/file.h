@@ -135,10 +135,9 @@ struct ploop_file_info {
  *    device has open behind a backend with rings.
  *
  * Which functions belong together: a backend that completes requests only when it is asked to has
- * `reap`, and `poll_fd` for event loops (PLOOP_DEV_COMPLETE_IN_RUN needs it), and `wait` for calls
- * that block. Without `wait`, calls that block look every few milliseconds. The open of a device
- * refuses, with -EINVAL and a line in the log that names what is missing, `poll_fd` without `reap`,
- * and with PLOOP_DEV_COMPLETE_IN_RUN `reap` without `poll_fd`.
+ * `reap`, `poll_fd`, and `wait` for calls that block. Without `wait`, calls that block look every
+ * few milliseconds. The open of a device refuses, with -EINVAL and a line in the log that names
+ * what is missing, `poll_fd` without `reap` and `reap` without `poll_fd`.
  */
 struct ploop_io_ops {
     size_t size; /**< of this structure */

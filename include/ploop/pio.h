@@ -5,7 +5,9 @@
  *
  * A pio comes from a queue's pool (ploop_pio_get()), is prepared, given a callback, submitted, and
  * completed exactly once by its callback; then it is put back, or prepared and submitted again. A
- * queue is meant for one thread at a time. The callbacks of one queue never run at the same time.
+ * queue is meant for one thread at a time, which may be another one between two calls: that is what
+ * makes it cheap. Of what two threads submit to one queue at the same moment, one takes the slower
+ * way through the engine. The callbacks of one queue never run at the same time.
  *
  * The disk a guest sees changes by 512-byte sectors: each reads as its old or its new content,
  * never a mix. A write that completed is readable at once and durable after the next flush that
@@ -47,8 +49,9 @@ enum {
  * @param result  0, or the first -errno of any of its parts; the rest of it may have been carried
  * out all the same
  *
- * Runs on whatever thread completed it (see PLOOP_DEV_COMPLETE_IN_RUN), perhaps before submit
- * returns, with no lock held. May get, put, prepare and submit; must not call what blocks.
+ * Runs in ploop_queue_run() or ploop_queue_wait() of the request's queue, or at the end in close or
+ * abort, on the thread that called it, with no lock held. May get, put, prepare and submit; must
+ * not call what blocks.
  */
 typedef void ploop_pio_fn(ploop_pio *pio, int result, void *user_data);
 
@@ -61,16 +64,33 @@ typedef void ploop_pio_fn(ploop_pio *pio, int result, void *user_data);
 ploop_queue *ploop_dev_queue(ploop_dev *dev, uint32_t index);
 
 /**
- * Reap the backend for this queue, do what is due, deliver this queue's completions.
- * @return how many completions were delivered
+ * Reap the backend for this queue, do what is due, and run the callbacks of this queue's requests
+ * that are done.
+ * @return how many callbacks were run
  * Any thread. Never blocks. From a callback it delivers nothing. @since 2.0
  */
 int ploop_queue_run(ploop_queue *queue);
 
 /**
- * A descriptor that is readable when ploop_queue_run() has something to do.
- * @return a descriptor, the library's; -ENOTSUP: the device was not opened with
- * PLOOP_DEV_COMPLETE_IN_RUN Any thread, callbacks included. @since 2.0
+ * Sleep until ploop_queue_run() has something to do, and run the queue: for a thread that waits for
+ * its requests and has no event loop. It sleeps at most once, and not at all where a callback can
+ * be run at once. With nothing in flight nothing may ever come.
+ *
+ * @param timeout_ns  how long it sleeps at most, in real time, rounded up to milliseconds; 0: not
+ *                    at all; UINT64_MAX: as long as it takes
+ * @return how many callbacks were run; 0: the time is over, or what was due completed no request of
+ *         this queue, or a signal came; -EDEADLK (from a callback)
+ *
+ * Any thread, blocks, not from a callback. @since 2.0
+ */
+int ploop_queue_wait(ploop_queue *queue, uint64_t timeout_ns);
+
+/**
+ * A descriptor that is readable when ploop_queue_run() has something to do: a callback to run, or
+ * completions at the backend, of this queue or of the engine's own requests. The latter wake one of
+ * the threads that sleep in epoll_wait(2) on their queues' descriptors, not all of them.
+ * @return a descriptor, the library's: wait for it and do nothing else with it
+ * Any thread, callbacks included. @since 2.0
  */
 int ploop_queue_poll_fd(ploop_queue *queue);
 
@@ -141,8 +161,8 @@ void ploop_pio_set_callback(ploop_pio *pio, ploop_pio_fn *fn, void *user_data);
 /**
  * Submit requests, in one batch.
  *
- * Taken requests belong to the library until their callback runs, which may be before this returns.
- * A request refused is the caller's as before, and its callback does not run.
+ * Taken requests belong to the library until their callback runs. A request refused is the caller's
+ * as before, and its callback does not run.
  *
  * @param pios  requests of this queue, prepared and with a callback
  * @return how many were taken, the first ones; less than count where the next is at fault: submit

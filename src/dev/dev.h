@@ -26,10 +26,10 @@ enum { PIO_COUNT_DEFAULT = 128, PIO_COUNT_MAX = 65536, PARTS_MAX = 1024, RESERVA
 #define MAX_REQUEST_BYTES (UINT64_C(1) << 30)
 
 /*
- * in_flight counts the requests that were accepted and are neither completed nor held, and the
- * threads that are inside a fast completion. A request is completed when its callback has returned;
- * with COMPLETE_IN_RUN, when it waits to be delivered. A device is freed when all queues' in_flight
- * and the turn's visitors are 0 and nothing is left to deliver.
+ * in_flight counts the requests that were accepted and are neither completed nor held. A request is
+ * completed when it waits in `done` to be delivered; of the fast path, when the thread that
+ * completed it has done with the queue. A device is freed when all queues' in_flight and the turn's
+ * visitors are 0 and nothing is left to deliver.
  */
 struct ploop_queue {
     alignas(64) ploop_dev *dev;
@@ -39,19 +39,21 @@ struct ploop_queue {
     _Atomic uint32_t *free_next;            /* by index: the next free pio's index plus one */
     alignas(64) _Atomic uint64_t free_head; /* tag << 32 | index plus one */
     atomic_bool starved;
-    _Atomic uint64_t in_flight; /* see below */
+    _Atomic uint64_t in_flight;
+    atomic_bool entered; /* a thread is in the ring at the backend: queue.c, 2 */
     _Atomic uint64_t requests, requests_fast;
     struct inbox done;
     atomic_bool delivering;
-    _Atomic uint64_t waiting; /* completions for a run to deliver: COMPLETE_IN_RUN */
+    _Atomic uint64_t waiting; /* completions for a run to deliver */
     atomic_bool rung; /* event_fd is readable, or is going to be, and no run has begun since */
-    int event_fd;     /* COMPLETE_IN_RUN, or -1 */
-    int poll_fd;      /* readable when that is, or the backend has something to reap; or -1 */
+    int event_fd;     /* the engine's queue has none: -1 */
+    int poll_fd;      /* readable when that is, or the backend has something to reap */
 };
 
 struct ploop_dev {
     struct turn turn;
     struct stack stack;   /* the files, and what is below the top */
+    bool reaps;           /* a backend completes requests only when it is asked to */
     uint32_t queue_count; /* the users' */
     ploop_queue *queues;  /* and behind them the engine's: dev_engine_queue() */
     struct ploop_dev_config config;
@@ -82,9 +84,6 @@ struct ploop_dev {
     atomic_bool has_later; /* `later` is not empty: a blocking call goes on instead of sleeping */
     uint64_t batch;        /* of work that the turn does now, counted by the pump */
     uint32_t steps;        /* that requests have taken in it */
-    bool can_wake;         /* the embedder hears when to run: by wake_at or a descriptor */
-    uint64_t long_bytes;   /* where it cannot, longer requests are driven: see engine_drive() */
-    _Atomic uint32_t drivers, long_waiting;
     _Atomic uint64_t suspends; /* suspends and resumes that the embedder asked for: odd for
                                   suspended; the turn follows */
     bool at_rest;              /* rest.c */
@@ -147,21 +146,20 @@ static inline struct guest_cluster cluster_of(const ploop_dev *dev, uint64_t off
 /* ---- queue.c ---- */
 int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_count);
 void queue_free(ploop_queue *queue);
-int queue_deliver(ploop_queue *queue);     /* or, with COMPLETE_IN_RUN, ring the descriptor */
-int queue_deliver_all(ploop_queue *queue); /* in any case */
-void queue_ring(ploop_queue *queue);       /* COMPLETE_IN_RUN: make its descriptor readable */
+void queue_push(ploop_queue *queue, ploop_pio *pio); /* it is done; queue_announce() follows */
+void queue_announce(ploop_queue *queue); /* tell its owner of what is done, unless it runs now */
+void queue_ring(ploop_queue *queue);     /* make its descriptor readable */
+int queue_deliver(ploop_queue *queue);   /* run the callbacks of what is done; how many */
+int queue_reap(ploop_queue *queue);      /* a user's; how many were completed */
+bool queue_enter(ploop_queue *queue);    /* try to enter its ring; true: queue_leave() follows */
+void queue_leave(ploop_queue *queue);
 bool in_callback(void);
 
 /* ---- engine.c ---- */
 void engine_init(ploop_dev *dev);
-void engine_post_run(ploop_dev *dev); /* what is due, without asking the backend */
-/*
- * Where the embedder cannot be told to run, the thread that submits a long request drives it:
- * before the request is posted it is counted in dev->drivers, and from engine_drive() it returns
- * when nothing is on `later` any more. Other threads do not stay for it then.
- */
-void engine_drive(ploop_dev *dev);
-int engine_run(ploop_dev *dev); /* reap, deadlines, turn; no delivery of COMPLETE_IN_RUN */
+void engine_post_run(ploop_dev *dev); /* reap the engine's queue, and do what is due */
+int engine_run(ploop_dev *dev);       /* reap all queues, deadlines, turn; delivers nothing */
+int dev_reap(ploop_dev *dev, uint32_t queue); /* all its files, by who has entered that queue */
 uint64_t dev_now(const ploop_dev *dev);
 void dev_log(const ploop_dev *dev, uint32_t level, uint32_t message_id, const char *format, ...)
     __attribute__((format(printf, 4, 5)));

@@ -20,7 +20,7 @@
 
 #define DELAY_DEFAULT_NS UINT64_C(500000000)
 #define MAX_AGE_DEFAULT_NS UINT64_C(5000000000)
-enum { LONG_CLUSTERS = 16, FAILURE_LIMIT_DEFAULT = 3, BACKEND_MESSAGE_ID = 6 };
+enum { FAILURE_LIMIT_DEFAULT = 3, BACKEND_MESSAGE_ID = 6 };
 
 void ploop_dev_config_init(struct ploop_dev_config *config, size_t size)
 {
@@ -50,8 +50,8 @@ static int take_config(ploop_dev *dev, const struct ploop_dev_config *given)
             sizeof(*config); /* of this copy, which load_stack.c opens lower deltas with */
     }
     const uint32_t known = PLOOP_DEV_READ_ONLY | PLOOP_DEV_RECOVER | PLOOP_DEV_NO_FAST_PATH |
-                           PLOOP_DEV_COMPLETE_IN_RUN | PLOOP_DEV_RAW_BASE | PLOOP_DEV_INACTIVE |
-                           PLOOP_DEV_RECOVER_CACHED | PLOOP_DEV_HOST_SHOWS_STALE;
+                           PLOOP_DEV_RAW_BASE | PLOOP_DEV_INACTIVE | PLOOP_DEV_RECOVER_CACHED |
+                           PLOOP_DEV_HOST_SHOWS_STALE;
     config->queue_count = config->queue_count ? config->queue_count : 1;
     config->pio_count = config->pio_count ? config->pio_count : PIO_COUNT_DEFAULT;
     config->page_failure_limit =
@@ -183,7 +183,6 @@ static void set_geometry(ploop_dev *dev, const struct header *header)
     top->geometry = header->geometry;
     top->end = top->tail_at = top->geometry.disk_size;
     stack_set_disk(&dev->stack, &top->geometry);
-    dev->long_bytes = dev->can_wake ? UINT64_MAX : LONG_CLUSTERS * top->geometry.cluster_size;
     if (dev->config.flags & PLOOP_DEV_NO_FAST_PATH) {
         gate_change(dev, 0, GATE_ENGINE_ONLY);
     }
@@ -253,25 +252,26 @@ static bool are_deltas(ploop_file *const *deltas, uint32_t count)
  * Names a function that the backend has and the one it needs with it, which is missing. Without it
  * requests would hang.
  */
-static const char *missing_function(const ploop_dev *dev, const struct ploop_io_ops *ops)
+static const char *missing_function(const struct ploop_io_ops *ops)
 {
-    if (ops->reap && !ops->poll_fd && dev->config.flags & PLOOP_DEV_COMPLETE_IN_RUN) {
-        return "reap and no poll_fd, which PLOOP_DEV_COMPLETE_IN_RUN needs";
+    if (ops->reap && !ops->poll_fd) {
+        return "reap and no poll_fd";
     }
     return ops->poll_fd && !ops->reap ? "poll_fd and no reap" : NULL;
 }
 
-static int attach(const ploop_dev *dev)
+static int attach(ploop_dev *dev)
 {
     int error = 0;
     for (uint32_t level = 0; level < dev->stack.count && !error; level++) {
         const struct ploop_file *file = dev->stack.deltas[level]->file;
-        const char *missing = missing_function(dev, &file->ops);
+        const char *missing = missing_function(&file->ops);
         if (missing) {
             dev_log(dev, PLOOP_LOG_ERROR, BACKEND_MESSAGE_ID,
                     "delta %" PRIu32 ": the backend has %s", level, missing);
             return -EINVAL;
         }
+        dev->reaps |= file->ops.reap != NULL;
         error = file->ops.attach ? file->ops.attach(file->context, dev->queue_count + 1) : 0;
     }
     return error;
@@ -324,7 +324,6 @@ static int open_device(ploop_file *const *deltas, uint32_t count,
     }
     dev->queue_count = dev->config.queue_count;
     dev->read_only = dev->config.flags & PLOOP_DEV_READ_ONLY;
-    dev->can_wake = dev->clock.wake_at || dev->config.flags & PLOOP_DEV_COMPLETE_IN_RUN;
     error = error ? error : stack_init(&dev->stack, deltas, count);
     error = error || is_inside ? error : claim_files(dev);
     error = error ? error : attach(dev);

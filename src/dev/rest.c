@@ -31,7 +31,7 @@ static bool is_quiet(ploop_dev *dev, void *argument)
     (void)argument;
     int delivered = 0;
     for (uint32_t i = 0; i < dev->queue_count; i++) {
-        delivered += queue_deliver_all(&dev->queues[i]);
+        delivered += queue_deliver(&dev->queues[i]);
     }
     if (delivered || !dev_is_quiet(dev)) {
         return false;

@@ -8,7 +8,10 @@
  * A waiter runs the device, looks, and sleeps: in the backend's `wait` for the engine's queue where
  * it has one, so that a process without threads gets on, else until another thread completes
  * something. Completions ring it. It also looks every few milliseconds, for what does not ring it:
- * the last completion's thread that leaves, and completions on a user's queue whose owner sleeps.
+ * the last completion's thread that leaves, and completions on a user's queue whose owner sleeps,
+ * which it reaps. It delivers nothing. While another thread has the turn, and the waiter's run is
+ * still to be done by it, the waiter does not sleep in `wait`: what waits to be reaped there would
+ * wake it at once, again and again.
  */
 #include "dev/dev.h"
 
@@ -47,7 +50,7 @@ void block_until(ploop_dev *dev, block_fn *done, void *argument)
         if (atomic_load(&dev->has_later)) {
             continue;
         }
-        if (ops->wait) {
+        if (ops->wait && !atomic_load(&dev->run_posted)) {
             /* A lower delta may be the one that has something: then look often. */
             ops->wait(dev_top(dev)->file->context, dev->queue_count,
                       (uint64_t)(dev->stack.count > 1 ? NAP_NS / 20 : NAP_NS));

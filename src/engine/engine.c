@@ -2,9 +2,18 @@
 /*
  * The engine's turn: what happens after each batch of work, and after the turn was given back.
  *
- * In the turn: send what can be sent, tell the backends a batch has ended, tell the clock when to
- * come back. After it: deliver completions. The embedder's log, event and wake_at functions are
- * called in the turn; they must not call the library.
+ * In the turn: reap the engine's queue, send what can be sent, tell the backends a batch has ended,
+ * tell the clock when to come back. After it: tell the queues whose requests are done. The
+ * embedder's log, event and wake_at functions are called in the turn; they must not call the
+ * library.
+ *
+ *  1. The engine's queue is submitted to, kicked and reaped by the owner of the turn only.
+ *  2. One piece of work, run_work, does all that a run does in the turn. A run that finds the turn
+ *     taken leaves it in the inbox, and the owner does it before it goes away: it looks at the
+ *     engine's queue once more. So no completion there is lost between two threads.
+ *  3. What is left undone, because it has had its share of the turn, or because the turn was handed
+ *     over, is announced as a deadline of 0 to the clock and to every queue's descriptor. A thread
+ *     never stays for it.
  */
 #include "dev/dev.h"
 
@@ -189,12 +198,7 @@ static void engine_leave(struct turn *turn)
 {
     ploop_dev *dev = container_of(turn, ploop_dev, turn);
     for (uint32_t i = 0; i < dev->queue_count; i++) {
-        queue_deliver(&dev->queues[i]);
-    }
-    if (!dev->can_wake && atomic_load(&dev->has_later) && atomic_load(&dev->drivers) == 0) {
-        atomic_fetch_add(&dev->drivers, 1);
-        engine_drive(
-            dev); /* the thread that submitted it has gone: it waited for the backend meanwhile */
+        queue_announce(&dev->queues[i]);
     }
 }
 
@@ -216,10 +220,6 @@ static bool engine_hand_over(struct turn *turn, uint64_t *since)
     if (now - *since < HELD_NS) {
         return false;
     }
-    if (!dev->can_wake) {
-        return atomic_load(&dev->drivers) >
-               0; /* a driver looks once more after it is not counted any more */
-    }
     tell_clock(dev, 0);
     if (atomic_exchange(&dev->next_deadline_ns, 0) != 0) {
         ring_queues(dev);
@@ -230,9 +230,9 @@ static bool engine_hand_over(struct turn *turn, uint64_t *since)
 static void run_due(struct work *work)
 {
     ploop_dev *dev = container_of(work, ploop_dev, run_work);
-    atomic_store(&dev->run_posted, false);
+    atomic_store(&dev->run_posted, false); /* before it looks: see engine_post_run() */
     uint64_t now = dev_now(dev);
-    uint32_t done = 0;
+    uint32_t done = dev->reaps ? (uint32_t)dev_reap(dev, dev->queue_count) : 0;
     /* A clock that went back: the timer may have fired all the same. */
     uint64_t announced = atomic_load(&dev->announced_ns);
     dev->announce_again |= now >= announced || announced - now <= EARLY_NS || now < dev->ran_ns;
@@ -257,20 +257,12 @@ void engine_post_run(ploop_dev *dev)
     }
 }
 
-void engine_drive(ploop_dev *dev)
-{
-    while (atomic_load(&dev->long_waiting) || atomic_load(&dev->has_later)) {
-        engine_post_run(dev);
-    }
-    atomic_fetch_sub(&dev->drivers, 1);
-    turn_visit(&dev->turn);
-}
-
-static int reap(const struct ploop_file *file, uint32_t queue_count)
+int dev_reap(ploop_dev *dev, uint32_t queue)
 {
     int done = 0;
-    for (uint32_t i = 0; file->ops.reap && i <= queue_count; i++) {
-        int reaped = file->ops.reap(file->context, i);
+    for (uint32_t level = 0; level < dev->stack.count; level++) {
+        const struct ploop_file *file = dev->stack.deltas[level]->file;
+        int reaped = file->ops.reap ? file->ops.reap(file->context, queue) : 0;
         done += reaped > 0 ? reaped : 0;
     }
     return done;
@@ -279,10 +271,11 @@ static int reap(const struct ploop_file *file, uint32_t queue_count)
 int engine_run(ploop_dev *dev)
 {
     int done = 0;
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        done += reap(dev->stack.deltas[level]->file, dev->queue_count);
+    for (uint32_t i = 0; i < dev->queue_count; i++) {
+        done += queue_reap(&dev->queues[i]);
     }
     engine_post_run(dev);
+    done += atomic_load(&dev->run_posted); /* another thread has the turn, and will do it */
     return done + (int)atomic_exchange(&dev->done_by_run, 0);
 }
 

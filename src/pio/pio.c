@@ -68,11 +68,6 @@ void pio_complete(ploop_pio *pio, int result)
         atomic_fetch_sub(&queue->in_flight, 1);
         return;
     }
-    if (queue->event_fd >= 0) {
-        atomic_fetch_add_explicit(&queue->waiting, 1, memory_order_relaxed);
-    }
-    inbox_push(&queue->done, &pio->work);
-    if (queue->event_fd >= 0) {
-        atomic_fetch_sub(&queue->in_flight, 1);
-    }
+    queue_push(queue, pio);
+    atomic_fetch_sub(&queue->in_flight, 1);
 }

@@ -34,7 +34,6 @@ struct ploop_pio {
     uint64_t offset, length; /* bytes; pages for PIO_BAT_WRITE */
     int result;
     bool blocking; /* a thread waits for it in block.c; there is no callback */
-    bool is_long;  /* counted in long_waiting: its submit drives */
     atomic_bool finished;
     /* The turn's, while the engine has it: */
     uint64_t next, end; /* what is not yet cut into parts; of a BAT write, the pages left */
@@ -58,7 +57,7 @@ struct part *pio_own_part(ploop_pio *pio);
 void pio_set_stuck(ploop_pio *pio);
 void pio_note_parked(ploop_pio *pio, bool parked);
 void part_wants_space(struct part *part, bool wants);
-/* Any thread. Delivery is the caller's business, or the turn's. */
+/* Any thread. queue_announce() follows; in the turn, when it is given back. */
 void pio_complete(ploop_pio *pio, int result);
 
 /* ---- cut.c ---- */

@@ -1,16 +1,37 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Queues: the pool of requests, and the delivery of completions.
+ * Queues: the pool of requests, the ring at the backend, and the delivery of completions.
  *
  * The pool is a stack of indices whose head carries a tag, so that taking and giving back need no
- * lock on any thread. Completions are pushed by whoever completes and delivered by whoever finds
- * nobody at it: the callbacks of a queue never run at the same time, and one that submits and
- * completes again from inside does not nest.
+ * lock on any thread.
+ *
+ * A request of the fast path:
+ *
+ *     submitted -> at the backend -> done (its cluster's lock is given back, it is in flight no
+ *     longer) -> called back, by a run
+ *
+ *  1. A user's queue carries at the backend what its fast path sends, and nothing else.
+ *  2. `entered` is held around submit with kick, and around reap, of that queue: the backend sees
+ *     one thread there at a time. It is tried and never waited for. A submit that finds it taken
+ *     posts to the turn, which is as right and only slower. A reap that finds it taken is left out:
+ *     what it would have found keeps the backend's descriptor readable, and calls that block look
+ *     again within NAP_NS.
+ *  3. Reaping is not bound to a thread. Runs of the queue reap it, and so do ploop_dev_run() and
+ *     every call that waits, for example close and suspend: an owner that sleeps holds up no other
+ *     thread. A reap ends requests and delivers none.
+ *  4. Callbacks run in ploop_queue_run() and ploop_queue_wait(), and at the end in close and abort;
+ *     nowhere else. The callbacks of a queue never run at the same time, and one that submits and
+ *     completes again from inside does not nest.
+ *  5. While `done` holds a request that no run is about to deliver, the queue's descriptor is
+ *     readable.
+ *  6. The engine's queue is entered by the owner of the turn only, and has no callbacks: engine.c.
  */
 #include "dev/dev.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -81,7 +102,7 @@ int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_
         atomic_store(&queue->free_next[i], i + 1 < pio_count ? i + 2 : 0);
     }
     atomic_store(&queue->free_head, 1);
-    return dev->config.flags & PLOOP_DEV_COMPLETE_IN_RUN ? open_descriptors(queue) : 0;
+    return open_descriptors(queue);
 }
 
 void queue_free(ploop_queue *queue)
@@ -155,13 +176,14 @@ void ploop_pio_put(ploop_pio *pio)
 
 /* ---- delivery ---- */
 
-int queue_deliver_all(ploop_queue *queue)
+int queue_deliver(ploop_queue *queue)
 {
     int delivered = 0;
     while (!inbox_is_empty(&queue->done)) {
         if (atomic_exchange(&queue->delivering, true)) {
             break;
         }
+        uint32_t batch = 0;
         struct work *work = inbox_take(&queue->done);
         while (work) {
             ploop_pio *pio = container_of(work, ploop_pio, work);
@@ -169,13 +191,10 @@ int queue_deliver_all(ploop_queue *queue)
             callback_depth++;
             pio->callback(pio, pio->result, pio->user_data);
             callback_depth--;
-            if (queue->event_fd < 0) {
-                atomic_fetch_sub(&queue->in_flight, 1);
-            } else {
-                atomic_fetch_sub_explicit(&queue->waiting, 1, memory_order_relaxed);
-            }
-            delivered++;
+            batch++;
         }
+        atomic_fetch_sub_explicit(&queue->waiting, batch, memory_order_relaxed);
+        delivered += (int)batch;
         atomic_store(&queue->delivering, false);
     }
     return delivered;
@@ -188,7 +207,7 @@ int queue_deliver_all(ploop_queue *queue)
  */
 void queue_ring(ploop_queue *queue)
 {
-    if (queue->event_fd < 0 || atomic_load(&queue->rung) || atomic_exchange(&queue->rung, true)) {
+    if (atomic_load(&queue->rung) || atomic_exchange(&queue->rung, true)) {
         return;
     }
     uint64_t one = 1;
@@ -196,19 +215,45 @@ void queue_ring(ploop_queue *queue)
     (void)written; /* a full counter is readable too */
 }
 
-int queue_deliver(ploop_queue *queue)
+void queue_announce(ploop_queue *queue)
 {
-    if (inbox_is_empty(&queue->done)) {
-        return 0;
-    }
-    if (queue->event_fd < 0) {
-        return queue_deliver_all(queue);
-    }
-    if (queue != running) {
+    if (!inbox_is_empty(&queue->done) && queue != running) {
         queue_ring(queue);
     }
-    return 0;
 }
+
+void queue_push(ploop_queue *queue, ploop_pio *pio)
+{
+    assert(!pio->blocking && queue->index < queue->dev->queue_count);
+    atomic_fetch_add_explicit(&queue->waiting, 1, memory_order_relaxed);
+    inbox_push(&queue->done, &pio->work);
+}
+
+/* ---- the ring ---- */
+
+bool queue_enter(ploop_queue *queue)
+{
+    return !atomic_exchange_explicit(&queue->entered, true, memory_order_acquire);
+}
+
+void queue_leave(ploop_queue *queue)
+{
+    assert(atomic_load_explicit(&queue->entered, memory_order_relaxed));
+    atomic_store_explicit(&queue->entered, false, memory_order_release);
+}
+
+int queue_reap(ploop_queue *queue)
+{
+    int done = 0;
+    assert(queue->index < queue->dev->queue_count);
+    if (queue->dev->reaps && queue_enter(queue)) {
+        done = dev_reap(queue->dev, queue->index);
+        queue_leave(queue);
+    }
+    return done;
+}
+
+/* ---- running ---- */
 
 int ploop_queue_run(ploop_queue *queue)
 {
@@ -216,20 +261,62 @@ int ploop_queue_run(ploop_queue *queue)
         engine_run(queue->dev);
         return 0; /* what is to be delivered stays announced */
     }
-    if (queue->event_fd >= 0) {
-        uint64_t count;
-        ssize_t got = read(queue->event_fd, &count, sizeof(count));
-        (void)got;
-        atomic_store(&queue->rung, false);
-    }
+    uint64_t count;
+    ssize_t got = read(queue->event_fd, &count, sizeof(count));
+    (void)got;
+    atomic_store(&queue->rung, false);
     running = queue;
-    engine_run(queue->dev);
-    int delivered = queue_deliver_all(queue);
+    queue_reap(queue);
+    engine_post_run(queue->dev);
+    int delivered = queue_deliver(queue);
     running = NULL;
+    return delivered;
+}
+
+/* Until the device's deadline, or the timeout: in milliseconds, and never too short. */
+static int sleep_ms(const ploop_queue *queue, uint64_t timeout_ns)
+{
+    const uint64_t ms = 1000000;
+    uint64_t deadline = ploop_dev_next_deadline(queue->dev), now = dev_now(queue->dev);
+    uint64_t due = deadline == UINT64_MAX ? UINT64_MAX : deadline > now ? deadline - now : 0;
+    uint64_t sleep = due < timeout_ns ? due : timeout_ns;
+    if (sleep > INT_MAX * ms) {
+        return sleep == UINT64_MAX ? -1 : INT_MAX;
+    }
+    return (int)((sleep + ms - 1) / ms);
+}
+
+/*
+ * While another thread has the turn, and this one's run is still to be done by it, or is in the
+ * queue's ring, what waits to be reaped there would wake this one at once, again and again. Then
+ * only completions wake it, and it looks again soon.
+ */
+static void sleep_until_rung(const ploop_queue *queue, int ms)
+{
+    enum { BUSY_MS = 2 };
+    if (atomic_load(&queue->dev->run_posted) || atomic_load(&queue->entered)) {
+        struct pollfd event = {.fd = queue->event_fd, .events = POLLIN};
+        (void)poll(&event, 1, ms < 0 || ms > BUSY_MS ? BUSY_MS : ms);
+    } else {
+        struct epoll_event event;
+        (void)epoll_wait(queue->poll_fd, &event, 1, ms);
+    }
+}
+
+int ploop_queue_wait(ploop_queue *queue, uint64_t timeout_ns)
+{
+    if (in_callback()) {
+        return -EDEADLK;
+    }
+    int delivered = ploop_queue_run(queue);
+    if (delivered == 0) {
+        sleep_until_rung(queue, sleep_ms(queue, timeout_ns));
+        delivered = ploop_queue_run(queue);
+    }
     return delivered;
 }
 
 int ploop_queue_poll_fd(ploop_queue *queue)
 {
-    return queue->poll_fd >= 0 ? queue->poll_fd : -ENOTSUP;
+    return queue->poll_fd;
 }

@@ -103,10 +103,6 @@ void pio_begin(struct work *work)
     ploop_pio *pio = container_of(work, ploop_pio, work);
     ploop_dev *dev = pio->queue->dev;
     assert(dev->state != DEV_OPENING && list_is_empty(&pio->link));
-    if (pio->is_long) {
-        pio->is_long = false;
-        atomic_fetch_sub(&dev->long_waiting, 1);
-    }
     if (pio->pause != PIO_GOES_ON) {
         pio->pause = PIO_GOES_ON;
         pio_advance(pio);

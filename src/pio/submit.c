@@ -4,9 +4,10 @@
  *
  * A read or a plain write that lies in one cluster goes to the backend from here, under the
  * cluster's shared lock: no turn, no other lock, no memory. A read of an unmapped cluster ends
- * here. Everything else is posted to the engine. The fast completion gives the lock back and
- * delivers; a result that is not simply all of the bytes goes to the engine's channel, which knows
- * what to do.
+ * here. Everything else is posted to the engine, and so is all that comes while another thread is
+ * in the queue's ring (queue.c, 2). The fast completion gives the lock back and leaves the request
+ * in the queue's `done`; a result that is not simply all of the bytes goes to the engine's channel,
+ * which knows what to do.
  *
  *  1. The gate is looked at after in_flight was counted up, and closed before in_flight is looked
  *     at: a suspend or abort sees every request that did not see it.
@@ -58,14 +59,13 @@ static void fast_done(struct file_io *file_io, int64_t result)
         turn_post(&part->dev->turn, &part->work);
         return;
     }
-    atomic_fetch_add(&queue->in_flight, 1);
     unlock_fast(part);
-    pio_complete(pio, 0);
+    queue_push(queue, pio);
+    queue_announce(queue);
     if (wants_run) {
         engine_post_run(queue->dev); /* the backend has room again for what it refused */
     }
-    queue_deliver(queue);
-    atomic_fetch_sub(&queue->in_flight, 1);
+    atomic_fetch_sub(&queue->in_flight, 1); /* last: the device may be freed from here on */
 }
 
 static void fast_send(ploop_queue *queue, ploop_pio *pio, struct channel *channel, uint64_t offset)
@@ -160,15 +160,6 @@ static bool submit_fast(ploop_queue *queue, ploop_pio *pio)
     return zeros;
 }
 
-static bool any_is_long(const ploop_dev *dev, ploop_pio *const *pios, uint32_t count)
-{
-    bool any = false;
-    for (uint32_t i = 0; i < count; i++) {
-        any |= pios[i]->length > dev->long_bytes;
-    }
-    return any;
-}
-
 void pio_accept(ploop_pio *pio)
 {
     ploop_queue *queue = pio->queue;
@@ -178,18 +169,15 @@ void pio_accept(ploop_pio *pio)
     pio->work.run = pio_begin;
 }
 
-static int submit_one(ploop_queue *queue, ploop_pio *pio)
+/* `entered`: the queue's ring is this thread's, so that the fast path may use it. */
+static int submit_one(ploop_queue *queue, ploop_pio *pio, bool entered)
 {
     int error = pio_validate(pio);
     if (error) {
         return error;
     }
     pio_accept(pio);
-    if (!submit_fast(queue, pio)) {
-        if (pio->length > queue->dev->long_bytes) {
-            pio->is_long = true;
-            atomic_fetch_add(&queue->dev->long_waiting, 1);
-        }
+    if (!entered || !submit_fast(queue, pio)) {
         turn_enqueue(&queue->dev->turn, &pio->work);
     }
     return 0;
@@ -200,20 +188,17 @@ int ploop_queue_submit(ploop_queue *queue, ploop_pio *const *pios, uint32_t coun
     ploop_dev *dev = queue->dev;
     int error = 0;
     uint32_t taken = 0;
-    bool drives = any_is_long(dev, pios, count);
-    if (drives) {
-        atomic_fetch_add(&dev->drivers, 1);
-    }
-    while (taken < count && (error = submit_one(queue, pios[taken])) == 0) {
+    bool entered = queue_enter(queue);
+    while (taken < count && (error = submit_one(queue, pios[taken], entered)) == 0) {
         taken++;
     }
-    if (taken && dev_top(dev)->file->ops.kick) {
-        dev_top(dev)->file->ops.kick(dev_top(dev)->file->context, queue->index);
+    if (entered) {
+        if (taken && dev_top(dev)->file->ops.kick) {
+            dev_top(dev)->file->ops.kick(dev_top(dev)->file->context, queue->index);
+        }
+        queue_leave(queue);
     }
     turn_take(&dev->turn);
-    queue_deliver(queue);
-    if (drives) {
-        engine_drive(dev);
-    }
+    queue_announce(queue);
     return taken ? (int)taken : error;
 }

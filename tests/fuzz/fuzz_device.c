@@ -215,7 +215,7 @@ static int carry_out(struct run *run, const struct done *done)
     ploop_pio_set_callback(pio, note_result, (void *)&result);
     MUST(ploop_queue_submit(ploop_dev_queue(run->dev, 0), &pio, 1) == 1, "refused");
     while (result == 1) {
-        ploop_dev_run(run->dev);
+        ploop_queue_run(ploop_dev_queue(run->dev, 0));
         MUST(turns++ < 10000, "a request of kind %u does not end", done->kind);
     }
     return result;

@@ -109,7 +109,7 @@ static uint64_t block_offset(int block)
 struct request {
     ploop_pio *pio;
     struct iovec iov;
-    _Atomic int left;
+    int left;
     int result;
 };
 
@@ -118,7 +118,7 @@ static void request_done(ploop_pio *pio, int result, void *argument)
     struct request *request = argument;
     (void)pio;
     request->result = result;
-    atomic_store(&request->left, 0);
+    request->left = 0;
 }
 
 static uint8_t *new_block(int block, uint64_t version)
@@ -157,10 +157,8 @@ static void promise(int block, uint64_t version)
 static void end_write(ploop_dev *dev, struct request *request, int block, uint32_t flags,
                       uint64_t version)
 {
-    const struct timespec slice = {.tv_nsec = 200000};
-    while (atomic_load(&request->left)) {
-        ploop_dev_run(dev);
-        nanosleep(&slice, NULL);
+    while (request->left) {
+        ploop_queue_wait(ploop_dev_queue(dev, 0), UINT64_MAX);
     }
     if (request->result == 0) {
         model->completed[block] = version;

@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "fiber.h"
 #include "threads.h"
@@ -67,9 +69,8 @@ static int disk_info(void *context, struct ploop_file_info *info)
     return 0;
 }
 
-static int disk_submit(void *context, struct ploop_io *io)
+static int take(struct disk *disk, struct ploop_io *io)
 {
-    struct disk *disk = context;
     sched_point(__FILE__, __LINE__, "submit", disk, true);
     if (disk->shut) {
         sched_fail("a request comes to a backend that was promised to have rest");
@@ -89,12 +90,57 @@ static int disk_submit(void *context, struct ploop_io *io)
     return 0;
 }
 
+/* Some request of that queue can be completed. */
+static bool is_ready(const struct disk *disk, uint32_t queue)
+{
+    for (unsigned i = 0; i < disk->kicked; i++) {
+        if (disk->held[i]->queue == queue) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* One thread at a time is in the ring of a queue: submit, kick, reap. */
+static void enter_ring(struct disk *disk, uint32_t queue)
+{
+    if (queue >= DISK_QUEUES_MAX) {
+        sched_fail("a queue that attach was not told of");
+    }
+    if (disk->inside[queue]) {
+        sched_fail("two threads in the ring of a queue");
+    }
+    disk->inside[queue] = true;
+}
+
+static void leave_ring(struct disk *disk, uint32_t queue)
+{
+    disk->inside[queue] = false;
+}
+
+static int disk_submit(void *context, struct ploop_io *io)
+{
+    struct disk *disk = context;
+    enter_ring(disk, io->queue);
+    int result = take(disk, io);
+    leave_ring(disk, io->queue);
+    return result;
+}
+
 static void disk_kick(void *context, uint32_t queue)
 {
     struct disk *disk = context;
-    (void)queue;
+    enter_ring(disk, queue);
     sched_point(__FILE__, __LINE__, "kick", disk, true);
     disk->kicked = disk->held_count;
+    leave_ring(disk, queue);
+    for (uint32_t i = 0; i < DISK_QUEUES_MAX; i++) {
+        uint64_t one = 1;
+        if (disk->mode == DISK_REAP && is_ready(disk, i)) {
+            (void)!write(disk->ready_fds[i], &one, sizeof(one));
+            disk->edges++;
+        }
+    }
 }
 
 static bool has_work(void *context)
@@ -118,22 +164,42 @@ static int disk_reap(void *context, uint32_t queue)
 {
     struct disk *disk = context;
     int reaped = 0;
-    (void)queue;
-    if (disk->mode != DISK_REAP) {
-        return 0;
-    }
+    uint64_t count;
+    enter_ring(disk, queue);
+    (void)!read(disk->ready_fds[queue], &count, sizeof(count));
     sched_point(__FILE__, __LINE__, "reap", disk, true);
-    for (unsigned ready = disk->kicked; ready && disk->kicked; ready--) {
-        complete_one(disk, 0, 0);
-        reaped++;
+    for (unsigned i = 0; i < disk->kicked;) {
+        if (disk->held[i]->queue == queue) {
+            complete_one(disk, i, 0);
+            i = 0; /* others may have been completed meanwhile */
+            reaped++;
+        } else {
+            i++;
+        }
     }
+    leave_ring(disk, queue);
     return reaped;
+}
+
+static int disk_poll_fd(void *context, uint32_t queue)
+{
+    struct disk *disk = context;
+    if (!disk->ready_fds[queue]) {
+        disk->ready_fds[queue] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    }
+    return disk->ready_fds[queue];
+}
+
+static bool is_readable(void *argument)
+{
+    const int *fd = argument;
+    return sched_readable(*fd);
 }
 
 static int disk_wait(void *context, uint32_t queue, uint64_t timeout_ns)
 {
-    (void)queue;
-    sched_wait(__FILE__, __LINE__, "waits for requests", has_work, context,
+    struct disk *disk = context;
+    sched_wait(__FILE__, __LINE__, "waits for requests", is_readable, &disk->ready_fds[queue],
                sched_now() + timeout_ns);
     return 0;
 }
@@ -156,6 +222,7 @@ ploop_file *disk_open(struct disk *disk, uint64_t capacity)
         .submit = disk_submit,
         .kick = disk_kick,
         .reap = disk->mode == DISK_REAP ? disk_reap : NULL,
+        .poll_fd = disk->mode == DISK_REAP ? disk_poll_fd : NULL,
         .wait = disk->mode == DISK_REAP ? disk_wait : NULL,
         .cancel = disk_cancel,
     };

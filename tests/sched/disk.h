@@ -5,11 +5,13 @@
  *     inline   before submit returns; and always outside a schedule, whatever the disk is
  *     device   by a fiber of its own (disk_device()), at any later moment, in any order, once it
  *              was kicked
- *     reap     by whoever calls reap, once it was kicked
+ *     reap     by whoever calls reap for its queue, once it was kicked; the queue's descriptor says
+ *              so
  *
  *  1. A request takes its effect on the bytes at the moment of its completion, in one step.
  *  2. It holds `room` requests; more are refused with -EAGAIN.
  *  3. While it is `shut`, a request is a failure: the library promised that none comes.
+ *  4. Two threads inside submit, kick or reap for one queue at the same time are a failure.
  */
 #ifndef SCHED_DISK_H
 #define SCHED_DISK_H
@@ -19,7 +21,7 @@
 
 #include <ploop/file.h>
 
-enum { DISK_ROOM_MAX = 32 };
+enum { DISK_ROOM_MAX = 32, DISK_QUEUES_MAX = 4 };
 
 enum disk_mode { DISK_INLINE, DISK_DEVICE, DISK_REAP };
 
@@ -33,6 +35,9 @@ struct disk {
     struct ploop_io *held[DISK_ROOM_MAX];
     unsigned held_count, kicked;
     uint64_t refused;
+    bool inside[DISK_QUEUES_MAX];   /* a thread is in the ring of that queue */
+    int ready_fds[DISK_QUEUES_MAX]; /* reap: readable when something can be reaped */
+    uint64_t edges;                 /* how often one became readable */
     /*
      * Completions of writes are numbered; those up to `durable` came before a SYNC was submitted
      * that has succeeded.

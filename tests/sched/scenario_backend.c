@@ -16,17 +16,36 @@ static void write_one(void *argument)
             "a write");
 }
 
-static void ring_set_up(enum disk_mode mode)
+static bool *second_is_done;
+
+static bool may_run(void *unused)
 {
-    world_open(&(struct plan){.mode = mode, .mapped = 2, .room = 1});
-    sched_spawn("first", write_one, (void *)(uintptr_t)0, false);
-    sched_spawn("second", write_one, (void *)(uintptr_t)1, false);
-    sched_spawn("runner", world_runner, NULL, true);
+    (void)unused;
+    return *second_is_done;
+}
+
+/* It does not run its queue before the other write is done: only its completion can bring that on. */
+static void write_and_sleep(void *unused)
+{
+    struct request *request = begin_write(ploop_dev_queue(world->dev, 1), 0, SECTOR, 'a', 0);
+    sched_wait(HERE, "is at lunch", may_run, unused, 0);
+    must_be(end(request), 0, "the first write");
+}
+
+static void write_second(void *unused)
+{
+    (void)unused;
+    write_one((void *)(uintptr_t)1);
+    *second_is_done = true;
 }
 
 static void full_ring_set_up(void)
 {
-    ring_set_up(DISK_DEVICE);
+    world_open(&(struct plan){.mode = DISK_DEVICE, .mapped = 2, .room = 1, .queue_count = 2});
+    second_is_done = calloc(1, sizeof(*second_is_done));
+    sched_spawn("first", write_and_sleep, NULL, false);
+    sched_spawn("second", write_second, NULL, false);
+    sched_spawn("runner", world_runner, NULL, true);
 }
 
 static void full_ring_finish(void)
@@ -41,8 +60,8 @@ const struct scenario full_ring = {
     .about = "two fast writes to a backend with room for one: the refused one is sent again",
     .set_up = full_ring_set_up,
     .finish = full_ring_finish,
-    .bound = 2,
-    .random = 2000,
+    .bound = 1,
+    .random = 20000,
 };
 
 /* ---- flush ---- */

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* Queues: the pool, delivery of callbacks, and the descriptor of an event loop. */
+/*
+ * Queues: the pool, the ring at the backend, delivery of callbacks, and the descriptor of an event
+ * loop.
+ */
 #include "scenarios.h"
 
 #include <stdlib.h>
 
+#include "dev/dev.h"
 #include "world.h"
 
 /* ---- the pool ---- */
@@ -174,7 +178,7 @@ static void run_chain(void *argument)
     ploop_pio_set_callback(pio, submit_again, request);
     ploop_pio_prep_writev(pio, 0, &request->iov, 1, 0);
     must_be(ploop_queue_submit(world->queue, &pio, 1), 1, "submit");
-    sched_wait(HERE, "waits for the chain's end", chain_has_ended, request, 0);
+    run_until(world->queue, chain_has_ended, request);
 }
 
 static void chain_set_up(void)
@@ -215,12 +219,8 @@ static void event_loop(void *unused)
 
 static void loop_set_up(unsigned room)
 {
-    world_open(&(struct plan){.mode = DISK_DEVICE,
-                              .room = room,
-                              .mapped = 2,
-                              .devices = 2,
-                              .flags = PLOOP_DEV_COMPLETE_IN_RUN,
-                              .no_wake_at = true});
+    world_open(&(struct plan){
+        .mode = DISK_DEVICE, .room = room, .mapped = 2, .devices = 2, .no_wake_at = true});
     sched_spawn("loop", event_loop, NULL, false);
 }
 
@@ -248,6 +248,169 @@ const struct scenario event_full_ring = {
     .about =
         "an event loop over a backend with room for one request: the refused one is sent again",
     .set_up = event_full_set_up,
+    .finish = two_writes_finish,
+    .bound = 2,
+    .random = 3000,
+};
+
+/* ---- the ring of a queue ---- */
+
+static void write_mapped(void *argument)
+{
+    uint64_t cluster = (uint64_t)(uintptr_t)argument;
+    must_be(end(begin_write(world->queue, cluster * CLUSTER, SECTOR, (char)('a' + cluster), 0)), 0,
+            "a write");
+}
+
+static void same_queue_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_REAP, .mapped = 2});
+    sched_spawn("one", write_mapped, (void *)(uintptr_t)0, false);
+    sched_spawn("two", write_mapped, (void *)(uintptr_t)1, false);
+}
+
+const struct scenario same_queue = {
+    .name = "same-queue",
+    .about = "two threads submit on one queue and reap it: one at a time is in its ring",
+    .set_up = same_queue_set_up,
+    .finish = two_writes_finish,
+    .bound = 2,
+    .random = 3000,
+};
+
+/* The owner of queue 1 has a write that is done at the backend, and does not run its queue. */
+static bool *owner_may_run;
+
+static bool may_run(void *unused)
+{
+    (void)unused;
+    return *owner_may_run;
+}
+
+static void write_and_sleep(void *unused)
+{
+    struct request *request = begin_write(ploop_dev_queue(world->dev, 1), 0, SECTOR, 'a', 0);
+    sched_wait(HERE, "is at lunch", may_run, unused, 0);
+    must_be(end(request), 0, "a write");
+}
+
+static void suspend_meanwhile(void *unused)
+{
+    (void)unused;
+    must_be(ploop_dev_suspend(world->dev), 0, "suspend");
+    must_be((int)world->disk.held_count, 0, "requests at the backend of a suspended device");
+    must_be(world->request_count ? (int)world->requests[0].calls : 0, 0,
+            "callbacks that a suspend has run");
+    must_be(ploop_dev_resume(world->dev), 0, "resume");
+    *owner_may_run = true;
+}
+
+static void owner_sleeps_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_REAP, .mapped = 1, .queue_count = 2});
+    owner_may_run = calloc(1, sizeof(*owner_may_run));
+    sched_spawn("owner", write_and_sleep, NULL, false);
+    sched_spawn("suspend", suspend_meanwhile, NULL, false);
+}
+
+static void owner_sleeps_finish(void)
+{
+    world_is_quiet();
+    expect(0, SECTOR, 'a', "the write");
+}
+
+const struct scenario owner_sleeps = {
+    .name = "owner-sleeps",
+    .about = "a suspend reaps the queue of a thread that sleeps, and leaves its callback to it",
+    .set_up = owner_sleeps_set_up,
+    .finish = owner_sleeps_finish,
+    .bound = 2,
+    .random = 3000,
+    .may_expire = true, /* what is reaped on a user's queue rings nobody */
+};
+
+/* ---- the engine's ring ---- */
+
+static bool has_edge(void *argument)
+{
+    const uint64_t *seen = argument;
+    return world->disk.edges != *seen || sched_readable(world->queue->event_fd);
+}
+
+/* Woken once by what becomes ready, however long that stays ready: one run must be enough. */
+static void run_at_edges(void *unused)
+{
+    uint64_t seen = 0;
+    (void)unused;
+    for (;;) {
+        sched_wait(HERE, "waits for an edge", has_edge, &seen, 0);
+        seen = world->disk.edges;
+        ploop_queue_run(world->queue);
+    }
+}
+
+static bool is_called(void *argument)
+{
+    const struct request *request = argument;
+    return request->calls > 0;
+}
+
+static void write_and_leave(void *unused)
+{
+    (void)unused;
+    struct request *request = begin_write(world->queue, CLUSTER, SECTOR, 'b', 0);
+    sched_wait(HERE, "waits for its callback", is_called, request, 0);
+    must_be(request->result, 0, "the write");
+}
+
+static void engine_ring_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_REAP, .mapped = 1});
+    sched_spawn("writer", write_and_leave, NULL, false);
+    sched_spawn("loop", run_at_edges, NULL, true);
+}
+
+static void engine_ring_finish(void)
+{
+    world_is_quiet();
+    expect(CLUSTER, SECTOR, 'b', "the write");
+}
+
+const struct scenario engine_ring = {
+    .name = "engine-ring",
+    .about = "a run that finds the turn taken is enough for what has become ready on the engine's "
+             "queue",
+    .set_up = engine_ring_set_up,
+    .finish = engine_ring_finish,
+    .bound = 2,
+    .random = 10000,
+};
+
+/* ---- threads that wait for their queue ---- */
+
+static void wait_for_two(void *unused)
+{
+    (void)unused;
+    struct request *first = begin_write(world->queue, 0, SECTOR, 'a', 0);
+    struct request *second = begin_write(world->queue, CLUSTER, SECTOR, 'b', 0);
+    while (!first->calls || !second->calls) {
+        if (ploop_queue_wait(world->queue, UINT64_MAX) < 0) {
+            sched_fail("ploop_queue_wait fails");
+        }
+    }
+}
+
+static void queue_wait_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_DEVICE, .mapped = 1, .no_wake_at = true});
+    sched_spawn("waiter", wait_for_two, NULL, false);
+}
+
+const struct scenario queue_wait = {
+    .name = "queue-wait",
+    .about = "a thread that only waits for its queue gets its callbacks, of the fast path and of "
+             "the engine",
+    .set_up = queue_wait_set_up,
     .finish = two_writes_finish,
     .bound = 2,
     .random = 3000,

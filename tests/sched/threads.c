@@ -6,6 +6,7 @@
 #include "threads.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -310,6 +311,8 @@ bool sched_readable(int fd)
 int __wrap_eventfd(unsigned count, int flags);
 int __wrap_epoll_create1(int flags);
 int __wrap_epoll_ctl(int epoll, int how, int fd, struct epoll_event *event);
+int __wrap_epoll_wait(int epoll, struct epoll_event *events, int most, int ms);
+int __wrap_poll(struct pollfd *fds, nfds_t count, int ms);
 ssize_t __wrap_read(int fd, void *bytes, size_t size);
 ssize_t __wrap_write(int fd, const void *bytes, size_t size);
 int __wrap_close(int fd);
@@ -341,6 +344,33 @@ int __wrap_epoll_ctl(int epoll, int how, int fd, struct epoll_event *event)
     }
     descriptor_of(epoll)->watched |= UINT64_C(1) << (fd - DESCRIPTOR_FIRST);
     return 0;
+}
+
+static bool is_readable(void *argument)
+{
+    const int *fd = argument;
+    return sched_readable(*fd);
+}
+
+static int sleep_on(int fd, int ms)
+{
+    uint64_t until = ms < 0 ? 0 : sched_now() + (uint64_t)ms * 1000000;
+    return ms ? sched_wait("descriptor", fd, "sleeps", is_readable, &fd, until) : is_readable(&fd);
+}
+
+int __wrap_epoll_wait(int epoll, struct epoll_event *events, int most, int ms)
+{
+    (void)events;
+    (void)most;
+    return sleep_on(epoll, ms);
+}
+
+int __wrap_poll(struct pollfd *fds, nfds_t count, int ms)
+{
+    if (count != 1) {
+        sched_fail("poll: more than this knows");
+    }
+    return sleep_on(fds->fd, ms);
 }
 
 ssize_t __wrap_read(int fd, void *bytes, size_t size)

@@ -196,9 +196,43 @@ static bool is_done(void *argument)
     return request->calls > 0;
 }
 
+/*
+ * Another thread has the turn, and will do what a run asked for, or is in the queue's ring: until
+ * then a further run does nothing new.
+ */
+static bool run_is_done(void *argument)
+{
+    const ploop_queue *queue = argument;
+    return !world->dev->run_posted && !queue->entered;
+}
+
+struct owner {
+    ploop_queue *queue;
+    world_fn *done;
+    void *argument;
+};
+
+static bool may_go_on(void *argument)
+{
+    const struct owner *owner = argument;
+    return owner->done(owner->argument) || sched_readable(ploop_queue_poll_fd(owner->queue));
+}
+
+void run_until(ploop_queue *queue, world_fn *done, void *argument)
+{
+    struct owner owner = {queue, done, argument};
+    while (!done(argument)) {
+        sched_wait(HERE, "polls", may_go_on, &owner, 0);
+        if (!done(argument)) {
+            ploop_queue_run(queue);
+            sched_wait(HERE, "lets the turn's owner go on", run_is_done, queue, 0);
+        }
+    }
+}
+
 int end(struct request *request)
 {
-    sched_wait(HERE, "waits for its request", is_done, request, 0);
+    run_until(request->pio->queue, is_done, request);
     return request->result;
 }
 
@@ -232,10 +266,11 @@ void world_is_quiet(void)
         must_be((int)world->requests[i].calls, 1, "callbacks of a request");
     }
     const ploop_dev *dev = world->dev;
-    for (uint32_t i = 0; i < dev->queue_count; i++) {
+    for (uint32_t i = 0; i <= dev->queue_count; i++) {
         must_be((int)dev->queues[i].in_flight, 0, "requests in flight");
         must_be(dev->queues[i].done.head != NULL, false, "completions to deliver");
         must_be(dev->queues[i].delivering, false, "delivering");
+        must_be(dev->queues[i].entered, false, "a thread in the ring of a queue");
     }
     must_be(dev->turn.inbox.head != NULL, false, "work in the turn's inbox");
     must_be(dev->turn.owned, false, "the turn is taken");

@@ -69,9 +69,14 @@ struct request *begin_discard(ploop_queue *queue, uint64_t offset, uint64_t leng
 struct request *begin_flush(ploop_queue *queue);
 
 /*
- * Sleep until it is done, without running the device: that is somebody's duty who is awake. Its
- * result.
+ * What a queue's owner does: it sleeps until its queue's descriptor is readable, runs the queue,
+ * and looks again. Every call is enough for the queue: a ring that is lost is a fiber that sleeps
+ * for ever.
  */
+typedef bool world_fn(void *argument);
+void run_until(ploop_queue *queue, world_fn *done, void *argument);
+
+/* The same until the request is done. Its result. */
 int end(struct request *request);
 
 /* A result that is an error is a failure. */

@@ -358,14 +358,6 @@ bool backend_step(struct backend *backend)
     return true;
 }
 
-bool backend_is_ready(const struct backend *backend, uint32_t queue)
-{
-    for (unsigned i = 0; i < backend->in_flight; i++)
-        if (backend->requests[i].ready && backend->requests[i].io->queue == queue)
-            return true;
-    return false;
-}
-
 unsigned backend_unkicked(const struct backend *backend)
 {
     unsigned count = 0;

@@ -68,7 +68,7 @@ struct backend {
     unsigned ring;                  /* requests that a queue of a file has room for; 0: no matter */
     uint32_t queue_count;           /* that attach was told */
     int poll_fds[2][BACKEND_RINGS]; /* of the file and of the base; -1: not asked for */
-    bool polled;                    /* it has `poll_fd` */
+    bool reaping[BACKEND_RINGS];    /* inside reap of that queue */
     bool fifo;                      /* the oldest request first */
     bool lifo;                      /* the youngest first */
     bool quick;                     /* executed and completed at once, at the next chance */
@@ -110,8 +110,6 @@ void backend_new_session(struct backend *backend, bool recovers);
 /* One step of one request; false: none can go on by itself. */
 bool backend_step(struct backend *backend);
 
-bool backend_is_ready(const struct backend *backend,
-                      uint32_t queue); /* something of its ring waits to be reaped */
 unsigned backend_unkicked(const struct backend *backend); /* requests that wait for a kick */
 void backend_close(struct backend *backend);              /* after its files */
 

@@ -50,6 +50,8 @@ static int take(struct backend *backend, struct ploop_io *io, bool below)
         return -EIO;
     }
     backend_check(backend, io, below);
+    if (backend->reaping[io->queue])
+        violation("contract", "submit on queue %" PRIu32 " inside its reap", io->queue);
     if (backend->in_flight == BACKEND_REQUESTS)
         return -EAGAIN;
     if (is_full(backend, io->queue, below)) {
@@ -135,6 +137,10 @@ static int reap(struct backend *backend, uint32_t queue, bool below)
 {
     int done = 0;
     uint64_t rung;
+    if (queue >= backend->queue_count)
+        violation("contract", "reap of queue %" PRIu32 " of %" PRIu32, queue, backend->queue_count);
+    if (backend->reaping[queue])
+        violation("contract", "reap of queue %" PRIu32 " inside its reap", queue);
     if (!backend->by_reap) {
         while (rng_permille(backend->rng, 300) && backend_step(backend))
             done++;
@@ -143,8 +149,10 @@ static int reap(struct backend *backend, uint32_t queue, bool below)
     ssize_t got = read(backend->poll_fds[below][queue], &rung,
                        sizeof(rung)); /* before looking: what is ready later rings again */
     (void)got;
+    backend->reaping[queue] = true;
     for (struct request *request; (request = find_ready(backend, queue, below)) != NULL; done++)
         backend_complete(backend, request);
+    backend->reaping[queue] = false;
     return done;
 }
 
@@ -268,7 +276,7 @@ void backend_base_ops(const struct backend *backend, struct ploop_io_ops *ops)
     ops->wait = sim_wait;
     ops->reap = base_reap;
     ops->kick = backend->needs_kick ? base_kick : NULL;
-    ops->poll_fd = backend->polled ? base_poll_fd : NULL;
+    ops->poll_fd = base_poll_fd;
 }
 
 void backend_ops(struct backend *backend, struct ploop_io_ops *ops)
@@ -281,7 +289,7 @@ void backend_ops(struct backend *backend, struct ploop_io_ops *ops)
     ops->wait = sim_wait;
     ops->reap = sim_reap;
     ops->kick = backend->needs_kick ? sim_kick : NULL;
-    ops->poll_fd = backend->polled ? sim_poll_fd : NULL;
+    ops->poll_fd = sim_poll_fd;
     ops->cancel = sim_cancel;
     ops->reopen = sim_reopen;
     ops->invalidate = backend->keeps_cache ? NULL : sim_invalidate;

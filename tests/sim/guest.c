@@ -102,8 +102,7 @@ static void guest_done(ploop_pio *pio, int result, void *user_data)
     struct sim *sim = op->sim;
     if (!op->submitted || op->pio != pio)
         violation("R14", "a request completes that is not in flight, or twice");
-    bool in_run = sim->config.flags & PLOOP_DEV_COMPLETE_IN_RUN && !sim->closing && !sim->aborting;
-    if (in_run && sim->running != op->queue + 1)
+    if (!sim->closing && !sim->aborting && sim->running != op->queue + 1)
         violation("contract", "a callback of queue %" PRIu32 " runs in no run of that queue",
                   op->queue);
     uint64_t now = ++sim->backend.now;

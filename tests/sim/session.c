@@ -336,16 +336,17 @@ static bool is_readable(int fd)
  */
 static bool run_what_is_due(struct sim *sim)
 {
-    bool any = is_due(sim), in_run = sim->config.flags & PLOOP_DEV_COMPLETE_IN_RUN;
+    bool any = is_due(sim);
     if (any)
         ploop_dev_run(sim->dev);
-    for (uint32_t queue = 0; queue < sim->queue_count; queue++) {
-        if (in_run ? !is_readable(ploop_queue_poll_fd(sim->queues[queue]))
-                   : !backend_is_ready(&sim->backend, queue) &&
-                         !backend_is_ready(&sim->backend, sim->queue_count))
+    /* The engine's completions make all of them readable: whichever comes first does the work. */
+    uint32_t first = (uint32_t)rng_below(&sim->rng, sim->queue_count);
+    for (uint32_t i = 0; i < sim->queue_count; i++) {
+        uint32_t queue = (first + i) % sim->queue_count;
+        if (!is_readable(ploop_queue_poll_fd(sim->queues[queue])))
             continue;
         any = true;
-        session_run_queue(sim, sim->only_queue && !in_run ? sim->only_queue - 1 : queue);
+        session_run_queue(sim, queue);
     }
     return any;
 }
@@ -361,8 +362,6 @@ static unsigned parked(struct sim *sim)
 void session_drain(struct sim *sim)
 {
     bool moved = true;
-    sim->only_queue =
-        rng_permille(&sim->rng, 300) ? (uint32_t)rng_below(&sim->rng, sim->queue_count) + 1 : 0;
     for (uint64_t rounds = 0; moved; rounds++) {
         moved = false;
         while (backend_step(&sim->backend))

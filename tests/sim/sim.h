@@ -66,10 +66,9 @@ struct sim {
     ploop_dev *dev;
     ploop_queue *queues[BACKEND_QUEUES];
     uint32_t queue_count;
-    uint32_t target;     /* of the request that is made now */
-    uint32_t running;    /* the queue whose run delivers now, plus one; else 0 */
-    uint32_t only_queue; /* the one that a loop without descriptors runs, plus one; 0: any */
-    bool no_wake;        /* the loop looks at the next deadline, and gives no wake_at */
+    uint32_t target;  /* of the request that is made now */
+    uint32_t running; /* the queue whose run delivers now, plus one; else 0 */
+    bool no_wake;     /* the loop looks at the next deadline, and gives no wake_at */
     struct guest_op ops[GUEST_OPS];
     unsigned outstanding;
     uint64_t next_id;

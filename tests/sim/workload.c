@@ -135,7 +135,6 @@ static void choose_rings(struct sim *sim)
     backend->needs_kick = rng_permille(rng, 300);
     backend->by_reap = rng_permille(rng, 300);
     backend->ring = rng_permille(rng, 300) ? (unsigned)rng_between(rng, 1, 6) : 0;
-    backend->polled = sim->config.flags & PLOOP_DEV_COMPLETE_IN_RUN || rng_permille(rng, 300);
     if (backend->needs_kick || backend->by_reap)
         backend->inline_permille = 0;
 }
@@ -157,8 +156,7 @@ static void choose_config(struct sim *sim)
         config->preallocate_bytes = 0;
         sim->cut_permille /= 20;
     }
-    config->flags |= (rng_permille(rng, 300) ? PLOOP_DEV_COMPLETE_IN_RUN : 0) |
-                     (rng_permille(rng, 300) ? PLOOP_DEV_NO_FAST_PATH : 0);
+    config->flags |= rng_permille(rng, 300) ? PLOOP_DEV_NO_FAST_PATH : 0;
     struct backend *backend = &sim->backend;
     backend->capabilities = PLOOP_FILE_CAN_GROW;
     backend->capabilities |= rng_permille(rng, 700) ? PLOOP_FILE_CAN_PUNCH : 0;

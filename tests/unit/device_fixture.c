@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dev/dev.h"
 #include "image_fixture.h"
 #include "util/bytes.h"
 
@@ -298,14 +299,23 @@ void req_bat_write(struct req *req, struct rig *rig, uint32_t page, uint32_t cou
     submit(req);
 }
 
+void rig_deliver(struct rig *rig)
+{
+    for (uint32_t i = 0; rig->dev && i < rig->dev->queue_count; i++) {
+        queue_deliver(&rig->dev->queues[i]);
+    }
+}
+
 bool req_done(const struct req *req)
 {
+    rig_deliver(req->rig);
     ck_assert_uint_le(req->calls, 1);
     return *(const volatile uint32_t *)&req->calls == 1;
 }
 
 int req_end(struct req *req)
 {
+    rig_deliver(req->rig);
     ck_assert_uint_eq(req->calls, 1);
     ploop_pio_put(req->pio);
     free(req->iov.iov_base);

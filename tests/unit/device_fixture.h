@@ -2,8 +2,9 @@
 /*
  * A device over a scripted backend, with a clock that is turned by hand, and requests to it.
  *
- * With a backend that completes inline a request is done when its submit returns; req_wait() runs
- * the device until one is.
+ * With a backend that completes inline a request is done when its submit returns, and waits for a
+ * run of its queue to be delivered. req_done() and req_end() deliver what is done, and do nothing
+ * else of what a run does; req_wait() runs the device until a request is done.
  */
 #ifndef DEVICE_FIXTURE_H
 #define DEVICE_FIXTURE_H
@@ -100,6 +101,8 @@ int req_end(struct req *req);
 /* Run the device until the request is done, then req_end(). */
 int req_wait(struct req *req);
 bool req_done(const struct req *req);
+/* The callbacks of what is done, of all queues. */
+void rig_deliver(struct rig *rig);
 
 /* Begun and waited for. */
 int rig_write(struct rig *rig, uint64_t offset, uint64_t length, uint8_t byte, uint32_t flags);

@@ -468,16 +468,10 @@ static const struct shape shapes[] = {
     {"mixed", BACKEND(.mode = WILD_MIXED, .seed = 9, .again_percent = 10), 0, true, true},
     {"mixed, engine only", BACKEND(.mode = WILD_MIXED, .seed = 10, .again_percent = 10),
      PLOOP_DEV_NO_FAST_PATH, true, true},
-    {"threads, in run", BACKEND(.mode = WILD_THREADS, .seed = 11, .delay_us = 100),
-     PLOOP_DEV_COMPLETE_IN_RUN, true, true},
-    {"reaped, in run", BACKEND(.mode = WILD_REAP, .seed = 12, .again_percent = 10),
-     PLOOP_DEV_COMPLETE_IN_RUN, true, true},
     {"threads, aligned",
      BACKEND(.mode = WILD_THREADS, .seed = 14, .alignment = 512, .max_transfer = 7001,
              .short_percent = 20),
      0, true, true},
-    {"inline, in run", BACKEND(.mode = WILD_INLINE, .seed = 13), PLOOP_DEV_COMPLETE_IN_RUN, true,
-     true},
 };
 
 static void run_session(struct run *run, ploop_file *const *deltas, uint32_t count)

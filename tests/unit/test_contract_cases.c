@@ -131,7 +131,7 @@ START_TEST(a_full_backend_is_not_pestered)
     }
     ck_assert_int_eq(atomic_load(&done), 0);
     wild->config.again_percent = 0;
-    (void)ploop_dev_run(dev);
+    ck_assert_int_eq(ploop_queue_run(ploop_dev_queue(dev, 0)), 1);
     ck_assert_int_eq(atomic_load(&done), 1);
     ck_assert_uint_ne(ploop_dev_next_deadline(dev), 0);
     end(dev, file, wild);
@@ -187,6 +187,7 @@ START_TEST(submitting_from_callbacks_does_not_nest)
     ploop_pio_prep_readv(pio, 0, &endless.iov, 1);
     ploop_pio_set_callback(pio, again, NULL);
     ck_assert_int_eq(ploop_queue_submit(endless.queue, &pio, 1), 1);
+    ck_assert_int_eq(ploop_queue_run(endless.queue), 4001);
     ck_assert_uint_eq(endless.left, UINT32_MAX);
     ck_assert_uint_lt(endless.highest - endless.lowest, 4096);
     end(dev, file, wild);
@@ -276,7 +277,7 @@ START_TEST(an_abort_ends_everything_once)
         ploop_file *file;
         atomic_int done = 0;
         ploop_dev_config_init(&config, sizeof(config));
-        config.flags = seed % 5 ? 0 : PLOOP_DEV_COMPLETE_IN_RUN;
+        config.flags = seed % 5 ? 0 : PLOOP_DEV_NO_FAST_PATH;
         ploop_dev *dev = open_new(wild, &file, &config);
         ck_assert_int_eq(ploop_dev_pwrite(dev, bytes, CLUSTER, 0), CLUSTER);
         for (uint32_t i = 0; i < 40; i++) {

@@ -478,7 +478,6 @@ START_TEST(every_delta_wakes_the_event_loop)
     tower.lowers[0].file->ops.poll_fd = fd_of_lower;
     tower.lowers[1].file->ops.poll_fd = fd_of_lower;
     tower.lowers[0].file->ops.reap = tower.lowers[1].file->ops.reap = nothing_to_reap;
-    tower.rig.config.flags = PLOOP_DEV_COMPLETE_IN_RUN;
     tower_open(&tower);
     struct pollfd poll_fd = {.fd = ploop_queue_poll_fd(tower.rig.queue), .events = POLLIN};
     ploop_queue_run(tower.rig.queue);

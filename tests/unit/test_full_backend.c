@@ -147,10 +147,18 @@ static void read_at_once(struct world *world, uint32_t depth, ploop_pio **pios)
     ck_assert_int_eq(ploop_queue_submit(world->queue, pios, depth), (int)depth);
 }
 
+static void run_queues(struct world *world)
+{
+    for (uint32_t i = 0; i < ENGINE_QUEUE; i++) {
+        ploop_queue_run(ploop_dev_queue(world->dev, i));
+    }
+}
+
 static void finish(struct world *world, uint32_t depth, ploop_pio **pios)
 {
     while (complete_oldest(&world->ring)) {
     }
+    run_queues(world);
     ck_assert_uint_eq(world->done_count, depth);
     for (uint32_t i = 0; i < depth; i++) {
         ploop_pio_put(pios[i]);
@@ -269,6 +277,7 @@ START_TEST(what_finds_its_ring_full_goes_out_on_the_engines)
     do {
         ck_assert_uint_eq(world.ring.held[world.ring.first]->queue, ENGINE_QUEUE);
     } while (complete_oldest(&world.ring) && world.ring.count);
+    run_queues(&world);
     ck_assert_uint_eq(world.done_count, 4);
     world.ring.full_queue = ENGINE_QUEUE;
     world.queue = ploop_dev_queue(world.dev, 1);
@@ -300,6 +309,7 @@ START_TEST(no_request_has_more_pieces_than_the_limit)
         ploop_pio_prep_writev(pio, 0, iov, count, 0);
         ploop_pio_set_callback(pio, done, &world);
         ck_assert_int_eq(ploop_queue_submit(world.queue, &pio, 1), 1);
+        run_queues(&world);
         ploop_pio_put(pio);
     }
     ck_assert_uint_eq(world.done_count, 2);

@@ -37,7 +37,6 @@ START_TEST(a_loop_that_slept_hears_of_a_parked_request)
     struct rig rig;
     struct req write;
     rig_create(&rig, 2, 1 << 20, CLUSTER, 0);
-    rig.config.flags = PLOOP_DEV_COMPLETE_IN_RUN;
     rig.config.enospc_policy = PLOOP_ENOSPC_PARK;
     rig.clock_ops.wake_at = NULL;
     rig_limit_to(&rig, 2);
@@ -78,7 +77,6 @@ START_TEST(a_loop_that_slept_hears_of_a_failed_page)
     struct rig rig;
     struct req write;
     rig_create(&rig, 2, 1 << 20, CLUSTER, 0);
-    rig.config.flags = PLOOP_DEV_COMPLETE_IN_RUN;
     rig.clock_ops.wake_at = NULL;
     rig_open(&rig);
     req_write(&write, &rig, at(0), 2 * CLUSTER, 1, 0);
@@ -123,7 +121,6 @@ START_TEST(a_run_by_another_thread_tells_the_loop_of_a_new_deadline)
 {
     struct rig rig;
     rig_create(&rig, 2, 64 << 20, CLUSTER, 0);
-    rig.config.flags = PLOOP_DEV_COMPLETE_IN_RUN;
     rig.clock_ops.wake_at = NULL;
     rig_open(&rig);
     rig.clock.now_ns += 10 * SECOND;

@@ -41,8 +41,7 @@ static const struct {
 } variants[] = {{0, false, true},
                 {PLOOP_DEV_NO_FAST_PATH, false, true},
                 {0, true, true},
-                {PLOOP_DEV_NO_FAST_PATH, true, false},
-                {PLOOP_DEV_COMPLETE_IN_RUN, true, false}};
+                {PLOOP_DEV_NO_FAST_PATH, true, false}};
 
 enum {
     SIZES = 3,

@@ -303,9 +303,7 @@ START_TEST(every_allocation_of_opening_a_stack_fails)
     static const struct {
         uint32_t flags;
         bool unclean;
-    } stacks[] = {{0, false},
-                  {PLOOP_DEV_RECOVER, true},
-                  {PLOOP_DEV_RAW_BASE | PLOOP_DEV_COMPLETE_IN_RUN, false}};
+    } stacks[] = {{0, false}, {PLOOP_DEV_RECOVER, true}, {PLOOP_DEV_RAW_BASE, false}};
 
     for (uint32_t i = 0; i < 2 * sizeof(stacks) / sizeof(*stacks); i++) {
         uint64_t nth = 1;

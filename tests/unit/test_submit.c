@@ -133,6 +133,7 @@ START_TEST(what_is_longer_than_a_request_may_be_is_refused)
         while (!done) { /* it is done in slices */
             ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), 0);
             ck_assert_int_gt(ploop_dev_run(rig.dev), 0);
+            rig_deliver(&rig);
         }
         ck_assert_int_eq(done, 1);
     }
@@ -204,8 +205,10 @@ START_TEST(a_batch_is_taken_up_to_the_first_fault)
     ck_assert_int_eq(ploop_queue_submit(rig.queue, pios, 5), 2);
     ck_assert_int_eq(ploop_queue_submit(rig.queue, pios + 2, 3), -EINVAL);
     ck_assert_int_eq(ploop_queue_submit(rig.queue, pios, 0), 0);
+    ck_assert_int_eq(ploop_queue_run(rig.queue), 2);
     ck_assert(done[0] == 1 && done[1] == 1 && done[2] == 0 && done[3] == 0);
     ck_assert_int_eq(ploop_queue_submit(rig.queue, pios + 3, 2), 2);
+    ck_assert_int_eq(ploop_queue_run(rig.queue), 2);
     ck_assert(done[2] == 0 && done[3] == 1 && done[4] == 1);
     ck_assert_uint_eq(rig_info(&rig).requests - before, 4);
     for (int i = 0; i < 5; i++) {
@@ -240,6 +243,7 @@ START_TEST(a_batch_is_kicked_once)
         while (rig.script.held_count) {
             script_release(&rig.script, rig.script.held_count / 2);
         }
+        ck_assert_int_eq(ploop_queue_run(rig.queue), 8);
         ck_assert_int_eq(done, 8);
         ck_assert_uint_eq(rig_info(&rig).requests_fast != 0, flags == 0);
         for (int i = 0; i < 8; i++) {
@@ -293,6 +297,7 @@ START_TEST(any_pieces_of_memory_will_do)
             ploop_pio_set_callback(pio, add_one, &done);
             ploop_pio_prep_writev(pio, offset, iov, pieces, 0);
             ck_assert_int_eq(ploop_queue_submit(rig.queue, &pio, 1), 1);
+            ck_assert_int_eq(ploop_queue_run(rig.queue), 1);
             ck_assert_int_eq(done, 1);
             memset(in, 0, LENGTH);
             for (uint32_t i = 0; i < pieces; i++) {
@@ -300,6 +305,7 @@ START_TEST(any_pieces_of_memory_will_do)
             }
             ploop_pio_prep_readv(pio, offset, iov, pieces);
             ck_assert_int_eq(ploop_queue_submit(rig.queue, &pio, 1), 1);
+            ck_assert_int_eq(ploop_queue_run(rig.queue), 1);
             ck_assert_int_eq(done, 2);
             ck_assert_int_eq(memcmp(in, out, LENGTH), 0);
             ploop_pio_put(pio);
@@ -418,6 +424,7 @@ START_TEST(a_callback_may_submit_again_without_bound)
         ploop_pio_set_callback(pio, again, &test);
         ploop_pio_prep_readv(pio, 0, &test.iov, 1);
         ck_assert_int_eq(ploop_queue_submit(rig.queue, &pio, 1), 1);
+        ck_assert_int_eq(ploop_queue_run(rig.queue), times + 1);
         ck_assert_int_eq(test.done, times + 1);
         ck_assert_int_lt(test.highest - test.lowest, STACK_MAX);
         rig_end(&rig);
@@ -438,6 +445,7 @@ static void call_what_blocks(ploop_pio *pio, int result, void *user_data)
     ck_assert_int_eq(ploop_dev_pwrite(rig->dev, bytes, sizeof(bytes), 0), -EDEADLK);
     ck_assert_int_eq(ploop_dev_flush(rig->dev), -EDEADLK);
     ck_assert_int_eq(ploop_dev_suspend(rig->dev), -EDEADLK);
+    ck_assert_int_eq(ploop_queue_wait(rig->queue, 0), -EDEADLK);
     ck_assert_int_eq(ploop_dev_close(rig->dev), -EDEADLK);
     ck_assert_int_eq(ploop_dev_open(&rig->script.file, 1, &rig->config, &dev), -EDEADLK);
     ploop_dev_abort(rig->dev);
@@ -471,6 +479,7 @@ START_TEST(a_callback_may_not_call_what_blocks)
         for (uint64_t i = 0; i < 3; i++) {
             ploop_pio_prep_readv(pio, at(i * 3), &iov, 1);
             ck_assert_int_eq(ploop_queue_submit(rig.queue, &pio, 1), 1);
+            ck_assert_int_eq(ploop_queue_run(rig.queue), 1);
             ck_assert_uint_eq(rig.events[0], i + 1);
         }
         ploop_pio_put(pio);
@@ -482,12 +491,12 @@ END_TEST
 
 /* ---- queues and delivery ---- */
 
-START_TEST(completions_can_wait_for_a_run)
+START_TEST(completions_wait_for_a_run)
 {
     for (uint32_t flags = 0; flags <= PLOOP_DEV_NO_FAST_PATH; flags += PLOOP_DEV_NO_FAST_PATH) {
         struct rig rig;
         struct req mapped, unmapped, write, flush;
-        ready(&rig, PLOOP_DEV_COMPLETE_IN_RUN | flags);
+        ready(&rig, flags);
         int fd = ploop_queue_poll_fd(rig.queue);
         ck_assert_int_ge(fd, 0);
         ploop_queue_run(rig.queue);
@@ -530,15 +539,6 @@ START_TEST(completions_can_wait_for_a_run)
 }
 END_TEST
 
-START_TEST(without_the_flag_there_is_no_descriptor)
-{
-    struct rig rig;
-    ready(&rig, 0);
-    ck_assert_int_eq(ploop_queue_poll_fd(rig.queue), -ENOTSUP);
-    rig_end(&rig);
-}
-END_TEST
-
 struct other {
     ploop_queue *queue;
     int calls, fd;
@@ -561,7 +561,7 @@ static void run_the_other_queue(ploop_pio *pio, int result, void *user_data)
 START_TEST(a_run_from_another_queues_callback_loses_nothing)
 {
     struct rig rig;
-    ready(&rig, PLOOP_DEV_COMPLETE_IN_RUN);
+    ready(&rig, 0);
     int done = 0;
     struct other other = {.queue = ploop_dev_queue(rig.dev, 1)};
     other.fd = ploop_queue_poll_fd(other.queue);
@@ -599,8 +599,7 @@ int main(void)
                                   an_empty_pool_says_when_it_has_room,
                                   a_callback_may_submit_again_without_bound,
                                   a_callback_may_not_call_what_blocks,
-                                  completions_can_wait_for_a_run,
-                                  without_the_flag_there_is_no_descriptor,
+                                  completions_wait_for_a_run,
                                   a_run_from_another_queues_callback_loses_nothing};
     return RUN_TESTS("submit", tests);
 }

@@ -210,8 +210,7 @@ END_TEST
 
 START_TEST(a_close_waits_for_requests_in_flight)
 {
-    for (uint32_t flags = 0; flags <= PLOOP_DEV_COMPLETE_IN_RUN;
-         flags += PLOOP_DEV_COMPLETE_IN_RUN) {
+    for (uint32_t flags = 0; flags <= PLOOP_DEV_NO_FAST_PATH; flags += PLOOP_DEV_NO_FAST_PATH) {
         struct rig rig;
         struct req req[4];
         uint64_t idle = 0;
@@ -244,8 +243,7 @@ END_TEST
 /* Without `cancel` an abort waits for what is at the backend; nothing more is sent. */
 START_TEST(an_abort_ends_everything)
 {
-    for (uint32_t flags = 0; flags <= PLOOP_DEV_COMPLETE_IN_RUN;
-         flags += PLOOP_DEV_COMPLETE_IN_RUN) {
+    for (uint32_t flags = 0; flags <= PLOOP_DEV_NO_FAST_PATH; flags += PLOOP_DEV_NO_FAST_PATH) {
         struct rig rig;
         struct req req[6];
         uint64_t idle = 0;
@@ -325,7 +323,7 @@ static void complete_the_next(ploop_pio *pio, int result, void *user_data)
 START_TEST(a_close_delivers_without_a_lock)
 {
     struct rig rig;
-    ready(&rig, PLOOP_DEV_COMPLETE_IN_RUN, SCRIPT_NO_WAIT);
+    ready(&rig, 0, SCRIPT_NO_WAIT);
     ck_assert_int_eq(ploop_queue_run(rig.queue), 0);
     struct chain chain = {.rig = &rig};
     uint8_t bytes[3][512] = {{0}};
@@ -367,8 +365,7 @@ static void submit_a_write(ploop_pio *pio, int result, void *user_data)
 
 START_TEST(a_close_waits_for_what_callbacks_submit)
 {
-    for (uint32_t flags = 0; flags <= PLOOP_DEV_COMPLETE_IN_RUN;
-         flags += PLOOP_DEV_COMPLETE_IN_RUN) {
+    for (uint32_t flags = 0; flags <= PLOOP_DEV_NO_FAST_PATH; flags += PLOOP_DEV_NO_FAST_PATH) {
         struct rig rig;
         uint64_t idle = 0;
         uint8_t bytes[512];

@@ -176,12 +176,6 @@ START_TEST(threads_without_the_fast_path)
 }
 END_TEST
 
-START_TEST(threads_that_take_completions_in_a_run)
-{
-    run_world(PLOOP_DEV_COMPLETE_IN_RUN);
-}
-END_TEST
-
 /* Opened, used and closed at once: nobody is left inside what is freed. */
 START_TEST(a_device_lives_as_long_as_its_last_completion)
 {
@@ -210,8 +204,8 @@ END_TEST
 
 int main(void)
 {
-    const TTest *const tests[] = {
-        threads_submit_and_the_backend_completes_on_its_own, threads_without_the_fast_path,
-        threads_that_take_completions_in_a_run, a_device_lives_as_long_as_its_last_completion};
+    const TTest *const tests[] = {threads_submit_and_the_backend_completes_on_its_own,
+                                  threads_without_the_fast_path,
+                                  a_device_lives_as_long_as_its_last_completion};
     return RUN_TESTS("threads", tests);
 }

@@ -10,8 +10,10 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -29,7 +31,6 @@ static uint64_t at(uint64_t cluster)
 static void ready(struct rig *rig, uint32_t queues)
 {
     rig_create(rig, 2, 64 << 20, CLUSTER, 0);
-    rig->config.flags = PLOOP_DEV_COMPLETE_IN_RUN;
     rig->config.queue_count = queues;
     rig_open(rig);
     ck_assert_int_eq(rig_write(rig, at(0), 8 * CLUSTER, 0xA0, 0), 0);
@@ -164,7 +165,6 @@ START_TEST(the_descriptor_alone_brings_a_parked_request_back)
     struct rig rig;
     struct req write;
     rig_create(&rig, 2, 1 << 20, CLUSTER, 0);
-    rig.config.flags = PLOOP_DEV_COMPLETE_IN_RUN;
     rig.config.enospc_policy = PLOOP_ENOSPC_PARK;
     rig.clock_ops.wake_at = NULL;
     rig_limit_to(&rig, 2);
@@ -194,6 +194,116 @@ START_TEST(the_descriptor_alone_brings_a_parked_request_back)
 }
 END_TEST
 
+/* ---- threads without a loop ---- */
+
+static void *release_soon(void *argument)
+{
+    struct rig *rig = argument;
+    usleep(20000);
+    script_release_all(&rig->script);
+    return NULL;
+}
+
+START_TEST(a_wait_sleeps_and_runs)
+{
+    struct rig rig;
+    struct req read;
+    pthread_t thread;
+    ready(&rig, 1);
+    rig.clock.now_ns += 10 * SECOND;
+    ploop_queue_run(rig.queue);
+    rig.script.hold = SCRIPT_BIT(PLOOP_IO_READ);
+    req_read(&read, &rig, at(0), 512);
+    ck_assert_int_eq(ploop_queue_wait(rig.queue, 0), 0);
+    ck_assert_int_eq(ploop_queue_wait(rig.queue, 3 * MS), 0);
+    ck_assert_int_eq(pthread_create(&thread, NULL, release_soon, &rig), 0);
+    while (!read.calls) {
+        ck_assert_int_ge(ploop_queue_wait(rig.queue, UINT64_MAX), 0);
+    }
+    pthread_join(thread, NULL);
+    ck_assert_int_eq(req_end(&read), 0);
+    /* What is there already is delivered without sleep; what is due is done. */
+    rig.script.hold = 0;
+    req_read(&read, &rig, at(0), 512);
+    ck_assert_int_eq(ploop_queue_wait(rig.queue, UINT64_MAX), 1);
+    ck_assert_int_eq(req_end(&read), 0);
+    ck_assert_int_eq(rig_write(&rig, at(100), CLUSTER, 1, 0), 0);
+    rig.clock.now_ns = ploop_dev_next_deadline(rig.dev);
+    ck_assert_int_eq(ploop_queue_wait(rig.queue, 1), 0);
+    ck_assert_uint_eq(rig_page_writes(&rig), 1);
+    rig_end(&rig);
+}
+END_TEST
+
+/* ---- the engine's queue ---- */
+
+static struct {
+    int fds[4];
+    uint32_t attached;
+} rings;
+
+static int ring_fd(void *context, uint32_t queue)
+{
+    (void)context;
+    return rings.fds[queue];
+}
+
+static int ring_attach(void *context, uint32_t queue_count)
+{
+    (void)context;
+    rings.attached = queue_count;
+    return 0;
+}
+
+static int reap_nothing(void *context, uint32_t queue)
+{
+    (void)context;
+    (void)queue;
+    return 0;
+}
+
+/* Behind the users' queues; its descriptor may be one that cannot be watched exclusively. */
+START_TEST(the_engines_queue_is_in_every_descriptor)
+{
+    for (int nested = 0; nested < 2; nested++) {
+        struct rig rig;
+        uint64_t one = 1;
+        struct epoll_event event = {.events = EPOLLIN};
+        for (int i = 0; i < 4; i++) {
+            rings.fds[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        }
+        int engine_fd = rings.fds[2];
+        if (nested) {
+            rings.fds[2] = epoll_create1(EPOLL_CLOEXEC);
+            ck_assert_int_eq(epoll_ctl(rings.fds[2], EPOLL_CTL_ADD, engine_fd, &event), 0);
+        }
+        rig_create(&rig, 2, 1 << 20, CLUSTER, 0);
+        rig.config.queue_count = 2;
+        rig.script.file->ops.attach = ring_attach;
+        rig.script.file->ops.reap = reap_nothing;
+        rig.script.file->ops.poll_fd = ring_fd;
+        rig_open(&rig);
+        ploop_queue *other = ploop_dev_queue(rig.dev, 1);
+        ck_assert_uint_eq(rings.attached, 3);
+        ploop_queue_run(rig.queue);
+        ploop_queue_run(other);
+        ck_assert(!is_readable(rig.queue) && !is_readable(other));
+        ck_assert_int_eq(write(engine_fd, &one, sizeof(one)), sizeof(one));
+        ck_assert(is_readable(rig.queue) && is_readable(other));
+        ck_assert_int_eq(read(engine_fd, &one, sizeof(one)), sizeof(one));
+        ck_assert_int_eq(write(rings.fds[1], &one, sizeof(one)), sizeof(one));
+        ck_assert(!is_readable(rig.queue) && is_readable(other));
+        rig_end(&rig);
+        for (int i = 0; i < 4; i++) {
+            close(rings.fds[i]);
+        }
+        if (nested) {
+            close(engine_fd);
+        }
+    }
+}
+END_TEST
+
 /* ---- the clock ---- */
 
 START_TEST(runs_that_come_early_ask_for_nothing)
@@ -217,13 +327,6 @@ END_TEST
 
 /* ---- backends that could not tell ---- */
 
-static int reap_nothing(void *context, uint32_t queue)
-{
-    (void)context;
-    (void)queue;
-    return 0;
-}
-
 static int poll_nothing(void *context, uint32_t queue)
 {
     (void)context;
@@ -234,21 +337,18 @@ static int poll_nothing(void *context, uint32_t queue)
 START_TEST(functions_that_do_not_fit_together_are_refused)
 {
     static const struct {
-        bool reap, poll_fd, in_run;
+        bool reap, poll_fd;
         int error;
         const char *name;
     } cases[] = {
-        {true, false, true, -EINVAL, "poll_fd"},
-        {false, true, true, -EINVAL, "reap"},
-        {false, true, false, -EINVAL, "reap"},
-        {true, true, true, -ENOTSUP, NULL}, /* poll_fd has none to give */
-        {true, false, false, 0, NULL},
-        {true, true, false, 0, NULL},
+        {true, false, -EINVAL, "poll_fd"},
+        {false, true, -EINVAL, "reap"},
+        {true, true, -ENOTSUP, NULL}, /* poll_fd has none to give */
+        {false, false, 0, NULL},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct rig rig;
         rig_create(&rig, 2, 1 << 20, CLUSTER, 0);
-        rig.config.flags = cases[i].in_run ? PLOOP_DEV_COMPLETE_IN_RUN : 0;
         rig.script.file->ops.reap = cases[i].reap ? reap_nothing : NULL;
         rig.script.file->ops.poll_fd = cases[i].poll_fd ? poll_nothing : NULL;
         ck_assert_int_eq(rig_try_open(&rig), cases[i].error);
@@ -274,7 +374,7 @@ START_TEST(suspend_says_how_many_callbacks_wait)
     }
     ck_assert_int_eq(ploop_dev_suspend(rig.dev), 0);
     ck_assert_uint_eq(rig_info(&rig).completions_waiting, 4);
-    ck_assert(!req_done(&reqs[0]));
+    ck_assert_uint_eq(reqs[0].calls, 0);
     ck_assert_int_eq(ploop_queue_run(rig.queue), 4);
     ck_assert_uint_eq(rig_info(&rig).completions_waiting, 0);
     for (int i = 0; i < 4; i++) {
@@ -291,7 +391,7 @@ START_TEST(close_and_abort_run_the_callbacks)
         struct req read;
         ready(&rig, 1);
         req_read(&read, &rig, at(0), 512);
-        ck_assert(!req_done(&read));
+        ck_assert_uint_eq(read.calls, 0);
         if (abort) {
             ploop_dev_abort(rig.dev);
         } else {
@@ -313,6 +413,8 @@ int main(void)
         a_run_does_not_ring_itself,
         the_descriptor_tells_of_a_deadline_that_moves_forward,
         the_descriptor_alone_brings_a_parked_request_back,
+        a_wait_sleeps_and_runs,
+        the_engines_queue_is_in_every_descriptor,
         runs_that_come_early_ask_for_nothing,
         functions_that_do_not_fit_together_are_refused,
         suspend_says_how_many_callbacks_wait,

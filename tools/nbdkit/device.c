@@ -4,8 +4,10 @@
  * ends.
  *
  * nbdkit calls from many threads at once. Each takes a request from a lane's pool, submits it and
- * sleeps until its callback, so that as many requests are in flight as nbdkit has threads. A lane
- * is a queue of the device; a thread always uses the same one.
+ * waits for its callback, so that as many requests are in flight as nbdkit has threads. A lane is a
+ * queue of the device; a thread always uses the same one. Where threads share a lane, one of those
+ * that wait runs the queue for all of them (`run_by_one`), and the others sleep; it hands that on
+ * when its own request is done.
  *
  * open_lock guards the step from CLOSED to OPEN and is never held around a request. What open sets
  * does not change afterwards.
@@ -26,7 +28,7 @@
 #include "complaints.h"
 #include "timer.h"
 
-enum { LANE_COUNT = 4, LANE_REQUESTS = 64 };
+enum { LANE_COUNT = 16, LANE_REQUESTS = 16 };
 
 #define NS_PER_MS UINT64_C(1000000)
 
@@ -37,6 +39,9 @@ enum { LANE_COUNT = 4, LANE_REQUESTS = 64 };
 struct lane {
     ploop_queue *queue;
     sem_t room;
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    bool run_by_one;
 };
 
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -211,6 +216,9 @@ static int start_lanes(ploop_dev *opened)
     for (i = 0; i < LANE_COUNT; i++) {
         lanes[i].queue = ploop_dev_queue(opened, i);
         sem_init(&lanes[i].room, 0, LANE_REQUESTS);
+        pthread_mutex_init(&lanes[i].mutex, NULL);
+        pthread_cond_init(&lanes[i].changed, NULL);
+        lanes[i].run_by_one = false;
     }
     return err ? err : timer_start(opened);
 }
@@ -221,6 +229,8 @@ static void destroy_lanes(void)
 
     for (i = 0; i < LANE_COUNT; i++) {
         sem_destroy(&lanes[i].room);
+        pthread_mutex_destroy(&lanes[i].mutex);
+        pthread_cond_destroy(&lanes[i].changed);
     }
 }
 
@@ -362,7 +372,8 @@ struct request {
     uint32_t flags; /* PLOOP_PIO_ ... */
     uint64_t offset;
     struct iovec memory; /* its length counts for requests without memory too */
-    sem_t done;
+    struct lane *lane;
+    bool done;
     int result;
 };
 
@@ -390,9 +401,30 @@ static void request_done(ploop_pio *pio, int result, void *user_data)
     struct request *request = user_data;
 
     (void)pio;
+    pthread_mutex_lock(&request->lane->mutex);
     request->result = result;
-    sem_post(&request->done); /* the request may be gone from here on: it is on the stack of the
-                                 thread that this wakes */
+    request->done = true;
+    pthread_mutex_unlock(&request->lane->mutex); /* request_wait() wakes the request's thread */
+}
+
+static void request_wait(struct request *request)
+{
+    struct lane *lane = request->lane;
+
+    pthread_mutex_lock(&lane->mutex);
+    while (!request->done) {
+        if (lane->run_by_one) {
+            pthread_cond_wait(&lane->changed, &lane->mutex);
+            continue;
+        }
+        lane->run_by_one = true;
+        pthread_mutex_unlock(&lane->mutex);
+        ploop_queue_wait(lane->queue, UINT64_MAX);
+        pthread_mutex_lock(&lane->mutex);
+        lane->run_by_one = false;
+        pthread_cond_broadcast(&lane->changed);
+    }
+    pthread_mutex_unlock(&lane->mutex);
 }
 
 static void request_prepare(struct request *request, ploop_pio *pio)
@@ -427,15 +459,15 @@ static int request_run(struct request *request)
     wait_for(&lane->room);
     pio = ploop_pio_get(lane->queue);
     assert(pio);
-    sem_init(&request->done, 0, 0);
+    request->lane = lane;
+    request->done = false;
     request_prepare(request, pio);
     taken = ploop_queue_submit(lane->queue, &pio, 1);
     if (taken == 1) {
-        wait_for(&request->done);
+        request_wait(request);
     } else {
         request->result = taken;
     }
-    sem_destroy(&request->done);
     ploop_pio_put(pio);
     sem_post(&lane->room);
     return request->result;

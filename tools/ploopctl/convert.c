@@ -44,7 +44,7 @@ static int complain_of_copy(const struct request *request, const struct copy *co
 static void init_copy_config(struct ploop_dev_config *config, uint32_t flags)
 {
     init_config(config);
-    config->flags = flags | PLOOP_DEV_COMPLETE_IN_RUN;
+    config->flags = flags;
     config->pio_count = COPY_REQUESTS + 1; /* one for a flush */
 }
 

@@ -3,11 +3,9 @@
 #include "copy.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t interrupted;
@@ -44,10 +42,6 @@ int copy_begin(struct copy *copy, ploop_dev *dev, uint64_t disk_size, struct pro
 {
     *copy = (struct copy){
         .dev = dev, .queue = ploop_dev_queue(dev, 0), .disk_size = disk_size, .progress = progress};
-    copy->poll_fd = ploop_queue_poll_fd(copy->queue);
-    if (copy->poll_fd < 0) {
-        fail(copy, COPY_SOURCE, copy->poll_fd, 0);
-    }
     for (int i = 0; i < COPY_BUFFERS; i++) {
         copy->buffers[i].bytes = aligned_alloc(4096, COPY_BUFFER_BYTES);
         if (!copy->buffers[i].bytes) {
@@ -98,24 +92,6 @@ static void request_done(ploop_pio *pio, int result, void *user_data)
     free_request(copy, request);
 }
 
-/* How long the device may be left alone, for poll(). */
-static int wait_limit_ms(const struct copy *copy)
-{
-    uint64_t deadline_ns = ploop_dev_next_deadline(copy->dev);
-    struct timespec now;
-
-    if (deadline_ns == UINT64_MAX) {
-        return -1;
-    }
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    uint64_t now_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-    if (deadline_ns <= now_ns) {
-        return 0;
-    }
-    uint64_t left_ms = (deadline_ns - now_ns + 999999) / 1000000;
-    return left_ms > 1000 ? 1000 : (int)left_ms;
-}
-
 static void write_ready_buffers(struct copy *copy)
 {
     while (copy->ready_buffers) {
@@ -134,10 +110,7 @@ static void write_ready_buffers(struct copy *copy)
 /* Sleep until something completes or is due, and see to it. Callbacks run here and nowhere else. */
 static void copy_wait(struct copy *copy)
 {
-    struct pollfd poll_fd = {.fd = copy->poll_fd, .events = POLLIN};
-
-    poll(&poll_fd, 1, wait_limit_ms(copy));
-    ploop_queue_run(copy->queue);
+    ploop_queue_wait(copy->queue, UINT64_MAX);
     write_ready_buffers(copy);
 }
 

@@ -2,9 +2,8 @@
 /*
  * Copying between a device and a raw file, with many requests in flight.
  *
- * The device is opened with PLOOP_DEV_COMPLETE_IN_RUN, so that callbacks run in copy_wait() and all
- * of this is one thread: the loop walks along the disk, starts a request wherever there is
- * something, and waits only when every buffer is in use.
+ * Callbacks run in copy_wait(), and all of this is one thread: the loop walks along the disk,
+ * starts a request wherever there is something, and waits only when every buffer is in use.
  *
  * A buffer holds a window of up to 1 MiB of the disk. Its states:
  *
@@ -55,7 +54,6 @@ struct copy {
     ploop_queue *queue;
     uint64_t disk_size;
     struct progress *progress;
-    int poll_fd;
 
     struct copy_buffer buffers[COPY_BUFFERS];
     struct copy_request requests[COPY_REQUESTS];
@@ -72,8 +70,7 @@ struct copy {
 };
 
 /*
- * The device was opened with PLOOP_DEV_COMPLETE_IN_RUN and at least COPY_REQUESTS pios. 0 or
- * -errno; copy_end() in either case.
+ * The device was opened with at least COPY_REQUESTS pios. 0 or -errno; copy_end() in either case.
  */
 int copy_begin(struct copy *copy, ploop_dev *dev, uint64_t disk_size, struct progress *progress);
 void copy_end(struct copy *copy);
