@@ -24,7 +24,7 @@ static bool may_run(void *unused)
     return *second_is_done;
 }
 
-/* It does not run its queue before the other write is done: only its completion can bring that on. */
+/* It does not run its queue before the other write is done, which only that write can bring on. */
 static void write_and_sleep(void *unused)
 {
     struct request *request = begin_write(ploop_dev_queue(world->dev, 1), 0, SECTOR, 'a', 0);
