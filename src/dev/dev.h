@@ -18,36 +18,30 @@
 
 #include "bat/bat.h"
 #include "delta/stack.h"
-#include "dev/extension_keep.h"
-#include "dev/state.h"
-#include "pio/pio.h"
 
 enum { PIO_COUNT_DEFAULT = 128, PIO_COUNT_MAX = 65536, PARTS_MAX = 1024, RESERVATION_HASH = 256 };
 #define MAX_REQUEST_BYTES (UINT64_C(1) << 30)
 
-/*
- * in_flight counts the requests that were accepted and are neither completed nor held. A request is
- * completed when it waits in `done` to be delivered; of the fast path, when the thread that
- * completed it has done with the queue. A device is freed when all queues' in_flight and the turn's
- * visitors are 0 and nothing is left to deliver.
- */
-struct ploop_queue {
-    alignas(64) ploop_dev *dev;
-    uint32_t index;
-    uint32_t pio_count;
-    ploop_pio *pios;
-    _Atomic uint32_t *free_next;            /* by index: the next free pio's index plus one */
-    alignas(64) _Atomic uint64_t free_head; /* tag << 32 | index plus one */
-    atomic_bool starved;
-    _Atomic uint64_t in_flight;
-    atomic_bool entered; /* a thread is in the ring at the backend: queue.c, 2 */
-    _Atomic uint64_t requests, requests_fast;
-    struct inbox done;
-    atomic_bool delivering;
-    _Atomic uint64_t waiting; /* completions for a run to deliver */
-    atomic_bool rung; /* event_fd is readable, or is going to be, and no run has begun since */
-    int event_fd;     /* the engine's queue has none: -1 */
-    int poll_fd;      /* readable when that is, or the backend has something to reap */
+/* The states of a device, and the reasons for a closed gate: engine/state.h. */
+enum dev_state {
+    DEV_OPENING,
+    DEV_RUNNING,
+    DEV_SUSPENDED,
+    DEV_CLOSING,
+    DEV_CLOSED,
+    DEV_ABORTING,
+    DEV_STATES
+};
+
+enum gate_reason {
+    GATE_SUSPENDED = 1 << 0,
+    GATE_JOB = 1 << 1, /* a change of the stack is being committed; no job exists yet */
+    GATE_CLOSED = 1 << 2,
+    GATE_ABORTING = 1 << 3,
+    GATE_CHANGES_REFUSED = 1 << 4, /* a SYNC failed, and the policy is to write nothing then */
+    GATE_ENGINE_ONLY = 1 << 5,     /* PLOOP_DEV_NO_FAST_PATH */
+    GATE_HOLDS = GATE_SUSPENDED | GATE_JOB,
+    GATE_ENDS = GATE_CLOSED | GATE_ABORTING
 };
 
 struct ploop_dev {
@@ -60,12 +54,12 @@ struct ploop_dev {
     struct ploop_clock clock;
     uint32_t memory_alignment; /* what the backend wants of requests' memory */
     bool read_only;
-    bool is_inside;  /* opened by dev_open_inside() */
-    bool has_claims; /* on its files, see file_claim() */
-    struct extension_keep extension;
-    enum dev_state state;  /* the turn's, as the next one */
-    uint32_t gate_reasons; /* why the gate is closed: enum gate_reason */
-    atomic_bool gate;      /* it is closed: every request goes to the engine */
+    bool is_inside;                   /* opened by dev_open_inside() */
+    bool has_claims;                  /* on its files, see file_claim() */
+    struct extension_keep *extension; /* life/extension_keep.h */
+    enum dev_state state;             /* the turn's, as the next one */
+    uint32_t gate_reasons;            /* why the gate is closed: enum gate_reason */
+    atomic_bool gate;                 /* it is closed: every request goes to the engine */
 
     struct cluster_lock *locks;
     struct part *parts;
@@ -120,12 +114,6 @@ static inline struct delta *dev_top(const ploop_dev *dev)
     return stack_top(&dev->stack);
 }
 
-/* Without a pool and never delivered: blocking calls count their requests in it. */
-static inline ploop_queue *dev_engine_queue(const ploop_dev *dev)
-{
-    return &dev->queues[dev->queue_count];
-}
-
 static inline struct bat *dev_bat(const ploop_dev *dev)
 {
     return dev_top(dev)->bat;
@@ -143,55 +131,22 @@ static inline struct guest_cluster cluster_of(const ploop_dev *dev, uint64_t off
     return guest_cluster_at(dev_disk(dev), offset, inside);
 }
 
-/* ---- queue.c ---- */
-int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_count);
-void queue_free(ploop_queue *queue);
-void queue_push(ploop_queue *queue, ploop_pio *pio); /* it is done; queue_announce() follows */
-void queue_announce(ploop_queue *queue); /* tell its owner of what is done, unless it runs now */
-void queue_ring(ploop_queue *queue);     /* make its descriptor readable */
-int queue_deliver(ploop_queue *queue);   /* run the callbacks of what is done; how many */
-int queue_reap(ploop_queue *queue);      /* a user's; how many were completed */
-bool queue_enter(ploop_queue *queue);    /* try to enter its ring; true: queue_leave() follows */
-void queue_leave(ploop_queue *queue);
-bool in_callback(void);
-
-/* ---- engine.c ---- */
-void engine_init(ploop_dev *dev);
-void engine_post_run(ploop_dev *dev); /* reap the engine's queue, and do what is due */
-int engine_run(ploop_dev *dev);       /* reap all queues, deadlines, turn; delivers nothing */
-int dev_reap(ploop_dev *dev, uint32_t queue); /* all its files, by who has entered that queue */
+/* ---- dev.c ---- */
 uint64_t dev_now(const ploop_dev *dev);
 void dev_log(const ploop_dev *dev, uint32_t level, uint32_t message_id, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 void dev_event(const ploop_dev *dev, uint32_t event, uint64_t value);
+/* A run: the turn's owner reaps the engine's queue and does what is due. Any thread. */
+void dev_post_run(ploop_dev *dev);
+/* Reaps this queue of all files, by the thread that has entered it. How many were completed. */
+int dev_reap(ploop_dev *dev, uint32_t queue);
+/* Wakes the calls that wait in block_until(). Any thread. */
+void dev_wake(ploop_dev *dev);
 
-/* ---- block.c ---- */
-typedef bool block_fn(ploop_dev *dev, void *argument);
-void block_until(ploop_dev *dev, block_fn *done, void *argument);
-void block_wake(ploop_dev *dev);
-void block_control(
-    ploop_dev *dev,
-    void (*control)(ploop_dev *dev)); /* run a function in the turn, and wait for it */
-int block_round(ploop_dev *dev);
-
-/* ---- state.c; in the turn ---- */
+/* In the turn. */
 static inline bool gate_has(const ploop_dev *dev, uint32_t reasons)
 {
     return dev->gate_reasons & reasons;
-}
-
-/* ---- open.c ---- */
-void dev_free(ploop_dev *dev);
-
-/*
- * As ploop_dev_open(), of one file, for the recovery of a lower delta: the opening device has
- * claimed it alone, and keeps the claim.
- */
-int dev_open_inside(ploop_file *file, const struct ploop_dev_config *config, ploop_dev **out);
-
-static inline struct cluster_lock *lock_of(ploop_dev *dev, struct guest_cluster cluster)
-{
-    return &dev->locks[lock_index(cluster)];
 }
 
 #endif

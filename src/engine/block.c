@@ -13,7 +13,9 @@
  * still to be done by it, the waiter does not sleep in `wait`: what waits to be reaped there would
  * wake it at once, again and again.
  */
-#include "dev/dev.h"
+#include "engine/engine.h"
+#include "pio/pio.h"
+#include "pio/queue.h"
 
 #include <errno.h>
 #include <time.h>
@@ -59,16 +61,6 @@ void block_until(ploop_dev *dev, block_fn *done, void *argument)
         }
     }
     atomic_fetch_sub(&dev->waiting, 1);
-}
-
-void block_wake(ploop_dev *dev)
-{
-    if (atomic_load(&dev->waiting)) {
-        pthread_mutex_lock(&dev->wait_mutex);
-        atomic_fetch_add(&dev->rings, 1);
-        pthread_cond_broadcast(&dev->wait_cond);
-        pthread_mutex_unlock(&dev->wait_mutex);
-    }
 }
 
 /* ---- requests ---- */
@@ -150,7 +142,7 @@ static void round_over(struct round_wait *wait, int result)
     round->result = result;
     ploop_dev *dev = round->dev;
     atomic_store(&round->over, true);
-    block_wake(dev);
+    dev_wake(dev);
 }
 
 static void round_join(struct work *work)
@@ -187,7 +179,7 @@ static void control_run(struct work *work)
     ploop_dev *dev = control->dev;
     control->control(dev);
     atomic_store(&control->over, true);
-    block_wake(dev);
+    dev_wake(dev);
 }
 
 static bool control_is_over(ploop_dev *dev, void *argument)

@@ -15,10 +15,12 @@
  *     over, is announced as a deadline of 0 to the clock and to every queue's descriptor. A thread
  *     never stays for it.
  */
-#include "dev/dev.h"
+#include "engine/engine.h"
 
-#include <stdarg.h>
-#include <stdio.h>
+#include "engine/state.h"
+#include "pio/pio.h"
+#include "pio/queue.h"
+
 #include <string.h>
 #include <time.h>
 
@@ -32,34 +34,9 @@ static uint64_t monotonic_ns(void *context)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-uint64_t dev_now(const ploop_dev *dev)
-{
-    return dev->clock.now_ns(dev->clock.context);
-}
-
 static uint64_t bat_now(void *owner)
 {
     return dev_now(owner);
-}
-
-void dev_log(const ploop_dev *dev, uint32_t level, uint32_t message_id, const char *format, ...)
-{
-    if (!dev->config.log) {
-        return;
-    }
-    char text[320];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof(text), format, arguments);
-    va_end(arguments);
-    dev->config.log(dev->config.user_data, level, message_id, text);
-}
-
-void dev_event(const ploop_dev *dev, uint32_t event, uint64_t value)
-{
-    if (dev->config.event) {
-        dev->config.event(dev->config.user_data, event, value);
-    }
 }
 
 static void page_failed(void *owner, int error)
@@ -108,7 +85,7 @@ static void ring_queues(ploop_dev *dev)
     for (uint32_t i = 0; i < dev->queue_count; i++) {
         queue_ring(&dev->queues[i]);
     }
-    block_wake(dev);
+    dev_wake(dev);
 }
 
 /* wake_at and the record of what it was told change together, under clock_mutex. */
@@ -230,7 +207,7 @@ static bool engine_hand_over(struct turn *turn, uint64_t *since)
 static void run_due(struct work *work)
 {
     ploop_dev *dev = container_of(work, ploop_dev, run_work);
-    atomic_store(&dev->run_posted, false); /* before it looks: see engine_post_run() */
+    atomic_store(&dev->run_posted, false); /* before it looks: see dev_post_run() */
     uint64_t now = dev_now(dev);
     uint32_t done = dev->reaps ? (uint32_t)dev_reap(dev, dev->queue_count) : 0;
     /* A clock that went back: the timer may have fired all the same. */
@@ -248,33 +225,13 @@ static void run_due(struct work *work)
     atomic_fetch_add(&dev->done_by_run, done);
 }
 
-void engine_post_run(ploop_dev *dev)
-{
-    if (!atomic_exchange(&dev->run_posted, true)) {
-        turn_post(&dev->turn, &dev->run_work);
-    } else {
-        turn_visit(&dev->turn); /* it may lie where a thread has handed the turn over */
-    }
-}
-
-int dev_reap(ploop_dev *dev, uint32_t queue)
-{
-    int done = 0;
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        const struct ploop_file *file = dev->stack.deltas[level]->file;
-        int reaped = file->ops.reap ? file->ops.reap(file->context, queue) : 0;
-        done += reaped > 0 ? reaped : 0;
-    }
-    return done;
-}
-
 int engine_run(ploop_dev *dev)
 {
     int done = 0;
     for (uint32_t i = 0; i < dev->queue_count; i++) {
         done += queue_reap(&dev->queues[i]);
     }
-    engine_post_run(dev);
+    dev_post_run(dev);
     done += atomic_load(&dev->run_posted); /* another thread has the turn, and will do it */
     return done + (int)atomic_exchange(&dev->done_by_run, 0);
 }

@@ -25,7 +25,7 @@
  * bring the lower content back. A discard then punches it, or does nothing where that cannot be
  * done.
  */
-#include "dev/dev.h"
+#include "pio/queue.h"
 #include "pio/steps.h"
 
 #include <assert.h>

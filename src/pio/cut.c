@@ -22,8 +22,8 @@
  *  5. While the gate holds requests back no part is begun, so a suspend waits for parts, never for
  *     whole requests.
  */
-#include "dev/dev.h"
 #include "pio/pio.h"
+#include "pio/queue.h"
 
 #include <assert.h>
 #include <errno.h>

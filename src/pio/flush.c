@@ -18,8 +18,8 @@
  *  4. The library's own rounds (suspend, close, open: block.c) are no parts: they fail, and never
  *     wait for space.
  */
-#include "dev/dev.h"
 #include "pio/pio.h"
+#include "pio/queue.h"
 #include "pio/steps.h"
 
 #include <assert.h>

@@ -14,7 +14,7 @@
  *     part->space; at an abort these waits end with an error. Parked, it holds nothing.
  *  2. A part whose wait ends without an error is tried again from where it had its lock.
  */
-#include "dev/dev.h"
+#include "pio/queue.h"
 
 #include <assert.h>
 #include <errno.h>

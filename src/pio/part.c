@@ -5,7 +5,7 @@
  */
 #include "pio/part.h"
 
-#include "dev/dev.h"
+#include "pio/queue.h"
 
 #include <assert.h>
 

@@ -2,7 +2,7 @@
 /* What is known of a request as a whole while its parts do the work, and its completion. */
 #include "pio/pio.h"
 
-#include "dev/dev.h"
+#include "pio/queue.h"
 
 #include <assert.h>
 
@@ -64,7 +64,7 @@ void pio_complete(ploop_pio *pio, int result)
     pio->result = result;
     if (pio->blocking) {
         atomic_store(&pio->finished, true);
-        block_wake(dev);
+        dev_wake(dev);
         atomic_fetch_sub(&queue->in_flight, 1);
         return;
     }

@@ -15,7 +15,7 @@
 
 #include <ploop/ploop.h>
 
-#include "bat/bat.h"
+#include "dev/dev.h"
 #include "pio/part.h"
 
 /* Why a pio that has begun does not advance: cut.c. */
@@ -87,5 +87,10 @@ void pio_accept(ploop_pio *pio);
 int pio_validate(const ploop_pio *pio);
 void pio_begin(struct work *work);     /* the turn's entry */
 void pio_restart_held(ploop_dev *dev); /* and those that wait for a part: some may be free */
+
+static inline struct cluster_lock *lock_of(const ploop_dev *dev, struct guest_cluster cluster)
+{
+    return &dev->locks[lock_index(cluster)];
+}
 
 #endif

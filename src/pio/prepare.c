@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Preparing a request: its fields are set, nothing is judged before submit. */
-#include "dev/dev.h"
+#include "pio/queue.h"
 
 #include <assert.h>
 

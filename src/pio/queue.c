@@ -26,12 +26,10 @@
  *     readable.
  *  6. The engine's queue is entered by the owner of the turn only, and has no callbacks: engine.c.
  */
-#include "dev/dev.h"
+#include "pio/queue.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <limits.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -253,66 +251,21 @@ int queue_reap(ploop_queue *queue)
     return done;
 }
 
-/* ---- running ---- */
+/* ---- a run ---- */
 
-int ploop_queue_run(ploop_queue *queue)
+void queue_run_begins(ploop_queue *queue)
 {
-    if (in_callback()) {
-        engine_run(queue->dev);
-        return 0; /* what is to be delivered stays announced */
-    }
     uint64_t count;
     ssize_t got = read(queue->event_fd, &count, sizeof(count));
     (void)got;
     atomic_store(&queue->rung, false);
     running = queue;
-    queue_reap(queue);
-    engine_post_run(queue->dev);
+}
+
+int queue_run_ends(ploop_queue *queue)
+{
     int delivered = queue_deliver(queue);
     running = NULL;
-    return delivered;
-}
-
-/* Until the device's deadline, or the timeout: in milliseconds, and never too short. */
-static int sleep_ms(const ploop_queue *queue, uint64_t timeout_ns)
-{
-    const uint64_t ms = 1000000;
-    uint64_t deadline = ploop_dev_next_deadline(queue->dev), now = dev_now(queue->dev);
-    uint64_t due = deadline == UINT64_MAX ? UINT64_MAX : deadline > now ? deadline - now : 0;
-    uint64_t sleep = due < timeout_ns ? due : timeout_ns;
-    if (sleep > INT_MAX * ms) {
-        return sleep == UINT64_MAX ? -1 : INT_MAX;
-    }
-    return (int)((sleep + ms - 1) / ms);
-}
-
-/*
- * While another thread has the turn, and this one's run is still to be done by it, or is in the
- * queue's ring, what waits to be reaped there would wake this one at once, again and again. Then
- * only completions wake it, and it looks again soon.
- */
-static void sleep_until_rung(const ploop_queue *queue, int ms)
-{
-    enum { BUSY_MS = 2 };
-    if (atomic_load(&queue->dev->run_posted) || atomic_load(&queue->entered)) {
-        struct pollfd event = {.fd = queue->event_fd, .events = POLLIN};
-        (void)poll(&event, 1, ms < 0 || ms > BUSY_MS ? BUSY_MS : ms);
-    } else {
-        struct epoll_event event;
-        (void)epoll_wait(queue->poll_fd, &event, 1, ms);
-    }
-}
-
-int ploop_queue_wait(ploop_queue *queue, uint64_t timeout_ns)
-{
-    if (in_callback()) {
-        return -EDEADLK;
-    }
-    int delivered = ploop_queue_run(queue);
-    if (delivered == 0) {
-        sleep_until_rung(queue, sleep_ms(queue, timeout_ns));
-        delivered = ploop_queue_run(queue);
-    }
     return delivered;
 }
 

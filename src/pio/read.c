@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Reads that did not take the fast path: of a cluster whose shared lock is held. */
-#include "dev/dev.h"
+#include "pio/queue.h"
 #include "pio/steps.h"
 
 #include <assert.h>

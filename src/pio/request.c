@@ -6,8 +6,8 @@
  *     begun -> as a whole, what its kind does (flush.c) -> completed
  *     held, until the gate holds nothing back any more -> begun
  */
-#include "dev/dev.h"
 #include "pio/pio.h"
+#include "pio/queue.h"
 #include "pio/steps.h"
 
 #include <assert.h>

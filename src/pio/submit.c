@@ -14,8 +14,8 @@
  *  2. Between lock_try_shared() and the release the cluster's mapping does not change: removal and
  *     relocation hold the lock alone.
  */
-#include "dev/dev.h"
 #include "pio/pio.h"
+#include "pio/queue.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -63,7 +63,7 @@ static void fast_done(struct file_io *file_io, int64_t result)
     queue_push(queue, pio);
     queue_announce(queue);
     if (wants_run) {
-        engine_post_run(queue->dev); /* the backend has room again for what it refused */
+        dev_post_run(queue->dev); /* the backend has room again for what it refused */
     }
     atomic_fetch_sub(&queue->in_flight, 1); /* last: the device may be freed from here on */
 }

@@ -9,7 +9,7 @@
  * allowed and possible, else written. After a failed SYNC no space is given up any more, so it is
  * written then too. What is not mapped reads as zeros already.
  */
-#include "dev/dev.h"
+#include "pio/queue.h"
 #include "pio/steps.h"
 
 #include <assert.h>

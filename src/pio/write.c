@@ -20,7 +20,7 @@
  *  5. Writes hold the cluster's lock shared from before the reservation until after its end, so a
  *     discard meets none.
  */
-#include "dev/dev.h"
+#include "pio/queue.h"
 #include "pio/steps.h"
 
 #include <assert.h>

@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-#include "dev/dev.h"
+#include "pio/queue.h"
 #include "world.h"
 
 /* ---- the pool ---- */

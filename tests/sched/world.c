@@ -5,7 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "dev/dev.h"
+#include "engine/engine.h"
+#include "pio/queue.h"
 
 struct world *world;
 

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "dev/dev.h"
 #include "image_fixture.h"
+#include "pio/queue.h"
 #include "util/bytes.h"
 
 static uint64_t completions;

@@ -9,7 +9,9 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "dev/dev.h"
+#include "engine/engine.h"
+#include "engine/state.h"
+#include "pio/queue.h"
 
 enum { CLUSTER = 4096, MANY = 1000 };
 

@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "dev/dev.h"
+#include "engine/engine.h"
+#include "pio/queue.h"
 
 enum { CLUSTER = 4096 };
 

@@ -17,7 +17,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "dev/dev.h"
+#include "engine/engine.h"
+#include "pio/queue.h"
 
 enum { CLUSTER = 4096 };
 #define MS UINT64_C(1000000)

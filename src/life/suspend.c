@@ -5,8 +5,8 @@
  *     running -> gate closed: new requests are held, in order -> quiet: none in flight but those
  *     that wait for space -> flushed -> suspended -> held ones begun again, gate open -> running
  */
-#include "dev/dev.h"
-#include "dev/rest.h"
+#include "life/life.h"
+#include "life/rest.h"
 
 #include <assert.h>
 #include <errno.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* The states and the gate of state.h, executed. */
-#include "dev/state.h"
+#include "engine/state.h"
 
-#include "dev/dev.h"
+#include "pio/pio.h"
 
 #include <assert.h>
 

@@ -29,40 +29,17 @@
  *  3. Held requests begin again when no reason holds them any more, and only then; or they end.
  *  4. The gate is closed before the requests in flight are counted (submit.c, 1).
  */
-#ifndef DEV_STATE_H
-#define DEV_STATE_H
+#ifndef ENGINE_STATE_H
+#define ENGINE_STATE_H
 
-#include <stdint.h>
-
-struct ploop_dev;
-
-enum dev_state {
-    DEV_OPENING,
-    DEV_RUNNING,
-    DEV_SUSPENDED,
-    DEV_CLOSING,
-    DEV_CLOSED,
-    DEV_ABORTING,
-    DEV_STATES
-};
-
-enum gate_reason {
-    GATE_SUSPENDED = 1 << 0,
-    GATE_JOB = 1 << 1, /* a change of the stack is being committed; no job exists yet */
-    GATE_CLOSED = 1 << 2,
-    GATE_ABORTING = 1 << 3,
-    GATE_CHANGES_REFUSED = 1 << 4, /* a SYNC failed, and the policy is to write nothing then */
-    GATE_ENGINE_ONLY = 1 << 5,     /* PLOOP_DEV_NO_FAST_PATH */
-    GATE_HOLDS = GATE_SUSPENDED | GATE_JOB,
-    GATE_ENDS = GATE_CLOSED | GATE_ABORTING
-};
+#include "dev/dev.h"
 
 /* The transition must be one of those above. */
-void dev_set_state(struct ploop_dev *dev, enum dev_state state);
+void dev_set_state(ploop_dev *dev, enum dev_state state);
 
 /* Removes reasons that are there, and adds reasons that are not. */
-void gate_change(struct ploop_dev *dev, uint32_t remove, uint32_t add);
+void gate_change(ploop_dev *dev, uint32_t remove, uint32_t add);
 
-void assert_dev(const struct ploop_dev *dev);
+void assert_dev(const ploop_dev *dev);
 
 #endif

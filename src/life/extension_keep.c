@@ -32,8 +32,8 @@
  * ext_off leads nowhere, or to an extension that is whole and has no bitmap: a bitmap that is stale
  * is never seen.
  */
-#include "dev/dev.h"
-#include "dev/mark.h"
+#include "life/life.h"
+#include "life/mark.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -60,7 +60,7 @@ static void claim_clusters(ploop_dev *dev, const struct extension *extension,
 
 int extension_keep_plan(ploop_dev *dev, const struct extension *extension)
 {
-    struct extension_keep *keep = &dev->extension;
+    struct extension_keep *keep = dev->extension;
     uint64_t size = dev_disk(dev)->cluster_size;
     if (extension->state != EXTENSION_VALID || !extension->unknown_transit) {
         return 0;
@@ -83,6 +83,9 @@ int extension_keep_plan(ploop_dev *dev, const struct extension *extension)
 
 void extension_keep_free(struct extension_keep *keep)
 {
+    if (!keep) {
+        return;
+    }
     free(keep->bytes);
     free(keep->old);
     *keep = (struct extension_keep){0};
@@ -105,17 +108,17 @@ struct extension_write {
 static void write_done(struct extension_write *write, int result)
 {
     ploop_dev *dev = write->dev;
-    assert(result <= 0 && dev->extension.write == write);
+    assert(result <= 0 && dev->extension->write == write);
     write->result = result;
     atomic_store(&write->done, true);
-    block_wake(dev);
+    dev_wake(dev);
 }
 
 /* The header leads to the new one, durably; or not. */
 static void header_changed(struct round_wait *round, int result)
 {
     struct extension_write *write = container_of(round, struct extension_write, round);
-    struct extension_keep *keep = &write->dev->extension;
+    struct extension_keep *keep = write->dev->extension;
     assert(write->taken && keep->bytes);
     for (uint64_t i = 0; i < keep->old_count && !result; i++) {
         alloc_give_back(&dev_bat(write->dev)->alloc, keep->old[i]);
@@ -150,7 +153,7 @@ static void take_cluster(struct extension_write *write)
         return;
     }
     write->taken = true;
-    write->iov = (struct iovec){dev->extension.bytes, size};
+    write->iov = (struct iovec){dev->extension->bytes, size};
     channel_io_init(&write->io, &dev_top(dev)->channel);
     channel_transfer(
         &write->io, PLOOP_IO_WRITE, 0, (struct iov_cursor){.iov = &write->iov, .count = 1},
@@ -170,7 +173,7 @@ static void space_done(struct alloc_wait *wait, int result)
 
 static void begin(ploop_dev *dev)
 {
-    take_cluster(dev->extension.write);
+    take_cluster(dev->extension->write);
 }
 
 static bool is_done(ploop_dev *dev, void *argument)
@@ -184,9 +187,9 @@ static bool is_done(ploop_dev *dev, void *argument)
 static void go_back(ploop_dev *dev)
 {
     struct bat *bat = dev_bat(dev);
-    assert(dev->extension.bytes && dev->extension.write->result);
-    if (dev->extension.write->taken) {
-        alloc_give_back(&bat->alloc, dev->extension.write->host);
+    assert(dev->extension->bytes && dev->extension->write->result);
+    if (dev->extension->write->taken) {
+        alloc_give_back(&bat->alloc, dev->extension->write->host);
     }
     bat->header.extension_sector = 0;
     bat_header_changed(bat, sync_next(&bat->syncer));
@@ -194,12 +197,12 @@ static void go_back(ploop_dev *dev)
 
 int extension_keep_write(ploop_dev *dev)
 {
-    if (!dev->extension.bytes) {
+    if (!dev->extension->bytes) {
         return 0;
     }
-    assert(dev->state == DEV_OPENING && !dev->extension.in_place);
+    assert(dev->state == DEV_OPENING && !dev->extension->in_place);
     struct extension_write write = {.dev = dev};
-    dev->extension.write = &write;
+    dev->extension->write = &write;
     block_control(dev, begin);
     block_until(dev, is_done, &write);
     if (write.result) {
@@ -208,6 +211,6 @@ int extension_keep_write(ploop_dev *dev)
         block_control(dev, go_back);
         mark_clear(dev);
     }
-    extension_keep_free(&dev->extension);
+    extension_keep_free(dev->extension);
     return write.result;
 }

@@ -6,9 +6,9 @@
  *     at rest   quiet, and nothing is at a backend or on its way there, and no other thread is
  *               inside the turn: the device may be freed
  */
-#include "dev/rest.h"
+#include "life/rest.h"
 
-#include "dev/dev.h"
+#include "life/life.h"
 
 #include <assert.h>
 

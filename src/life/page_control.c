@@ -3,7 +3,7 @@
  * The operator's window on the map and its pages. Looking reads atomics; what changes something is
  * posted to the turn, by work that is kept for it, so that it needs no memory and never waits.
  */
-#include "dev/dev.h"
+#include "life/life.h"
 #include "util/sized.h"
 
 #include <assert.h>

@@ -7,7 +7,7 @@
  * closed again: that does to it all that R11 asks for. It comes after everything was judged and
  * before the top is marked, and is done once: whatever fails later, the delta is clean.
  */
-#include "dev/load.h"
+#include "life/load.h"
 
 #include <errno.h>
 #include <inttypes.h>

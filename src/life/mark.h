@@ -3,8 +3,8 @@
  * The in-use mark of an image that is open for writing (R11). Its states and the order of the steps
  * stand in mark.c.
  */
-#ifndef DEV_MARK_H
-#define DEV_MARK_H
+#ifndef LIFE_MARK_H
+#define LIFE_MARK_H
 
 struct ploop_dev;
 

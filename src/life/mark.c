@@ -16,11 +16,11 @@
  *  4. The mark is cleared if and only if everything before that succeeded, behind a barrier of its
  *     own. After an error it stays, and the next open needs RECOVER.
  */
-#include "dev/mark.h"
+#include "life/mark.h"
 
-#include "dev/dev.h"
-#include "dev/rest.h"
 #include "file/file.h"
+#include "life/life.h"
+#include "life/rest.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -62,7 +62,7 @@ static void mark_in_use(ploop_dev *dev)
     struct bat *bat = dev_bat(dev);
     bat->header.in_use = HEADER_IN_USE;
     bat->header.flags &= ~(uint32_t)HEADER_FLAG_EMPTY;
-    if (!dev->extension.in_place) {
+    if (!dev->extension->in_place) {
         bat->header.extension_sector = 0;
     }
     bat_header_changed(bat, sync_next(&bat->syncer));
@@ -119,8 +119,8 @@ static void clear_mark(ploop_dev *dev)
 {
     struct bat *bat = dev_bat(dev);
     assert(bat->header.in_use == HEADER_IN_USE && bat_is_idle(bat));
-    if (dev->extension.bytes) { /* an open that failed: the image goes back to the one it had */
-        bat->header.extension_sector = dev->extension.found_sector;
+    if (dev->extension->bytes) { /* an open that failed: the image goes back to the one it had */
+        bat->header.extension_sector = dev->extension->found_sector;
     }
     bat->header.in_use = bat->header.extension_sector ? HEADER_CLOSED_EXT : 0;
     if (bat->stats.mapped == 0) {

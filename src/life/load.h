@@ -7,10 +7,10 @@
  * entry becomes BAT_ENTRY_BAD, so does every entry of a BAT page that cannot be read, and of
  * several entries for one host cluster only the first is kept.
  */
-#ifndef DEV_LOAD_H
-#define DEV_LOAD_H
+#ifndef LIFE_LOAD_H
+#define LIFE_LOAD_H
 
-#include "dev/dev.h"
+#include "life/life.h"
 
 enum { LOAD_MESSAGE_ID = 1 };
 

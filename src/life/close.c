@@ -7,9 +7,9 @@
  *     abort: the gate closed, the channels cut, every wait ended with -ECANCELED -> at rest ->
  *            freed
  */
-#include "dev/dev.h"
-#include "dev/mark.h"
-#include "dev/rest.h"
+#include "life/life.h"
+#include "life/mark.h"
+#include "life/rest.h"
 
 #include <assert.h>
 #include <errno.h>

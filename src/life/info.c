@@ -2,7 +2,7 @@
 /*
  * What a device says of itself: counters that the engine keeps as atomics, read without its turn.
  */
-#include "dev/dev.h"
+#include "life/life.h"
 #include "util/sized.h"
 
 #include <stddef.h>

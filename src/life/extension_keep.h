@@ -3,8 +3,8 @@
  * What of a format extension outlives a session of writing, and how it gets there: states and order
  * stand in extension_keep.c.
  */
-#ifndef DEV_EXTENSION_KEEP_H
-#define DEV_EXTENSION_KEEP_H
+#ifndef LIFE_EXTENSION_KEEP_H
+#define LIFE_EXTENSION_KEEP_H
 
 #include "format/geometry.h"
 #include "image/extension_load.h"

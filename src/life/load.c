@@ -3,7 +3,7 @@
  * What load.h says. Nothing is allocated by a count from the header before it was held against the
  * file and the limit.
  */
-#include "dev/load.h"
+#include "life/load.h"
 
 #include "image/bat_load.h"
 #include "image/extension_load.h"

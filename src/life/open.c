@@ -8,8 +8,8 @@
  *
  * A failure on the way leaves the file's content as it was, up to the mark.
  */
-#include "dev/load.h"
-#include "dev/mark.h"
+#include "life/load.h"
+#include "life/mark.h"
 #include "util/sized.h"
 
 #include <assert.h>
@@ -103,10 +103,11 @@ static int take_memory(ploop_dev *dev)
     uint32_t queues = dev->queue_count, pios = dev->config.pio_count;
     size_t parts = PARTS_MAX;
     assert(queues > 0 && pios > 0);
+    dev->extension = calloc(1, sizeof(*dev->extension));
     dev->locks = take_aligned(LOCK_COUNT * sizeof(*dev->locks));
     dev->queues = take_aligned((queues + 1) * sizeof(*dev->queues)); /* and the engine's */
     dev->parts = calloc(parts, sizeof(*dev->parts));
-    if (!dev->locks || !dev->queues || !dev->parts) {
+    if (!dev->extension || !dev->locks || !dev->queues || !dev->parts) {
         return -ENOMEM;
     }
     for (uint32_t i = 0; i <= queues; i++) {
@@ -164,7 +165,8 @@ void dev_free(ploop_dev *dev)
     if (dev->has_claims) {
         give_back_files(dev, dev->stack.count);
     }
-    extension_keep_free(&dev->extension);
+    extension_keep_free(dev->extension);
+    free(dev->extension);
     cow_free(dev);
     stack_free(&dev->stack);
     free(dev->queues);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* When a device is quiet, and when it is at rest: rest.c. */
-#ifndef DEV_REST_H
-#define DEV_REST_H
+#ifndef LIFE_REST_H
+#define LIFE_REST_H
 
 #include <stdbool.h>
 

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/* A user's queue: its pool of requests, its ring at the backend, its completions. See queue.c. */
+#ifndef PIO_QUEUE_H
+#define PIO_QUEUE_H
+
+#include "dev/dev.h"
+#include "pio/pio.h"
+
+/*
+ * in_flight counts the requests that were accepted and are neither completed nor held. A request is
+ * completed when it waits in `done` to be delivered; of the fast path, when the thread that
+ * completed it has done with the queue. A device is freed when all queues' in_flight and the turn's
+ * visitors are 0 and nothing is left to deliver.
+ */
+struct ploop_queue {
+    alignas(64) ploop_dev *dev;
+    uint32_t index;
+    uint32_t pio_count;
+    ploop_pio *pios;
+    _Atomic uint32_t *free_next;            /* by index: the next free pio's index plus one */
+    alignas(64) _Atomic uint64_t free_head; /* tag << 32 | index plus one */
+    atomic_bool starved;
+    _Atomic uint64_t in_flight;
+    atomic_bool entered; /* a thread is in the ring at the backend: queue.c, 2 */
+    _Atomic uint64_t requests, requests_fast;
+    struct inbox done;
+    atomic_bool delivering;
+    _Atomic uint64_t waiting; /* completions for a run to deliver */
+    atomic_bool rung; /* event_fd is readable, or is going to be, and no run has begun since */
+    int event_fd;     /* the engine's queue has none: -1 */
+    int poll_fd;      /* readable when that is, or the backend has something to reap */
+};
+
+/* Without a pool and never delivered: blocking calls count their requests in it. */
+static inline ploop_queue *dev_engine_queue(const ploop_dev *dev)
+{
+    return &dev->queues[dev->queue_count];
+}
+
+int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_count);
+void queue_free(ploop_queue *queue);
+bool in_callback(void);
+
+/* ---- its ring at the backend ---- */
+bool queue_enter(ploop_queue *queue); /* try to enter it; true: queue_leave() follows */
+void queue_leave(ploop_queue *queue);
+int queue_reap(ploop_queue *queue); /* how many were completed */
+
+/* ---- its completions ---- */
+void queue_push(ploop_queue *queue, ploop_pio *pio); /* it is done; queue_announce() follows */
+void queue_announce(ploop_queue *queue); /* tell its owner of what is done, unless it runs now */
+void queue_ring(ploop_queue *queue);     /* make its descriptor readable */
+int queue_deliver(ploop_queue *queue);   /* run the callbacks of what is done; how many */
+
+/* A run of this queue by this thread: in between the descriptor is not rung for it. */
+void queue_run_begins(ploop_queue *queue);
+int queue_run_ends(ploop_queue *queue); /* delivers; how many */
+
+#endif
