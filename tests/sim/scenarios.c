@@ -324,6 +324,21 @@ static void inline_storm(struct sim *sim)
     flush(sim);
 }
 
+/* The backend has room for one request, and nobody runs the queue: all are done all the same. */
+static void sleeping_owner(struct sim *sim)
+{
+    done(sim, GUEST_WRITE, at(sim, 0, 0), whole(sim), 0);
+    flush(sim);
+    sim->backend.inline_permille = 0;
+    sim->backend.ring = 1;
+    for (uint64_t i = 0; i < 4; i++)
+        guest_do(sim, i % 2 ? GUEST_READ : GUEST_WRITE, at(sim, 0, 0) + i, 1, 0);
+    session_drain_asleep(sim, 0);
+    session_drain(sim);
+    sim->backend.ring = 0;
+    flush(sim);
+}
+
 /* Something is lost behind everybody's back; a FUA write may hear of it, and the flush must. */
 static void lost_writeback(struct sim *sim)
 {
@@ -406,6 +421,7 @@ static const struct scenario {
     {"extension-in-place", extension, false, "t", false},
     {"extension-dropped", extension, false, "b", false},
     {"inline-storm", inline_storm, true, NULL, false},
+    {"sleeping-owner", sleeping_owner, false, NULL, false},
     {"lost-writeback", lost_writeback, false, NULL, false},
     {"lost-and-crashed", lost_and_crashed, false, NULL, false},
     {"cache-stays", cache_stays, false, NULL, false},

@@ -334,7 +334,7 @@ static bool is_readable(int fd)
  * What an embedder's loop does once: it runs what was announced, and nothing else. Returns whether
  * there was anything.
  */
-static bool run_what_is_due(struct sim *sim)
+static bool run_what_is_due(struct sim *sim, uint32_t sleeper)
 {
     bool any = is_due(sim);
     if (any)
@@ -343,7 +343,7 @@ static bool run_what_is_due(struct sim *sim)
     uint32_t first = (uint32_t)rng_below(&sim->rng, sim->queue_count);
     for (uint32_t i = 0; i < sim->queue_count; i++) {
         uint32_t queue = (first + i) % sim->queue_count;
-        if (!is_readable(ploop_queue_poll_fd(sim->queues[queue])))
+        if (queue == sleeper || !is_readable(ploop_queue_poll_fd(sim->queues[queue])))
             continue;
         any = true;
         session_run_queue(sim, queue);
@@ -359,17 +359,43 @@ static unsigned parked(struct sim *sim)
     return (unsigned)info.requests_parked;
 }
 
-void session_drain(struct sim *sim)
+/* Until nothing moves any more. `sleeper`: a queue that its owner does not run. */
+static void drain(struct sim *sim, uint32_t sleeper)
 {
     bool moved = true;
     for (uint64_t rounds = 0; moved; rounds++) {
         moved = false;
         while (backend_step(&sim->backend))
             moved = true;
-        moved |= run_what_is_due(sim);
+        moved |= run_what_is_due(sim, sleeper);
         if (rounds > 20000)
             violation("R14", "the device never comes to rest");
     }
+}
+
+/*
+ * While the owner of a queue sleeps, every request is done, its own too, where the backend completes
+ * by itself: they only wait for their callbacks.
+ */
+void session_drain_asleep(struct sim *sim, uint32_t sleeper)
+{
+    struct ploop_dev_info info = {.size = sizeof(info)};
+    drain(sim, sleeper);
+    if (ploop_dev_info(sim->dev, &info))
+        violation("contract", "ploop_dev_info fails");
+    uint64_t done = info.completions_waiting + info.requests_parked;
+    if (!sim->suspended && sim->outstanding > done)
+        violation("R14",
+                  "%u requests stay while the owner of queue %" PRIu32 " sleeps, %" PRIu64
+                  " of them done or parked",
+                  sim->outstanding, sleeper, done);
+}
+
+void session_drain(struct sim *sim)
+{
+    if (!sim->backend.by_reap && rng_permille(&sim->rng, 300))
+        session_drain_asleep(sim, (uint32_t)rng_below(&sim->rng, sim->queue_count));
+    drain(sim, UINT32_MAX);
     if (backend_unkicked(&sim->backend))
         violation("kick", "%u requests at the backend were never kicked",
                   backend_unkicked(&sim->backend));

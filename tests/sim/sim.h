@@ -109,6 +109,8 @@ void session_lose(
 void session_reopen(
     struct sim *sim); /* however the last one ended; must succeed, without faults if need be */
 bool session_run_queue(struct sim *sim, uint32_t queue); /* whether it delivered anything */
+/* The same while the owner of a queue does not run it; the backend completes by itself. */
+void session_drain_asleep(struct sim *sim, uint32_t sleeper);
 void session_drain(
     struct sim *sim); /* everything in flight completes, with the clock standing still */
 void session_heal(struct sim *sim); /* no more faults: a flush must succeed, unless latched */
