@@ -1,24 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * @file dev.h
- * A device: image files, open, as one disk.
+ * A device: a stack of image files that is open as one disk.
  *
- * The library has no threads of its own. It works inside the caller's calls and the backend's
- * completions. Callbacks run in ploop_queue_run() and ploop_queue_wait() only, and at the end in
- * close and abort. These two and ploop_dev_run() do what is due by the clock, and go on with
- * requests over so many clusters that they are done in slices. An embedder learns when to run in
- * one of these ways:
+ * The engine has no threads. It works inside the caller's calls and the backend's completions.
+ * Callbacks of requests run in ploop_queue_run() and ploop_queue_wait() only, and at the end in
+ * ploop_dev_close() and ploop_dev_abort(). ploop_queue_run(), ploop_queue_wait() and
+ * ploop_dev_run() also do the work that is due by the clock, and continue requests that cover many
+ * clusters and are therefore carried out in slices. A caller learns in one of three ways when to
+ * run a device:
  *
- *   - ploop_queue_wait() sleeps until there is something to do, and does it: for a thread that has
- *     nothing else to wait for;
- *   - ploop_queue_poll_fd() becomes readable, or the time of ploop_dev_next_deadline(), asked for
- *     before each sleep, has come: for an event loop. The descriptor becomes readable too when that
- *     time moves forward;
- *   - the clock's `wake_at` says when ploop_dev_run() is due: for a loop that would rather have a
- *     timer of its own than ask for the deadline.
+ *   - A thread that waits for nothing else calls ploop_queue_wait(), which sleeps until there is
+ *     work, and does it.
+ *   - An event loop polls ploop_queue_poll_fd(), with the time of ploop_dev_next_deadline() as its
+ *     timeout, and then calls ploop_queue_run(). The descriptor also becomes readable when that
+ *     deadline moves forward.
+ *   - A loop with timers of its own implements the clock's `wake_at`, which tells it when to call
+ *     ploop_dev_run().
  *
- * Calls that block (ploop_dev_pread() and the like) run the device themselves. Between them,
- * without any of the three, BAT pages stay in memory until a flush or the close: late, never wrong.
+ * Functions that block, such as ploop_dev_pread(), run the device themselves. A program that uses
+ * nothing else is correct too: the BAT pages then stay in memory until a flush or the close.
  */
 #ifndef PLOOP_DEV_H
 #define PLOOP_DEV_H
@@ -38,99 +39,102 @@ typedef struct ploop_dev ploop_dev;
 /** ploop_dev_config.flags */
 enum {
     PLOOP_DEV_READ_ONLY = 1,
-    PLOOP_DEV_RECOVER = 2, /**< open an image that was not closed cleanly, after a check found no
-                              more than that and leaks */
+    PLOOP_DEV_RECOVER = 2, /**< open an image that was not closed cleanly. Check it first: it must
+                              have no other errors than leaks */
     PLOOP_DEV_NO_FAST_PATH =
         4,                   /**< send every request through the engine: for tests and comparison */
     PLOOP_DEV_RAW_BASE = 16, /**< the first file of several is raw; never guessed from its bytes */
     PLOOP_DEV_INACTIVE = 32, /**< open without reading or locking. Not in this version: -ENOTSUP */
-    PLOOP_DEV_RECOVER_CACHED = 64, /**< with RECOVER: go on where the file's cache cannot be
+    PLOOP_DEV_RECOVER_CACHED = 64, /**< with RECOVER: open although the file's cache cannot be
                                       dropped; see ploop_dev_open() */
     /**
-     * The host file system may show a deleted file's bytes after a power cut where a write filled a
-     * hole: ext4 mounted with data=writeback, ext2, vfat. A new cluster is then written whole, with
-     * zeros where the guest has written nothing, and is durable before the map names it, so that no
-     * later write has to allocate; nothing is punched, so discards give no space back to the host,
-     * and a write of zeros with PLOOP_PIO_FAST_ONLY is -ENOTSUP where it would have to write. The
-     * BAT is written at each open for writing. Holes that an image has already are not found: make
-     * one with `cp --sparse=never`. After a failed SYNC no new cluster can be had.
+     * Use this on a host file system that can show the bytes of a deleted file after a power cut
+     * where a write filled a hole: ext4 mounted with data=writeback, ext2, vfat. The library then
+     * writes each new cluster whole, with zeros where the guest has written nothing, and makes it
+     * durable before the map names it, so that no later write allocates blocks. It punches no
+     * holes: a discard returns no space to the host, and a write of zeros with PLOOP_PIO_FAST_ONLY
+     * fails with -ENOTSUP if it has to write. Each open for writing writes the BAT. The library
+     * does not find holes that an image already has; remove them with `cp --sparse=never`. After a
+     * failed SYNC no new cluster can be allocated.
      */
     PLOOP_DEV_HOST_SHOWS_STALE = 128
 };
 
 /**
- * What a request that finds no space does: ploop_dev_config.enospc_policy. It concerns writes, and
- * FLUSH, PREFLUSH, FUA and BAT-page writes that depend on a BAT page for which there is no space.
- * Suspend, close and open never wait: they fail with -ENOSPC.
+ * What happens to a request for which there is no space: ploop_dev_config.enospc_policy. The policy
+ * applies to writes, and to a FLUSH, PREFLUSH, FUA or BAT-page write that depends on a BAT page for
+ * which there is no space. Suspend, close and open never wait for space: they fail with -ENOSPC.
  */
 enum {
     PLOOP_ENOSPC_FAIL = 0, /**< fail with -ENOSPC */
-    PLOOP_ENOSPC_PARK = 1  /**< wait: tried again by the clock and by ploop_dev_retry_parked() */
+    PLOOP_ENOSPC_PARK = 1  /**< wait; the clock and ploop_dev_retry_parked() try again */
 };
 
-/** What becomes of changes after a SYNC has failed: ploop_dev_config.sync_failed_policy. */
+/** What happens to changes after a SYNC has failed: ploop_dev_config.sync_failed_policy. */
 enum {
     PLOOP_SYNC_FAILED_GO_ON =
-        0, /**< writes, zeros and discards are done as before, though no flush succeeds any more */
-    PLOOP_SYNC_FAILED_REFUSE_CHANGES = 1 /**< they fail with -EIO; only reads are done */
+        0, /**< carry out writes and discards as before, although every flush fails */
+    PLOOP_SYNC_FAILED_REFUSE_CHANGES = 1 /**< fail them with -EIO; carry out reads only */
 };
 
-/** What ploop_dev_config.event is told, with its `value`. */
+/** The events that ploop_dev_config.event reports, and what `value` is then. */
 enum {
     PLOOP_EVENT_RESIZED = 1, /**< the new size in bytes */
     PLOOP_EVENT_FAILED =
-        2, /**< a positive errno: a write of BAT pages failed, and will be tried again */
+        2, /**< a positive errno: a write of BAT pages failed and will be tried again */
     PLOOP_EVENT_PARKED = 3,  /**< how many requests wait for space now */
     PLOOP_EVENT_RESUMED = 4, /**< 0: no request waits for space any more */
     PLOOP_EVENT_POOL_HAS_ROOM =
-        5, /**< the queue's index: ploop_pio_get() failed there and is worth another try */
-    PLOOP_EVENT_SYNC_FAILED = 6 /**< once, a positive errno: what the backend said to a SYNC. See
+        5, /**< the queue's index: ploop_pio_get() failed there and can be tried again */
+    PLOOP_EVENT_SYNC_FAILED = 6 /**< a positive errno: the backend failed a SYNC. Reported once. See
                                    PLOOP_STATE_SYNC_FAILED */
 };
 
-/** ploop_dev_config.log's level. */
+/** The levels of ploop_dev_config.log. */
 enum { PLOOP_LOG_ERROR = 1, PLOOP_LOG_WARNING = 2, PLOOP_LOG_INFO = 3 };
 
-/** Time, as the embedder tells it. The structure is copied at open. */
+/** The clock that a device uses. ploop_dev_open() copies the structure. */
 struct ploop_clock {
     size_t size;
     void *context;
-    /** A monotonic time. Any thread, often; must not call the library. */
+    /** Returns a monotonic time. Called from any thread, often. Must not call the library. */
     uint64_t (*now_ns)(void *context);
     /**
-     * Optional: run the device (ploop_dev_run()) by then; 0 means as soon as can be. Replaces what
-     * was asked for before. Called when the deadline moves forward, and by a run that comes at the
-     * deadline that was asked for last, after it, or up to 2 ms before it (timers fire early): a
-     * timer that fires once is enough. A deadline that moves back is not told; the run that then
-     * comes too early finds the new one. May come from any thread, one call at a time, and must not
-     * call the library: note it, wake your loop.
+     * Optional: asks the caller to call ploop_dev_run() at this time; 0 means as soon as possible.
+     * The new time replaces the one of the call before. A timer that fires once is enough: the
+     * library calls this again when the deadline moves forward, and during a run that comes at the
+     * time it asked for, later, or up to 2 ms earlier. It does not report a deadline that moves
+     * back; the run that then comes too early asks for the new time. Called from any thread, one
+     * call at a time. Must not call the library: store the time and wake your loop.
      */
     void (*wake_at)(void *context, uint64_t deadline_ns);
 };
 
-/** How a device is opened. Fill with ploop_dev_config_init(), then change what should differ. */
+/** The configuration of a device. Call ploop_dev_config_init() first, then change fields. */
 struct ploop_dev_config {
     size_t size;
-    uint32_t flags;              /**< PLOOP_DEV_ ... */
-    uint32_t runner_count;       /**< library threads; this version takes 0 only: -ENOTSUP */
-    uint32_t queue_count;        /**< 1 if 0 */
-    uint32_t pio_count;          /**< requests per queue; 128 if 0 */
-    uint32_t enospc_policy;      /**< PLOOP_ENOSPC_ ... */
-    uint32_t page_failure_limit; /**< writes of a BAT page that fail in a row before allocations are
-                                    refused; 3 if 0. With PLOOP_ENOSPC_PARK those that find no space
-                                    count after park_timeout_ns only */
-    uint64_t writeback_delay_ns; /**< from a page's last change to its write; 0: at once */
-    uint64_t writeback_max_age_ns; /**< from a page's first change to its write, at most */
-    uint64_t preallocate_bytes;    /**< how far the file is extended ahead of need, at most; 0: the
+    uint32_t flags;         /**< PLOOP_DEV_ ... */
+    uint32_t runner_count;  /**< threads of the library; must be 0 in this version, else -ENOTSUP */
+    uint32_t queue_count;   /**< 0: 1 */
+    uint32_t pio_count;     /**< requests of each queue's pool; 0: 128 */
+    uint32_t enospc_policy; /**< PLOOP_ENOSPC_ ... */
+    uint32_t page_failure_limit; /**< after so many failed writes of a BAT page in a row the device
+                                    refuses allocations; 0: 3. With PLOOP_ENOSPC_PARK a write that
+                                    finds no space counts only after park_timeout_ns */
+    uint64_t
+        writeback_delay_ns; /**< from the last change of a page to its write; 0: write at once */
+    uint64_t
+        writeback_max_age_ns;   /**< the most time from the first change of a page to its write */
+    uint64_t preallocate_bytes; /**< the most by which the file is extended ahead of need; 0: the
                                       library decides */
-    uint64_t bat_limit_bytes; /**< memory for each image's BAT at most: -EFBIG beyond; 1 GiB if 0.
-                                 In a stack the map of the lower ones takes 8 bytes more for each
+    uint64_t bat_limit_bytes; /**< the most memory for the BAT of one image, else -EFBIG; 0: 1 GiB.
+                                 In a stack the map of the lower deltas takes 8 bytes more for each
                                  entry of the top */
-    uint64_t park_timeout_ns; /**< PLOOP_ENOSPC_PARK: requests fail after this long; 0: never */
+    uint64_t park_timeout_ns; /**< PLOOP_ENOSPC_PARK: a request fails after this time; 0: never */
     const struct ploop_clock *clock; /**< NULL: CLOCK_MONOTONIC, no wake_at */
-    /** Optional: a line for the operator. Any thread; must not call the library. */
+    /** Optional log callback: one line of text. Any thread. Must not call the library. */
     void (*log)(void *user_data, uint32_t level, uint32_t message_id, const char *text);
-    /** Optional: something happened: PLOOP_EVENT_ ... Any thread; must not call the library. */
+    /** Optional event callback: PLOOP_EVENT_ ... Any thread. Must not call the library. */
     void (*event)(void *user_data, uint32_t event, uint64_t value);
     void *user_data;             /**< for log and event */
     uint32_t sync_failed_policy; /**< PLOOP_SYNC_FAILED_ ... */
@@ -139,8 +143,8 @@ struct ploop_dev_config {
 };
 
 /**
- * Fill a configuration with the defaults: writeback after 500 ms of rest, at the latest after 5 s;
- * one queue of 128 requests.
+ * Fill a configuration with the defaults: a BAT page is written 500 ms after its last change and at
+ * most 5 s after its first; one queue of 128 requests.
  *
  * @param size  sizeof(struct ploop_dev_config) as the caller was compiled
  *
@@ -151,28 +155,29 @@ void ploop_dev_config_init(struct ploop_dev_config *config, size_t size);
 /**
  * Open a stack of image files as one disk.
  *
- * For writing, the in-use mark is set and durable when this returns.
+ * An open for writing sets the in-use mark, which is durable when this function returns.
  *
- * Writes go to the last file, the top; the others are only read, with the exception of
- * PLOOP_DEV_RECOVER: each that was not closed cleanly is made clean, for which it must be open for
- * writing, and stays so if a later step fails.
+ * The device writes to the last file only, the top. The exception is PLOOP_DEV_RECOVER: it also
+ * makes each lower image clean that was not closed cleanly. Such a file must be open for writing,
+ * and it stays clean if a later step fails.
  *
- * With PLOOP_DEV_RECOVER each file that was not closed cleanly is synced and its cache dropped
- * before it is read: after a failed SYNC a cache may show bytes that the disk has lost, and the
- * guest would take them for durable. A SYNC that fails there is logged and does not end the open.
- * Where something stays in the cache, because another process maps the file for example, the open
- * fails with -EBUSY before anything is changed. PLOOP_DEV_RECOVER_CACHED opens all the same: for a
- * caller who knows that no SYNC or writeback of the file has failed since it was last durable. A
- * backend without `invalidate` is warned of in the log.
+ * With PLOOP_DEV_RECOVER the library syncs each file that was not closed cleanly and drops its
+ * cache before it reads the file, because after a failed SYNC a cache can show data that the disk
+ * has lost. If that SYNC fails, the library logs it and continues. If a part of the file stays in
+ * the cache, for example because another process maps it, the open fails with -EBUSY and changes
+ * nothing. With PLOOP_DEV_RECOVER_CACHED the open continues; use that only if no SYNC or writeback
+ * of the file has failed since it was last durable. If the backend has no `invalidate`, the library
+ * logs a warning.
  *
- * @param deltas  base first, up to 255, each once, and in no other device: a base that several
- *                devices share is opened once for each. They stay the caller's; a failed open
- *                leaves them as they were.
- * @param count   how many. All images but the top have the top's format version and cluster size
- *                and are no larger than the next one above; a raw base may have any size: it is
- *                seen as far as the image above it goes
- * @param config  NULL for the defaults
- * @param[out] dev  to be closed with ploop_dev_close() or ploop_dev_abort(); NULL after a failure
+ * @param deltas  the files, base first; each only once, and not in use by another device. To share
+ *                a base between devices, open it once for each. The files stay the caller's; a
+ *                failed open leaves them as they were.
+ * @param count   the number of files, at most 255. Each image below the top must have the top's
+ *                format version and cluster size, and must not be larger than the one above it. A
+ *                raw base can have any size; the image above it limits what is read of it.
+ * @param config  NULL: the defaults
+ * @param[out] dev  the device; end it with ploop_dev_close() or ploop_dev_abort(). NULL after a
+ *                  failure
  * @return 0; -EINVAL (a parameter, or no image: too short, another magic); -EUCLEAN (an image that
  *         cannot be trusted, or for writing one that was not closed cleanly: check it, or open with
  *         PLOOP_DEV_RECOVER; the log says which field); in a stack also: deltas that do not fit
@@ -190,77 +195,77 @@ int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop
                    ploop_dev **dev);
 
 /**
- * Close a device: waits for the requests in flight, writes what is dirty, syncs, clears the in-use
- * mark, frees.
+ * Close a device: wait for the requests in flight, write dirty pages, sync, clear the in-use mark,
+ * and free the device.
  *
- * Callbacks that have not run yet run inside this call, on the calling thread, since no
- * ploop_queue_run() will come any more.
+ * Callbacks that have not run yet run inside this call, on the calling thread.
  *
- * @return 0: everything is durable and the mark is cleared; -errno: something did not reach the
- *         disk, the mark stays, and the image needs PLOOP_DEV_RECOVER. In one case the mark may be
- *         cleared although close failed: the SYNC after the clearing failed; everything else is
- *         durable then. The device is gone in any case. -EDEADLK (from a callback): nothing
- *         happened. NULL is 0.
+ * @return 0: everything is durable and the mark is cleared. -errno: something did not reach the
+ *         disk; the mark stays, and the image needs PLOOP_DEV_RECOVER. In one case the mark may be
+ *         cleared after an error: if only the SYNC after the clearing failed; everything else is
+ *         durable then. The device is freed in any case, but for -EDEADLK (from a callback), where
+ *         nothing happens. Closing NULL returns 0.
  *
- * Any thread, blocks, not from a callback; nothing else may use the device any more: every call has
- * returned. @since 2.0
+ * Any thread, blocks, not from a callback. No other call may be using the device. @since 2.0
  */
 int ploop_dev_close(ploop_dev *dev);
 
 /**
- * Leave a device as a crash would: nothing more is written. Requests in flight are cancelled at the
- * backend where it can, else waited for, and complete; those that had not reached the backend
- * complete with -ECANCELED. Their callbacks, and those that have not run yet, run inside this call,
- * on the calling thread.
+ * End a device as a crash would: write nothing more, and free the device. Requests at the backend
+ * are cancelled if the backend can, and waited for otherwise; requests that have not reached the
+ * backend complete with -ECANCELED. All callbacks that have not run yet run inside this call, on
+ * the calling thread.
  *
- * Any thread, blocks, not from a callback; nothing else may use the device any more. NULL is
- * allowed. @since 2.0
+ * Any thread, blocks, not from a callback. No other call may be using the device. NULL is allowed.
+ * @since 2.0
  */
 void ploop_dev_abort(ploop_dev *dev);
 
 /**
- * Do what is due, on all queues: reap the backends, write BAT pages whose deadline has come, try
- * again what must be. It runs no callbacks: a queue whose requests are done becomes readable.
+ * Do the work that is due on all queues: reap the backends, write BAT pages whose deadline has
+ * come, retry requests. The function runs no callbacks: the descriptor of a queue that has
+ * completed requests becomes readable.
  *
- * @return how much was done (page writes started, requests tried again, completions reaped), more
- *         than 0 also where another thread is at work and will do it; 0: nothing was due
+ * @return the number of page writes started, requests retried and completions reaped; also more
+ *         than 0 if another thread is doing this work now. 0: nothing was due
  *
  * Any thread, from a callback too. Never blocks. @since 2.0
  */
 int ploop_dev_run(ploop_dev *dev);
 
 /**
- * When ploop_dev_run() should be called next, in the clock's time.
- * @return a time; 0: now; UINT64_MAX: nothing waits for the clock
+ * Get the time at which to call ploop_dev_run() or ploop_queue_run() next.
+ * @return a time of the device's clock; 0: now; UINT64_MAX: no work waits for the clock
  * Any thread, callbacks included. @since 2.0
  */
 uint64_t ploop_dev_next_deadline(const ploop_dev *dev);
 
 /**
- * There may be space again: try the requests that wait for it.
- * @return how many were waiting
+ * Retry the requests that wait for space, because there may be space again.
+ * @return the number of requests that were waiting
  * Any thread, callbacks included. @since 2.0
  */
 int ploop_dev_retry_parked(ploop_dev *dev);
 
 /**
- * Hold new requests back, wait for those in flight, make everything durable. Requests submitted
- * from now on are kept in order until ploop_dev_resume(). A request over many clusters stops where
- * it is and goes on after the resume.
+ * Suspend a device: hold back new requests, wait for those in flight, and make everything durable.
+ * Requests that are submitted from now on wait, in order, until ploop_dev_resume(). A request that
+ * covers many clusters stops between two of them and continues after the resume.
  *
- * Callbacks may still wait for ploop_queue_run() when this returns: the requests are done, and
- * ploop_dev_info.completions_waiting counts them. Run each queue until it is 0 before you save what
- * the callbacks change.
+ * When this function returns, callbacks of completed requests may still wait for ploop_queue_run().
+ * ploop_dev_info.completions_waiting counts them. Run each queue until it is 0 before you save
+ * state that the callbacks change.
  *
- * @return 0; -errno: something did not reach the disk; the device is suspended all the same;
- *         -EALREADY: it was; -ECANCELED: it was resumed meanwhile; -EDEADLK (from a callback)
+ * @return 0; -errno: something did not reach the disk, and the device is suspended nevertheless;
+ *         -EALREADY: the device was suspended already; -ECANCELED: another thread resumed it
+ *         meanwhile; -EDEADLK (from a callback)
  *
  * Any thread, blocks, not from a callback. @since 2.0
  */
 int ploop_dev_suspend(ploop_dev *dev);
 
 /**
- * Let requests through again, those that waited first, in their order.
+ * Resume a suspended device. Requests that were held back begin first, in their order.
  * @return 0; -EINVAL: the device is not suspended
  * Any thread, callbacks included. @since 2.0
  */
@@ -270,10 +275,11 @@ int ploop_dev_resume(ploop_dev *dev);
 enum {
     PLOOP_STATE_READ_ONLY = 1,
     PLOOP_STATE_SUSPENDED = 2,
-    PLOOP_STATE_SYNC_FAILED = 4, /**< a SYNC failed: every flush, FUA, suspend and close fails with
-                                    -EIO from now on, whatever the backend said, because what was
-                                    lost does not come back. Close, then open with RECOVER */
-    PLOOP_STATE_ALLOCATION_REFUSED = 8 /**< after page_failure_limit: until a page write succeeds */
+    PLOOP_STATE_SYNC_FAILED = 4, /**< a SYNC failed: every flush, FUA write, suspend and close fails
+                                    with -EIO from now on, because the data that was lost does not
+                                    come back. Close the device and open it with RECOVER */
+    PLOOP_STATE_ALLOCATION_REFUSED = 8 /**< page_failure_limit was reached; ends when a page write
+                                          succeeds */
 };
 
 /** A device's size, limits, state and counters since open. */
@@ -281,14 +287,14 @@ struct ploop_dev_info {
     size_t size;
     uint64_t disk_size;
     uint64_t cluster_size;
-    uint32_t request_alignment;    /**< of a request's offset and length: 512 */
-    uint32_t discard_granularity;  /**< what a discard gives back: the cluster */
-    uint64_t max_request_bytes;    /**< the longest request */
-    uint32_t state;                /**< PLOOP_STATE_ ... */
-    int32_t error;                 /**< why, for the last two: what the backend said, -errno */
-    uint64_t file_size;            /**< of the top delta, as the engine knows it */
-    uint64_t clusters_mapped;      /**< by the top delta */
-    uint64_t clusters_free;        /**< below the end of the file, to be had without extending it */
+    uint32_t request_alignment;   /**< of a request's offset and length: 512 */
+    uint32_t discard_granularity; /**< what a discard gives back: the cluster */
+    uint64_t max_request_bytes;   /**< the longest request */
+    uint32_t state;               /**< PLOOP_STATE_ ... */
+    int32_t error;            /**< the backend's -errno that caused one of the last two states */
+    uint64_t file_size;       /**< of the top delta, as the engine knows it */
+    uint64_t clusters_mapped; /**< by the top delta */
+    uint64_t clusters_free;   /**< below the end of the file, to be had without extending it */
     uint64_t clusters_quarantined; /**< removed from the map, and not to be reused before that is
                                       durable */
     uint64_t pages_dirty;          /**< now */
@@ -310,7 +316,7 @@ struct ploop_dev_info {
     uint64_t punches;            /**< host clusters zeroed for reuse */
     uint64_t double_completions; /**< backend requests completed twice: a bug of the backend */
     uint32_t memory_alignment;   /**< of the address of a request's memory; where it is more than 1,
-                                    each segment's   length is a multiple of 512 too */
+                                    each segment's length is a multiple of 512 too */
     uint32_t delta_count;        /**< image files in the stack, the top one included */
     uint64_t clusters_copied;    /**< from lower deltas, because a part of them was written */
     uint32_t max_segments; /**< pieces of memory in a request that is handed to the backend as it
@@ -321,12 +327,13 @@ struct ploop_dev_info {
 };
 
 /**
- * Read a device's state and counters.
+ * Get the state and the counters of a device.
  *
  * @param info  `size` set by the caller
  * @return 0 or -EINVAL
  *
- * Any thread, callbacks included. The counters are each right, not taken at one moment. @since 2.0
+ * Any thread, callbacks included. Each counter is exact; they are not read at the same moment.
+ * @since 2.0
  */
 int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *info);
 

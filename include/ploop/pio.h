@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * @file pio.h
- * Requests: how a guest's reads and writes get in, and their completions out.
+ * Requests: how a caller submits a guest's reads and writes, and learns of their completion.
  *
- * A pio comes from a queue's pool (ploop_pio_get()), is prepared, given a callback, submitted, and
- * completed exactly once by its callback; then it is put back, or prepared and submitted again. A
- * queue is meant for one thread at a time, which may be another one between two calls: that is what
- * makes it cheap. Of what two threads submit to one queue at the same moment, one takes the slower
- * way through the engine. The callbacks of one queue never run at the same time.
+ * Take a request (a pio) from the pool of a queue with ploop_pio_get(), prepare it, set its
+ * callback and submit it. Its callback runs exactly once. After that prepare and submit the request
+ * again, or give it back with ploop_pio_put(). A queue is cheap because one thread at a time uses
+ * it; another thread may use it between two calls. If two threads submit to a queue at the same
+ * moment, one of them takes a slower way through the engine. Two callbacks of one queue never run
+ * at the same time.
  *
- * The disk a guest sees changes by 512-byte sectors: each reads as its old or its new content,
- * never a mix. A write that completed is readable at once and durable after the next flush that
- * succeeds. Requests in flight at the same time have no order.
+ * A write that has completed is visible to every read that is submitted after that. It is durable
+ * after the next flush that succeeds. Requests that are in flight at the same time have no order. A
+ * sector of 512 bytes that a write has changed reads as its old or its new content, after a power
+ * cut too. The exception is a read that is in flight at the same time as a write of the same
+ * sector: it can return a part of both if the backend's reads do. The POSIX backend's do, as
+ * read(2) on most file systems does.
  */
 #ifndef PLOOP_PIO_H
 #define PLOOP_PIO_H
@@ -27,27 +31,29 @@ extern "C" {
 #endif
 
 /**
- * Where requests are submitted and completions delivered; one per I/O thread. Part of its device.
+ * A queue of a device: a caller submits requests to it and runs their callbacks. Use one for each
+ * I/O thread.
  */
 typedef struct ploop_queue ploop_queue;
 
-/** One guest request, from a queue's pool. */
+/** A request of a guest, from the pool of a queue. */
 typedef struct ploop_pio ploop_pio;
 
 /** The flags of requests. */
 enum {
-    PLOOP_PIO_FUA = 1, /**< complete when durable */
+    PLOOP_PIO_FUA = 1, /**< complete when the data is durable */
     PLOOP_PIO_PREFLUSH =
-        2, /**< everything completed before is durable before this request's data is */
-    PLOOP_PIO_NO_UNMAP = 4, /**< write_zeroes: keep the space */
-    PLOOP_PIO_FAST_ONLY = 8 /**< write_zeroes: -ENOTSUP rather than as slow as a write */
+        2, /**< make all that completed before durable before this request's data */
+    PLOOP_PIO_NO_UNMAP = 4, /**< write_zeroes: keep the clusters allocated */
+    PLOOP_PIO_FAST_ONLY =
+        8 /**< write_zeroes: fail with -ENOTSUP if it would be as slow as a write */
 };
 
 /**
- * A request is done.
+ * The callback of a request that has completed.
  *
- * @param result  0, or the first -errno of any of its parts; the rest of it may have been carried
- * out all the same
+ * @param result  0, or the first -errno of any of its parts; other parts of it may have been
+ *                carried out
  *
  * Runs in ploop_queue_run() or ploop_queue_wait() of the request's queue, or at the end in close or
  * abort, on the thread that called it, with no lock held. May get, put, prepare and submit; must
@@ -56,9 +62,9 @@ enum {
 typedef void ploop_pio_fn(ploop_pio *pio, int result, void *user_data);
 
 /**
- * A device's queue.
+ * Get a queue of a device.
  * @param index  below ploop_dev_config.queue_count
- * @return it, valid as long as the device; NULL: no such queue
+ * @return the queue, valid until the device is closed; NULL: no such queue
  * Any thread, callbacks included. @since 2.0
  */
 ploop_queue *ploop_dev_queue(ploop_dev *dev, uint32_t index);

@@ -141,7 +141,18 @@ class Model:
                 sector = first + at
                 got = bytes(data[at * SECTOR : (at + 1) * SECTOR])
                 now = [c for c in self.later.get(sector, []) + [self.durable.get(sector)] if c and c.version > version]
-                self._judge(sector, got, changes + now, "read")
+                in_flight = changes[1:] + now
+                if not (in_flight and self._is_mix(sector, got, changes + now)):
+                    self._judge(sector, got, changes + now, "read")
+
+    @staticmethod
+    def _is_mix(sector, got, changes):
+        """
+        Parts of contents that a read may see when a write of the same sector is in flight with it: the kernel copies from its page
+        cache without a lock against writers, in words.
+        """
+        contents = [change.content(sector) if change else ZERO for change in changes]
+        return all(any(got[at : at + 8] == content[at : at + 8] for content in contents) for at in range(0, SECTOR, 8))
 
     @staticmethod
     def _judge(sector, got, changes, when):
