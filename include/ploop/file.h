@@ -21,7 +21,7 @@ extern "C" {
 /** One image file behind a backend. */
 typedef struct ploop_file ploop_file;
 
-/** What a backend request asks for: ploop_io.op. */
+/** The operation of a backend request: ploop_io.op. */
 enum {
     PLOOP_IO_READ = 1,
     PLOOP_IO_WRITE = 2,
@@ -41,7 +41,7 @@ enum {
  */
 enum { PLOOP_IO_SEGMENTS_MAX = 1024 };
 
-/** How: ploop_io.flags. */
+/** Flags of a backend request: ploop_io.flags. */
 enum {
     PLOOP_IO_FUA = 1 /**< a write that is durable when it completes; sent only where the backend
                         says PLOOP_FILE_CAN_FUA */
@@ -56,12 +56,12 @@ enum {
                                had beyond its end */
 };
 
-/** How a file is opened and reopened. */
+/** Flags to open and reopen a file. */
 enum {
     PLOOP_FILE_READ_ONLY = 1,
     PLOOP_FILE_READ_WRITE = 2,
-    PLOOP_FILE_UNLOCKED = 4, /**< hold no lock: who opens it so keeps others away by other means, or
-                                locks it later through `reopen` */
+    PLOOP_FILE_UNLOCKED = 4, /**< take no lock: the caller keeps other programs away by other means,
+                                or locks the file later through `reopen` */
     PLOOP_FILE_DIRECT =
         8, /**< bypass the page cache (O_DIRECT) for requests that are aligned for it */
     PLOOP_FILE_CREATE =
@@ -87,7 +87,7 @@ struct ploop_io {
     void *backend_data[4]; /**< the backend's own while it holds the request */
 };
 
-/** What a backend says of its file: see ploop_io_ops.get_info. */
+/** What a backend reports about its file: see ploop_io_ops.get_info. */
 struct ploop_file_info {
     size_t size; /**< of this structure, set by the library; fill no more than this */
     uint64_t file_size;
@@ -126,8 +126,8 @@ struct ploop_file_info {
  * the engine's queue goes everything else: parts of requests, BAT pages, SYNC, space, copies, and
  * all of ploop_dev_pread(), ploop_dev_pwrite() and ploop_dev_flush().
  *  - `submit`, `kick` and `reap` for one queue are called by one thread at a time, though not
- * always by the same one: a ring needs no lock, and must not be bound to a thread (for example by
- *    io_uring's SINGLE_ISSUER). `submit` may come from inside `reap` only for another queue.
+ *    always by the same one: a ring needs no lock, and must not be bound to a thread (as io_uring's
+ *    SINGLE_ISSUER does). `submit` may come from inside `reap` only for another queue.
  *  - `wait` and `poll_fd` for a queue may be called beside them.
  *  - A ring that refuses a request (-EAGAIN) on a user's queue is not asked again for it: it goes
  *    out on the engine's queue.

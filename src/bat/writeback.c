@@ -5,10 +5,11 @@
  * An image is a frozen run of neighbouring pages, with page 0's header in its first 64 bytes. Its
  * states:
  *
- *     FREE --freeze--> WAITS for its barrier --SYNC done--> SENT to the backend --> FREE, its pages
- *             (R1)  \__________ no barrier needed _______/                         written or
- * failed
+ *     FREE --freeze--> WAITS for its barrier --SYNC done--> SENT to the backend --> FREE
+ *             (R1)  \__________ no barrier needed _______/                          ^
  *                        \_______ the SYNC failed ________________________________/
+ *
+ *     FREE again: its pages are written, or have failed.
  *
  *  1. The barrier is computed from the entries that are in the image, at the moment it is taken: a
  *     change after that moment belongs to the next generation and to the next image's barrier.
