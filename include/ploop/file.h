@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /**
  * @file file.h
- * Image files, and the contract between the library and whoever moves their bytes.
+ * Image files, and the contract between the library and the backends that move their bytes.
  *
  * A ::ploop_file is one image file behind a backend. The library brings a POSIX and a memory
  * backend; any other is a ::ploop_io_ops table of the caller's. A file belongs to the caller

@@ -186,7 +186,7 @@ int ploop_queue_submit(ploop_queue *queue, ploop_pio *const *pios, uint32_t coun
  * @return length or 0; -EINVAL, -EROFS as ploop_queue_submit(); -EDEADLK (from a callback); or the
  *         request's error. A suspended device lets them wait.
  *
- * Any thread, not from a callback. They run the device and need nobody else to. @since 2.0
+ * Any thread, not from a callback. They run the device and need no other thread to. @since 2.0
  */
 int64_t ploop_dev_pread(ploop_dev *dev, void *buffer, uint64_t length, uint64_t offset);
 /** See ploop_dev_pread(). @since 2.0 */

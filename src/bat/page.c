@@ -246,7 +246,7 @@ void page_written(struct bat *bat, uint32_t index, uint64_t gen)
     list_append(&bat->unsynced, &page->unsynced);
     if (page_is(page, PAGE_OVER_LIMIT)) {
         sync_want(&bat->syncer,
-                  page->synced_number); /* allocations wait for it, perhaps nobody else does */
+                  page->synced_number); /* allocations wait for it, perhaps nothing else does */
     }
     alloc_page_written(&bat->alloc, gen, &page->pending);
     assert_page_state(bat, index);

@@ -115,8 +115,8 @@ void round_page_done(struct bat *bat, uint32_t index, uint64_t gen, int error)
     assert(gen == page->round_gen);
     page->round_id = 0;
     /*
-     * A lack of space may be waited out (dev/flush.c): it must not hide another error, which nobody
-     * waits out.
+     * A lack of space may be waited out (pio/flush.c): it must not hide another error, which no
+     * request waits out.
      */
     if (error && (!bat->round.error || is_no_space(bat->round.error))) {
         bat->round.error = error;

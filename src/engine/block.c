@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Calls that wait: they run the device themselves and need nobody else to.
+ * Calls that wait: they run the device themselves and need no other thread to.
  *
  * What they send goes out on the engine's queue, never by the fast path of a queue that belongs to
  * another thread.
@@ -22,7 +22,7 @@
 
 #define NAP_NS 2000000L
 
-/* Until somebody rings again after `rings`, or a little while. */
+/* Until another thread rings after `rings`, or for a little while. */
 static void nap(ploop_dev *dev, uint64_t rings)
 {
     struct timespec until;

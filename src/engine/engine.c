@@ -143,7 +143,7 @@ static void publish_state(ploop_dev *dev)
     atomic_store_explicit(&dev->file_size, bat->alloc.work.file_size, memory_order_relaxed);
 }
 
-/* What a retry changes and changes back within a turn is nobody's business. */
+/* Once per turn: a request that is retried and parked again must not send two events. */
 static void tell_parked(ploop_dev *dev)
 {
     if (dev->parked_count == dev->parked_told) {

@@ -158,7 +158,7 @@ int file_change_claim(ploop_file *file, enum file_use to)
                : -EBUSY;
 }
 
-/* An answer that nobody could keep to is refused here, so that nobody else has to doubt it. */
+/* Refuses an impossible answer here, so that no caller has to check it. */
 static int check_info(struct ploop_file_info *info)
 {
     if (info->request_alignment == 0) {

@@ -92,7 +92,7 @@ int64_t posix_size(const struct posix *file);
 /* fallocate(2), made again where a signal interrupts it. 0 or -errno. */
 int64_t posix_allocate(int fd, int mode, uint64_t offset, uint64_t length);
 
-/* One SYNC, by whoever holds `syncing`. 0 or -errno. */
+/* One SYNC, by the thread that holds `syncing`. 0 or -errno. */
 int posix_sync_locked(struct posix *file);
 
 #endif

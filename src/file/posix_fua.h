@@ -44,9 +44,9 @@ void posix_fua_open(struct posix_fua *fua, int fd, bool direct);
 void posix_fua_close(struct posix_fua *fua);
 
 /*
- * Old errors are told to nobody: each description, which the kernel may owe one, is asked once. For
- * a recovery, with no write under way; otherwise the first FUA writes after it would fail with a
- * loss that it has dealt with.
+ * No request is told of an old error: each description, which the kernel may owe one, is asked
+ * once. For a recovery, with no write under way; otherwise the first FUA writes after it would fail
+ * with a loss that it has dealt with.
  */
 void posix_fua_forget_errors(struct posix_fua *fua);
 

@@ -21,7 +21,7 @@ struct uses {
     uint32_t unshared;
 };
 
-/* Even a reader wants nobody to write: the BAT it has in memory would become wrong. */
+/* A reader excludes writers too: a write would make the BAT that it has in memory wrong. */
 static struct uses uses_of(uint32_t lock)
 {
     switch (lock) {
@@ -44,7 +44,7 @@ static int byte_lock(int fd, short type, uint32_t byte)
     return err == -EACCES ? -EAGAIN : err;
 }
 
-/* 0: nobody else holds it. */
+/* 0: no other description holds it. */
 static int byte_test(int fd, uint32_t byte)
 {
     struct flock range = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};

@@ -149,7 +149,7 @@ void posix_pool_cancel(struct posix_pool *pool)
 void posix_pool_stop(struct posix_pool *pool)
 {
     pthread_mutex_lock(&pool->mutex);
-    wait_quiet(pool); /* whoever completed the last request may not be back yet */
+    wait_quiet(pool); /* the thread that completed the last request may not be back yet */
     assert(pool->queued == 0);
     pool->stop = true;
     pthread_cond_broadcast(&pool->work);

@@ -8,11 +8,11 @@
  *
  *  1. A request is on the queue, or with one thread, or completed; its link is backend_data[0]
  *     while it is queued.
- *  2. Submitting wakes nobody; kick wakes as many threads as there is work for, once for a whole
+ *  2. Submitting wakes no thread; kick wakes as many threads as there is work for, once for a whole
  *     batch. Threads look for work again before they sleep, so a busy pool needs no waking at all.
- *  3. One thread is started with the pool, the others when work waits and nobody is idle: an image
- *     that is seldom read costs one sleeping thread, and that a further one cannot be started stops
- *     nothing.
+ *  3. One thread is started with the pool, the others when work waits and no thread is idle: an
+ *     image that is seldom read costs one sleeping thread, and that a further one cannot be started
+ *     stops nothing.
  */
 #ifndef FILE_POSIX_POOL_H
 #define FILE_POSIX_POOL_H

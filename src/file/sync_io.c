@@ -44,8 +44,8 @@ static void sync_io_done(struct file_io *io, int64_t result)
 {
     struct sync_io *wait = (struct sync_io *)io;
     /*
-     * The condition is signalled under the mutex: once the waiter has it, nobody touches its stack
-     * frame any more.
+     * The condition is signalled under the mutex: once the waiter has it, no thread touches its
+     * stack frame any more.
      */
     pthread_mutex_lock(&wait->mutex);
     wait->done = true;
@@ -234,7 +234,7 @@ static int64_t bounce_piece(ploop_file *file, const struct sync_limits *limits, 
 
 /*
  * A READ or WRITE that is not aligned, through a buffer that is. Blocks written in part are read,
- * changed and written: nobody else writes the file then. Where that made the file longer than the
+ * changed and written: no other call writes the file then. Where that made the file longer than the
  * caller's write would have, it is cut back.
  */
 static int64_t bounce_transfer(ploop_file *file, const struct sync_limits *limits, uint32_t op,

@@ -21,8 +21,8 @@ bool repair_goes_on(struct repair *repair, uint32_t entry)
 }
 
 /*
- * With the mark set it is void, and its clusters are anybody's: no header may name it as it was any
- * more.
+ * With the mark set it is void, and its clusters may be any guest cluster's: no header may name it
+ * as it was any more.
  */
 void repair_give_up_extension(struct repair *repair)
 {

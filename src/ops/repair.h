@@ -8,9 +8,9 @@
  *
  *  1. Before MARKED nothing is changed. MARKED is durable, and so is everything that the check
  *     found, before anything else is written.
- *  2. From MARKED on the format extension is void for whoever looks after a cut: its clusters are
- *     free to be moved and rewritten. It counts again from repair_finish() on, as `extension` says
- *     then.
+ *  2. From MARKED on the format extension is void for a program that looks after a cut: its
+ *     clusters are free to be moved and rewritten. It counts again from repair_finish() on, as
+ *     `extension` says then.
  *  3. An entry is written only when the cluster it names holds its content durably, below the
  *     durable end of the file.
  *  4. A host cluster is overwritten or cut off only when no durable entry names it.

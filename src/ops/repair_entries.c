@@ -70,7 +70,7 @@ static int copy_duplicates(struct repair *repair, uint64_t count)
     return error ? error : repair_sync(repair);
 }
 
-/* Whether nobody will miss the entry: it cannot be right, or lies beyond the disk's end. */
+/* Whether the entry can be cleared: it is invalid, or lies beyond the disk's end. */
 static bool wants_clearing(const struct repair *repair, uint32_t index)
 {
     bool mend = repair_wants(repair, PLOOP_REPAIR_ENTRIES),

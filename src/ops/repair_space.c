@@ -100,7 +100,7 @@ static uint64_t take_hole(struct holes *holes)
 }
 
 /*
- * The content only: whoever names the cluster is changed later, when the copy is durable.
+ * The content only: the entry that names the cluster is changed later, when the copy is durable.
  * Cancelled, it stays where it is.
  */
 static int copy_into_hole(struct repair *repair, struct holes *holes, uint32_t entry,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A position in somebody's iovec array, and the window on it that one backend request gets. */
+/* A position in a caller's iovec array, and the window on it that one backend request gets. */
 #ifndef UTIL_IOV_H
 #define UTIL_IOV_H
 

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Work and turns: how the engine's state is changed by one thread at a time although anybody may
+ * Work and turns: how one thread at a time changes the engine's state although any thread may
  * bring work.
  *
- * Whoever has work posts it; whoever finds the turn free takes it and does everything that was
- * posted, the others' work too, until nothing is left. Nobody ever waits for the turn, so it cannot
- * be part of a deadlock.
+ * A thread that has work posts it. The thread that finds the turn free takes it and does all that
+ * was posted, the others' work too, until nothing is left. No thread ever waits for the turn, so it
+ * cannot be part of a deadlock.
  *
  *  1. work->run is called once for each post, by the owner of the turn, in the order of the posts
  *     of one thread.
  *  2. A work item is posted again only after its run has begun.
- *  3. A turn is some batches of work, not all there will ever be. `pump` runs after each of them
- *     and before the turn is given back, and once more for as long as somebody said turn_again()
- *     meanwhile and nothing new was posted: whoever changes what an earlier step of the pump looked
- *     at says so. `leave` runs after the turn was given back: what must not happen under it
- *     (callbacks into the embedder) happens there.
+ *  3. A turn runs a limited number of batches, so a busy device cannot keep a thread. `pump` runs
+ *     after each of them and before the turn is given back, and once more for as long as a step
+ *     called turn_again() meanwhile and nothing new was posted: a step that changes what an earlier
+ *     step of the pump looked at says so. `leave` runs after the turn was given back: what must not
+ *     happen under it (callbacks into the embedder) happens there.
  *  4. A thread that took the turn takes it again while there is work, unless `hand_over` has found
  *     another thread to do so. Otherwise threads that keep bringing work would hold this one for
  *     ever.
@@ -66,7 +66,7 @@ static inline bool inbox_is_empty(const struct inbox *inbox)
 }
 
 /*
- * Post work and do it, unless the turn's owner will. For threads that nobody else holds back from
+ * Post work and do it, unless the turn's owner will. For threads that no other holds back from
  * freeing the turn: it is safe until `visitors` is 0 again.
  */
 void turn_post(struct turn *turn, struct work *work);

@@ -192,7 +192,7 @@ test_wrong_calls() {
     refused "ploopctl: convert: format vdi is neither raw nor ploop" ploopctl convert --from vdi raw b.raw
     refused "ploopctl: convert: --cluster and --v1 are for images*" ploopctl convert --from ploop --cluster 64K a.hds b.raw
     refused "ploopctl: convert: --cluster and --v1 are for images*" ploopctl convert --from ploop --v1 a.hds b.raw
-    refused "ploopctl: convert: an argument is missing*" ploopctl convert --from ploop a.hds
+    refused "ploopctl: convert: missing argument; usage: ploopctl convert *" ploopctl convert --from ploop a.hds
     [[ ! -e b.hds && ! -e b.raw ]] || fail "a wrong call made a file"
 }
 

@@ -33,8 +33,8 @@ enum { LANE_COUNT = 16, LANE_REQUESTS = 16 };
 #define NS_PER_MS UINT64_C(1000000)
 
 /*
- * A queue of the device, and how many requests its pool has: whoever took one from `room` finds one
- * there.
+ * A queue of the device, and how many requests its pool has: the thread that took one from `room`
+ * finds one there.
  */
 struct lane {
     ploop_queue *queue;
@@ -99,7 +99,7 @@ static void close_files(const struct server_config *config)
     }
 }
 
-/* What the image itself is reproached with. */
+/* Explains an error caused by the image itself. */
 static const char *explain(int err)
 {
     switch (err) {

@@ -355,19 +355,20 @@ static struct nbdkit_plugin plugin = {
     .description = "Serves a ploop image (Parallels expandable image) as a disk.",
     .config = plugin_config,
     .config_complete = plugin_config_complete,
-    .config_help = "[image=]IMAGE   (required) the ploop image to serve\n"
-                   "base=FILE       an image below it, only read; once for each, the lowest first\n"
-                   "raw-base=FILE   a raw disk below all of them\n"
-                   "recover=BOOL    serve an image that was not closed cleanly; cached: also if "
-                   "its cache cannot be dropped\n"
-                   "delay=MS        write a page of the map so long after its last change (500)\n"
-                   "max-age=MS      and so long after its first change at the latest (5000)\n"
-                   "direct=BOOL     bypass the host's page cache\n"
-                   "host-shows-stale=BOOL   for host file systems that may show deleted data after "
-                   "a power cut\n"
-                   "after-sync-failure=go-on|refuse   whether writes are still done after a failed "
-                   "SYNC; go-on\n"
-                   "backend=posix   how the file is reached",
+    .config_help =
+        "[image=]IMAGE   (required) the ploop image to serve\n"
+        "base=FILE       backing image; repeat for each, lowest first\n"
+        "raw-base=FILE   raw backing disk, below all others\n"
+        "recover=BOOL    recover an image that was not closed cleanly; cached: even if "
+        "its cache cannot be dropped\n"
+        "delay=MS        write-back delay after a map page's last change (default 500)\n"
+        "max-age=MS      longest write-back delay after its first change (default 5000)\n"
+        "direct=BOOL     bypass the host page cache\n"
+        "host-shows-stale=BOOL   for host file systems that may show deleted data after "
+        "a power cut\n"
+        "after-sync-failure=go-on|refuse   carry out or refuse writes after a failed "
+        "sync (default go-on)\n"
+        "backend=posix   how the file is accessed",
     .magic_config_key = "image",
     .dump_plugin = plugin_dump,
     .get_ready = plugin_get_ready,

@@ -353,7 +353,7 @@ const struct command check_command = {
         "      --json             for programs; sizes and offsets in bytes\n"
         "      --repair WHAT      leaks: give back clusters that nothing refers to\n"
         "                         unclean: clear the mark of an image that was not closed cleanly\n"
-        "                         all: these, and entries that cannot be right\n"
+        "                         all: these, and invalid map entries\n"
         "      --cached           repair also if something of the image stays in the page cache, "
         "which may show\n"
         "                         data that the disk has lost\n" BASE_DETAILS

@@ -32,8 +32,8 @@ bool has_arguments(const struct command *command, int argc, int count)
     if (given == count) {
         return true;
     }
-    complain_usage(command, "%s: the call is ploopctl %s %s",
-                   given < count ? "an argument is missing" : "too many arguments", command->name,
+    complain_usage(command, "%s; usage: ploopctl %s %s",
+                   given < count ? "missing argument" : "too many arguments", command->name,
                    command->synopsis);
     return false;
 }

@@ -69,7 +69,7 @@ bool has_arguments(const struct command *command, int argc, int count);
     }
 #define BASE_SYNOPSIS "[--raw-base FILE] [--base FILE]..."
 #define BASE_DETAILS                                                                               \
-    "      --base FILE        an image below; once for each, the lowest first\n"                   \
+    "      --base FILE        backing image; repeat for each, lowest first\n"                      \
     "      --raw-base FILE    a raw disk below all of them\n"
 
 /* Print one line to stderr. Returns EXIT_FAILURE. */

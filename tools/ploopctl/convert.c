@@ -197,7 +197,8 @@ static int convert(struct request *request)
         status = EXIT_FAILURE;
     }
     if (status != EXIT_SUCCESS) {
-        unlink(request->target); /* while it is still locked: nobody else has begun to use it */
+        unlink(
+            request->target); /* while it is still locked: no other program has begun to use it */
     }
     ploop_file_close(target);
     return status;

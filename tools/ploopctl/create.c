@@ -17,7 +17,7 @@ static int create(const char *path, const struct new_image *new_image)
         error = sync_directory_of(path);
     }
     if (error) {
-        unlink(path); /* while it is still locked: nobody else has begun to use it */
+        unlink(path); /* while it is still locked: no other program has begun to use it */
     }
     ploop_file_close(file);
     return error ? EXIT_FAILURE : EXIT_SUCCESS;

@@ -109,9 +109,8 @@ const struct command map_command = {
     .name = "map",
     .synopsis = "[--json] " BASE_SYNOPSIS " IMAGE",
     .summary = "Print which parts of the disk are there, and where in the file",
-    .details =
-        "      --json             for programs; offsets and lengths in bytes\n" BASE_DETAILS
-        "States: mapped, zero (not there, reads as zeros), bad (an entry that cannot be right).\n"
-        "Level: the file that has it, 0 is the lowest.\n",
+    .details = "      --json             for programs; offsets and lengths in bytes\n" BASE_DETAILS
+               "States: mapped, zero (not there, reads as zeros), bad (an invalid map entry).\n"
+               "Level: the file that has it, 0 is the lowest.\n",
     .run = run,
 };
