@@ -2,16 +2,19 @@
 /* What every room above asks of a device: the time, a word to the embedder, a run, a wake-up. */
 #include "dev/dev.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdio.h>
 
 uint64_t dev_now(const ploop_dev *dev)
 {
+    assert(dev->clock.now_ns);
     return dev->clock.now_ns(dev->clock.context);
 }
 
 void dev_log(const ploop_dev *dev, uint32_t level, uint32_t message_id, const char *format, ...)
 {
+    assert(level >= PLOOP_LOG_ERROR && level <= PLOOP_LOG_INFO);
     if (!dev->config.log) {
         return;
     }
@@ -25,6 +28,7 @@ void dev_log(const ploop_dev *dev, uint32_t level, uint32_t message_id, const ch
 
 void dev_event(const ploop_dev *dev, uint32_t event, uint64_t value)
 {
+    assert(event >= PLOOP_EVENT_RESIZED && event <= PLOOP_EVENT_SYNC_FAILED);
     if (dev->config.event) {
         dev->config.event(dev->config.user_data, event, value);
     }
@@ -42,6 +46,7 @@ void dev_post_run(ploop_dev *dev)
 int dev_reap(ploop_dev *dev, uint32_t queue)
 {
     int done = 0;
+    assert(queue <= dev->queue_count); /* the last one is the engine's */
     for (uint32_t level = 0; level < dev->stack.count; level++) {
         const struct ploop_file *file = dev->stack.deltas[level]->file;
         int reaped = file->ops.reap ? file->ops.reap(file->context, queue) : 0;

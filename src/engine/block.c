@@ -17,6 +17,7 @@
 #include "pio/pio.h"
 #include "pio/queue.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <time.h>
 
@@ -139,6 +140,7 @@ struct block_round {
 static void round_over(struct round_wait *wait, int result)
 {
     struct block_round *round = container_of(wait, struct block_round, wait);
+    assert(result <= 0);
     round->result = result;
     ploop_dev *dev = round->dev;
     atomic_store(&round->over, true);
@@ -177,6 +179,7 @@ static void control_run(struct work *work)
 {
     struct block_control *control = container_of(work, struct block_control, work);
     ploop_dev *dev = control->dev;
+    assert(control->control && work == &control->work);
     control->control(dev);
     atomic_store(&control->over, true);
     dev_wake(dev);

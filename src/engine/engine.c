@@ -21,6 +21,7 @@
 #include "pio/pio.h"
 #include "pio/queue.h"
 
+#include <assert.h>
 #include <string.h>
 #include <time.h>
 
@@ -41,12 +42,14 @@ static uint64_t bat_now(void *owner)
 
 static void page_failed(void *owner, int error)
 {
+    assert(error < 0);
     dev_event(owner, PLOOP_EVENT_FAILED, (uint64_t)-error);
 }
 
 static void latched(void *owner, int cause)
 {
     ploop_dev *dev = owner;
+    assert(cause < 0 && bat_latch(dev_bat(dev)));
     if (dev->config.sync_failed_policy == PLOOP_SYNC_FAILED_REFUSE_CHANGES) {
         gate_change(dev, 0, GATE_CHANGES_REFUSED);
     }
@@ -207,6 +210,7 @@ static bool engine_hand_over(struct turn *turn, uint64_t *since)
 static void run_due(struct work *work)
 {
     ploop_dev *dev = container_of(work, ploop_dev, run_work);
+    assert(work == &dev->run_work);
     atomic_store(&dev->run_posted, false); /* before it looks: see dev_post_run() */
     uint64_t now = dev_now(dev);
     uint32_t done = dev->reaps ? (uint32_t)dev_reap(dev, dev->queue_count) : 0;

@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "pio/queue.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
@@ -19,6 +20,7 @@ int ploop_queue_run(ploop_queue *queue)
         engine_run(queue->dev);
         return 0; /* what is to be delivered stays announced */
     }
+    assert(queue->index < queue->dev->queue_count); /* never the engine's */
     queue_run_begins(queue);
     queue_reap(queue);
     dev_post_run(queue->dev);
@@ -60,6 +62,7 @@ int ploop_queue_wait(ploop_queue *queue, uint64_t timeout_ns)
     if (in_callback()) {
         return -EDEADLK;
     }
+    assert(queue->event_fd >= 0 && queue->poll_fd >= 0);
     int delivered = ploop_queue_run(queue);
     if (delivered == 0) {
         sleep_until_rung(queue, sleep_ms(queue, timeout_ns));

@@ -5,6 +5,7 @@
 #include "life/life.h"
 #include "util/sized.h"
 
+#include <assert.h>
 #include <stddef.h>
 
 uint32_t ploop_version(void)
@@ -24,6 +25,7 @@ int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *out)
     if (error) {
         return error;
     }
+    assert(dev->stack.count > 0 && dev_disk(dev));
     const struct bat_stats *stats = &dev_bat(dev)->stats;
     struct ploop_dev_info info = {
         .disk_size = dev_disk(dev)->disk_size,

@@ -9,6 +9,7 @@
 #include "image/extension_load.h"
 #include "util/bytes.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
@@ -140,6 +141,7 @@ static const char *const VERDICTS[] = {
 
 static void set_entry(const struct load *load, struct guest_cluster guest, uint32_t entry)
 {
+    assert(guest.n < load->header.geometry.bat_entries);
     if (load->entries) {
         load->entries[guest.n] = entry;
     } else {
@@ -149,6 +151,7 @@ static void set_entry(const struct load *load, struct guest_cluster guest, uint3
 
 static uint32_t get_entry(const struct load *load, struct guest_cluster guest)
 {
+    assert(guest.n < load->header.geometry.bat_entries);
     return load->entries ? load->entries[guest.n] : bat_entry(dev_bat(load->dev), guest);
 }
 
@@ -186,6 +189,7 @@ static int load_page(void *context, uint32_t page, const uint8_t *bytes)
     uint32_t first = geometry_page_first(page);
     uint32_t entries = geometry_page_entries(&load->header.geometry, page);
     int error = 0;
+    assert(first + entries <= load->header.geometry.bat_entries);
     bytes += page == 0 ? HEADER_SIZE : 0;
     for (uint32_t i = 0; i < entries && !error; i++) {
         struct guest_cluster guest = {first + i};
@@ -201,6 +205,7 @@ static int page_unreadable(void *context, uint32_t page, int error)
     uint32_t first = geometry_page_first(page);
     uint32_t entries = geometry_page_entries(&load->header.geometry, page);
     bool read_only = load->dev->read_only;
+    assert(error < 0 && first + entries <= load->header.geometry.bat_entries);
     load_log(load, read_only ? PLOOP_LOG_WARNING : PLOOP_LOG_ERROR,
              "BAT page %" PRIu32 ": cannot be read (%s)", page, strerror(-error));
     for (uint32_t i = 0; i < entries && read_only; i++) {

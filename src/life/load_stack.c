@@ -9,6 +9,7 @@
  */
 #include "life/load.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 
 static bool is_raw(const struct load *load)
 {
+    assert(load->level < load->dev->stack.count - 1); /* the top is never raw */
     return load->level == 0 && load->dev->config.flags & PLOOP_DEV_RAW_BASE;
 }
 
@@ -118,6 +120,7 @@ static int load_lower_header(struct load *load)
 static int load_lower_bat(struct load *load)
 {
     struct stack *stack = &load->dev->stack;
+    assert(!load->entries && !is_raw(load));
     load->entries = calloc((size_t)load->header.geometry.bat_entries + 1, sizeof(*load->entries));
     int error = load->entries ? load_bat(load) : -ENOMEM;
     uint32_t clusters = geometry_guest_clusters(&load->header.geometry);
