@@ -374,8 +374,8 @@ static void drain(struct sim *sim, uint32_t sleeper)
 }
 
 /*
- * While the owner of a queue sleeps, every request is done, its own too, where the backend completes
- * by itself: they only wait for their callbacks.
+ * While the owner of a queue sleeps, every request is done, its own too, where the backend
+ * completes by itself: they only wait for their callbacks.
  */
 void session_drain_asleep(struct sim *sim, uint32_t sleeper)
 {
