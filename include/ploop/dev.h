@@ -42,7 +42,8 @@ enum {
     PLOOP_DEV_RECOVER = 2, /**< open an image that was not closed cleanly. Check it first: it must
                               have no other errors than leaks */
     PLOOP_DEV_NO_FAST_PATH =
-        4,                   /**< send every request through the engine: for tests and comparison */
+        4, /**< send every request through the engine: for tests and comparison */
+    PLOOP_DEV_COMPLETE_IN_RUN = 8, /**< no effect: callbacks always run in a run of their queue */
     PLOOP_DEV_RAW_BASE = 16, /**< the first file of several is raw; never guessed from its bytes */
     PLOOP_DEV_INACTIVE = 32, /**< open without reading or locking. Not in this version: -ENOTSUP */
     PLOOP_DEV_RECOVER_CACHED = 64, /**< with RECOVER: open although the file's cache cannot be
@@ -198,7 +199,8 @@ int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop
  * Close a device: wait for the requests in flight, write dirty pages, sync, clear the in-use mark,
  * and free the device.
  *
- * Callbacks that have not run yet run inside this call, on the calling thread.
+ * Callbacks that have not run yet run inside this call, on the calling thread, because no
+ * ploop_queue_run() will come any more.
  *
  * @return 0: everything is durable and the mark is cleared. -errno: something did not reach the
  *         disk; the mark stays, and the image needs PLOOP_DEV_RECOVER. In one case the mark may be
@@ -214,7 +216,7 @@ int ploop_dev_close(ploop_dev *dev);
  * End a device as a crash would: write nothing more, and free the device. Requests at the backend
  * are cancelled if the backend can, and waited for otherwise; requests that have not reached the
  * backend complete with -ECANCELED. All callbacks that have not run yet run inside this call, on
- * the calling thread.
+ * the calling thread, as no ploop_queue_run() will come any more.
  *
  * Any thread, blocks, not from a callback. No other call may be using the device. NULL is allowed.
  * @since 2.0

@@ -36,7 +36,9 @@ static uint64_t origin(const struct geometry *geometry)
     return geometry->data_start % geometry->cluster_size;
 }
 
-static bool is_on_grid(const struct geometry *geometry, uint64_t offset)
+__attribute__((unused)) /* without assertions */
+static bool
+is_on_grid(const struct geometry *geometry, uint64_t offset)
 {
     return offset >= geometry->data_start &&
            (offset - geometry->data_start) % geometry->cluster_size == 0;

@@ -88,6 +88,8 @@ static int open_descriptors(ploop_queue *queue)
 int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_count)
 {
     assert(queue->dev == dev && queue->index == index);
+    (void)dev;
+    (void)index;
     queue->pio_count = pio_count;
     queue->pios = calloc(pio_count, sizeof(*queue->pios));
     queue->free_next = calloc(pio_count, sizeof(*queue->free_next));

@@ -11,7 +11,9 @@
 
 enum { ZERO_CLUSTERS_MAX = 1024 };
 
-static bool is_extending(const struct space_work *work)
+__attribute__((unused)) /* without assertions */
+static bool
+is_extending(const struct space_work *work)
 {
     return work->state == SPACE_EXTENDING || work->state == SPACE_EXTENDING_LEAST;
 }
