@@ -132,16 +132,16 @@ class Model:
 
     def read_begin(self, first, count):
         with self.lock:
-            return self.version, [self._current(sector) for sector in range(first, first + count)]
+            return self.version, [(self._current(sector), sector in self.busy) for sector in range(first, first + count)]
 
     def read_done(self, first, data, begun):
         version, allowed = begun
         with self.lock:
-            for at, changes in enumerate(allowed):
+            for at, (changes, busy) in enumerate(allowed):
                 sector = first + at
                 got = bytes(data[at * SECTOR : (at + 1) * SECTOR])
                 now = [c for c in self.later.get(sector, []) + [self.durable.get(sector)] if c and c.version > version]
-                in_flight = changes[1:] + now
+                in_flight = busy or now
                 if not (in_flight and self._is_mix(sector, got, changes + now)):
                     self._judge(sector, got, changes + now, "read")
 
