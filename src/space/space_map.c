@@ -22,15 +22,15 @@ static uint64_t min64(uint64_t a, uint64_t b)
 static uint64_t bit_of(const struct space_map *map, struct host_cluster host)
 {
     assert(host.n >= map->first && host.n < map->limit);
-    if (host.n < map->window) {
-        return host.n;
+    if (host.n < map->first + map->window) {
+        return host.n - map->first;
     }
     return host.n < map->file_end ? BIT_NONE : host.n - map->file_end + map->window;
 }
 
 static uint64_t place_of(const struct space_map *map, uint64_t bit)
 {
-    return bit < map->window ? bit : bit - map->window + map->file_end;
+    return bit < map->window ? map->first + bit : bit - map->window + map->file_end;
 }
 
 static struct host_cluster host_of(const struct space_map *map, uint64_t bit)
@@ -57,12 +57,12 @@ static bool is_free(const struct space_map *map, uint64_t bit)
 static void assert_map(const struct space_map *map)
 {
 #ifndef NDEBUG
-    assert(map->first <= map->window && map->window <= map->file_end);
+    assert(map->window <= map->file_end - map->first && map->first <= map->file_end);
     assert(map->file_end <= map->fresh_next && map->fresh_next <= map->fresh_end);
     assert(map->fresh_end <= map->limit);
     for (int kind = 0; kind < FREE_KINDS; kind++) {
         const struct space_bits *set = &map->free[kind];
-        assert(set->count == 0 || (set->low >= map->first && set->low < set->high));
+        assert(set->count == 0 || set->low < set->high);
         assert(set->count == 0 || set->high <= bits_end(map));
         assert(set->count == 0 || set->count <= set->high - set->low);
     }
@@ -75,15 +75,14 @@ int space_map_init(struct space_map *map, const struct geometry *geometry, uint6
 {
     uint64_t first = geometry_host_first(geometry), host_limit = geometry_host_limit(geometry);
     uint64_t end = min64(geometry_host_end(geometry, file_size), host_limit);
-    uint64_t window = first + (uint64_t)geometry->bat_entries * WINDOW_PER_ENTRY + WINDOW_MIN;
+    uint64_t window = (uint64_t)geometry->bat_entries * WINDOW_PER_ENTRY + WINDOW_MIN;
     *map = (struct space_map){
         .first = first,
-        .window = min64(end, window),
+        .window = min64(end - first, window),
         .file_end = end,
         .fresh_next = end,
         .fresh_end = end,
         .limit = min64(end + geometry->bat_entries + TAKEN_SLACK, host_limit),
-        .unknown_cursor = first,
     };
     uint64_t bits = map->window + (map->limit - end) + 1;
     uint64_t bits_limit = map->window + (host_limit - end) + 1;
@@ -94,9 +93,8 @@ int space_map_init(struct space_map *map, const struct geometry *geometry, uint6
         }
     }
     struct space_bits *unknown = &map->free[FREE_UNKNOWN];
-    bitmap_set_range(&unknown->bits, first, map->window);
-    unknown->count = map->window - first;
-    unknown->low = first;
+    bitmap_set_range(&unknown->bits, 0, map->window);
+    unknown->count = map->window;
     unknown->high = map->window;
     assert_map(map);
     return 0;
@@ -114,7 +112,7 @@ void space_map_free(struct space_map *map)
 static void set_bit(struct space_map *map, enum free_kind kind, uint64_t bit)
 {
     struct space_bits *set = &map->free[kind];
-    assert(bit >= map->first && bit < bits_end(map) && !is_free(map, bit));
+    assert(bit < bits_end(map) && !is_free(map, bit));
     bitmap_set(&set->bits, bit);
     set->low = set->count == 0 ? bit : min64(set->low, bit);
     set->high = set->count == 0 || bit >= set->high ? bit + 1 : set->high;
@@ -241,7 +239,7 @@ void space_map_forget_fresh(struct space_map *map, uint64_t count)
 uint64_t space_map_used_end(const struct space_map *map)
 {
     uint64_t bit = bits_end(map);
-    uint64_t lowest = space_map_is_whole(map) ? map->first : map->window;
+    uint64_t lowest = space_map_is_whole(map) ? 0 : map->window;
     while (bit > lowest && is_free(map, bit - 1)) {
         bit--;
     }

@@ -10,11 +10,12 @@
  *
  *  1. A cluster is in one of these states. The first three are bits of one bitmap each.
  *  2. A sparse file can have any size for nothing, so the bitmaps are sized by the entries there
- * are and not by the file: bits [0, window) are the first clusters of the file as it was at open,
- *     bits from `window` on are the clusters that this device adds behind file_end. What lies
- *     between the two (usually nothing) has no bits: it counts as in use, and is never reused.
- *  3. Bits count from the start of the file, as host clusters do. Those below `first` (the header's
- *     and the BAT's) are never set.
+ *     are and not by the file: bits [0, window) are the clusters from `first` on of the file as it
+ *     was at open, bits from `window` on are the clusters that this device adds behind file_end.
+ *     What lies between the two (usually nothing) has no bits: it counts as in use, and is never
+ *     reused.
+ *  3. A header can put `first` anywhere for nothing as well, so what lies below it (the header, the
+ *     BAT) has no bits.
  */
 #ifndef SPACE_SPACE_MAP_H
 #define SPACE_SPACE_MAP_H
@@ -32,10 +33,11 @@ struct space_bits {
 
 struct space_map {
     struct space_bits free[FREE_KINDS];
-    uint64_t first, window, file_end; /* see 2 and 3 */
-    uint64_t fresh_next, fresh_end;   /* places */
-    uint64_t limit;                   /* no place at or above this is ever used */
-    uint64_t unknown_cursor; /* a bit: the next run of unknown ones is taken from there on */
+    uint64_t window;                /* how many bits the file's own clusters have: see 2 */
+    uint64_t first, file_end;       /* places */
+    uint64_t fresh_next, fresh_end; /* places */
+    uint64_t limit;                 /* no place at or above this is ever used */
+    uint64_t unknown_cursor;        /* a bit: the next run of unknown ones is taken from there on */
 };
 
 /* Neighbours in the file. */
@@ -51,7 +53,7 @@ void space_map_free(struct space_map *map);
 /* Whether each cluster of the file has a bit. */
 static inline bool space_map_is_whole(const struct space_map *map)
 {
-    return map->window == map->file_end;
+    return map->window == map->file_end - map->first;
 }
 
 /*

@@ -230,6 +230,23 @@ START_TEST(entries_far_apart)
 }
 END_TEST
 
+/* The clusters before the data area are none of the device's: they cost it nothing. */
+START_TEST(a_data_area_far_away)
+{
+    begin(4096);
+    for (uint32_t version = 1; version <= 2; version++) {
+        header(version, 1, 900, 900, DATA_OFF_MAX_V2, 16 * TIB);
+        for (int way = CHECK; way < WAYS; way++) {
+            if (way != REPAIR) { /* which cuts the fixture's file to its data area */
+                ck_assert_int_eq(go((enum way)way, 0), 0);
+                cost_at_most("a data area far away", 4 * MIB, 2);
+            }
+        }
+    }
+    fixture_close(&fixture);
+}
+END_TEST
+
 /* A duplicate's copy would lie where no entry can name it: the repair takes everything back. */
 START_TEST(no_place_for_a_copy)
 {
@@ -282,6 +299,7 @@ int main(void)
     tcase_add_test(tests, sixteen_tebibytes_of_holes);
     tcase_add_test(tests, a_bat_at_its_limit);
     tcase_add_test(tests, entries_far_apart);
+    tcase_add_test(tests, a_data_area_far_away);
     tcase_add_test(tests, no_place_for_a_copy);
     tcase_add_test(tests, an_extension_of_the_largest_size);
     tcase_set_timeout(tests, 120);
