@@ -48,22 +48,19 @@ static uint64_t before(uint64_t end, uint64_t from, uint64_t length)
 
 uint64_t delta_fill(const struct delta *delta, struct guest_cluster guest, uint32_t entry,
                     uint64_t inside, uint64_t length, const struct iov_cursor *cursor,
-                    uint64_t *offset)
+                    uint64_t *offset, uint64_t *filled)
 {
     assert(entry != BAT_ENTRY_BAD && delta->tail_at <= delta->end);
     uint64_t from = guest.n * delta->geometry.cluster_size + inside;
-    uint64_t filled = before(delta->tail_at, from, length), in_file = filled;
-    struct iov_cursor rest = *cursor;
+    uint64_t in_file = before(delta->tail_at, from, length);
     *offset = geometry_entry_offset(&delta->geometry, entry) + inside;
-    iov_advance(&rest, filled);
-    if (filled < before(delta->end, from, length)) {
+    *filled = in_file;
+    if (in_file < before(delta->end, from, length)) {
+        struct iov_cursor rest = *cursor;
+        iov_advance(&rest, in_file);
         iov_copy_in(&rest, delta->tail, SECTOR_SIZE);
-        iov_advance(&rest, SECTOR_SIZE);
-        filled += SECTOR_SIZE;
+        *filled += SECTOR_SIZE;
     }
-    if (filled < length) {
-        iov_zero(&rest, length - filled);
-    }
-    assert(filled <= length && in_file <= length);
+    assert(in_file <= *filled && *filled <= length);
     return in_file;
 }

@@ -42,11 +42,12 @@ int delta_make_top(struct delta *delta);
 
 /*
  * Begins a read of [inside, inside + length) of a guest cluster that lies at `entry` in this delta,
- * an entry that is not bad: fills the memory at the cursor with what is not in the delta's file.
- * Returns how many bytes, from the beginning, have to be read from the file, at *offset.
+ * an entry that is not bad. Returns how many bytes, from the beginning, have to be read from the
+ * file, at *offset. What the delta itself keeps of the rest is copied to the memory at the cursor;
+ * [*filled, length) is zeros, which the caller sets.
  */
 uint64_t delta_fill(const struct delta *delta, struct guest_cluster guest, uint32_t entry,
                     uint64_t inside, uint64_t length, const struct iov_cursor *cursor,
-                    uint64_t *offset);
+                    uint64_t *offset, uint64_t *filled);
 
 #endif

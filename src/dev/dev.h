@@ -72,6 +72,8 @@ struct ploop_dev {
     struct list cow_buffers, cow_waiters; /* free ones; parts, for one */
     _Atomic uint64_t clusters_copied;
 
+    struct inbox bulk; /* parts: pio/bulk.c */
+
     struct list parked;    /* parts: ENOSPC_PARK; they hold no lock */
     struct list held;      /* pios: suspended */
     struct list later;     /* pios: they have had their share of the turn */

@@ -3,8 +3,8 @@
  * The engine's turn: what happens after each batch of work, and after the turn was given back.
  *
  * In the turn: reap the engine's queue, send what can be sent, tell the backends a batch has ended,
- * tell the clock when to come back. After it: tell the queues whose requests are done. The
- * embedder's log, event and wake_at functions are called in the turn; they must not call the
+ * tell the clock when to come back. After it: tell the queues whose requests are done, and do the
+ * bulk work on memory that the turn has left. The embedder's log, event and wake_at functions are called in the turn; they must not call the
  * library.
  *
  *  1. The engine's queue is submitted to, kicked and reaped by the owner of the turn only.
@@ -180,6 +180,7 @@ static void engine_leave(struct turn *turn)
     for (uint32_t i = 0; i < dev->queue_count; i++) {
         queue_announce(&dev->queues[i]);
     }
+    bulk_run(dev);
 }
 
 /* How long others' work may hold a thread that only came with its own. */

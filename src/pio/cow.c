@@ -3,14 +3,11 @@
  * Changes to a guest cluster that a lower delta has (R8, R9). The part holds the cluster's lock
  * alone, from the first look to its end: the others wait in line.
  *
- *     locked -> host cluster taken -+-> the request covers the whole cluster: its bytes written
- *     ---+
- *                                   +-> a buffer had -> [read below, merged, written] ...
- *                                   ---------+ +-> zeros over all of it: a host cluster reads as
- *                                   zeros -----+ |
- *                                                                                                v
- *                                                                                                v
- *                                                    settled <- entered in the map, with a barrier
+ *     locked -> host cluster taken -+-> the whole cluster's bytes: written ---------------+
+ *                                   +-> a buffer had -> [read below, merged, written] ... +
+ *                                   +-> zeros over the whole cluster: it reads as zeros --+
+ *                                                                                         |
+ *                                          settled <- entered in the map, with a barrier <+
  *     failed on the way: buffer and host cluster given back, the map as it was
  *
  *  1. The barrier is the SYNC after the last write completed (for zeros the one that alloc_take()
@@ -114,18 +111,26 @@ static void whole_written(struct channel_io *io, int result)
 
 /* ---- a part of it ---- */
 
+/* How much of the chunk the request has, from *from on. */
+static uint64_t overlap(const struct part *part, uint64_t *from)
+{
+    const struct cow *cow = &part->cow;
+    uint64_t end = part->inside + part->length, chunk_end = cow->at + cow->length;
+    end = end < chunk_end ? end : chunk_end;
+    *from = part->inside > cow->at ? part->inside : cow->at;
+    return *from < end ? end - *from : 0;
+}
+
 /* What the request has of the chunk goes over what the lower delta had. */
 static void merge(const struct part *part)
 {
     const struct cow *cow = &part->cow;
-    uint64_t from = part->inside > cow->at ? part->inside : cow->at;
-    uint64_t end = part->inside + part->length, chunk_end = cow->at + cow->length;
-    end = end < chunk_end ? end : chunk_end;
-    assert(cow->buffer && part->kind->fill);
-    if (from >= end) {
-        return;
+    uint64_t from, length = overlap(part, &from);
+    assert(cow->buffer && part->kind->fill && cow->filled <= cow->length);
+    memset(cow->buffer->bytes + cow->filled, 0, cow->length - cow->filled);
+    if (length > 0) {
+        part->kind->fill(part, from, cow->buffer->bytes + (from - cow->at), length);
     }
-    part->kind->fill(part, from, cow->buffer->bytes + (from - cow->at), end - from);
 }
 
 static void chunk_written(struct channel_io *io, int result)
@@ -148,10 +153,16 @@ static void chunk_write(struct part *part)
 {
     struct delta *top = dev_top(part->dev);
     struct cow *cow = &part->cow;
-    merge(part);
     part_transfer(part, top, PLOOP_IO_WRITE, 0, (struct iov_cursor){.iov = &cow->iov, .count = 1},
                   geometry_host_offset(&top->geometry, cow->host) + cow->at, cow->length,
                   chunk_written);
+}
+
+static void chunk_merge(struct part *part)
+{
+    const struct cow *cow = &part->cow;
+    uint64_t from, bytes = cow->length - cow->filled + overlap(part, &from);
+    part_do_bulk(part, bytes, merge, chunk_write);
 }
 
 static void chunk_read(struct channel_io *io, int result)
@@ -160,7 +171,7 @@ static void chunk_read(struct channel_io *io, int result)
     if (result) {
         cow_ended(part, result);
     } else {
-        chunk_write(part);
+        chunk_merge(part);
     }
 }
 
@@ -168,17 +179,20 @@ static void copy_next(struct part *part)
 {
     ploop_dev *dev = part->dev;
     struct cow *cow = &part->cow;
-    uint64_t left = dev_disk(dev)->cluster_size - cow->at, offset;
+    uint64_t left = dev_disk(dev)->cluster_size - cow->at, offset, from;
     cow->length = left < dev->cow_bytes ? left : dev->cow_bytes;
     cow->iov = (struct iovec){cow->buffer->bytes, (size_t)cow->length};
     struct iov_cursor cursor = {.iov = &cow->iov, .count = 1};
     struct place below = stack_place(&dev->stack, part->cluster);
     assert(cow->at < dev_disk(dev)->cluster_size && below.delta && below.delta != dev_top(dev));
-    uint64_t in_file =
-        delta_fill(below.delta, part->cluster, below.entry, cow->at, cow->length, &cursor, &offset);
-    bool covered = part->inside <= cow->at && part->inside + part->length >= cow->at + cow->length;
-    if (in_file == 0 || covered) {
-        chunk_write(part);
+    uint64_t in_file = delta_fill(below.delta, part->cluster, below.entry, cow->at, cow->length,
+                                  &cursor, &offset, &cow->filled);
+    if (overlap(part, &from) == cow->length) {
+        in_file = 0;
+        cow->filled = cow->length;
+    }
+    if (in_file == 0) {
+        chunk_merge(part);
         return;
     }
     part_transfer(part, below.delta, PLOOP_IO_READ, 0, cursor, offset, in_file, chunk_read);

@@ -16,7 +16,8 @@
  *     as a whole (flush.c) that part does.
  *  2. After the first error no further part is begun; those that are live end by themselves.
  *  3. A pio that pauses is advanced by what its state names, and while it WAITS_FOR_TURN by the end
- *     of one of its parts.
+ *     of one of its parts, unless that part took a thread's time for bulk work (bulk.c): then the
+ *     next run advances it, so that no thread is kept for all of a long request.
  *  4. A part that ends inside part_begin() does not recurse: `advancing` leaves the rest to the
  *     loop.
  *  5. While the gate holds requests back no part is begun, so a suspend waits for parts, never for
@@ -94,7 +95,8 @@ void pio_part_ended(struct part *part)
     if (pio->advancing) {
         return;
     }
-    if (pio->pause == PIO_GOES_ON || (pio->pause == PIO_WAITS_FOR_TURN && in_line)) {
+    bool is_next = pio->pause == PIO_WAITS_FOR_TURN && in_line && !part->did_bulk;
+    if (pio->pause == PIO_GOES_ON || is_next) {
         list_remove(&pio->link);
         pio->pause = PIO_GOES_ON;
         pio_advance(pio);

@@ -16,9 +16,11 @@
 static const uint32_t next_states[PART_STATES] = {
     [PART_IDLE] = BIT(LOCKING) | BIT(LOCKED) | BIT(DURABLE),
     [PART_LOCKING] = BIT(LOCKED),
-    [PART_LOCKED] = BIT(IDLE) | BIT(LOCKING) | BIT(AT_BACKEND) | BIT(FOR_SPACE) | BIT(FOR_RECORD) |
-                    BIT(FOR_BUFFER) | BIT(FOR_OTHERS) | BIT(PARKED) | BIT(DURABLE),
+    [PART_LOCKED] = BIT(IDLE) | BIT(LOCKING) | BIT(AT_BACKEND) | BIT(AT_MEMORY) | BIT(FOR_SPACE) |
+                    BIT(FOR_RECORD) | BIT(FOR_BUFFER) | BIT(FOR_OTHERS) | BIT(PARKED) |
+                    BIT(DURABLE),
     [PART_AT_BACKEND] = BIT(LOCKED),
+    [PART_AT_MEMORY] = BIT(LOCKED),
     [PART_FOR_SPACE] = BIT(LOCKED),
     [PART_FOR_RECORD] = BIT(LOCKED),
     [PART_FOR_BUFFER] = BIT(LOCKED),
@@ -62,7 +64,7 @@ void part_take(struct part *part, ploop_pio *pio, void (*ended)(struct part *par
     part->pio = pio;
     part->kind = &kinds[pio->op];
     part->ended = ended;
-    part->reclaimed = part->asked_alone = false;
+    part->reclaimed = part->asked_alone = part->did_bulk = false;
     part->zeroed = part->parked_ns = 0;
     part->write_error = 0;
     part->cow.buffer = NULL;

@@ -6,6 +6,8 @@
  *                             ^          ^                                      |
  *                             |          +------------- part_heard -------------+
  *                             |          |
+ *                             |       LOCKED <--part_do_bulk--> AT_MEMORY
+ *                             |          |
  *                             |       LOCKED <--> FOR_SPACE, FOR_RECORD, FOR_BUFFER, FOR_OTHERS
  *                             |          |
  *                             |          +--part_settle--> IDLE, or with FUA: DURABLE --> IDLE
@@ -15,7 +17,7 @@
  *
  *     IDLE --part_take_own--> DURABLE --> IDLE      a flush, a write of BAT pages
  *
- *  1. A part holds its cluster's lock in LOCKED, AT_BACKEND and the four waits, and in no other
+ *  1. A part holds its cluster's lock in LOCKED, AT_BACKEND, AT_MEMORY and the four waits, and in no other
  *     state. In LOCKED one of its steps runs, in the turn.
  *  2. A part keeps nothing of a delta across a wait: delta, entry, offset and abilities are read
  *     together, under the lock, in the step that sends. A part that was parked begins anew.
@@ -40,6 +42,7 @@ enum part_state {
     PART_LOCKING,    /* in its cluster's line */
     PART_LOCKED,     /* one of its steps runs */
     PART_AT_BACKEND, /* its io is under way */
+    PART_AT_MEMORY,  /* memory is filled for it, outside the turn: bulk.c */
     PART_FOR_SPACE,  /* waits for a host cluster, or for pending ones to come back: park.c */
     PART_FOR_RECORD, /* waits for a removal's record: park.c */
     PART_FOR_BUFFER, /* waits for memory to copy through: cow.c */
@@ -70,17 +73,22 @@ struct cow_buffer {
     uint8_t *bytes;
 };
 
+struct part;
+/* Fills memory outside the turn: bulk.c. */
+typedef void part_fill_fn(const struct part *part);
+
 /* A copy of a cluster from a lower delta: cow.c. */
 struct cow {
     struct host_cluster host;  /* taken for it */
     struct cow_buffer *buffer; /* NULL: none is had */
     uint64_t at, length;       /* of the cluster: what is being copied */
+    uint64_t filled;           /* of that: the lower delta has bytes for it; the rest is zeros */
     struct iovec iov;
 };
 
 struct part {
     struct channel_io io;
-    struct work work; /* hands the part to the turn from the fast path */
+    struct work work; /* hands the part to the turn: submit.c, bulk.c */
     struct ploop_dev *dev;
     ploop_pio *pio;
     const struct kind *kind;          /* the pio's */
@@ -91,6 +99,7 @@ struct part {
     bool pooled;      /* not the pio's own */
     bool wants_space; /* parked, or tried again after that */
     bool reclaimed;   /* pending clusters were made to come back for it, once */
+    bool did_bulk;    /* memory was filled for it outside the turn: cut.c, 3 */
     bool asked_alone; /* it went to the head of its lock's line, once */
     struct guest_cluster cluster;
     uint64_t inside, length; /* bytes in the cluster */
@@ -106,6 +115,11 @@ struct part {
     struct reservation *reservation, own_reservation;
     int write_error;         /* FOR_OTHERS: how it failed */
     struct part *ended_next; /* of those that leave the reservation together */
+    /* AT_MEMORY: */
+    part_fill_fn *bulk_fill;
+    part_fn *bulk_then;
+    /* A read: */
+    uint64_t filled; /* bytes that do not become zeros */
     /* A write of zeros: */
     uint64_t zeroed; /* bytes done */
     /* A copy: */
@@ -151,6 +165,12 @@ void part_order(struct part *part, struct delta *delta, uint32_t op, uint64_t of
 struct part *part_heard(struct channel_io *io);
 
 /*
+ * Fills `bytes` bytes of memory, or none where that is 0, and goes on with `then`, in the turn:
+ * bulk.c.
+ */
+void part_do_bulk(struct part *part, uint64_t bytes, part_fill_fn *fill, part_fn *then);
+
+/*
  * Its effect is there, or failed. `number`: the SYNC that makes its data durable, SYNC_NONE if it
  * is. The lock is given back; with FUA the part becomes durable before it ends.
  */
@@ -177,5 +197,8 @@ void part_no_space(struct part *part, int error);
 /* Whether a part that finds no space is to be parked, and has not waited long enough. */
 bool part_may_park(const struct part *part);
 void part_park(struct part *part, part_fn *again);
+
+/* ---- bulk.c: for the engine, outside the turn ---- */
+void bulk_run(struct ploop_dev *dev);
 
 #endif

@@ -11,22 +11,52 @@ static void read_heard(struct channel_io *io, int result)
     part_settle(part_heard(io), result, SYNC_NONE);
 }
 
+/* ---- zeros ---- */
+
+static void fill_with_zeros(const struct part *part)
+{
+    struct iov_cursor rest = part->cursor;
+    iov_advance(&rest, part->filled);
+    iov_zero(&rest, part->length - part->filled);
+}
+
+static void zeros_filled(struct part *part)
+{
+    part_settle(part, 0, SYNC_NONE);
+}
+
+static void read_zeros(struct part *part)
+{
+    part_do_bulk(part, part->length - part->filled, fill_with_zeros, zeros_filled);
+}
+
+/* ---- what the lower delta has, then zeros over the rest ---- */
+
+static void below_heard(struct channel_io *io, int result)
+{
+    struct part *part = part_heard(io);
+    if (result) {
+        part_settle(part, result, SYNC_NONE);
+    } else {
+        read_zeros(part);
+    }
+}
+
 static void read_below(struct part *part, struct place place)
 {
-    uint64_t offset, length;
+    uint64_t offset;
     assert(place.delta && place.delta != dev_top(part->dev));
     if (place.entry == BAT_ENTRY_BAD) {
         part_settle(part, -EIO, SYNC_NONE);
         return;
     }
-    length = delta_fill(place.delta, part->cluster, place.entry, part->inside, part->length,
-                        &part->cursor, &offset);
-    if (length == 0) {
-        part_settle(part, 0, SYNC_NONE);
+    uint64_t in_file = delta_fill(place.delta, part->cluster, place.entry, part->inside,
+                                  part->length, &part->cursor, &offset, &part->filled);
+    if (in_file == 0) {
+        read_zeros(part);
         return;
     }
-    assert(length <= part->length);
-    part_transfer(part, place.delta, PLOOP_IO_READ, 0, part->cursor, offset, length, read_heard);
+    part_transfer(part, place.delta, PLOOP_IO_READ, 0, part->cursor, offset, in_file, below_heard);
 }
 
 void read_locked(struct part *part)
@@ -38,8 +68,8 @@ void read_locked(struct part *part)
     if (entry == 0 && stack_maps(&dev->stack, part->cluster)) {
         read_below(part, stack_place(&dev->stack, part->cluster));
     } else if (entry == 0) {
-        iov_zero(&part->cursor, part->length);
-        part_settle(part, 0, SYNC_NONE);
+        part->filled = 0;
+        read_zeros(part);
     } else if (entry == BAT_ENTRY_BAD) {
         part_settle(part, -EIO, SYNC_NONE);
     } else {

@@ -103,11 +103,11 @@ static bool read_lower_fast(ploop_queue *queue, ploop_pio *pio, struct guest_clu
     struct channel *channel = &place.delta->channel;
     const ploop_file *file = place.delta->file;
     struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
-    uint64_t offset;
+    uint64_t offset, filled;
     if (pio->length > channel->max_transfer || channel_is_full(channel) ||
         place.entry == BAT_ENTRY_BAD ||
-        delta_fill(place.delta, cluster, place.entry, inside, pio->length, &cursor, &offset) <
-            pio->length) {
+        delta_fill(place.delta, cluster, place.entry, inside, pio->length, &cursor, &offset,
+                   &filled) < pio->length) {
         unlock_fast(&pio->part);
         return false;
     }
