@@ -64,6 +64,7 @@ struct ploop_dev {
     struct cluster_lock *locks;
     struct part *parts;
     struct list parts_free, part_waiters; /* pios */
+    uint32_t parts_in_line;               /* for a cluster's lock */
     struct list reservation_hash[RESERVATION_HASH];
 
     uint8_t *cow_memory;

@@ -63,6 +63,27 @@ static void latched(void *owner, int cause)
 
 /* ---- the clock ---- */
 
+/*
+ * A part may wait for a lock whose holder is done at the backend, on the queue of a thread that
+ * sleeps. What is there rings no other thread, so that a run looks at all queues, and comes again
+ * soon.
+ */
+#define LINE_NS UINT64_C(2000000)
+
+static bool other_queues_matter(const ploop_dev *dev)
+{
+    return dev->parts_in_line > 0 && dev->reaps && dev->queue_count > 1;
+}
+
+static uint32_t reap_other_queues(ploop_dev *dev)
+{
+    uint32_t done = 0;
+    for (uint32_t i = 0; other_queues_matter(dev) && i < dev->queue_count; i++) {
+        done += (uint32_t)queue_reap(&dev->queues[i]);
+    }
+    return done;
+}
+
 /* A timer may fire this much before its time: its run finds nothing due, and must set it again. */
 #define EARLY_NS UINT64_C(2000000)
 
@@ -79,6 +100,9 @@ static uint64_t earliest(ploop_dev *dev)
     uint64_t next = bat_latch(dev_bat(dev)) ? UINT64_MAX : deadlines_next(&dev_bat(dev)->deadlines);
     if (!list_is_empty(&dev->parked) && !gate_has(dev, GATE_HOLDS) && dev->park_retry_ns < next) {
         next = dev->park_retry_ns;
+    }
+    if (other_queues_matter(dev) && dev->ran_ns + LINE_NS < next) {
+        next = dev->ran_ns + LINE_NS;
     }
     return next;
 }
@@ -226,6 +250,7 @@ static void run_due(struct work *work)
         done += bat_run_deadlines(dev_bat(dev), now);
     }
     done += space_retry_parked(dev, false);
+    done += reap_other_queues(dev);
     done += pio_go_on(dev);
     atomic_fetch_add(&dev->done_by_run, done);
 }

@@ -47,6 +47,7 @@ void assert_part(const struct part *part)
 void part_set(struct part *part, enum part_state state)
 {
     assert(next_states[part->state] & 1u << state);
+    part->dev->parts_in_line += (uint32_t)(state == PART_LOCKING) - (part->state == PART_LOCKING);
     part->state = state;
     assert_part(part);
 }

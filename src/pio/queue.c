@@ -16,9 +16,10 @@
  *     posts to the turn, which is as right and only slower. A reap that finds it taken is left out:
  *     what it would have found keeps the backend's descriptor readable, and calls that block look
  *     again within NAP_NS.
- *  3. Reaping is not bound to a thread. Runs of the queue reap it, and so do ploop_dev_run() and
- *     every call that waits, for example close and suspend: an owner that sleeps holds up no other
- *     thread. A reap ends requests and delivers none.
+ *  3. Reaping is not bound to a thread. Runs of the queue reap it, and so do ploop_dev_run(), every
+ *     call that waits, for example close and suspend, and runs of other queues while a part waits
+ *     for a cluster's lock: an owner that sleeps holds up no other thread. A reap ends requests and
+ *     delivers none.
  *  4. Callbacks run in ploop_queue_run() and ploop_queue_wait(), and at the end in close and abort;
  *     nowhere else. The callbacks of a queue never run at the same time, and one that submits and
  *     completes again from inside does not nest.

@@ -319,6 +319,43 @@ static void owner_sleeps_finish(void)
     expect(0, SECTOR, 'a', "the write");
 }
 
+/* What the discard waits for is reaped by a run of its own queue, which the deadline asks for. */
+static void discard_meanwhile(void *unused)
+{
+    (void)unused;
+    struct request *request = begin_discard(world->queue, 0, CLUSTER);
+    while (!request->calls) {
+        ploop_queue_wait(world->queue, UINT64_MAX);
+    }
+    must_be(request->result, 0, "discard");
+    *owner_may_run = true;
+}
+
+static void owner_sleeps_discard_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_REAP, .mapped = 1, .queue_count = 2});
+    owner_may_run = calloc(1, sizeof(*owner_may_run));
+    sched_spawn("owner", write_and_sleep, NULL, false);
+    sched_spawn("discard", discard_meanwhile, NULL, false);
+}
+
+static void owner_sleeps_discard_finish(void)
+{
+    world_is_quiet();
+    expect_one_of(0, SECTOR, "a0", "the write, or the discard");
+    expect(SECTOR, CLUSTER - SECTOR, '0', "the rest of the cluster");
+}
+
+const struct scenario owner_sleeps_discard = {
+    .name = "owner-sleeps-discard",
+    .about = "a discard of a cluster whose last write is done, and its owner sleeps",
+    .set_up = owner_sleeps_discard_set_up,
+    .finish = owner_sleeps_discard_finish,
+    .may_expire = true,
+    .bound = 2,
+    .random = 3000,
+};
+
 const struct scenario owner_sleeps = {
     .name = "owner-sleeps",
     .about = "a suspend reaps the queue of a thread that sleeps, and leaves its callback to it",

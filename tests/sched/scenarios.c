@@ -26,6 +26,7 @@ const struct scenario *const scenarios[] = {
     &event_full_ring,
     &same_queue,
     &owner_sleeps,
+    &owner_sleeps_discard,
     &engine_ring,
     &queue_wait,
     &full_ring,
