@@ -20,9 +20,9 @@
 #include "format/extension.h"
 
 struct holes {
-    struct bitmap taken; /* places below `end` that are used, or were given to a mover */
     uint64_t first, end; /* places: where the data area begins, and is to end */
-    uint64_t next;
+    struct bitmap taken; /* from `first` on: those that are used, or were given to a mover */
+    uint64_t next;       /* a bit: all before it are taken */
 };
 
 /*
@@ -85,7 +85,7 @@ static int take_one(struct repair *repair, struct holes *holes, uint64_t *offset
     uint64_t place = geometry_place_at(&repair->image->header.geometry, *offset);
 
     if (place < holes->end) {
-        bitmap_set(&holes->taken, place);
+        bitmap_set(&holes->taken, place - holes->first);
     }
     return 0;
 }
@@ -95,8 +95,8 @@ static uint64_t take_hole(struct holes *holes)
     while (!bitmap_set(&holes->taken, holes->next)) {
         holes->next++;
     }
-    assert(holes->next < holes->end);
-    return holes->next;
+    assert(holes->next < holes->end - holes->first);
+    return holes->first + holes->next;
 }
 
 /*
@@ -140,12 +140,12 @@ static int find_holes(struct repair *repair, struct holes *holes)
 
     uint64_t first = geometry_host_first(geometry);
 
-    *holes = (struct holes){.first = first, .end = first, .next = first};
+    *holes = (struct holes){.first = first, .end = first};
     for (uint32_t i = 0; i < geometry->bat_entries; i++) {
         holes->end += repair->image->entries[i] != 0;
     }
     each_extension_cluster(repair, holes, count_one);
-    error = bitmap_init(&holes->taken, holes->end);
+    error = bitmap_init(&holes->taken, holes->end - first);
     if (error) {
         return error;
     }
@@ -214,7 +214,7 @@ static int compact(struct repair *repair)
     end = geometry_place_offset(&repair->image->header.geometry, holes.end);
     assert(end <= repair->image->file_size);
     repair->check->progress_base += repair->image->header.geometry.bat_entries;
-    if (bitmap_run(&holes.taken, holes.first, holes.end - holes.first) < holes.end - holes.first) {
+    if (bitmap_run(&holes.taken, 0, holes.end - holes.first) < holes.end - holes.first) {
         repair_give_up_extension(repair);
         error = move_all(repair, &holes);
     }

@@ -103,7 +103,12 @@ static int64_t execute(struct fixture *fixture, struct ploop_io *io)
         memcpy(fixture->bytes + io->offset, fixture->log[fixture->log_size - 1].data, io->length);
         return (int64_t)io->length;
     case PLOOP_IO_TRUNCATE:
-        resize(fixture, io->offset);
+        if (fixture->claimed_size) {
+            fixture->claimed_size = io->offset;
+            fixture->size = io->offset < fixture->size ? io->offset : fixture->size;
+        } else {
+            resize(fixture, io->offset);
+        }
         return 0;
     case PLOOP_IO_PUNCH:
         memset(fixture->bytes + io->offset, 0, io->length);
