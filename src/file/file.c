@@ -55,14 +55,14 @@ int file_io_submit(struct file_io *io)
     return refused < 0 ? refused : -EIO;
 }
 
-void ploop_io_complete(struct ploop_io *pub, int64_t result)
+void ploop_io_complete(struct ploop_io *io, int64_t result)
 {
-    struct file_io *io = (struct file_io *)pub;
-    if (atomic_exchange_explicit(&io->state, FILE_IO_IDLE, memory_order_acq_rel) != FILE_IO_SENT) {
-        backend_fault(io, "completed a request twice");
+    struct file_io *own = (struct file_io *)io;
+    if (atomic_exchange_explicit(&own->state, FILE_IO_IDLE, memory_order_acq_rel) != FILE_IO_SENT) {
+        backend_fault(own, "completed a request twice");
         return;
     }
-    io->done(io, result);
+    own->done(own, result);
 }
 
 /*
