@@ -100,7 +100,7 @@ void extension_end(struct extension_plan *plan);
 
 /* A check with everything reported into counts by kind. */
 struct check_outcome {
-    int err;
+    int error;
     struct ploop_check_result result;
     uint64_t kinds[PLOOP_CHECK_READ + 1];
     struct ploop_check_record last;
