@@ -84,7 +84,7 @@ static int open_file(const struct server_config *config, uint32_t level, uint32_
     if (error == -EAGAIN) {
         why = "another process has it open";
     } else if (error == -EINVAL && config->direct) {
-        why = "its file system cannot bypass the page cache, as direct=1 asks";
+        why = "the file system does not support direct=1";
     } else {
         why = strerror(-error);
     }
@@ -106,11 +106,10 @@ static const char *explain(int error)
     case -EAGAIN:
         return "another process has it open";
     case -EBUSY:
-        return "something of it stays in the page cache, which may show data that the disk has "
-               "lost: "
-               "end what maps the file, or see recover=cached";
+        return "part of it stays in the page cache, which may show data that the disk has lost; "
+               "end the programs that map the file, or use recover=cached";
     case -EUCLEAN:
-        return "not closed cleanly, or damaged: check it (ploopctl check), or try recover=1";
+        return "not closed cleanly, or damaged; run ploopctl check, or use recover=1";
     case -EINVAL:
         return "not a ploop image";
     default:
@@ -165,13 +164,12 @@ static int probe_file(const struct server_config *config, uint32_t level)
     }
     error = is_raw(config, level) ? 0 : ploop_image_probe(files[level], &image);
     if (error) {
-        return fail(path_of(config, level), "cannot be served", error,
+        return fail(path_of(config, level), "cannot serve", error,
                     image.message[0] ? image.message : explain(error));
     }
     if ((image.flags & PLOOP_IMAGE_IN_USE) && !config->recover) {
-        nbdkit_error(
-            "%s: warning: not closed cleanly: to be served with recover=1, or read-only (-r)",
-            path_of(config, level));
+        nbdkit_error("%s: warning: not closed cleanly; use recover=1, or -r to serve it read-only",
+                     path_of(config, level));
     }
     return 0;
 }
@@ -187,7 +185,7 @@ static int probe_stack(const struct server_config *config)
     error = ploop_dev_open(files, config->base_count + 1, &dev_config, &probed);
     ploop_dev_close(probed);
     if (error && error != -EUCLEAN) {
-        fail(config->image, "cannot be served", error, explain(error));
+        fail(config->image, "cannot serve", error, explain(error));
     }
     return error ? -1 : 0;
 }
@@ -326,7 +324,7 @@ int device_close(void)
     timer_stop();
     error = ploop_dev_close(device);
     if (error) {
-        nbdkit_error("%s: not everything reached the disk, next time it needs recover=1: %s",
+        nbdkit_error("%s: not everything reached the disk; use recover=1 next time: %s",
                      server->image, strerror(-error));
     }
     device = NULL;
