@@ -111,9 +111,9 @@ static int write_and_read(ploop_dev *dev)
     }
     int64_t moved =
         ploop_dev_pwrite(dev, out, sizeof(out), 3 << 19); /* across a cluster's border */
-    int err = moved < 0 ? (int)moved : ploop_dev_flush(dev);
-    if (err) {
-        return err;
+    int error = moved < 0 ? (int)moved : ploop_dev_flush(dev);
+    if (error) {
+        return error;
     }
     moved = ploop_dev_pread(dev, in, sizeof(in), 3 << 19);
     if (moved < 0) {
@@ -126,16 +126,16 @@ static int run(ploop_file *file)
 {
     struct ploop_image_options options = {.size = sizeof(options), .disk_size = UINT64_C(1) << 30};
     ploop_dev *dev;
-    int err = ploop_image_create(file, &options);
-    if (!err) {
-        err = ploop_dev_open(&file, 1, NULL, &dev);
+    int error = ploop_image_create(file, &options);
+    if (!error) {
+        error = ploop_dev_open(&file, 1, NULL, &dev);
     }
-    if (err) {
-        return err;
+    if (error) {
+        return error;
     }
-    err = write_and_read(dev);
-    int close_err = ploop_dev_close(dev);
-    return err ? err : close_err;
+    error = write_and_read(dev);
+    int close_error = ploop_dev_close(dev);
+    return error ? error : close_error;
 }
 
 int main(int argc, char **argv)
@@ -147,15 +147,15 @@ int main(int argc, char **argv)
         perror(path);
         return 1;
     }
-    int err = ploop_file_create(&plain_ops, &plain, &file);
-    if (err) {
+    int error = ploop_file_create(&plain_ops, &plain, &file);
+    if (error) {
         (void)close(plain.fd); /* a file that was not made does not close its backend */
     } else {
-        err = run(file);
+        error = run(file);
         ploop_file_close(file);
     }
-    if (err) {
-        (void)fprintf(stderr, "custom_backend: %s: %s\n", path, strerror(-err));
+    if (error) {
+        (void)fprintf(stderr, "custom_backend: %s: %s\n", path, strerror(-error));
         return 1;
     }
     printf("1 MiB written, flushed, read back and compared, in %lu backend requests\n",

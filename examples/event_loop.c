@@ -203,17 +203,17 @@ static int run(struct loop *loop, ploop_file *file)
     ploop_dev_config_init(&config, sizeof(config));
     config.clock = &clock;
     config.writeback_delay_ns = 50 * UINT64_C(1000000);
-    int err = ploop_image_create(file, &options);
-    if (!err) {
-        err = ploop_dev_open(&file, 1, &config, &loop->dev);
+    int error = ploop_image_create(file, &options);
+    if (!error) {
+        error = ploop_dev_open(&file, 1, &config, &loop->dev);
     }
-    if (err) {
-        return err;
+    if (error) {
+        return error;
     }
     loop->queue = ploop_dev_queue(loop->dev, 0);
     run_loop(loop);
-    err = ploop_dev_close(loop->dev); /* waits for what is still in flight */
-    return loop->error ? loop->error : err;
+    error = ploop_dev_close(loop->dev); /* waits for what is still in flight */
+    return loop->error ? loop->error : error;
 }
 
 int main(int argc, char **argv)
@@ -225,14 +225,14 @@ int main(int argc, char **argv)
         (void)remove(path); /* left over from the last run */
     }
     loop.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
-    int err = ploop_file_open_posix(path, PLOOP_FILE_READ_WRITE | PLOOP_FILE_CREATE, &file);
-    if (!err) {
-        err = run(&loop, file);
+    int error = ploop_file_open_posix(path, PLOOP_FILE_READ_WRITE | PLOOP_FILE_CREATE, &file);
+    if (!error) {
+        error = run(&loop, file);
         ploop_file_close(file);
     }
     (void)close(loop.timer_fd);
-    if (err) {
-        (void)fprintf(stderr, "event_loop: %s: %s\n", path, strerror(-err));
+    if (error) {
+        (void)fprintf(stderr, "event_loop: %s: %s\n", path, strerror(-error));
     }
-    return err != 0;
+    return error != 0;
 }

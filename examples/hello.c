@@ -19,9 +19,9 @@ static int use(ploop_dev *dev)
     if (moved < 0) {
         return (int)moved;
     }
-    int err = ploop_dev_flush(dev); /* from here on it is on the disk, power cut or not */
-    if (err) {
-        return err;
+    int error = ploop_dev_flush(dev); /* from here on it is on the disk, power cut or not */
+    if (error) {
+        return error;
     }
     moved = ploop_dev_pread(dev, in, sizeof(in), 4096);
     if (moved < 0) {
@@ -41,22 +41,22 @@ int main(int argc, char **argv)
     if (argc < 2) {
         (void)remove(path); /* left over from the last run */
     }
-    int err = ploop_file_open_posix(path, PLOOP_FILE_READ_WRITE | PLOOP_FILE_CREATE, &file);
-    if (!err) {
-        err = ploop_image_create(file, &options);
-        if (!err) {
-            err = ploop_dev_open(&file, 1, NULL, &dev);
+    int error = ploop_file_open_posix(path, PLOOP_FILE_READ_WRITE | PLOOP_FILE_CREATE, &file);
+    if (!error) {
+        error = ploop_image_create(file, &options);
+        if (!error) {
+            error = ploop_dev_open(&file, 1, NULL, &dev);
         }
-        if (!err) {
-            err = use(dev);
-            int close_err = ploop_dev_close(
-                dev); /* says whether everything reached the disk: do not ignore it */
-            err = err ? err : close_err;
+        if (!error) {
+            error = use(dev);
+            /* It says whether everything reached the disk: do not ignore it. */
+            int close_error = ploop_dev_close(dev);
+            error = error ? error : close_error;
         }
         ploop_file_close(file); /* the file is ours, before and after the device */
     }
-    if (err) {
-        (void)fprintf(stderr, "hello: %s: %s\n", path, strerror(-err));
+    if (error) {
+        (void)fprintf(stderr, "hello: %s: %s\n", path, strerror(-error));
     }
-    return err != 0;
+    return error != 0;
 }

@@ -38,16 +38,16 @@ static int write_sector(ploop_file *const *deltas, uint32_t count, uint64_t offs
     ploop_dev *dev;
 
     (void)snprintf(sector, sizeof(sector), "%s", text);
-    int err = ploop_dev_open(deltas, count, NULL, &dev); /* the base first, the top last */
-    if (err) {
-        return err;
+    int error = ploop_dev_open(deltas, count, NULL, &dev); /* the base first, the top last */
+    if (error) {
+        return error;
     }
     int64_t written = ploop_dev_pwrite(dev, sector, sizeof(sector), offset);
     ploop_dev_info(dev, &info);
     printf("%u image%s: wrote \"%s\" at %llu, %llu clusters copied\n", count, count == 1 ? "" : "s",
            text, (unsigned long long)offset, (unsigned long long)info.clusters_copied);
-    err = ploop_dev_close(dev);
-    return written < 0 ? (int)written : err;
+    error = ploop_dev_close(dev);
+    return written < 0 ? (int)written : error;
 }
 
 /* Whether the disk that these files make has these two sectors. */

@@ -20,9 +20,9 @@
 #include "engine/state.h"
 #include "pio/pio.h"
 #include "pio/queue.h"
+#include "util/error_text.h"
 
 #include <assert.h>
-#include <string.h>
 #include <time.h>
 
 enum { LATCH_MESSAGE_ID = 7 };
@@ -54,10 +54,9 @@ static void latched(void *owner, int cause)
         gate_change(dev, 0, GATE_CHANGES_REFUSED);
     }
     dev_log(dev, PLOOP_LOG_ERROR, LATCH_MESSAGE_ID,
-            "a SYNC failed (%s): data written since the last flush may be lost, and every flush "
-            "fails from now on; close the image and "
-            "open it again with recovery",
-            strerror(-cause));
+            "a SYNC failed: %s; data written since the last flush may be lost, and every flush "
+            "fails from now on; close the image and open it again with recovery",
+            ERROR_TEXT(cause));
     dev_event(dev, PLOOP_EVENT_SYNC_FAILED, (uint64_t)-cause);
 }
 

@@ -55,14 +55,14 @@ int file_io_submit(struct file_io *io)
     return refused < 0 ? refused : -EIO;
 }
 
-void ploop_io_complete(struct ploop_io *pub, int64_t result)
+void ploop_io_complete(struct ploop_io *io, int64_t result)
 {
-    struct file_io *io = (struct file_io *)pub;
-    if (atomic_exchange_explicit(&io->state, FILE_IO_IDLE, memory_order_acq_rel) != FILE_IO_SENT) {
-        backend_fault(io, "completed a request twice");
+    struct file_io *own = (struct file_io *)io;
+    if (atomic_exchange_explicit(&own->state, FILE_IO_IDLE, memory_order_acq_rel) != FILE_IO_SENT) {
+        backend_fault(own, "completed a request twice");
         return;
     }
-    io->done(io, result);
+    own->done(own, result);
 }
 
 /*
@@ -97,9 +97,9 @@ int ploop_file_create(const struct ploop_io_ops *ops, void *context, ploop_file 
     }
     *file = NULL;
     struct ploop_io_ops known;
-    int err = take_ops(&known, ops);
-    if (err) {
-        return err;
+    int error = take_ops(&known, ops);
+    if (error) {
+        return error;
     }
     ploop_file *made = calloc(1, sizeof(*made));
     if (!made) {
@@ -180,12 +180,12 @@ int ploop_file_info(ploop_file *file, struct ploop_file_info *info)
         return -EINVAL;
     }
     struct ploop_file_info known = {.size = sizeof(known)};
-    int err = file->ops.get_info(file->context, &known);
-    if (err == 0) {
-        err = check_info(&known);
+    int error = file->ops.get_info(file->context, &known);
+    if (error == 0) {
+        error = check_info(&known);
     }
-    if (err == 0) {
+    if (error == 0) {
         sized_out(info, &known, sizeof(known));
     }
-    return err;
+    return error;
 }

@@ -297,15 +297,15 @@ int ploop_file_create_memory(uint64_t file_size, ploop_file **file)
     memory->file_size = file_size;
     memory->bucket_count = BUCKETS_AT_FIRST;
     memory->buckets = calloc(memory->bucket_count, sizeof(struct chunk *));
-    int err = memory->buckets ? ploop_file_create(&ops, memory, file) : -ENOMEM;
-    if (!err) {
-        err = -pthread_rwlock_init(&memory->lock, NULL);
+    int error = memory->buckets ? ploop_file_create(&ops, memory, file) : -ENOMEM;
+    if (!error) {
+        error = -pthread_rwlock_init(&memory->lock, NULL);
     }
-    if (err) {
+    if (error) {
         free(*file);
         *file = NULL;
         free(memory->buckets);
         free(memory);
     }
-    return err;
+    return error;
 }

@@ -129,45 +129,45 @@ static int64_t write_through(struct posix *file, const struct ploop_io *io)
  */
 static int64_t punch(int fd, uint64_t offset, uint64_t length)
 {
-    int64_t err = posix_allocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
-    if (err == -EOPNOTSUPP) {
-        err = posix_allocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length);
+    int64_t error = posix_allocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
+    if (error == -EOPNOTSUPP) {
+        error = posix_allocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length);
     }
-    return err;
+    return error;
 }
 
 static int64_t resize(const struct posix *file, uint64_t file_size)
 {
-    int err;
+    int error;
     if (file->is_block) {
         return -ENOTSUP;
     }
     do {
-        err = ftruncate(file->fd, (off_t)file_size) ? -errno : 0;
-    } while (err == -EINTR);
-    return err;
+        error = ftruncate(file->fd, (off_t)file_size) ? -errno : 0;
+    } while (error == -EINTR);
+    return error;
 }
 
 int posix_sync_locked(struct posix *file)
 {
-    int fd = file->sync_fd >= 0 ? file->sync_fd : file->fd, err;
+    int fd = file->sync_fd >= 0 ? file->sync_fd : file->fd, error;
     /*
      * After a failure too: what is dirty goes out before the cache is dropped, and a further loss
      * is told now and not after that.
      */
     do {
-        err = fdatasync(fd) ? -errno : 0;
-    } while (err == -EINTR);
-    file->sync_error = file->sync_error ? file->sync_error : err;
+        error = fdatasync(fd) ? -errno : 0;
+    } while (error == -EINTR);
+    file->sync_error = file->sync_error ? file->sync_error : error;
     return file->sync_error;
 }
 
 static int64_t sync_data(struct posix *file)
 {
     pthread_mutex_lock(&file->syncing);
-    int err = posix_sync_locked(file);
+    int error = posix_sync_locked(file);
     pthread_mutex_unlock(&file->syncing);
-    return err;
+    return error;
 }
 
 static int64_t reshape(struct posix *file, const struct ploop_io *io)
@@ -252,13 +252,13 @@ static int posix_invalidate(void *context)
     struct posix *file = context;
     pthread_mutex_lock(&file->reopening);
     int64_t size = posix_size(file);
-    int err = size < 0 ? (int)size : posix_cache_drop(file->fd, file->is_block, (uint64_t)size);
+    int error = size < 0 ? (int)size : posix_cache_drop(file->fd, file->is_block, (uint64_t)size);
     posix_fua_forget_errors(&file->fua);
     pthread_mutex_lock(&file->syncing);
     file->sync_error = 0;
     pthread_mutex_unlock(&file->syncing);
     pthread_mutex_unlock(&file->reopening);
-    return err;
+    return error;
 }
 
 static void posix_close(void *context)
@@ -292,17 +292,17 @@ int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file)
     if (!made) {
         return -ENOMEM;
     }
-    int err = posix_open_file(made, path, flags);
+    int error = posix_open_file(made, path, flags);
     bool created = made->fd >= 0 && flags & PLOOP_FILE_CREATE;
-    if (!err) {
-        err = posix_open_rest(made, flags);
+    if (!error) {
+        error = posix_open_rest(made, flags);
     }
-    if (!err) {
-        err = posix_pool_start(&made->pool, posix_execute, made);
+    if (!error) {
+        error = posix_pool_start(&made->pool, posix_execute, made);
     }
-    if (!err) {
-        err = ploop_file_create(&ops, made, file);
-        if (!err) {
+    if (!error) {
+        error = ploop_file_create(&ops, made, file);
+        if (!error) {
             return 0;
         }
         posix_pool_stop(&made->pool);
@@ -311,5 +311,5 @@ int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file)
         (void)unlink(path);
     }
     posix_free(made);
-    return err;
+    return error;
 }

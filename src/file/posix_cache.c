@@ -59,22 +59,22 @@ static int look_at_window(int fd, uint64_t offset, uint64_t length, uint64_t pag
     if (memory == MAP_FAILED) {
         return -errno;
     }
-    int err = mincore(memory, length, pages) ? -errno : 0;
+    int error = mincore(memory, length, pages) ? -errno : 0;
     munmap(memory, length);
-    return err ? err : is_anything(pages, (length + page - 1) / page) ? -EBUSY : 0;
+    return error ? error : is_anything(pages, (length + page - 1) / page) ? -EBUSY : 0;
 }
 
 static int look_page_by_page(int fd, uint64_t offset, uint64_t length)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
     unsigned char *pages = malloc(WINDOW / page);
-    int err = pages ? 0 : -ENOMEM;
-    for (uint64_t at = offset; at < offset + length && !err; at += WINDOW) {
+    int error = pages ? 0 : -ENOMEM;
+    for (uint64_t at = offset; at < offset + length && !error; at += WINDOW) {
         uint64_t left = offset + length - at;
-        err = look_at_window(fd, at, left < WINDOW ? left : WINDOW, page, pages);
+        error = look_at_window(fd, at, left < WINDOW ? left : WINDOW, page, pages);
     }
     free(pages);
-    return err;
+    return error;
 }
 
 /*
@@ -100,20 +100,20 @@ static int look(int fd, uint64_t offset, uint64_t length, const struct statfs *w
 
 static int drop_range(int fd, uint64_t offset, uint64_t length, const struct statfs *where)
 {
-    int err = -posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_DONTNEED);
-    return err ? err : look(fd, offset, length, where);
+    int error = -posix_fadvise(fd, (off_t)offset, (off_t)length, POSIX_FADV_DONTNEED);
+    return error ? error : look(fd, offset, length, where);
 }
 
 /* A page in use at this moment is let go soon; one that a process maps is not. */
 static int drop_window(int fd, uint64_t offset, uint64_t length, const struct statfs *where)
 {
     struct timespec pause = {.tv_nsec = PAUSE_NS};
-    int err = drop_range(fd, offset, length, where);
-    for (int i = 0; err == -EBUSY && i < TRIES; i++) {
+    int error = drop_range(fd, offset, length, where);
+    for (int i = 0; error == -EBUSY && i < TRIES; i++) {
         nanosleep(&pause, NULL);
-        err = drop_range(fd, offset, length, where);
+        error = drop_range(fd, offset, length, where);
     }
-    return err;
+    return error;
 }
 
 static bool cache_is_storage(const struct statfs *where)
@@ -139,14 +139,14 @@ int posix_cache_drop(int fd, bool is_block, uint64_t file_size)
     if (is_block) {
         (void)ioctl(fd, BLKFLSBUF, 0); /* root only; what counts is whether anything is left */
     }
-    int err = drop_range(fd, 0, file_size, &where);
-    if (err != -EBUSY) {
-        return err;
+    int error = drop_range(fd, 0, file_size, &where);
+    if (error != -EBUSY) {
+        return error;
     }
-    err = 0;
-    for (uint64_t offset = 0; offset < file_size && !err; offset += WINDOW) {
+    error = 0;
+    for (uint64_t offset = 0; offset < file_size && !error; offset += WINDOW) {
         uint64_t left = file_size - offset;
-        err = drop_window(fd, offset, left < WINDOW ? left : WINDOW, &where);
+        error = drop_window(fd, offset, left < WINDOW ? left : WINDOW, &where);
     }
-    return err;
+    return error;
 }

@@ -37,11 +37,11 @@ static struct uses uses_of(uint32_t lock)
 static int byte_lock(int fd, short type, uint32_t byte)
 {
     struct flock range = {.l_type = type, .l_whence = SEEK_SET, .l_start = byte, .l_len = 1};
-    int err;
+    int error;
     do {
-        err = fcntl(fd, F_OFD_SETLK, &range) ? -errno : 0;
-    } while (err == -EINTR);
-    return err == -EACCES ? -EAGAIN : err;
+        error = fcntl(fd, F_OFD_SETLK, &range) ? -errno : 0;
+    } while (error == -EINTR);
+    return error == -EACCES ? -EAGAIN : error;
 }
 
 /* 0: no other description holds it. */
@@ -59,13 +59,13 @@ static int byte_test(int fd, uint32_t byte)
  */
 static int for_each_bit(int fd, uint32_t bits, uint32_t base, int (*action)(int fd, uint32_t byte))
 {
-    int err = 0;
-    for (uint32_t i = 0; i < USE_COUNT && !err; i++) {
+    int error = 0;
+    for (uint32_t i = 0; i < USE_COUNT && !error; i++) {
         if (bits & UINT32_C(1) << i) {
-            err = action(fd, base + i);
+            error = action(fd, base + i);
         }
     }
-    return err;
+    return error;
 }
 
 static int take(int fd, uint32_t byte)
@@ -89,20 +89,20 @@ int posix_lock_change(int fd, uint32_t from, uint32_t to)
 {
     struct uses held = uses_of(from);
     struct uses want = uses_of(to);
-    int err = for_each_bit(fd, want.used & ~held.used, USED_BASE, take);
-    if (!err) {
-        err = for_each_bit(fd, want.unshared & ~held.unshared, UNSHARED_BASE, take);
+    int error = for_each_bit(fd, want.used & ~held.used, USED_BASE, take);
+    if (!error) {
+        error = for_each_bit(fd, want.unshared & ~held.unshared, UNSHARED_BASE, take);
     }
-    if (!err) {
-        err = for_each_bit(fd, want.used, UNSHARED_BASE, byte_test);
+    if (!error) {
+        error = for_each_bit(fd, want.used, UNSHARED_BASE, byte_test);
     }
-    if (!err) {
-        err = for_each_bit(fd, want.unshared, USED_BASE, byte_test);
+    if (!error) {
+        error = for_each_bit(fd, want.unshared, USED_BASE, byte_test);
     }
-    if (err) {
+    if (error) {
         drop_all_but(fd, want, held);
     } else {
         drop_all_but(fd, held, want);
     }
-    return err;
+    return error;
 }

@@ -31,11 +31,11 @@ int64_t posix_size(const struct posix *file)
 
 int64_t posix_allocate(int fd, int mode, uint64_t offset, uint64_t length)
 {
-    int err;
+    int error;
     do {
-        err = fallocate(fd, mode, (off_t)offset, (off_t)length) ? -errno : 0;
-    } while (err == -EINTR);
-    return err;
+        error = fallocate(fd, mode, (off_t)offset, (off_t)length) ? -errno : 0;
+    } while (error == -EINTR);
+    return error;
 }
 
 /*
@@ -51,9 +51,9 @@ static uint32_t probe_fallocate(const struct posix *file)
         return able;
     }
     uint64_t beyond = ((uint64_t)size + POSIX_PAGE - 1) / POSIX_PAGE * POSIX_PAGE;
-    int64_t err =
+    int64_t error =
         posix_allocate(file->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, beyond, POSIX_PAGE);
-    return err == -EOPNOTSUPP || err == -ENOSYS ? 0 : able;
+    return error == -EOPNOTSUPP || error == -ENOSYS ? 0 : able;
 }
 
 static uint32_t probe(const struct posix *file)
@@ -102,11 +102,11 @@ static uint32_t lock_for(uint32_t flags)
 
 static int change_lock(struct posix *file, uint32_t flags)
 {
-    int err = posix_lock_change(file->lock_fd, file->lock, lock_for(flags));
-    if (!err) {
+    int error = posix_lock_change(file->lock_fd, file->lock, lock_for(flags));
+    if (!error) {
         file->lock = lock_for(flags);
     }
-    return err;
+    return error;
 }
 
 /*
@@ -176,18 +176,18 @@ static int open_direct(struct posix *file, uint32_t access)
 
 int posix_open_rest(struct posix *file, uint32_t flags)
 {
-    int err = change_lock(file, flags);
-    if (!err && flags & PLOOP_FILE_DIRECT) {
-        err = open_direct(file, flags & POSIX_ACCESS_FLAGS);
+    int error = change_lock(file, flags);
+    if (!error && flags & PLOOP_FILE_DIRECT) {
+        error = open_direct(file, flags & POSIX_ACCESS_FLAGS);
     }
-    if (!err && flags & PLOOP_FILE_READ_WRITE) {
+    if (!error && flags & PLOOP_FILE_READ_WRITE) {
         file->sync_fd = posix_open_again(file->fd, O_RDWR);
         posix_fua_open(&file->fua, file->fd, file->direct_fd >= 0);
     }
-    if (!err) {
+    if (!error) {
         atomic_store(&file->capabilities, probe(file));
     }
-    return err;
+    return error;
 }
 
 /* ---- Reopening ---- */
@@ -195,11 +195,11 @@ int posix_open_rest(struct posix *file, uint32_t flags)
 /* Put the file that `from` is under the number of `to`. */
 static void replace(int *to, int from)
 {
-    int err;
+    int error;
     do {
-        err = dup3(from, *to, O_CLOEXEC) < 0 ? errno : 0;
-    } while (err == EINTR || err == EBUSY);
-    assert(err == 0); /* both numbers are ours */
+        error = dup3(from, *to, O_CLOEXEC) < 0 ? errno : 0;
+    } while (error == EINTR || error == EBUSY);
+    assert(error == 0); /* both numbers are ours */
     close(from);
 }
 
@@ -262,17 +262,17 @@ static void take_over(struct posix *file, uint32_t access, const struct descript
 static int change_access(struct posix *file, uint32_t flags)
 {
     struct descriptors fds;
-    int err = open_for(file, flags & POSIX_ACCESS_FLAGS, &fds);
+    int error = open_for(file, flags & POSIX_ACCESS_FLAGS, &fds);
     pthread_mutex_lock(&file->syncing);
-    err = err ? err : posix_sync_locked(file);
-    err = err ? err : change_lock(file, flags);
-    if (err) {
+    error = error ? error : posix_sync_locked(file);
+    error = error ? error : change_lock(file, flags);
+    if (error) {
         close_all(&fds);
     } else {
         take_over(file, flags & POSIX_ACCESS_FLAGS, &fds);
     }
     pthread_mutex_unlock(&file->syncing);
-    return err;
+    return error;
 }
 
 int posix_reopen(void *context, uint32_t flags)
@@ -284,12 +284,12 @@ int posix_reopen(void *context, uint32_t flags)
     }
     pthread_mutex_lock(&file->reopening);
     bool same = (flags & POSIX_ACCESS_FLAGS) == atomic_load(&file->access);
-    int err = same ? change_lock(file, flags) : change_access(file, flags);
-    if (!err) {
+    int error = same ? change_lock(file, flags) : change_access(file, flags);
+    if (!error) {
         atomic_store(&file->capabilities, probe(file));
     }
     pthread_mutex_unlock(&file->reopening);
-    return err;
+    return error;
 }
 
 /* ---- The object ---- */

@@ -73,10 +73,10 @@ static int start_thread(struct posix_pool *pool)
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    int err = pthread_create(&pool->threads[pool->started], NULL, io_thread, pool);
+    int error = pthread_create(&pool->threads[pool->started], NULL, io_thread, pool);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (err) {
-        return -err;
+    if (error) {
+        return -error;
     }
     (void)snprintf(name, sizeof(name), "ploop-io/%u", pool->started);
     pthread_setname_np(pool->threads[pool->started], name);
@@ -93,14 +93,14 @@ int posix_pool_start(struct posix_pool *pool,
     pthread_cond_init(&pool->work, NULL);
     pthread_cond_init(&pool->quiet, NULL);
     pthread_mutex_lock(&pool->mutex);
-    int err = start_thread(pool);
+    int error = start_thread(pool);
     pthread_mutex_unlock(&pool->mutex);
-    if (err) {
+    if (error) {
         pthread_cond_destroy(&pool->quiet);
         pthread_cond_destroy(&pool->work);
         pthread_mutex_destroy(&pool->mutex);
     }
-    return err ? -ENOMEM : 0; /* not pthread_create's EAGAIN, which would look like a lock */
+    return error ? -ENOMEM : 0; /* not pthread_create's EAGAIN, which would look like a lock */
 }
 
 void posix_pool_submit(struct posix_pool *pool, struct ploop_io *io)
@@ -121,9 +121,9 @@ void posix_pool_submit(struct posix_pool *pool, struct ploop_io *io)
 void posix_pool_kick(struct posix_pool *pool)
 {
     pthread_mutex_lock(&pool->mutex);
-    int err = 0;
-    while (!err && pool->queued > pool->idle && pool->started < POSIX_POOL_THREADS) {
-        err = start_thread(pool);
+    int error = 0;
+    while (!error && pool->queued > pool->idle && pool->started < POSIX_POOL_THREADS) {
+        error = start_thread(pool);
     }
     uint32_t wake = pool->queued < pool->idle ? pool->queued : pool->idle;
     while (wake-- > 0) {

@@ -132,9 +132,9 @@ static int64_t request_once(ploop_file *file, uint32_t op, void *buffer, uint64_
 static int get_limits(ploop_file *file, struct sync_limits *limits)
 {
     limits->info = (struct ploop_file_info){.size = sizeof(limits->info)};
-    int err = ploop_file_info(file, &limits->info);
-    if (err) {
-        return err;
+    int error = ploop_file_info(file, &limits->info);
+    if (error) {
+        return error;
     }
     limits->alignment = limits->info.request_alignment;
     limits->max_transfer = limits->info.max_transfer ? limits->info.max_transfer : UINT64_MAX;
@@ -217,19 +217,19 @@ static int64_t bounce_piece(ploop_file *file, const struct sync_limits *limits, 
         memcpy(buffer, bounce + head, useful);
         return (int64_t)useful;
     }
-    int64_t err = 0;
+    int64_t error = 0;
     if (head) {
-        err = read_block(file, limits, bounce, block, start);
+        error = read_block(file, limits, bounce, block, start);
     }
-    if (err >= 0 && (head + length) % block && (stretch > block || !head)) {
-        err = read_block(file, limits, bounce + stretch - block, block, start + stretch - block);
+    if (error >= 0 && (head + length) % block && (stretch > block || !head)) {
+        error = read_block(file, limits, bounce + stretch - block, block, start + stretch - block);
     }
-    if (err < 0) {
-        return err;
+    if (error < 0) {
+        return error;
     }
     memcpy(bounce + head, buffer, length);
-    err = transfer(file, limits, op, bounce, stretch, start);
-    return err < 0 ? err : (int64_t)length;
+    error = transfer(file, limits, op, bounce, stretch, start);
+    return error < 0 ? error : (int64_t)length;
 }
 
 /*
@@ -290,9 +290,9 @@ int64_t file_sync_io(ploop_file *file, uint32_t op, void *buffer, uint64_t lengt
         return -EINVAL;
     }
     struct sync_limits limits;
-    int err = get_limits(file, &limits);
-    if (err) {
-        return err;
+    int error = get_limits(file, &limits);
+    if (error) {
+        return error;
     }
     if ((offset | length | (uintptr_t)buffer) % limits.alignment) {
         return bounce_transfer(file, &limits, op, buffer, length, offset);

@@ -34,10 +34,10 @@
  */
 #include "life/life.h"
 #include "life/mark.h"
+#include "util/error_text.h"
 
 #include <assert.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { KEEP_MESSAGE_ID = 4 };
 
@@ -207,7 +207,7 @@ int extension_keep_write(ploop_dev *dev)
     block_until(dev, is_done, &write);
     if (write.result) {
         dev_log(dev, PLOOP_LOG_ERROR, KEEP_MESSAGE_ID,
-                "the format extension cannot be written anew (%s)", strerror(-write.result));
+                "the format extension cannot be written anew: %s", ERROR_TEXT(write.result));
         block_control(dev, go_back);
         mark_clear(dev);
     }

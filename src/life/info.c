@@ -19,15 +19,15 @@ static uint64_t load(const _Atomic uint64_t *counter)
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
-int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *out)
+int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *info)
 {
-    int error = sized_out_check(out, offsetof(struct ploop_dev_info, reserved));
+    int error = sized_out_check(info, offsetof(struct ploop_dev_info, reserved));
     if (error) {
         return error;
     }
     assert(dev->stack.count > 0 && dev_disk(dev));
     const struct bat_stats *stats = &dev_bat(dev)->stats;
-    struct ploop_dev_info info = {
+    struct ploop_dev_info full = {
         .disk_size = dev_disk(dev)->disk_size,
         .cluster_size = dev_disk(dev)->cluster_size,
         .request_alignment = SECTOR_SIZE,
@@ -60,13 +60,13 @@ int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *out)
         .clusters_copied = load(&dev->clusters_copied),
     };
     for (uint32_t level = 0; level < dev->stack.count; level++) {
-        info.double_completions += load(&dev->stack.deltas[level]->file->double_completions);
+        full.double_completions += load(&dev->stack.deltas[level]->file->double_completions);
     }
     for (uint32_t i = 0; i <= dev->queue_count; i++) {
-        info.requests += load(&dev->queues[i].requests);
-        info.requests_fast += load(&dev->queues[i].requests_fast);
-        info.completions_waiting += (uint32_t)load(&dev->queues[i].waiting);
+        full.requests += load(&dev->queues[i].requests);
+        full.requests_fast += load(&dev->queues[i].requests_fast);
+        full.completions_waiting += (uint32_t)load(&dev->queues[i].waiting);
     }
-    sized_out(out, &info, sizeof(info));
+    sized_out(info, &full, sizeof(full));
     return 0;
 }

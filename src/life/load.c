@@ -8,6 +8,7 @@
 #include "image/bat_load.h"
 #include "image/extension_load.h"
 #include "util/bytes.h"
+#include "util/error_text.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -15,7 +16,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 void load_log(const struct load *load, uint32_t level, const char *format, ...)
 {
@@ -101,8 +101,8 @@ static int drop_cache(const struct load *load)
 {
     int sync_error, error = file_drop_cache(load->file, &sync_error);
     if (sync_error) {
-        load_log(load, PLOOP_LOG_WARNING, "recovery: SYNC reports lost writes (error %d)",
-                 -sync_error);
+        load_log(load, PLOOP_LOG_WARNING, "recovery: SYNC reports lost writes: %s",
+                 ERROR_TEXT(sync_error));
     }
     if (error == -ENOTSUP && !sync_error) {
         load_log(load, PLOOP_LOG_WARNING,
@@ -115,9 +115,9 @@ static int drop_cache(const struct load *load)
     }
     bool goes_on = load->dev->config.flags & PLOOP_DEV_RECOVER_CACHED;
     load_log(load, goes_on ? PLOOP_LOG_WARNING : PLOOP_LOG_ERROR,
-             "recovery: the file's cache cannot be dropped (error %d), and may show data that the "
-             "disk has lost",
-             -error);
+             "recovery: the file's cache cannot be dropped: %s; it may show data that the disk has "
+             "lost",
+             ERROR_TEXT(error));
     return goes_on ? 0 : error == -ENOTSUP ? sync_error : error;
 }
 
@@ -207,7 +207,7 @@ static int page_unreadable(void *context, uint32_t page, int error)
     bool read_only = load->dev->read_only;
     assert(error < 0 && first + entries <= load->header.geometry.bat_entries);
     load_log(load, read_only ? PLOOP_LOG_WARNING : PLOOP_LOG_ERROR,
-             "BAT page %" PRIu32 ": cannot be read (%s)", page, strerror(-error));
+             "BAT page %" PRIu32 " cannot be read: %s", page, ERROR_TEXT(error));
     for (uint32_t i = 0; i < entries && read_only; i++) {
         set_entry(load, (struct guest_cluster){first + i}, BAT_ENTRY_BAD);
     }

@@ -9,11 +9,12 @@
  */
 #include "life/load.h"
 
+#include "util/error_text.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 static bool is_raw(const struct load *load)
 {
@@ -35,8 +36,8 @@ static int load_tail(const struct load *load, uint64_t length)
     int64_t got = ploop_file_pread(load->file, lower->tail, length, lower->tail_at);
     int error = got < 0 ? (int)got : (uint64_t)got < length ? -EIO : 0;
     if (error && load->dev->read_only) {
-        load_log(load, PLOOP_LOG_WARNING, "the last %" PRIu64 " bytes: cannot be read (%s)", length,
-                 strerror(-error));
+        load_log(load, PLOOP_LOG_WARNING, "the last %" PRIu64 " bytes cannot be read: %s", length,
+                 ERROR_TEXT(error));
         uint64_t n = lower->tail_at / lower->geometry.cluster_size;
         stack_set_place(stack, (struct guest_cluster){(uint32_t)n}, lower, BAT_ENTRY_BAD);
         error = 0;
@@ -148,8 +149,8 @@ static int recover(const struct load *load)
         file_change_claim(load->file, FILE_SHARED);
     }
     if (error) {
-        load_log(load, PLOOP_LOG_ERROR, "not closed cleanly, and cannot be recovered (%s)",
-                 strerror(-error));
+        load_log(load, PLOOP_LOG_ERROR, "not closed cleanly, and cannot be recovered: %s",
+                 ERROR_TEXT(error));
     }
     return error;
 }

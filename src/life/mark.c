@@ -21,10 +21,10 @@
 #include "file/file.h"
 #include "life/life.h"
 #include "life/rest.h"
+#include "util/error_text.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <string.h>
 
 enum { MARK_MESSAGE_ID = 2, CLEAR_MESSAGE_ID = 3 };
 
@@ -48,12 +48,12 @@ static int allocate_bat(ploop_dev *dev)
     }
     if (!is_no_space((int)done) && done != -EIO && done != -EROFS) {
         dev_log(dev, PLOOP_LOG_WARNING, MARK_MESSAGE_ID,
-                "no blocks can be allocated for the BAT (%s): a page of it may run out of space",
-                strerror((int)-done));
+                "the blocks of the BAT cannot be allocated: %s; a page of it may run out of space",
+                ERROR_TEXT((int)done));
         return 0;
     }
-    dev_log(dev, PLOOP_LOG_ERROR, MARK_MESSAGE_ID, "the blocks of the BAT cannot be allocated (%s)",
-            strerror((int)-done));
+    dev_log(dev, PLOOP_LOG_ERROR, MARK_MESSAGE_ID, "the blocks of the BAT cannot be allocated: %s",
+            ERROR_TEXT((int)done));
     return (int)done;
 }
 
@@ -96,8 +96,8 @@ int mark_set(ploop_dev *dev)
         error = block_round(dev);
     }
     if (error) {
-        dev_log(dev, PLOOP_LOG_ERROR, MARK_MESSAGE_ID, "the in-use mark cannot be written (%s)",
-                strerror(-error));
+        dev_log(dev, PLOOP_LOG_ERROR, MARK_MESSAGE_ID, "the in-use mark cannot be written: %s",
+                ERROR_TEXT(error));
     }
     return error;
 }
@@ -143,7 +143,7 @@ int mark_clear(ploop_dev *dev)
     }
     if (error) {
         dev_log(dev, PLOOP_LOG_ERROR, CLEAR_MESSAGE_ID,
-                "not closed cleanly, the in-use mark stays (%s)", strerror(-error));
+                "not closed cleanly, the in-use mark stays: %s", ERROR_TEXT(error));
     }
     return error;
 }

@@ -350,16 +350,16 @@ static int open_device(ploop_file *const *deltas, uint32_t count,
 }
 
 int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop_dev_config *config,
-                   ploop_dev **out)
+                   ploop_dev **dev)
 {
-    if (!out) {
+    if (!dev) {
         return -EINVAL;
     }
-    *out = NULL;
+    *dev = NULL;
     if (!are_deltas(deltas, count)) {
         return -EINVAL;
     }
-    return in_callback() ? -EDEADLK : open_device(deltas, count, config, false, out);
+    return in_callback() ? -EDEADLK : open_device(deltas, count, config, false, dev);
 }
 
 int dev_open_inside(ploop_file *file, const struct ploop_dev_config *config, ploop_dev **out)

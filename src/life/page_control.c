@@ -21,24 +21,24 @@ uint32_t ploop_bat_page_count(const ploop_dev *dev)
     return dev_bat(dev)->page_count;
 }
 
-int ploop_bat_page_info(ploop_dev *dev, uint32_t number, struct ploop_bat_page_info *out)
+int ploop_bat_page_info(ploop_dev *dev, uint32_t page, struct ploop_bat_page_info *info)
 {
-    int error = sized_out_check(out, offsetof(struct ploop_bat_page_info, reserved));
-    if (error || number >= dev_bat(dev)->page_count) {
+    int error = sized_out_check(info, offsetof(struct ploop_bat_page_info, reserved));
+    if (error || page >= dev_bat(dev)->page_count) {
         return -EINVAL;
     }
-    const struct bat_page *page = &dev_bat(dev)->pages[number];
-    struct ploop_bat_page_info info = {
-        .page = number,
-        .state = atomic_load_explicit(&page->state, memory_order_relaxed) & PUBLIC_STATE,
-        .mapped = atomic_load_explicit(&page->mapped, memory_order_relaxed),
-        .changes = atomic_load_explicit(&page->changes, memory_order_relaxed),
-        .dirtied_ns = atomic_load_explicit(&page->dirtied_ns, memory_order_relaxed),
-        .deadline_ns = atomic_load_explicit(&page->deadline_ns, memory_order_relaxed),
-        .writes = atomic_load_explicit(&page->writes, memory_order_relaxed),
-        .error = atomic_load_explicit(&page->error, memory_order_relaxed),
+    const struct bat_page *known = &dev_bat(dev)->pages[page];
+    struct ploop_bat_page_info full = {
+        .page = page,
+        .state = atomic_load_explicit(&known->state, memory_order_relaxed) & PUBLIC_STATE,
+        .mapped = atomic_load_explicit(&known->mapped, memory_order_relaxed),
+        .changes = atomic_load_explicit(&known->changes, memory_order_relaxed),
+        .dirtied_ns = atomic_load_explicit(&known->dirtied_ns, memory_order_relaxed),
+        .deadline_ns = atomic_load_explicit(&known->deadline_ns, memory_order_relaxed),
+        .writes = atomic_load_explicit(&known->writes, memory_order_relaxed),
+        .error = atomic_load_explicit(&known->error, memory_order_relaxed),
     };
-    sized_out(out, &info, sizeof(info));
+    sized_out(info, &full, sizeof(full));
     return 0;
 }
 
@@ -76,18 +76,18 @@ static void page_requested(struct work *work)
     bat_page_hurry(page->bat, (uint32_t)(page - page->bat->pages));
 }
 
-int ploop_bat_page_write(ploop_dev *dev, uint32_t number)
+int ploop_bat_page_write(ploop_dev *dev, uint32_t page)
 {
-    if (number >= dev_bat(dev)->page_count) {
+    if (page >= dev_bat(dev)->page_count) {
         return -EINVAL;
     }
     if (dev->read_only) {
         return -EROFS;
     }
-    struct bat_page *page = &dev_bat(dev)->pages[number];
-    if (!atomic_exchange(&page->requested, true)) {
-        page->request.run = page_requested;
-        turn_post(&dev->turn, &page->request);
+    struct bat_page *wanted = &dev_bat(dev)->pages[page];
+    if (!atomic_exchange(&wanted->requested, true)) {
+        wanted->request.run = page_requested;
+        turn_post(&dev->turn, &wanted->request);
     }
     return 0;
 }
@@ -164,29 +164,29 @@ static bool goes_on(const struct ploop_extent *extent, const struct ploop_extent
             next->host_offset == extent->host_offset + extent->length);
 }
 
-int ploop_bat_lookup(ploop_dev *dev, uint64_t offset, uint64_t length, struct ploop_extent *out)
+int ploop_bat_lookup(ploop_dev *dev, uint64_t offset, uint64_t length, struct ploop_extent *extent)
 {
-    int error = sized_out_check(out, offsetof(struct ploop_extent, reserved));
+    int error = sized_out_check(extent, offsetof(struct ploop_extent, reserved));
     uint64_t size = dev_disk(dev)->disk_size, inside;
     if (error || offset >= size || length == 0) {
         return -EINVAL;
     }
     length = length < size - offset ? length : size - offset;
     struct guest_cluster cluster = cluster_of(dev, offset, &inside);
-    struct ploop_extent extent, next;
-    error = describe(dev, cluster, inside, &extent);
+    struct ploop_extent found, next;
+    error = describe(dev, cluster, inside, &found);
     if (error) {
         return error;
     }
-    while (extent.length < length) {
-        cluster = cluster_of(dev, offset + extent.length, &inside);
-        if (describe(dev, cluster, inside, &next) || !goes_on(&extent, &next)) {
+    while (found.length < length) {
+        cluster = cluster_of(dev, offset + found.length, &inside);
+        if (describe(dev, cluster, inside, &next) || !goes_on(&found, &next)) {
             break;
         }
-        extent.length += next.length;
+        found.length += next.length;
     }
-    extent.length = extent.length < length ? extent.length : length;
-    assert(extent.offset == offset && extent.length > 0);
-    sized_out(out, &extent, sizeof(extent));
+    found.length = found.length < length ? found.length : length;
+    assert(found.offset == offset && found.length > 0);
+    sized_out(extent, &found, sizeof(found));
     return 0;
 }

@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "ops/repair.h"
+#include "util/error_text.h"
 #include "util/sized.h"
 
 /*
@@ -94,8 +95,8 @@ static void unreadable(void *user_data, uint32_t first_entry, uint32_t count, in
 {
     note_read_error(user_data, error);
     check_report(user_data, PLOOP_CHECK_READ, first_entry, UINT64_MAX, 1,
-                 "BAT[%" PRIu32 "] to BAT[%" PRIu64 "] cannot be read: error %d", first_entry,
-                 (uint64_t)first_entry + count - 1, -error);
+                 "BAT[%" PRIu32 "] to BAT[%" PRIu64 "] cannot be read: %s", first_entry,
+                 (uint64_t)first_entry + count - 1, ERROR_TEXT(error));
 }
 
 static void check_header_fields(struct check *check)

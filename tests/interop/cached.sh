@@ -44,12 +44,12 @@ serve_and_read() {
 
 test_a_repair_drops_the_cache() {
     unclean
-    refused "ploopctl: check: --cached is for --repair*" ploopctl check --cached a.hds
+    misused "ploopctl: check: --cached requires --repair" ploopctl check --cached a.hds
     map_image
     if ! cache_is_storage; then
         cp a.hds before
         expect 1 ploopctl check --repair all a.hds
-        like "$(cat err)" "*a.hds: something of it stays in the page cache*--cached" "the reason"
+        like "$(cat err)" "*a.hds: cannot repair: part of it stays in the page cache*--cached" "the reason"
         cmp a.hds before || fail "a repair that was refused changed the image"
     fi
     expect 0 ploopctl check --repair all --cached a.hds

@@ -187,12 +187,12 @@ test_zeros_and_holes() {
 test_wrong_calls() {
     echo x >raw
     ploopctl create --size 1M a.hds || fail create
-    refused "ploopctl: convert: --from or --to is needed*" ploopctl convert raw b.hds
-    refused "ploopctl: convert: --from and --to are the same format" ploopctl convert --from raw --to raw raw b.raw
-    refused "ploopctl: convert: format vdi is neither raw nor ploop" ploopctl convert --from vdi raw b.raw
-    refused "ploopctl: convert: --cluster and --v1 are for images*" ploopctl convert --from ploop --cluster 64K a.hds b.raw
-    refused "ploopctl: convert: --cluster and --v1 are for images*" ploopctl convert --from ploop --v1 a.hds b.raw
-    refused "ploopctl: convert: missing argument; usage: ploopctl convert *" ploopctl convert --from ploop a.hds
+    misused "ploopctl: convert: --from or --to is required*" ploopctl convert raw b.hds
+    misused "ploopctl: convert: --from and --to must differ" ploopctl convert --from raw --to raw raw b.raw
+    misused "ploopctl: convert: invalid format 'vdi': expected raw or ploop" ploopctl convert --from vdi raw b.raw
+    misused "ploopctl: convert: --cluster and --v1 require a ploop target" ploopctl convert --from ploop --cluster 64K a.hds b.raw
+    misused "ploopctl: convert: --cluster and --v1 require a ploop target" ploopctl convert --from ploop --v1 a.hds b.raw
+    misused "ploopctl: convert: missing argument after 'a.hds'" ploopctl convert --from ploop a.hds
     [[ ! -e b.hds && ! -e b.raw ]] || fail "a wrong call made a file"
 }
 
@@ -200,15 +200,15 @@ test_targets_and_sources() {
     echo precious >there
     echo x >raw
     ploopctl create --size 1M a.hds || fail create
-    refused "ploopctl: there: exists already*" ploopctl convert --from ploop a.hds there
-    refused "ploopctl: there: exists already*" ploopctl convert --from raw raw there
-    refused "ploopctl: raw: exists already*" ploopctl convert --from raw raw raw
+    refused "ploopctl: there: cannot create: File exists" ploopctl convert --from ploop a.hds there
+    refused "ploopctl: there: cannot create: File exists" ploopctl convert --from raw raw there
+    refused "ploopctl: raw: cannot create: File exists" ploopctl convert --from raw raw raw
     same "$(cat there)" precious "an existing target"
-    refused "ploopctl: none: No such file or directory" ploopctl convert --from raw none b.hds
-    refused "ploopctl: none: No such file or directory" ploopctl convert --from ploop none b.raw
+    refused "ploopctl: none: cannot open: No such file or directory" ploopctl convert --from raw none b.hds
+    refused "ploopctl: none: cannot open: No such file or directory" ploopctl convert --from ploop none b.raw
     refused "ploopctl: raw: *" ploopctl convert --from ploop raw b.raw
-    refused "ploopctl: /dev/zero: is neither *" ploopctl convert --from raw /dev/zero b.hds
-    refused "ploopctl: no/b.hds: No such file or directory" ploopctl convert --from raw raw no/b.hds
+    refused "ploopctl: /dev/zero: cannot open: not a regular file or block device" ploopctl convert --from raw /dev/zero b.hds
+    refused "ploopctl: no/b.hds: cannot create: No such file or directory" ploopctl convert --from raw raw no/b.hds
     same "$(echo b.*)" "b.*" "what failed calls left"
 }
 

@@ -25,32 +25,38 @@ test_help_and_version() {
 
 test_wrong_calls() {
     local command
-    refused "ploopctl: *command is missing*" ploopctl
-    refused "ploopctl: frob: no such command*" ploopctl frob
-    refused "ploopctl: unrecognized option '--frob'" ploopctl --frob
+    misused "ploopctl: missing command" ploopctl
+    misused "ploopctl: unknown command 'frob'" ploopctl frob
+    misused "ploopctl: unrecognized option '--frob'" ploopctl --frob
     for command in $commands; do
-        refused "ploopctl: unrecognized option '--frob'" ploopctl "$command" --frob
-        refused "ploopctl: $command: *" ploopctl "$command"
-        refused "ploopctl: $command: too many arguments*" ploopctl "$command" a b c
+        misused "ploopctl: unrecognized option '--frob'" ploopctl "$command" --frob
+        misused "ploopctl: $command: missing argument" ploopctl "$command"
+        misused "ploopctl: $command: extra argument '[bc]'" ploopctl "$command" a b c
     done
+    misused "ploopctl: convert: missing argument after 'a'" ploopctl convert a
     for command in create convert; do
-        refused "ploopctl: option '--cluster' requires an argument" ploopctl "$command" --cluster
-        refused "ploopctl: $command: --cluster 6K is not a power of two from 4K to 64M" ploopctl "$command" --cluster 6K a b
-        refused "ploopctl: $command: --cluster 2K *" ploopctl "$command" --cluster 2K a b
-        refused "ploopctl: $command: --cluster 128M *" ploopctl "$command" --cluster 128M a b
-        refused "ploopctl: $command: --cluster *" ploopctl "$command" --cluster '' a b
+        misused "ploopctl: option '--cluster' requires an argument" ploopctl "$command" --cluster
+        misused "ploopctl: $command: invalid cluster size '6K': expected a power of two from 4K to 64M" ploopctl "$command" --cluster 6K a b
+        misused "ploopctl: $command: invalid cluster size '2K': *" ploopctl "$command" --cluster 2K a b
+        misused "ploopctl: $command: invalid cluster size '128M': *" ploopctl "$command" --cluster 128M a b
+        misused "ploopctl: $command: invalid cluster size '': *" ploopctl "$command" --cluster '' a b
     done
-    refused "ploopctl: create: --size is needed*" ploopctl create a.hds
-    refused "ploopctl: check: --repair most is none of *" ploopctl check --repair most a.hds
+    misused "ploopctl: create: --size is required" ploopctl create a.hds
+    misused "ploopctl: check: invalid argument 'most' for --repair: expected leaks, unclean or all" ploopctl check --repair most a.hds
     same "$(ls)" "$(printf 'err\nout')" "files made by wrong calls"
 }
 
 test_sizes() {
     local size bad
-    for bad in '' ' 1' -1 +1 1X 1KB K 1.5M 0x10 1000 99999999999999999999 16777216T 18446744073709551615K; do
-        refused "ploopctl: create: --size $bad is *" ploopctl create --size "$bad" a.hds
+    for bad in '' ' 1' -1 +1 1X 1KB K 1.5M 0x10 1Q 99999999999999999999X; do
+        misused "ploopctl: create: invalid size '$bad': expected a number of bytes, optionally followed by K, M, G or T" \
+            ploopctl create --size "$bad" a.hds
         [[ ! -e a.hds ]] || fail "--size '$bad' made a file"
     done
+    for bad in 99999999999999999999 16777216T 18446744073709551615K; do
+        misused "ploopctl: create: invalid size '$bad': Value too large for defined data type" ploopctl create --size "$bad" a.hds
+    done
+    misused "ploopctl: create: invalid size '1000': expected a multiple of 512 bytes" ploopctl create --size 1000 a.hds
     for size in 0=0 512=512 10K=10240 3M=3145728 2G=2147483648 1T=1099511627776; do
         silent ploopctl create --size "${size%=*}" a.hds
         silent ploopctl info --json a.hds
@@ -96,20 +102,20 @@ test_create_default_is_version_2_of_1_mib() {
 
 test_create_refuses_what_is_there() {
     echo precious >a.hds
-    refused "ploopctl: a.hds: exists already*" ploopctl create --size 1M a.hds
+    refused "ploopctl: a.hds: cannot create: File exists" ploopctl create --size 1M a.hds
     same "$(cat a.hds)" precious "an existing file"
-    refused "ploopctl: none/a.hds: No such file or directory" ploopctl create --size 1M none/a.hds
+    refused "ploopctl: none/a.hds: cannot create: No such file or directory" ploopctl create --size 1M none/a.hds
     mkdir d
     refused "ploopctl: d: *" ploopctl create --size 1M d
     ln -s nowhere link
-    refused "ploopctl: link: exists already*" ploopctl create --size 1M link
+    refused "ploopctl: link: cannot create: File exists" ploopctl create --size 1M link
     [[ ! -e nowhere ]] || fail "created through a dangling link"
 }
 
 test_create_removes_what_it_could_not_finish() {
     refused "ploopctl: a.hds: *too large*" ploopctl create --v1 --size 3T a.hds
     [[ ! -e a.hds ]] || fail "a failed create left its file: too large for the version"
-    refused "ploopctl: a.hds: *clusters of 4096 *larger clusters*" ploopctl create --size 2T --cluster 4K a.hds
+    refused "ploopctl: a.hds: *clusters of 4096 bytes is too large: *; use larger clusters" ploopctl create --size 2T --cluster 4K a.hds
     [[ ! -e a.hds ]] || fail "a failed create left its file: a BAT that nobody opens"
     refused "ploopctl: a.hds: *" ploopctl create --size 8388608T --cluster 4K a.hds
     [[ ! -e a.hds ]] || fail "a failed create left its file: too large for any"
@@ -124,12 +130,12 @@ test_not_an_image() {
     : >empty
     mkdir d
     for command in info check map bat; do
-        refused "ploopctl: none: No such file or directory" ploopctl $command none
+        refused "ploopctl: none: cannot open: No such file or directory" ploopctl $command none
         refused "ploopctl: short: *" ploopctl $command short
         refused "ploopctl: empty: *" ploopctl $command empty
         refused "ploopctl: noise: *magic*" ploopctl $command noise
-        refused "ploopctl: d: is neither a regular file nor a block device" ploopctl $command d
-        refused "ploopctl: /dev/null: is neither *" ploopctl $command /dev/null
+        refused "ploopctl: d: cannot open: not a regular file or block device" ploopctl $command d
+        refused "ploopctl: /dev/null: cannot open: not a regular file or block device" ploopctl $command /dev/null
     done
 }
 
@@ -327,7 +333,7 @@ test_map_bad_entry() {
     three_clusters
     printf '\xff\xff\x00\x00' | dd of=a.hds bs=1 seek=$((64 + 4)) conv=notrunc status=none
     expect 1 ploopctl map --json a.hds
-    like "$(cat err)" "ploopctl: a.hds: 1 bad entries*" "map"
+    like "$(cat err)" "ploopctl: a.hds: 1 invalid map entry; see ploopctl check" "map"
     same "$(json '[(e["offset"], e["length"]) for e in j if e["state"] == "bad"]')" "[(65536, 65536)]" bad
     same "$(json '[e["offset"] for e in j if e["state"] == "mapped"]')" "[0, 327680]" mapped
 }
@@ -372,11 +378,11 @@ test_open_elsewhere() {
     echo "read 0 1" >&9
     for _ in $(seq 100); do grep -q "read 1/1" qemu && break; sleep 0.1; done
     for command in info check map bat; do
-        refused "ploopctl: a.hds: another process has it open for writing" ploopctl $command a.hds
+        refused "ploopctl: a.hds: cannot open: another process has it open for writing" ploopctl $command a.hds
     done
-    refused "ploopctl: a.hds: another process has it open for writing" ploopctl convert --from ploop a.hds b.raw
+    refused "ploopctl: a.hds: cannot open: another process has it open for writing" ploopctl convert --from ploop a.hds b.raw
     [[ ! -e b.raw ]] || fail "a failed convert left its target"
-    refused "ploopctl: a.hds: another process has it open" ploopctl check --repair leaks a.hds
+    refused "ploopctl: a.hds: cannot open for writing: another process has it open" ploopctl check --repair leaks a.hds
     exec 9>&-
     wait $holder
     expect 0 ploopctl check a.hds
@@ -386,7 +392,7 @@ test_open_elsewhere() {
     exec 9>hold
     echo "write 0 512" >&9
     for _ in $(seq 100); do grep -q "wrote 512/512" qemu && break; sleep 0.1; done
-    refused "ploopctl: a.raw: another process has it open for writing" ploopctl convert --to ploop a.raw b.hds
+    refused "ploopctl: a.raw: cannot open: another process has it open for writing" ploopctl convert --to ploop a.raw b.hds
     [[ ! -e b.hds ]] || fail "a failed convert left its target"
     exec 9>&-
     wait $holder
@@ -411,7 +417,7 @@ test_read_only_file() {
     # For root the modes count only without these capabilities.
     # shellcheck disable=SC2317
     ploopctl() { setpriv --bounding-set=-dac_override,-dac_read_search --inh-caps=-dac_override,-dac_read_search "$(type -P ploopctl)" "$@"; }
-    refused "ploopctl: a.hds: Permission denied" ploopctl check --repair leaks a.hds
+    refused "ploopctl: a.hds: cannot open: Permission denied" ploopctl check --repair leaks a.hds
     silent ploopctl info a.hds
     silent ploopctl check a.hds
     silent ploopctl map a.hds
@@ -524,16 +530,16 @@ test_stack_wrong_calls() {
     local command many=() i
     three_deltas
     for command in info check map bat; do
-        refused "ploopctl: none.hds: No such file or directory" ploopctl $command --base none.hds a.hds
+        refused "ploopctl: none.hds: cannot open: No such file or directory" ploopctl $command --base none.hds a.hds
         refused "ploopctl: base.raw: *magic*" ploopctl $command --base base.raw a.hds
-        refused "ploopctl: $command: --raw-base x: there can be only one, and base.raw was given before" ploopctl $command --raw-base base.raw --raw-base x a.hds
+        misused "ploopctl: $command: more than one --raw-base: 'base.raw' and 'x'" ploopctl $command --raw-base base.raw --raw-base x a.hds
     done
-    refused "ploopctl: check: --repair is for one image*" ploopctl check --repair all --base base.hds a.hds
+    misused "ploopctl: check: --repair cannot be combined with --base or --raw-base: *" ploopctl check --repair all --base base.hds a.hds
     refused "ploopctl: base.raw: *magic*" ploopctl check --json --base base.raw a.hds
-    refused "ploopctl: convert: --base and --raw-base are for images, and the source is raw" ploopctl convert --to ploop --base base.hds three.raw b.hds
+    misused "ploopctl: convert: --base and --raw-base require a ploop source" ploopctl convert --to ploop --base base.hds three.raw b.hds
     [[ ! -e b.hds ]] || fail "a wrong call left a file"
     for ((i = 0; i < 255; i++)); do many+=(--base base.hds); done
-    refused "ploopctl: map: --base base.hds: more than 254 files below an image" ploopctl map "${many[@]}" a.hds
+    misused "ploopctl: map: too many backing files: at most 254 are supported" ploopctl map "${many[@]}" a.hds
 
     printf '\x59\x6e\x6f\x74' | dd of=base.hds bs=1 seek=44 conv=notrunc status=none
     expect 0 ploopctl convert --from ploop --base base.hds a.hds flat.raw
@@ -575,7 +581,7 @@ test_stack_base_open_elsewhere() {
     exec 9>hold
     echo "read 0 1" >&9
     for _ in $(seq 100); do grep -q "read 1/1" qemu && break; sleep 0.1; done
-    refused "ploopctl: base.hds: another process has it open for writing" ploopctl map --base base.hds --base middle.hds a.hds
+    refused "ploopctl: base.hds: cannot open: another process has it open for writing" ploopctl map --base base.hds --base middle.hds a.hds
     exec 9>&-
     wait $holder
 }

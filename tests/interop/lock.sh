@@ -161,9 +161,9 @@ test_a_server_at_work_is_not_disturbed() {
     cp a.hds before.hds
     for command in check 'check --repair all' info map bat; do
         # shellcheck disable=SC2086
-        refused '*a.hds: another process has it open*' ploopctl $command a.hds
+        refused '*a.hds: cannot open*: another process has it open*' ploopctl $command a.hds
     done
-    refused '*a.hds: another process has it open*' ploopctl convert --from ploop --to raw a.hds b.raw
+    refused '*a.hds: cannot open*: another process has it open*' ploopctl convert --from ploop --to raw a.hds b.raw
     [[ ! -e b.raw ]] || fail "a conversion that was refused left a file"
     cmp a.hds before.hds || fail "the server's image was changed"
     opened qemu-io -f raw -c 'write -P 8 1M 1M' -c 'read -P 7 0 1M' -c 'read -P 8 1M 1M' "nbd:unix:$PWD/nbd.sock"

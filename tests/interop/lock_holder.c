@@ -15,11 +15,11 @@ int main(int argc, char **argv)
     if (argc != 3) {
         return 2;
     }
-    int err = ploop_file_open_posix(
+    int error = ploop_file_open_posix(
         argv[2], argv[1][0] == 'w' ? PLOOP_FILE_READ_WRITE : PLOOP_FILE_READ_ONLY, &file);
-    if (err) {
-        printf("errno %d\n", -err);
-        return err == -EAGAIN ? 1 : 2;
+    if (error) {
+        printf("errno %d\n", -error);
+        return error == -EAGAIN ? 1 : 2;
     }
     printf("open\n");
     fflush(stdout);

@@ -131,30 +131,30 @@ test_wrong_parameters_are_refused() {
     create --size 8M a.hds
     head -c 1M /dev/zero >zeros
     : >empty
-    not_served "no image was given" "$plugin"
-    not_served "image= needs the name" "$plugin" image=
-    not_served "there can be only one image" "$plugin" a.hds image=b.hds
-    not_served "unknown parameter runners=4" "$plugin" a.hds runners=4
-    not_served "backend=uring: this version has posix only" "$plugin" a.hds backend=uring
+    not_served "you must supply the image=IMAGE parameter" "$plugin"
+    not_served "image=: missing file name" "$plugin" image=
+    not_served "more than one image: '$PWD/a.hds' and 'b.hds'" "$plugin" a.hds image=b.hds
+    not_served "unknown parameter 'runners'" "$plugin" a.hds runners=4
+    not_served "invalid value 'uring' for backend: expected posix" "$plugin" a.hds backend=uring
     not_served "error: delay: " "$plugin" a.hds delay=soon
     not_served "error: max-age: " "$plugin" a.hds max-age=-1
-    not_served "max-age=10 is less than delay=20" "$plugin" a.hds delay=20 max-age=10
+    not_served "max-age=10 must not be less than delay=20" "$plugin" a.hds delay=20 max-age=10
     not_served "could not decipher boolean" "$plugin" a.hds recover=perhaps
     not_served "$PWD/none.hds: cannot open: No such file" "$plugin" none.hds
-    not_served "$PWD/zeros: cannot be served" "$plugin" zeros
-    not_served "$PWD/empty: cannot be served" "$plugin" empty
+    not_served "$PWD/zeros: cannot serve: " "$plugin" zeros
+    not_served "$PWD/empty: cannot serve: " "$plugin" empty
     not_served "$PWD: cannot open" "$plugin" "$PWD"
-    not_served "max-age=10 is less than delay=20" "$plugin" a.hds delay=20 max-age=10 backend=posix direct=0
-    not_served "base= needs the name" "$plugin" a.hds base=
-    not_served "there can be only one, and $PWD/zeros was given before" "$plugin" a.hds raw-base=zeros raw-base=empty
+    not_served "max-age=10 must not be less than delay=20" "$plugin" a.hds delay=20 max-age=10 backend=posix direct=0
+    not_served "base=: missing file name" "$plugin" a.hds base=
+    not_served "more than one raw-base: '$PWD/zeros' and 'empty'" "$plugin" a.hds raw-base=zeros raw-base=empty
     not_served "$PWD/none.hds: cannot open: No such file" "$plugin" a.hds base=none.hds
-    not_served "$PWD/zeros: cannot be served" "$plugin" a.hds base=zeros
+    not_served "$PWD/zeros: cannot serve: " "$plugin" a.hds base=zeros
     create --size 16M larger.hds
     create --size 8M --v1 old.hds
     not_served "$PWD/larger.hds: disk size 16777216: larger than that of the delta above it, 8388608" "$plugin" a.hds base=larger.hds
     not_served "$PWD/old.hds: version 1: not the top delta's, 2" "$plugin" a.hds base=old.hds
     # shellcheck disable=SC2046
-    not_served "more than 254 files below" "$plugin" a.hds $(printf 'base=a.hds %.0s' {1..255})
+    not_served "too many backing files: at most 254 are supported" "$plugin" a.hds $(printf 'base=a.hds %.0s' {1..255})
 }
 
 test_what_is_offered() {

@@ -55,7 +55,7 @@ for i in range(2000):
 h.pwrite(b"y" * 4096, 0)
 assert h.pread(4096, 0) == b"y" * 4096'
     with_failing_sync
-    same "$(grep -c "a SYNC failed (No space left on device)" server.log)" 1 "lines that say why ($(cat server.log))"
+    same "$(grep -c "a SYNC failed: No space left on device" server.log)" 1 "lines that say why ($(cat server.log))"
     (($(grep -c "flush: Input/output error" server.log) <= 3)) || fail "repeated lines: $(grep -c flush: server.log)"
     grep -q "not everything reached the disk" server.log || fail "nothing said at the end: $(cat server.log)"
     same "$status" 1 "nbdkit's exit status"

@@ -47,6 +47,21 @@ refused() {
     [[ ! -s out ]] || fail "$*: wrote to standard output: $(cat out)"
 }
 
+# misused PATTERN COMMAND...: the same for a wrong call of ploopctl, and a second line that names --help.
+misused() {
+    local pattern=$1
+    shift
+    expect 1 "$@"
+    same "$(wc -l <err)" 2 "$*: lines on standard error: $(cat err)"
+    like "$(head -n 1 err)" "$pattern" "$*"
+    [[ ! -s out ]] || fail "$*: wrote to standard output: $(cat out)"
+    if ploopctl --help | grep -q "^  ${2-none} "; then
+        same "$(tail -n 1 err)" "Try 'ploopctl $2 --help' for more information." "$*"
+    else
+        same "$(tail -n 1 err)" "Try 'ploopctl --help' for more information." "$*"
+    fi
+}
+
 # silent COMMAND...: exit 0 and nothing on standard error.
 silent() {
     expect 0 "$@"

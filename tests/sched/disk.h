@@ -49,6 +49,6 @@ struct disk {
 ploop_file *disk_open(struct disk *disk, uint64_t capacity);
 
 /* A daemon's fiber_fn: completes what the disk holds. Several may do so. */
-void disk_device(void *disk);
+void disk_device(void *context);
 
 #endif

@@ -56,7 +56,7 @@ struct exploration {
 };
 
 /* Each returns if nothing was wrong. `limit`: schedules at most; 0: none. */
-void explore_set_up(const struct scenario *scenario); /* before any of them */
+void explore_set_up(const struct scenario *given); /* before any of them */
 struct exploration explore_exhaustively(unsigned bound, uint64_t limit);
 struct exploration explore_randomly(uint64_t seed, uint64_t schedules);
 void explore_replayed(const char *deviations);

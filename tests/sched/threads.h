@@ -30,15 +30,15 @@ int sched_create(const char *file, int line, pthread_t *thread, void *(*start)(v
 int sched_join(const char *file, int line, pthread_t thread);
 int sched_name(pthread_t thread, const char *name);
 int sched_mutex_lock(const char *file, int line, pthread_mutex_t *mutex);
-int sched_mutex_unlock(const char *file, int line, pthread_mutex_t *mutex);
+int sched_mutex_unlock(const char *file, int line, pthread_mutex_t *given);
 int sched_mutex_destroy(pthread_mutex_t *mutex);
-int sched_cond_wait(const char *file, int line, pthread_cond_t *cond, pthread_mutex_t *mutex,
+int sched_cond_wait(const char *file, int line, pthread_cond_t *given, pthread_mutex_t *mutex,
                     const struct timespec *until);
-int sched_cond_signal(const char *file, int line, pthread_cond_t *cond);
-int sched_cond_broadcast(const char *file, int line, pthread_cond_t *cond);
+int sched_cond_signal(const char *file, int line, pthread_cond_t *given);
+int sched_cond_broadcast(const char *file, int line, pthread_cond_t *given);
 int sched_cond_destroy(pthread_cond_t *cond);
-int sched_rwlock_lock(const char *file, int line, pthread_rwlock_t *lock, bool alone);
-int sched_rwlock_unlock(const char *file, int line, pthread_rwlock_t *lock);
+int sched_rwlock_lock(const char *file, int line, pthread_rwlock_t *given, bool alone);
+int sched_rwlock_unlock(const char *file, int line, pthread_rwlock_t *given);
 int sched_sleep(const char *file, int line, const struct timespec *request);
 int sched_clock(struct timespec *now);
 

@@ -64,10 +64,11 @@ static int expected_error(const struct subject *subject)
  * An unknown feature that is necessary forbids writing and repair; the oracle says so, without this
  * name for it.
  */
-static bool may_be_unsupported(const struct subject *subject, int err)
+static bool may_be_unsupported(const struct subject *subject, int error)
 {
-    return err == -ENOTSUP && subject->verdict == ORACLE_OK && subject->writing == ORACLE_REFUSE &&
-           subject->oracle.in_use == ORACLE_CLOSED && subject->oracle.ext_off;
+    return error == -ENOTSUP && subject->verdict == ORACLE_OK &&
+           subject->writing == ORACLE_REFUSE && subject->oracle.in_use == ORACLE_CLOSED &&
+           subject->oracle.ext_off;
 }
 
 /* ---- looking ---- */
@@ -75,13 +76,13 @@ static bool may_be_unsupported(const struct subject *subject, int err)
 static void judge_probe(const struct subject *subject)
 {
     struct ploop_image_info info = {.size = sizeof(info)};
-    int err = ploop_image_probe(subject->fixture->file, &info);
+    int error = ploop_image_probe(subject->fixture->file, &info);
 
-    must_msg(err == expected_error(subject), "%s: probe says %d", subject->what, err);
-    judge_that(subject, (info.message[0] != 0) == (err != 0));
+    must_msg(error == expected_error(subject), "%s: probe says %d", subject->what, error);
+    judge_that(subject, (info.message[0] != 0) == (error != 0));
     judge_that(subject, !strchr(info.message, '\n'));
     judge_that(subject, info.file_size == subject->size);
-    if (!err) {
+    if (!error) {
         judge_that(subject, info.version == (subject->oracle.v1 ? 1 : 2));
         judge_that(subject, info.disk_size == subject->oracle.disk_sectors * 512);
         judge_that(subject, info.cluster_size == subject->oracle.cluster);
@@ -96,11 +97,11 @@ static void judge_check(const struct subject *subject)
     struct check_outcome outcome;
 
     run_check(subject->fixture, 0, &outcome);
-    must_msg(outcome.err == expected_error(subject), "%s: check says %d", subject->what,
-             outcome.err);
+    must_msg(outcome.error == expected_error(subject), "%s: check says %d", subject->what,
+             outcome.error);
     judge_that(subject, is_unchanged(subject) && subject->fixture->log_size == 0);
-    if (outcome.err) {
-        judge_that(subject, outcome.result.errors == (outcome.err == -EUCLEAN));
+    if (outcome.error) {
+        judge_that(subject, outcome.result.errors == (outcome.error == -EUCLEAN));
         judge_that(subject, outcome.result.recoverable == 0);
         return;
     }
@@ -249,14 +250,14 @@ static void judge_open(struct subject *subject, uint32_t flags)
     bool opens = subject->verdict == ORACLE_OK && (read_only || writable);
     struct open_log log;
     ploop_dev *dev = NULL;
-    int err = open_device(subject->fixture, flags, &log, &dev);
+    int error = open_device(subject->fixture, flags, &log, &dev);
 
-    must_msg((err == 0) == opens, "%s: opened with flags %u: %d %s", subject->what, flags, err,
+    must_msg((error == 0) == opens, "%s: opened with flags %u: %d %s", subject->what, flags, error,
              log.text);
-    if (err) {
-        must_msg(err == (subject->verdict == ORACLE_OK ? -EUCLEAN : expected_error(subject)) ||
-                     may_be_unsupported(subject, err),
-                 "%s: opening says %d %s", subject->what, err, log.text);
+    if (error) {
+        must_msg(error == (subject->verdict == ORACLE_OK ? -EUCLEAN : expected_error(subject)) ||
+                     may_be_unsupported(subject, error),
+                 "%s: opening says %d %s", subject->what, error, log.text);
         judge_that(subject, log.lines == 1 && log.text[0] && !strchr(log.text, '\n'));
     } else {
         judge_content(subject, dev);
@@ -294,7 +295,8 @@ static void judge_second_repair(const struct subject *subject, uint32_t repair)
     memcpy(first, fixture->bytes, size);
     fixture_reset(fixture);
     run_check(fixture, repair, &outcome);
-    must_msg(outcome.err == 0 && fixture->size == size && memcmp(fixture->bytes, first, size) == 0,
+    must_msg(outcome.error == 0 && fixture->size == size &&
+                 memcmp(fixture->bytes, first, size) == 0,
              "%s: a second repair %u changes something", subject->what, repair);
     must_msg(repair != ALL || fixture_changes(fixture) == 0, "%s: a second repair writes",
              subject->what);
@@ -307,9 +309,10 @@ static void judge_repair(struct subject *subject, uint32_t repair)
     struct oracle_result after = {0};
 
     run_check(subject->fixture, repair, &outcome);
-    if (outcome.err) {
-        must_msg(outcome.err == expected_error(subject) || may_be_unsupported(subject, outcome.err),
-                 "%s: repair %u says %d", subject->what, repair, outcome.err);
+    if (outcome.error) {
+        must_msg(outcome.error == expected_error(subject) ||
+                     may_be_unsupported(subject, outcome.error),
+                 "%s: repair %u says %d", subject->what, repair, outcome.error);
         judge_that(subject, is_unchanged(subject) && subject->fixture->counts[PLOOP_IO_WRITE] == 0);
         restore(subject);
         return;
@@ -380,12 +383,12 @@ int hostile_refusal(struct fixture *fixture, uint32_t dev_flags, char *message, 
 {
     struct open_log log;
     ploop_dev *dev = NULL;
-    int err = open_device(fixture, dev_flags, &log, &dev);
+    int error = open_device(fixture, dev_flags, &log, &dev);
 
-    must(log.lines == (err != 0));
+    must(log.lines == (error != 0));
     snprintf(message, message_size, "%s", log.text);
     ploop_dev_abort(dev);
-    return err;
+    return error;
 }
 
 void hostile_print(const char *kind)

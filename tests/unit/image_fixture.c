@@ -338,7 +338,7 @@ void run_check(struct fixture *fixture, uint32_t repair, struct check_outcome *o
 
     memset(outcome, 0, sizeof(*outcome));
     outcome->result.size = sizeof(outcome->result);
-    outcome->err = ploop_image_check(fixture->file, &options, &outcome->result);
+    outcome->error = ploop_image_check(fixture->file, &options, &outcome->result);
 }
 
 bool is_instrumented(void)

@@ -77,7 +77,7 @@ struct image_plan {
 #define MAP_NONE ((const uint32_t[]){0, 0})
 
 /* Its bytes, malloc'ed. Host cluster n is filled with 0xA0 + n. */
-uint8_t *image_build(const struct image_plan *plan, uint64_t *size);
+uint8_t *image_build(const struct image_plan *wanted, uint64_t *size);
 void fixture_open_image(struct fixture *fixture, const struct image_plan *plan);
 
 uint64_t image_data_start(const uint8_t *image);
@@ -100,7 +100,7 @@ void extension_end(struct extension_plan *plan);
 
 /* A check with everything reported into counts by kind. */
 struct check_outcome {
-    int err;
+    int error;
     struct ploop_check_result result;
     uint64_t kinds[PLOOP_CHECK_READ + 1];
     struct ploop_check_record last;

@@ -308,10 +308,10 @@ static inline int calls(enum call call)
     return atomic_load(&faults[call].calls);
 }
 
-static inline void open_refused(const char *name, uint32_t flags, int err)
+static inline void open_refused(const char *name, uint32_t flags, int error)
 {
     ploop_file *file = (ploop_file *)&gate;
-    ck_assert_int_eq(ploop_file_open_posix(name, flags, &file), err);
+    ck_assert_int_eq(ploop_file_open_posix(name, flags, &file), error);
     ck_assert_ptr_null(file);
 }
 

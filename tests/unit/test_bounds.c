@@ -57,10 +57,10 @@ static int open_and_close(uint64_t bat_limit, uint32_t flags)
     config.flags = flags;
     config.bat_limit_bytes = bat_limit;
 
-    int err = ploop_dev_open(&fixture.file, 1, &config, &dev);
+    int error = ploop_dev_open(&fixture.file, 1, &config, &dev);
 
-    ploop_dev_abort(err ? NULL : dev);
-    return err;
+    ploop_dev_abort(error ? NULL : dev);
+    return error;
 }
 
 static int go(enum way way, uint64_t bat_limit)
@@ -97,10 +97,10 @@ static void cost_at_most(const char *what, uint64_t bytes, uint64_t reads)
 static void refused(const char *what, int error)
 {
     for (int way = PROBE; way < WAYS; way++) {
-        int err = go((enum way)way, 0);
+        int got = go((enum way)way, 0);
 
-        ck_assert_msg(err == (way == PROBE && error == -EFBIG ? 0 : error), "%s: way %d: %d", what,
-                      way, err);
+        ck_assert_msg(got == (way == PROBE && error == -EFBIG ? 0 : error), "%s: way %d: %d", what,
+                      way, got);
         cost_at_most(what, 512 * KIB, 1);
         ck_assert_uint_eq(fixture_changes(&fixture), 0);
     }

@@ -29,7 +29,7 @@ static void verdict(uint64_t errors, uint64_t leaks, uint32_t recoverable)
 {
     int status = errors ? 2 : leaks ? 3 : 0;
 
-    ck_assert_int_eq(outcome.err, 0);
+    ck_assert_int_eq(outcome.error, 0);
     ck_assert_uint_eq(outcome.result.errors, errors);
     ck_assert_uint_eq(outcome.result.leaks, leaks);
     ck_assert_uint_eq(outcome.result.recoverable, recoverable);
@@ -188,7 +188,7 @@ START_TEST(a_sparse_file_of_any_size)
     image_set_entry(fixture.bytes, 1000, image_entry_for(fixture.bytes, hosts[3]));
     fixture.claimed_size = UINT64_C(1) << 62;
     run_check(&fixture, 0, &outcome);
-    ck_assert_int_eq(outcome.err, 0);
+    ck_assert_int_eq(outcome.error, 0);
     ck_assert_uint_eq(outcome.result.errors, 1);
     ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_ENTRY_DUPLICATE], 1);
     ck_assert_uint_eq(outcome.result.mapped, 5);
@@ -217,7 +217,7 @@ START_TEST(an_extension_between_far_entries)
     store_le64(fixture.bytes + 56, image_data_start(fixture.bytes) / 512 + (uint64_t)EXTENSION * 8);
     fixture.claimed_size = image_data_start(fixture.bytes) + UINT64_C(50000000) * 4096;
     run_check(&fixture, 0, &outcome);
-    ck_assert_int_eq(outcome.err, 0);
+    ck_assert_int_eq(outcome.error, 0);
     ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_EXTENSION],
                       1); /* it is of zeros, and in its place */
     ck_assert_uint_eq(outcome.result.errors, 1);
@@ -296,15 +296,15 @@ START_TEST(progress_can_end_it)
     struct ploop_check_options options = {.size = sizeof(options), .progress = stop_after};
     struct ploop_check_result result = {.size = sizeof(result)};
     uint64_t calls = 0, ended = 0;
-    int err = -1;
+    int error = -1;
 
     options.user_data = &calls;
     fixture_open_image(&fixture, &(struct image_plan){0});
-    for (uint64_t stop = 1; err; stop++) {
+    for (uint64_t stop = 1; error; stop++) {
         calls = stop;
-        err = ploop_image_check(fixture.file, &options, &result);
-        ck_assert(err == 0 || err == -ECANCELED);
-        ended += err != 0;
+        error = ploop_image_check(fixture.file, &options, &result);
+        ck_assert(error == 0 || error == -ECANCELED);
+        ended += error != 0;
     }
     ck_assert_uint_ge(ended, 4);
     fixture_close(&fixture);
@@ -343,7 +343,7 @@ END_TEST
 START_TEST(a_header_that_cannot_be_trusted_is_one_error)
 {
     check_plan(&(struct image_plan){.flags = 2});
-    ck_assert_int_eq(outcome.err, -EUCLEAN);
+    ck_assert_int_eq(outcome.error, -EUCLEAN);
     ck_assert_uint_eq(outcome.result.errors, 1);
     ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_HEADER], 1);
     ck_assert_uint_eq(outcome.last.repair, 0);
@@ -351,7 +351,7 @@ START_TEST(a_header_that_cannot_be_trusted_is_one_error)
     fixture_close(&fixture);
     fixture_open(&fixture, "nothing", 7);
     run_check(&fixture, 0, &outcome);
-    ck_assert_int_eq(outcome.err, -EINVAL);
+    ck_assert_int_eq(outcome.error, -EINVAL);
     fixture_close(&fixture);
 }
 END_TEST
@@ -371,7 +371,7 @@ START_TEST(an_unreadable_page)
     fixture.fail_offset = 4096 + 100;
     fixture.fail_error = read_errors[_i];
     run_check(&fixture, 0, &outcome);
-    ck_assert_int_eq(outcome.err, 0);
+    ck_assert_int_eq(outcome.error, 0);
     ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_READ], 1);
     ck_assert_uint_eq(outcome.last.guest_cluster, 1008);
     ck_assert_uint_eq(outcome.result.errors, 1);
@@ -379,7 +379,7 @@ START_TEST(an_unreadable_page)
     ck_assert_uint_eq(outcome.result.mapped, 4);
     ck_assert_uint_eq(outcome.result.recoverable, 0);
     run_check(&fixture, PLOOP_REPAIR_LEAKS, &outcome);
-    ck_assert_int_eq(outcome.err, -read_errors[_i]);
+    ck_assert_int_eq(outcome.error, -read_errors[_i]);
     ploop_dev *dev;
     struct ploop_dev_config config;
     ploop_dev_config_init(&config, sizeof(config));

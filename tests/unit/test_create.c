@@ -48,7 +48,7 @@ static void assert_new_image(uint32_t version, uint64_t disk_size, uint64_t clus
     ck_assert_uint_eq(info.data_offset, fixture.size);
     ck_assert_uint_eq(info.in_use, 0);
     run_check(&fixture, 0, &outcome);
-    ck_assert_int_eq(outcome.err, 0);
+    ck_assert_int_eq(outcome.error, 0);
     ck_assert_uint_eq(outcome.result.errors + outcome.result.leaks + outcome.result.mapped, 0);
     for (uint64_t i = 64; i < fixture.size; i++) {
         if (fixture.bytes[i]) {
@@ -187,17 +187,17 @@ START_TEST(backend_errors_come_out)
     uint32_t failures = 0;
 
     for (int i = 0; i < 4; i++) {
-        int err = -1;
+        int error = -1;
 
-        for (uint64_t from = 1; err; from++) {
+        for (uint64_t from = 1; error; from++) {
             fixture_reset(&fixture);
             fixture.fail_op = kinds[i];
             fixture.fail_from = from;
             fixture.fail_count = 1;
             fixture.fail_error = errors[from % 3];
-            err = create(2, 1 << 20, 4096);
-            ck_assert(err == 0 || err == -fixture.fail_error);
-            failures += err != 0;
+            error = create(2, 1 << 20, 4096);
+            ck_assert(error == 0 || error == -fixture.fail_error);
+            failures += error != 0;
         }
     }
     ck_assert_uint_eq(failures, 1 + 2 + 1 + 2);

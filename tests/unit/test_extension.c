@@ -421,12 +421,12 @@ START_TEST(an_extension_that_cannot_be_read)
     ck_assert_ptr_nonnull(strstr(message, "cannot be read"));
     extension_free(&extension);
     run_check(&fixture, 0, &outcome);
-    ck_assert_int_eq(outcome.err, 0);
+    ck_assert_int_eq(outcome.error, 0);
     ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_READ], 1);
     ck_assert_uint_eq(outcome.result.errors, 1);
     ck_assert_uint_eq(outcome.result.leaks, 0);
     run_check(&fixture, PLOOP_REPAIR_LEAKS, &outcome);
-    ck_assert_int_eq(outcome.err, -errors[_i]);
+    ck_assert_int_eq(outcome.error, -errors[_i]);
     fixture_close(&fixture);
 }
 END_TEST

@@ -58,10 +58,10 @@ static struct ploop_io_ops plain_ops(void)
                                  .close = plain_close};
 }
 
-static void refused(const struct ploop_io_ops *ops, int err)
+static void refused(const struct ploop_io_ops *ops, int error)
 {
     ploop_file *file = (ploop_file *)&closes;
-    ck_assert_int_eq(ploop_file_create(ops, NULL, &file), err);
+    ck_assert_int_eq(ploop_file_create(ops, NULL, &file), error);
     ck_assert_ptr_null(file);
     ck_assert_int_eq(closes, 0);
 }

@@ -55,9 +55,9 @@ static void refused(uint64_t file_size, const char *field, const char *value)
 
 static void accepted(uint64_t file_size)
 {
-    int err = decode(file_size);
+    int error = decode(file_size);
 
-    ck_assert_msg(err == 0 && message[0] == '\0', "%d \"%s\"", err, message);
+    ck_assert_msg(error == 0 && message[0] == '\0', "%d \"%s\"", error, message);
 }
 
 START_TEST(both_versions_are_read)

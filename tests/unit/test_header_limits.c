@@ -125,16 +125,16 @@ static uint32_t refusals(struct base *base, const struct fault *fault)
     }
     for (int i = 0; i < 3; i++) {
         char message[256];
-        int err = hostile_refusal(&base->fixture, flags[i], message, sizeof(message));
+        int error = hostile_refusal(&base->fixture, flags[i], message, sizeof(message));
 
         fixture_reset(&base->fixture);
-        if (err == 0) {
+        if (error == 0) {
             put_back(base);
             fault_apply(&base->fixture, fault);
             continue;
         }
-        must(err == -EUCLEAN || (err == -EINVAL && probed == -EINVAL));
-        must(!probed || (err == probed && strcmp(message, info.message) == 0));
+        must(error == -EUCLEAN || (error == -EINVAL && probed == -EINVAL));
+        must(!probed || (error == probed && strcmp(message, info.message) == 0));
         says(base, fault, message);
         count++;
     }

@@ -117,7 +117,7 @@ START_TEST(an_old_loss_that_sync_reports_again_does_not_end_a_recovery)
     adopt(&rig, &cached_plan, 0);
     script_fail(&rig.script, PLOOP_IO_SYNC, 0, 1, -EIO);
     rig_open(&rig);
-    expect_line(&rig, "SYNC reports lost writes (error 5)", PLOOP_LOG_WARNING);
+    expect_line(&rig, "SYNC reports lost writes: Input/output error", PLOOP_LOG_WARNING);
     ck_assert_uint_eq(rig.log_lines, 1);
     rig_end_with_leaks(&rig);
     adopt(&rig, &cached_plan, 0); /* that of what it has rewritten does */

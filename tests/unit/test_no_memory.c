@@ -44,10 +44,10 @@ static int submit(void *context, struct ploop_io *io)
 
     counted_memory.paused = true;
 
-    int err = behind->file->ops.submit(behind->file->context, io);
+    int error = behind->file->ops.submit(behind->file->context, io);
 
     counted_memory.paused = was_paused;
-    return err;
+    return error;
 }
 
 static const struct ploop_io_ops ops = {
@@ -191,11 +191,11 @@ static bool fail_nth(uint32_t act, uint32_t image, uint64_t nth, bool on)
     memcpy(found, fixture.bytes, size);
     counted_memory = (struct counted_memory){.fail_at = nth, .fail_on = on};
 
-    int err = acts[act].act();
+    int error = acts[act].act();
     bool failed = counted_memory.failures;
 
     counted_memory = (struct counted_memory){.paused = true};
-    ck_assert_int_eq(err, failed ? -ENOMEM : 0);
+    ck_assert_int_eq(error, failed ? -ENOMEM : 0);
     if (!acts[act].changes) {
         ck_assert(fixture.size == size && memcmp(fixture.bytes, found, size) == 0);
     }
@@ -276,11 +276,11 @@ static bool fail_nth_of_open(uint32_t flags, bool unclean, uint64_t nth, bool on
     memcpy(found, fixture.bytes, fixture.size);
     counted_memory = (struct counted_memory){.fail_at = nth, .fail_on = on};
 
-    int err = open_stack(base, flags, &dev);
+    int error = open_stack(base, flags, &dev);
     bool failed = counted_memory.failures;
 
     counted_memory = (struct counted_memory){.paused = true};
-    ck_assert_int_eq(err, failed ? -ENOMEM : 0);
+    ck_assert_int_eq(error, failed ? -ENOMEM : 0);
     if (failed) {
         ck_assert_ptr_null(dev);
         ck_assert(memcmp(fixture.bytes, found, fixture.size) == 0);

@@ -18,12 +18,12 @@ static int probe(const struct image_plan *plan)
     memset(&info, 0xFF, sizeof(info));
     info.size = sizeof(info);
 
-    int err = ploop_image_probe(fixture.file, &info);
+    int error = ploop_image_probe(fixture.file, &info);
 
     ck_assert_uint_eq(fixture.log_size, 0);
     ck_assert_uint_eq(info.file_size, fixture.size);
     fixture_close(&fixture);
-    return err;
+    return error;
 }
 
 START_TEST(fields)

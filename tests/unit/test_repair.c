@@ -23,7 +23,7 @@ START_TEST(all_leaves_nothing)
     repair_make(&fixture, scenario, (uint32_t)_i % 2 + 1);
     read_content(fixture.bytes, fixture.size, &before);
     run_check(&fixture, ALL, &outcome);
-    ck_assert_int_eq(outcome.err, 0);
+    ck_assert_int_eq(outcome.error, 0);
     ck_assert_uint_gt(outcome.result.errors + outcome.result.leaks, 0);
 
     uint64_t findings = 0;
@@ -44,7 +44,7 @@ START_TEST(all_leaves_nothing)
     fixture_reset(&fixture);
     run_check(&fixture, ALL,
               &outcome); /* the second time there is nothing to do, and nothing is done */
-    ck_assert_int_eq(outcome.err, 0);
+    ck_assert_int_eq(outcome.error, 0);
     ck_assert_uint_eq(outcome.result.errors + outcome.result.leaks + outcome.result.repaired, 0);
     ck_assert_uint_eq(fixture_changes(&fixture), 0);
     fixture_close(&fixture);
@@ -58,7 +58,7 @@ static void repair_one(struct fixture *fixture, uint32_t repair, uint64_t errors
     struct check_outcome outcome;
 
     run_check(fixture, repair, &outcome);
-    ck_assert_int_eq(outcome.err, 0);
+    ck_assert_int_eq(outcome.error, 0);
     run_check(fixture, 0, &outcome);
     ck_assert_uint_eq(outcome.result.errors, errors);
     ck_assert_uint_eq(outcome.result.leaks, leaks);
@@ -98,7 +98,7 @@ START_TEST(leaks_leave_what_a_bad_entry_means)
     uint64_t size = fixture.size;
 
     run_check(&fixture, PLOOP_REPAIR_LEAKS, &outcome);
-    ck_assert_int_eq(outcome.err, 0);
+    ck_assert_int_eq(outcome.error, 0);
     ck_assert_uint_eq(fixture.size, size - CLUSTER + 512);
     fixture_close(&fixture);
 }
@@ -194,7 +194,7 @@ START_TEST(only_the_bat_changes)
     ck_assert_uint_eq(image_data_start(fixture.bytes), 4608);
     memset(fixture.bytes + 64 + 4 * ENTRIES, 0x5A, 4608 - 64 - 4 * ENTRIES);
     run_check(&fixture, ALL, &outcome);
-    ck_assert_int_eq(outcome.err, 0);
+    ck_assert_int_eq(outcome.error, 0);
     for (uint64_t i = 64 + 4 * ENTRIES; i < 4608; i++) {
         ck_assert_uint_eq(fixture.bytes[i], 0x5A);
     }
@@ -292,7 +292,7 @@ START_TEST(a_necessary_feature_forbids_repair)
     extension_add(&plan, 5, 1, NULL, 0);
     extension_end(&plan);
     run_check(&fixture, ALL, &outcome);
-    ck_assert_int_eq(outcome.err, -ENOTSUP);
+    ck_assert_int_eq(outcome.error, -ENOTSUP);
     ck_assert_uint_eq(outcome.result.errors, 0);
     ck_assert_uint_gt(outcome.result.leaks, 0);
     ck_assert_uint_eq(fixture_changes(&fixture), 0);

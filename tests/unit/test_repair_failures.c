@@ -86,14 +86,14 @@ static void judge(struct judgement *judgement, const uint8_t *disk, uint64_t siz
     assert_kept(&judgement->before, &content, what);
     fixture_open(&after, disk, size);
     run_check(&after, 0, &outcome);
-    ck_assert_msg(outcome.err == 0, "%s: %d", what, outcome.err);
+    ck_assert_msg(outcome.error == 0, "%s: %d", what, outcome.error);
     ck_assert_msg(bad_entries(&outcome) <= bad_entries(&judgement->found), "%s: more bad entries",
                   what);
     if (judgement->found.result.recoverable) {
         ck_assert_msg(outcome.result.recoverable, "%s: %s", what, outcome.last_text);
     }
     run_check(&after, ALL, &outcome);
-    ck_assert_int_eq(outcome.err, 0);
+    ck_assert_int_eq(outcome.error, 0);
     ck_assert_int_eq(oracle_status(after.bytes, after.size), 0);
     read_content(after.bytes, after.size, &content);
     assert_kept(&judgement->before, &content, what);
@@ -138,7 +138,7 @@ START_TEST(power_cuts)
         memcpy(initial, fixture.bytes, fixture.size);
         cut.initial = initial;
         run_check(&fixture, repairs[i], &judgement.found);
-        ck_assert_int_eq(judgement.found.err, 0);
+        ck_assert_int_eq(judgement.found.error, 0);
         for (cut.end = 0; cut.end <= fixture.log_size; cut.end++) {
             judge_all_fates(&judgement, &cut);
             if (cut.end < fixture.log_size && fixture.log[cut.end].op == PLOOP_IO_SYNC) {
@@ -158,9 +158,9 @@ END_TEST
 static uint32_t fail_each(enum scenario scenario, uint32_t kind, uint64_t count, int error)
 {
     uint32_t failures = 0;
-    int err = -1;
+    int got = -1;
 
-    for (uint64_t from = 1; err; from++) {
+    for (uint64_t from = 1; got; from++) {
         struct fixture fixture;
         struct check_outcome outcome;
         struct judgement judgement = {.disks = 0};
@@ -176,10 +176,10 @@ static uint32_t fail_each(enum scenario scenario, uint32_t kind, uint64_t count,
         fixture.fail_count = count;
         fixture.fail_error = error;
         run_check(&fixture, ALL, &outcome);
-        err = outcome.err;
-        ck_assert(err == 0 || err == -error);
+        got = outcome.error;
+        ck_assert(got == 0 || got == -error);
         fixture.fail_from = 0;
-        failures += err != 0;
+        failures += got != 0;
         judge(&judgement, fixture.bytes, fixture.size, "after a failure");
         fixture_close(&fixture);
     }
@@ -219,13 +219,13 @@ START_TEST(a_failed_copy_is_taken_back)
     fixture.fail_count = 1;
     fixture.fail_error = ENOSPC;
     run_check(&fixture, PLOOP_REPAIR_ENTRIES, &outcome);
-    ck_assert_int_eq(outcome.err, -ENOSPC);
+    ck_assert_int_eq(outcome.error, -ENOSPC);
     ck_assert_uint_eq(outcome.result.repaired, 0);
     ck_assert_uint_eq(fixture.size, size);
     ck_assert_mem_eq(fixture.bytes, found, size);
     fixture.capabilities = 0; /* no room behind the end */
     run_check(&fixture, PLOOP_REPAIR_ENTRIES, &outcome);
-    ck_assert_int_eq(outcome.err, -ENOSPC);
+    ck_assert_int_eq(outcome.error, -ENOSPC);
     ck_assert_mem_eq(fixture.bytes, found, size);
     free(found);
     fixture_close(&fixture);
@@ -251,10 +251,10 @@ static int repair_until(struct fixture *fixture, uint64_t calls, struct ploop_ch
 START_TEST(cancelled)
 {
     enum scenario scenario = (enum scenario)(_i / 2);
-    int err = -ECANCELED;
+    int error = -ECANCELED;
     uint64_t stop;
 
-    for (stop = 1; err; stop++) {
+    for (stop = 1; error; stop++) {
         struct fixture fixture;
         struct judgement judgement = {.disks = 0};
         struct ploop_check_result result;
@@ -265,8 +265,8 @@ START_TEST(cancelled)
 
         bool was_marked = load_le32(fixture.bytes + 44) == IN_USE;
 
-        err = repair_until(&fixture, stop, &result);
-        ck_assert(err == 0 || err == -ECANCELED);
+        error = repair_until(&fixture, stop, &result);
+        ck_assert(error == 0 || error == -ECANCELED);
         ck_assert(was_marked || load_le32(fixture.bytes + 44) != IN_USE);
         ck_assert(fixture.log_size == 0 || fixture.log[fixture.log_size - 1].op == PLOOP_IO_SYNC);
         judge(&judgement, fixture.bytes, fixture.size, "cancelled");

@@ -158,14 +158,14 @@ static void read_some(struct image *image, uint32_t guest, uint64_t inside, uint
 static void look_up(struct image *image, uint32_t guest)
 {
     struct ploop_extent extent = {.size = sizeof(extent)};
-    int err = ploop_bat_lookup(image->dev, guest * image->cluster, image->cluster, &extent);
+    int error = ploop_bat_lookup(image->dev, guest * image->cluster, image->cluster, &extent);
 
-    must(err == (expect(image, guest) == BAD ? -EIO : 0));
-    if (!err) {
+    must(error == (expect(image, guest) == BAD ? -EIO : 0));
+    if (!error) {
         must(extent.state ==
              (expect(image, guest) == OWN_BYTES ? PLOOP_EXTENT_MAPPED : PLOOP_EXTENT_ZERO));
     }
-    if (!err && extent.state == PLOOP_EXTENT_MAPPED) {
+    if (!error && extent.state == PLOOP_EXTENT_MAPPED) {
         must(extent.host_offset == image_entry(image->fixture.bytes, guest) * image->unit);
     }
 }

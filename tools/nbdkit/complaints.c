@@ -11,23 +11,23 @@
 enum { KINDS_MAX = 16 };
 
 static struct {
-    int err;
+    int error;
     uint64_t said_ns;
     uint64_t unsaid;
 } last[KINDS_MAX];
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-uint64_t complaint(uint32_t kind, int err, uint64_t now_ns)
+uint64_t complaint(uint32_t kind, int error, uint64_t now_ns)
 {
     uint64_t count = 0;
 
     kind %= KINDS_MAX;
     pthread_mutex_lock(&lock);
-    if (last[kind].err == err && now_ns - last[kind].said_ns < QUIET_NS) {
+    if (last[kind].error == error && now_ns - last[kind].said_ns < QUIET_NS) {
         last[kind].unsaid++;
     } else {
-        count = (last[kind].err == err ? last[kind].unsaid : 0) + 1;
-        last[kind].err = err;
+        count = (last[kind].error == error ? last[kind].unsaid : 0) + 1;
+        last[kind].error = error;
         last[kind].said_ns = now_ns;
         last[kind].unsaid = 0;
     }

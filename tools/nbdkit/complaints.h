@@ -9,10 +9,10 @@
 #include <stdint.h>
 
 /*
- * A request of that kind failed with -err. Returns 0: say nothing; else how many such failures the
- * message stands for: 1, or those since the last message too, one message in 10 seconds. Any
+ * A request of that kind failed with -error. Returns 0: say nothing; else how many such failures
+ * the message stands for: 1, or those since the last message too, one message in 10 seconds. Any
  * thread. `now_ns` is monotonic.
  */
-uint64_t complaint(uint32_t kind, int err, uint64_t now_ns);
+uint64_t complaint(uint32_t kind, int error, uint64_t now_ns);
 
 #endif

@@ -53,10 +53,10 @@ static struct lane lanes[LANE_COUNT];
 
 /* ---- open and close ---- */
 
-static int fail(const char *path, const char *what, int err, const char *why)
+static int fail(const char *path, const char *what, int error, const char *why)
 {
     nbdkit_error("%s: %s: %s", path, what, why);
-    nbdkit_set_error(-err);
+    nbdkit_set_error(-error);
     return -1;
 }
 
@@ -73,22 +73,22 @@ static bool is_raw(const struct server_config *config, uint32_t level)
 
 static int open_file(const struct server_config *config, uint32_t level, uint32_t flags)
 {
-    int err = ploop_file_open_posix(
+    int error = ploop_file_open_posix(
         path_of(config, level), flags | (config->direct ? PLOOP_FILE_DIRECT : 0), &files[level]);
     const char *why;
 
-    if (!err) {
+    if (!error) {
         return 0;
     }
     files[level] = NULL;
-    if (err == -EAGAIN) {
+    if (error == -EAGAIN) {
         why = "another process has it open";
-    } else if (err == -EINVAL && config->direct) {
-        why = "its file system cannot bypass the page cache, as direct=1 asks";
+    } else if (error == -EINVAL && config->direct) {
+        why = "the file system does not support direct=1";
     } else {
-        why = strerror(-err);
+        why = strerror(-error);
     }
-    return fail(path_of(config, level), "cannot open", err, why);
+    return fail(path_of(config, level), "cannot open", error, why);
 }
 
 static void close_files(const struct server_config *config)
@@ -100,21 +100,20 @@ static void close_files(const struct server_config *config)
 }
 
 /* Explains an error caused by the image itself. */
-static const char *explain(int err)
+static const char *explain(int error)
 {
-    switch (err) {
+    switch (error) {
     case -EAGAIN:
         return "another process has it open";
     case -EBUSY:
-        return "something of it stays in the page cache, which may show data that the disk has "
-               "lost: "
-               "end what maps the file, or see recover=cached";
+        return "part of it stays in the page cache, which may show data that the disk has lost; "
+               "end the programs that map the file, or use recover=cached";
     case -EUCLEAN:
-        return "not closed cleanly, or damaged: check it (ploopctl check), or try recover=1";
+        return "not closed cleanly, or damaged; run ploopctl check, or use recover=1";
     case -EINVAL:
         return "not a ploop image";
     default:
-        return strerror(-err);
+        return strerror(-error);
     }
 }
 
@@ -157,21 +156,20 @@ static void init_dev_config(const struct server_config *config, bool read_only,
 static int probe_file(const struct server_config *config, uint32_t level)
 {
     struct ploop_image_info image = {.size = sizeof(image)};
-    int err;
+    int error;
 
     /* Whoever writes to a file excludes a reader too. */
     if (open_file(config, level, PLOOP_FILE_READ_ONLY)) {
         return -1;
     }
-    err = is_raw(config, level) ? 0 : ploop_image_probe(files[level], &image);
-    if (err) {
-        return fail(path_of(config, level), "cannot be served", err,
-                    image.message[0] ? image.message : explain(err));
+    error = is_raw(config, level) ? 0 : ploop_image_probe(files[level], &image);
+    if (error) {
+        return fail(path_of(config, level), "cannot serve", error,
+                    image.message[0] ? image.message : explain(error));
     }
     if ((image.flags & PLOOP_IMAGE_IN_USE) && !config->recover) {
-        nbdkit_error(
-            "%s: warning: not closed cleanly: to be served with recover=1, or read-only (-r)",
-            path_of(config, level));
+        nbdkit_error("%s: warning: not closed cleanly; use recover=1, or -r to serve it read-only",
+                     path_of(config, level));
     }
     return 0;
 }
@@ -181,15 +179,15 @@ static int probe_stack(const struct server_config *config)
 {
     struct ploop_dev_config dev_config;
     ploop_dev *probed;
-    int err;
+    int error;
 
     init_dev_config(config, true, &dev_config);
-    err = ploop_dev_open(files, config->base_count + 1, &dev_config, &probed);
+    error = ploop_dev_open(files, config->base_count + 1, &dev_config, &probed);
     ploop_dev_close(probed);
-    if (err && err != -EUCLEAN) {
-        fail(config->image, "cannot be served", err, explain(err));
+    if (error && error != -EUCLEAN) {
+        fail(config->image, "cannot serve", error, explain(error));
     }
-    return err ? -1 : 0;
+    return error ? -1 : 0;
 }
 
 int device_probe(const struct server_config *config)
@@ -209,10 +207,10 @@ int device_probe(const struct server_config *config)
 static int start_lanes(ploop_dev *opened)
 {
     uint32_t i;
-    int err;
+    int error;
 
     info = (struct ploop_dev_info){.size = sizeof(info)};
-    err = ploop_dev_info(opened, &info);
+    error = ploop_dev_info(opened, &info);
     for (i = 0; i < LANE_COUNT; i++) {
         lanes[i].queue = ploop_dev_queue(opened, i);
         sem_init(&lanes[i].room, 0, LANE_REQUESTS);
@@ -220,7 +218,7 @@ static int start_lanes(ploop_dev *opened)
         pthread_cond_init(&lanes[i].changed, NULL);
         lanes[i].run_by_one = false;
     }
-    return err ? err : timer_start(opened);
+    return error ? error : timer_start(opened);
 }
 
 static void destroy_lanes(void)
@@ -269,7 +267,7 @@ static int open_device(const struct server_config *config, bool read_only)
 {
     struct ploop_dev_config dev_config;
     ploop_dev *opened;
-    int err;
+    int error;
 
     if (open_files(config, read_only)) {
         close_files(config);
@@ -284,12 +282,12 @@ static int open_device(const struct server_config *config, bool read_only)
     dev_config.sync_failed_policy = config->refuse_after_sync_failure
                                         ? PLOOP_SYNC_FAILED_REFUSE_CHANGES
                                         : PLOOP_SYNC_FAILED_GO_ON;
-    err = ploop_dev_open(files, config->base_count + 1, &dev_config, &opened);
-    if (err) {
+    error = ploop_dev_open(files, config->base_count + 1, &dev_config, &opened);
+    if (error) {
         goto fail_open;
     }
-    err = start_lanes(opened);
-    if (err) {
+    error = start_lanes(opened);
+    if (error) {
         goto fail_start;
     }
     server = config;
@@ -301,7 +299,7 @@ fail_start:
     ploop_dev_close(opened);
 fail_open:
     close_files(config);
-    return fail(config->image, "cannot open", err, explain(err));
+    return fail(config->image, "cannot open", error, explain(error));
 }
 
 int device_open(const struct server_config *config, bool read_only)
@@ -318,21 +316,21 @@ int device_open(const struct server_config *config, bool read_only)
 
 int device_close(void)
 {
-    int err;
+    int error;
 
     if (!device) {
         return 0;
     }
     timer_stop();
-    err = ploop_dev_close(device);
-    if (err) {
-        nbdkit_error("%s: not everything reached the disk, next time it needs recover=1: %s",
-                     server->image, strerror(-err));
+    error = ploop_dev_close(device);
+    if (error) {
+        nbdkit_error("%s: not everything reached the disk; use recover=1 next time: %s",
+                     server->image, strerror(-error));
     }
     device = NULL;
     destroy_lanes();
     close_files(server);
-    return err ? -1 : 0;
+    return error ? -1 : 0;
 }
 
 const struct ploop_dev_info *device_info(void)
@@ -342,9 +340,9 @@ const struct ploop_dev_info *device_info(void)
 
 int device_lookup(uint64_t offset, uint64_t length, struct ploop_extent *extent)
 {
-    int err = ploop_bat_lookup(device, offset, length, extent);
+    int error = ploop_bat_lookup(device, offset, length, extent);
 
-    if (err == -EIO) {
+    if (error == -EIO) {
         uint64_t to_border = info.cluster_size - offset % info.cluster_size;
 
         extent->offset = offset;
@@ -352,7 +350,7 @@ int device_lookup(uint64_t offset, uint64_t length, struct ploop_extent *extent)
         extent->state = PLOOP_EXTENT_MAPPED;
         return 0;
     }
-    return err ? fail(server->image, "cannot look up the map", err, strerror(-err)) : 0;
+    return error ? fail(server->image, "cannot look up the map", error, strerror(-error)) : 0;
 }
 
 /* ---- requests ---- */
@@ -473,9 +471,9 @@ static int request_run(struct request *request)
     return request->result;
 }
 
-static void complain(const struct request *request, int err)
+static void complain(const struct request *request, int error)
 {
-    uint64_t count = complaint(request->kind, err, timer_clock.now_ns(NULL));
+    uint64_t count = complaint(request->kind, error, timer_clock.now_ns(NULL));
     char more[64] = "";
 
     if (count == 0) {
@@ -486,26 +484,26 @@ static void complain(const struct request *request, int err)
                  (unsigned long long)count);
     }
     if (request->kind == REQUEST_FLUSH) {
-        nbdkit_error("%s: flush: %s%s", server->image, strerror(-err), more);
+        nbdkit_error("%s: flush: %s%s", server->image, strerror(-error), more);
     } else {
         nbdkit_error("%s: %s of %zu bytes at %llu: %s%s", server->image,
                      request_names[request->kind], request->memory.iov_len,
-                     (unsigned long long)request->offset, strerror(-err), more);
+                     (unsigned long long)request->offset, strerror(-error), more);
     }
 }
 
 /* A fast zero refused is an answer that the client reckons with, and no message. */
 static int request_finish(struct request *request)
 {
-    int err = request_run(request);
+    int error = request_run(request);
 
-    if (!err) {
+    if (!error) {
         return 0;
     }
-    if (err != -ENOTSUP) {
-        complain(request, err);
+    if (error != -ENOTSUP) {
+        complain(request, error);
     }
-    nbdkit_set_error(-err);
+    nbdkit_set_error(-error);
     return -1;
 }
 

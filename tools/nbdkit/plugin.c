@@ -40,12 +40,11 @@ static bool max_age_given;
 static int set_image(const char *value)
 {
     if (config.image) {
-        nbdkit_error("image=%s: there can be only one image, and %s was given before", value,
-                     config.image);
+        nbdkit_error("more than one image: '%s' and '%s'", config.image, value);
         return -1;
     }
     if (!*value) {
-        nbdkit_error("image= needs the name of a ploop image");
+        nbdkit_error("image=: missing file name");
         return -1;
     }
     config.image = nbdkit_absolute_path(value);
@@ -58,16 +57,15 @@ static int add_base(const char *key, const char *value, bool is_raw)
     char *path;
 
     if (is_raw && config.has_raw_base) {
-        nbdkit_error("raw-base=%s: there can be only one, and %s was given before", value,
-                     config.bases[0]);
+        nbdkit_error("more than one raw-base: '%s' and '%s'", config.bases[0], value);
         return -1;
     }
     if (!*value) {
-        nbdkit_error("%s= needs the name of a file", key);
+        nbdkit_error("%s=: missing file name", key);
         return -1;
     }
     if (config.base_count == BASES_MAX) {
-        nbdkit_error("%s=%s: more than %d files below the image", key, value, BASES_MAX);
+        nbdkit_error("too many backing files: at most %d are supported", BASES_MAX);
         return -1;
     }
     path = nbdkit_absolute_path(value);
@@ -97,7 +95,7 @@ static int set_after_sync_failure(const char *value)
 {
     config.refuse_after_sync_failure = !strcmp(value, "refuse");
     if (!config.refuse_after_sync_failure && strcmp(value, "go-on")) {
-        nbdkit_error("after-sync-failure=%s: expected go-on or refuse", value);
+        nbdkit_error("invalid value '%s' for after-sync-failure: expected go-on or refuse", value);
         return -1;
     }
     return 0;
@@ -149,10 +147,10 @@ static int plugin_config(const char *key, const char *value)
         if (!strcmp(value, "posix")) {
             return 0;
         }
-        nbdkit_error("backend=%s: this version has posix only", value);
+        nbdkit_error("invalid value '%s' for backend: expected posix", value);
         return -1;
     }
-    nbdkit_error("unknown parameter %s=%s", key, value);
+    nbdkit_error("unknown parameter '%s'", key);
     return -1;
 }
 
@@ -160,7 +158,7 @@ static int plugin_config(const char *key, const char *value)
 static int plugin_config_complete(void)
 {
     if (!config.image) {
-        nbdkit_error("no image was given: image=IMAGE");
+        nbdkit_error("you must supply the image=IMAGE parameter");
         return -1;
     }
     if (!delay_given) {
@@ -172,7 +170,8 @@ static int plugin_config_complete(void)
             config.delay_ms > MAX_AGE_DEFAULT_MS ? config.delay_ms : MAX_AGE_DEFAULT_MS;
     }
     if (config.max_age_ms < config.delay_ms) {
-        nbdkit_error("max-age=%u is less than delay=%u", config.max_age_ms, config.delay_ms);
+        nbdkit_error("max-age=%u must not be less than delay=%u", config.max_age_ms,
+                     config.delay_ms);
         return -1;
     }
     return 0;
@@ -359,15 +358,15 @@ static struct nbdkit_plugin plugin = {
         "[image=]IMAGE   (required) the ploop image to serve\n"
         "base=FILE       backing image; repeat for each, lowest first\n"
         "raw-base=FILE   raw backing disk, below all others\n"
-        "recover=BOOL    recover an image that was not closed cleanly; cached: even if "
-        "its cache cannot be dropped\n"
+        "recover=BOOL    recover an image that was not closed cleanly\n"
+        "recover=cached  the same, even if its page cache cannot be dropped\n"
         "delay=MS        write-back delay after a map page's last change (default 500)\n"
         "max-age=MS      longest write-back delay after its first change (default 5000)\n"
         "direct=BOOL     bypass the host page cache\n"
-        "host-shows-stale=BOOL   for host file systems that may show deleted data after "
-        "a power cut\n"
-        "after-sync-failure=go-on|refuse   carry out or refuse writes after a failed "
-        "sync (default go-on)\n"
+        "host-shows-stale=BOOL\n"
+        "                for host file systems that may show deleted data after power loss\n"
+        "after-sync-failure=go-on|refuse\n"
+        "                what writes do after a failed sync (default go-on)\n"
         "backend=posix   how the file is accessed",
     .magic_config_key = "image",
     .dump_plugin = plugin_dump,

@@ -84,15 +84,15 @@ static void *timer_main(void *device)
 int timer_start(ploop_dev *device)
 {
     sigset_t all, before;
-    int err;
+    int error;
 
     timer.stop = false;
     /* Signals are for nbdkit's own threads. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    err = pthread_create(&timer.thread, NULL, timer_main, device);
+    error = pthread_create(&timer.thread, NULL, timer_main, device);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    return -err;
+    return -error;
 }
 
 void timer_stop(void)

@@ -179,7 +179,8 @@ static int run(int argc, char **argv)
     if (!image_open_device(&image, NULL)) {
         ploop_dev_info(image.dev, &dev_info);
         int error = (json ? print_bat_json : print_bat)(&image, dev_info.clusters_mapped);
-        status = error ? complain(image.path, "%s", reason(error)) : EXIT_SUCCESS;
+        status =
+            error ? complain(image.path, "cannot read the BAT: %s", reason(error)) : EXIT_SUCCESS;
     }
     image_close(&image);
     return status;
@@ -188,7 +189,7 @@ static int run(int argc, char **argv)
 const struct command bat_command = {
     .name = "bat",
     .synopsis = "[--json] " BASE_SYNOPSIS " IMAGE",
-    .summary = "Print the pages of the BAT: how many entries are mapped, and a picture of where",
-    .details = "      --json             for programs\n" BASE_DETAILS,
+    .summary = "Show the pages of the BAT and how many entries of each are mapped",
+    .options = "      --json             print JSON\n" BASE_OPTIONS,
     .run = run,
 };

@@ -156,11 +156,10 @@ static const char *check_reason(int error)
 {
     switch (error) {
     case -EFBIG:
-        return "its BAT needs more memory than a check may take, 1 GiB";
+        return "its BAT needs more memory than a check may use, 1 GiB";
     case -EBUSY:
-        return "something of it stays in the page cache, which may show data that the disk has "
-               "lost; "
-               "end what maps the file, or repair with --cached";
+        return "part of it stays in the page cache, which may show data that the disk has lost; "
+               "end the programs that map the file, or use --cached";
     default:
         return reason(error);
     }
@@ -185,7 +184,7 @@ static void check_delta(struct report *report, const char *path, ploop_file *fil
     }
     int status = error && error != -EUCLEAN ? EXIT_FAILURE : status_of(&now);
     if (status == EXIT_FAILURE) {
-        complain(path, "%s", check_reason(error));
+        complain(path, "cannot %s: %s", repair ? "repair" : "check", check_reason(error));
     } else if (!report->is_json) {
         print_result(path, &result, status);
     }
@@ -293,7 +292,8 @@ static uint32_t parse_repair(const char *word)
             return words[i].repair;
         }
     }
-    complain_usage(&check_command, "--repair %s is none of leaks, unclean and all", word);
+    complain_usage(&check_command,
+                   "invalid argument '%s' for --repair: expected leaks, unclean or all", word);
     return 0;
 }
 
@@ -330,16 +330,16 @@ static int run(int argc, char **argv)
             right = false;
         }
     }
-    if (!right || !has_arguments(&check_command, argc, 1)) {
+    if (!right || !has_arguments(&check_command, argc, argv, 1)) {
         return EXIT_FAILURE;
     }
     if (repair && image.base_count) {
-        return complain_usage(
-            &check_command,
-            "--repair is for one image: repair each alone, then check them together");
+        return complain_usage(&check_command,
+                              "--repair cannot be combined with --base or --raw-base: repair each "
+                              "image alone, then check them together");
     }
     if (cached && !repair) {
-        return complain_usage(&check_command, "--cached is for --repair");
+        return complain_usage(&check_command, "--cached requires --repair");
     }
     image.path = argv[optind];
     return check(&image, json, repair | cached);
@@ -348,16 +348,16 @@ static int run(int argc, char **argv)
 const struct command check_command = {
     .name = "check",
     .synopsis = "[--json] [--repair leaks|unclean|all [--cached]] " BASE_SYNOPSIS " IMAGE",
-    .summary = "Check an image; the exit status is 0 clean, 1 not checked, 2 corrupt, 3 leaks only",
-    .details =
-        "      --json             for programs; sizes and offsets in bytes\n"
-        "      --repair WHAT      leaks: give back clusters that nothing refers to\n"
-        "                         unclean: clear the mark of an image that was not closed cleanly\n"
-        "                         all: these, and invalid map entries\n"
-        "      --cached           repair also if something of the image stays in the page cache, "
-        "which may show\n"
-        "                         data that the disk has lost\n" BASE_DETAILS
-        "Without --repair nothing is changed. Files below are checked too, and whether all fit "
-        "together.\n",
+    .summary = "Check an image, and repair it with --repair",
+    .options =
+        "      --json             print JSON, with sizes and offsets in bytes\n"
+        "      --repair leaks     free clusters that nothing refers to\n"
+        "      --repair unclean   clear the in-use mark if there are no other errors\n"
+        "      --repair all       do both, and fix invalid map entries\n"
+        "      --cached           repair even if part of the image stays in the page\n"
+        "                         cache, which may show data that the disk has lost\n" BASE_OPTIONS,
+    .notes = "Without --repair nothing is changed. Backing images are checked too, and whether\n"
+             "all images fit together.\n\n"
+             "Exit status: 0 clean, 1 wrong call or failure, 2 corrupt, 3 leaks but no errors.\n",
     .run = run,
 };

@@ -10,8 +10,11 @@
 
 static void print_help(const struct command *command)
 {
-    printf("Usage: ploopctl %s %s\n%s.\n\n%s      --help             this text\n", command->name,
-           command->synopsis, command->summary, command->details);
+    printf("Usage: ploopctl %s %s\n%s.\n\n%s      --help             show this help\n",
+           command->name, command->synopsis, command->summary, command->options);
+    if (command->notes) {
+        printf("\n%s", command->notes);
+    }
 }
 
 int next_option(const struct command *command, int argc, char **argv, const struct option *options)
@@ -22,20 +25,24 @@ int next_option(const struct command *command, int argc, char **argv, const stru
         print_help(command);
         exit(finish_output(EXIT_SUCCESS));
     }
+    if (option == OPTION_WRONG) {
+        suggest_help(command); /* getopt has said what is wrong */
+    }
     return option;
 }
 
-bool has_arguments(const struct command *command, int argc, int count)
+bool has_arguments(const struct command *command, int argc, char **argv, int count)
 {
     int given = argc - optind;
 
-    if (given == count) {
-        return true;
+    if (given > count) {
+        complain_usage(command, "extra argument '%s'", argv[optind + count]);
+    } else if (given > 0 && given < count) {
+        complain_usage(command, "missing argument after '%s'", argv[argc - 1]);
+    } else if (given < count) {
+        complain_usage(command, "missing argument");
     }
-    complain_usage(command, "%s; usage: ploopctl %s %s",
-                   given < count ? "missing argument" : "too many arguments", command->name,
-                   command->synopsis);
-    return false;
+    return given == count;
 }
 
 int parse_json_and_image(const struct command *command, int argc, char **argv, bool *json,
@@ -53,7 +60,7 @@ int parse_json_and_image(const struct command *command, int argc, char **argv, b
             return EXIT_FAILURE;
         }
     }
-    if (!has_arguments(command, argc, 1)) {
+    if (!has_arguments(command, argc, argv, 1)) {
         return EXIT_FAILURE;
     }
     image->path = argv[optind];
@@ -84,9 +91,16 @@ int complain_usage(const struct command *command, const char *format, ...)
     va_list arguments;
 
     va_start(arguments, format);
-    int status = print_line(command->name, format, arguments);
+    print_line(command->name, format, arguments);
     va_end(arguments);
-    return status;
+    return suggest_help(command);
+}
+
+int suggest_help(const struct command *command)
+{
+    fprintf(stderr, "Try 'ploopctl%s%s --help' for more information.\n", command ? " " : "",
+            command ? command->name : "");
+    return EXIT_FAILURE;
 }
 
 void warn(const char *subject, const char *text)
@@ -100,13 +114,11 @@ const char *reason(int error)
     case -EAGAIN:
     case -EBUSY:
         return "another process has it open for writing";
-    case -EEXIST:
-        return "exists already, and is left as it is";
     case -EISDIR:
     case -ENOTBLK:
-        return "is neither a regular file nor a block device";
+        return "not a regular file or block device";
     case -ENOTSUP:
-        return "this version of the library cannot do that";
+        return "not supported by this version of the library";
     default:
         return strerror(-error);
     }
@@ -120,32 +132,30 @@ int finish_output(int status)
     return complain("standard output", "%s", strerror(errno));
 }
 
-bool parse_size(const char *text, uint64_t *bytes)
+int parse_size(const char *text, uint64_t *bytes)
 {
     static const char suffixes[] = "KMGT";
     char *end;
 
     if (text[0] < '0' || text[0] > '9') {
-        return false; /* strtoull() would take spaces and signs */
+        return -EINVAL; /* strtoull() would take spaces and signs */
     }
     errno = 0;
     unsigned long long number = strtoull(text, &end, 10);
-    if (errno) {
-        return false;
-    }
+    bool overflows = errno == ERANGE;
     unsigned shift = 0;
     if (*end) {
         const char *suffix = strchr(suffixes, *end);
         if (!suffix || end[1]) {
-            return false;
+            return -EINVAL;
         }
         shift = 10 * (unsigned)(suffix - suffixes + 1);
     }
-    if (number > UINT64_MAX >> shift) {
-        return false;
+    if (overflows || number > UINT64_MAX >> shift) {
+        return -EOVERFLOW;
     }
     *bytes = (uint64_t)number << shift;
-    return true;
+    return 0;
 }
 
 char *format_size(uint64_t bytes, char text[SIZE_TEXT])

@@ -3,9 +3,9 @@
  * What the subcommands of ploopctl share: how they are described, how they complain, and how they
  * open an image.
  *
- * Every failure is one line on stderr, "ploopctl: SUBJECT: what and why", printed where it is
- * found; the functions that print it return EXIT_FAILURE or a negative errno, and their callers
- * pass that on without a word of their own.
+ * Every failure is one line on stderr, "ploopctl: SUBJECT: what is wrong: why", printed where it is
+ * found; after a wrong call a second line names --help. The functions that print it return
+ * EXIT_FAILURE or a negative errno, and their callers pass that on without a word of their own.
  */
 #ifndef PLOOPCTL_COMMON_H
 #define PLOOPCTL_COMMON_H
@@ -24,7 +24,8 @@ struct command {
     const char *name;
     const char *synopsis; /* what follows the name */
     const char *summary;
-    const char *details; /* of --help: whole lines */
+    const char *options; /* of --help: whole lines */
+    const char *notes;   /* the same, below the options; or NULL */
     int (*run)(int argc, char **argv);
 };
 
@@ -56,7 +57,7 @@ enum {
 int next_option(const struct command *command, int argc, char **argv, const struct option *options);
 
 /* Whether exactly `count` arguments are left after the options; complains if not. */
-bool has_arguments(const struct command *command, int argc, int count);
+bool has_arguments(const struct command *command, int argc, char **argv, int count);
 
 /*
  * The entries of --base and --raw-base, for every subcommand that reads an image; image_take_base()
@@ -68,14 +69,17 @@ bool has_arguments(const struct command *command, int argc, int count);
         "raw-base", required_argument, 0, OPTION_RAW_BASE                                          \
     }
 #define BASE_SYNOPSIS "[--raw-base FILE] [--base FILE]..."
-#define BASE_DETAILS                                                                               \
+#define BASE_OPTIONS                                                                               \
     "      --base FILE        backing image; repeat for each, lowest first\n"                      \
-    "      --raw-base FILE    a raw disk below all of them\n"
+    "      --raw-base FILE    raw backing disk, below all others\n"
 
 /* Print one line to stderr. Returns EXIT_FAILURE. */
 __attribute__((format(printf, 2, 3))) int complain(const char *subject, const char *format, ...);
+/* The same for a wrong call of a subcommand, and a line that names its --help. */
 __attribute__((format(printf, 2, 3))) int complain_usage(const struct command *command,
                                                          const char *format, ...);
+/* Only the line that names --help, of the program where command is NULL. Returns EXIT_FAILURE. */
+int suggest_help(const struct command *command);
 void warn(const char *subject, const char *text);
 
 /* Why: the words for a negative errno that came from an image or its file. */
@@ -87,8 +91,8 @@ const char *reason(int error);
  */
 int finish_output(int status);
 
-/* A size with an optional suffix K, M, G or T. False where the text is no such thing. */
-bool parse_size(const char *text, uint64_t *bytes);
+/* A size with an optional suffix K, M, G or T. 0, -EINVAL or -EOVERFLOW. */
+int parse_size(const char *text, uint64_t *bytes);
 
 enum { SIZE_TEXT = 64 };
 /* "1.5 GiB (1610612736 bytes)" for people. Returns text. */

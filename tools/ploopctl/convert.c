@@ -34,11 +34,10 @@ static int complain_of_copy(const struct request *request, const struct copy *co
         return complain(request->target, "interrupted");
     }
     bool is_source = copy->error_side == COPY_SOURCE;
-    const char *why =
-        copy->error == -ENODATA ? "the file has become shorter" : strerror(-copy->error);
+    const char *why = copy->error == -ENODATA ? "the file was truncated" : strerror(-copy->error);
     return complain(is_source ? request->source : request->target,
-                    "%s at offset %llu of the disk: %s", is_source ? "reading" : "writing",
-                    (unsigned long long)copy->error_offset, why);
+                    "error while %s at byte %llu of the disk: %s",
+                    is_source ? "reading" : "writing", (unsigned long long)copy->error_offset, why);
 }
 
 static void init_copy_config(struct ploop_dev_config *config, uint32_t flags)
@@ -57,7 +56,7 @@ static int fill_raw(const struct request *request, struct image *source, ploop_f
     int error = ploop_file_truncate(target, source->info.disk_size);
 
     if (error) {
-        return complain(request->target, "a file of %llu bytes: %s",
+        return complain(request->target, "cannot resize to %llu bytes: %s",
                         (unsigned long long)source->info.disk_size, reason(error));
     }
     progress_begin(&progress, source->info.disk_size);
@@ -71,13 +70,13 @@ static int fill_raw(const struct request *request, struct image *source, ploop_f
         return complain_of_copy(request, &copy);
     }
     error = ploop_file_sync(target);
-    return error ? complain(request->target, "sync: %s", reason(error)) : EXIT_SUCCESS;
+    return error ? complain(request->target, "cannot sync: %s", reason(error)) : EXIT_SUCCESS;
 }
 
 static void warn_of_mark(const char *path, uint32_t flags)
 {
     if (flags & PLOOP_IMAGE_IN_USE) {
-        warn(path, "it was not closed cleanly: what was not flushed then may be missing");
+        warn(path, "not closed cleanly; writes that were not flushed may be missing");
     }
 }
 
@@ -122,7 +121,7 @@ static int fill_image(const struct request *request, int source, uint64_t source
         return complain_of_copy(request, &copy);
     }
     error = ploop_dev_flush(dev);
-    return error ? complain(request->target, "flush: %s", last_logged(error)) : EXIT_SUCCESS;
+    return error ? complain(request->target, "cannot flush: %s", last_logged(error)) : EXIT_SUCCESS;
 }
 
 /* `request` has the size of the disk by now. */
@@ -146,7 +145,7 @@ static int convert_to_image(const struct request *request, int source, uint64_t 
         return status;
     }
     error = ploop_dev_close(dev);
-    return error ? complain(request->target, "close: %s", last_logged(error)) : EXIT_SUCCESS;
+    return error ? complain(request->target, "cannot close: %s", last_logged(error)) : EXIT_SUCCESS;
 }
 
 static int convert_from_raw(struct request *request, ploop_file *target)
@@ -162,7 +161,7 @@ static int convert_from_raw(struct request *request, ploop_file *target)
     int fd = open(request->source, O_RDONLY | O_CLOEXEC);
     int error = fd < 0 ? -errno : ploop_file_info(guard, &info);
     if (error) {
-        complain(request->source, "%s", reason(error));
+        complain(request->source, "cannot open: %s", reason(error));
     } else {
         uint64_t sectors =
             info.file_size / PLOOP_SECTOR_SIZE + (info.file_size % PLOOP_SECTOR_SIZE != 0);
@@ -210,7 +209,7 @@ static bool parse_format(const char *word, enum format *format)
               : strcmp(word, "ploop") == 0 ? FORMAT_PLOOP
                                            : FORMAT_UNSAID;
     if (*format == FORMAT_UNSAID) {
-        complain_usage(command, "format %s is neither raw nor ploop", word);
+        complain_usage(command, "invalid format '%s': expected raw or ploop", word);
     }
     return *format != FORMAT_UNSAID;
 }
@@ -224,7 +223,7 @@ static enum format opposite(enum format format)
 static bool settle_formats(struct request *request)
 {
     if (request->from == FORMAT_UNSAID && request->to == FORMAT_UNSAID) {
-        complain_usage(command, "--from or --to is needed: the format of a file is not guessed");
+        complain_usage(command, "--from or --to is required: formats are never guessed");
         return false;
     }
     if (request->from == FORMAT_UNSAID) {
@@ -234,16 +233,16 @@ static bool settle_formats(struct request *request)
         request->to = opposite(request->from);
     }
     if (request->from == request->to) {
-        complain_usage(command, "--from and --to are the same format");
+        complain_usage(command, "--from and --to must differ");
         return false;
     }
     if (request->from == FORMAT_RAW && request->image.base_count) {
-        complain_usage(command, "--base and --raw-base are for images, and the source is raw");
+        complain_usage(command, "--base and --raw-base require a ploop source");
         return false;
     }
     if (request->to == FORMAT_RAW &&
         (request->new_image.has_cluster || request->new_image.options.version == 1)) {
-        complain_usage(command, "--cluster and --v1 are for images, and the target is raw");
+        complain_usage(command, "--cluster and --v1 require a ploop target");
         return false;
     }
     return true;
@@ -287,7 +286,7 @@ static int run(int argc, char **argv)
             right = false;
         }
     }
-    if (!right || !has_arguments(command, argc, 2) || !settle_formats(&request)) {
+    if (!right || !has_arguments(command, argc, argv, 2) || !settle_formats(&request)) {
         return EXIT_FAILURE;
     }
     request.source = argv[optind];
@@ -299,13 +298,13 @@ const struct command convert_command = {
     .name = "convert",
     .synopsis = "[--from raw|ploop] [--to raw|ploop] [--cluster SIZE] [--v1] " BASE_SYNOPSIS
                 " SOURCE TARGET",
-    .summary = "Copy a raw disk to a new image, or an image to a raw file",
-    .details =
-        "      --from FORMAT      of the source, raw or ploop\n"
-        "      --to FORMAT        of the target; one of the two is enough\n"
-        "      --cluster SIZE     of a new image: a power of two from 4K to 64M; 1M if not given\n"
-        "      --v1               write format version 1 (at most 2 TiB) instead of "
-        "2\n" BASE_DETAILS "An image is copied with the files below it, as one disk.\n"
-        "The target must not exist. Zeros and holes take no space in it. An error removes it.\n",
+    .summary = "Convert a raw disk to a new image, or an image to a new raw file",
+    .options = "      --from FORMAT      format of the source, raw or ploop\n"
+               "      --to FORMAT        format of the target, raw or ploop\n"
+               "      --cluster SIZE     cluster size: power of two from 4K to 64M (default 1M)\n"
+               "      --v1               use format version 1 (at most 2 TiB)\n" BASE_OPTIONS,
+    .notes = "One of --from and --to is enough: the other format is its opposite.\n"
+             "An image is copied together with its backing images, as one disk.\n"
+             "TARGET must not exist; it is removed on error. Zeros take no space in it.\n",
     .run = run,
 };

@@ -52,11 +52,11 @@ static int run(int argc, char **argv)
             right = false;
         }
     }
-    if (!right || !has_arguments(&create_command, argc, 1)) {
+    if (!right || !has_arguments(&create_command, argc, argv, 1)) {
         return EXIT_FAILURE;
     }
     if (!new_image.has_size) {
-        return complain_usage(&create_command, "--size is needed: how large is the disk to be?");
+        return complain_usage(&create_command, "--size is required");
     }
     return create(argv[optind], &new_image);
 }
@@ -64,10 +64,11 @@ static int run(int argc, char **argv)
 const struct command create_command = {
     .name = "create",
     .synopsis = "--size SIZE [--cluster SIZE] [--v1] IMAGE",
-    .summary = "Make a new, empty image; the file must not exist",
-    .details = "      --size SIZE        of the disk: bytes, or with K, M, G or T after it (powers "
-               "of 1024)\n"
-               "      --cluster SIZE     a power of two from 4K to 64M; 1M if not given\n"
-               "      --v1               write format version 1 (at most 2 TiB) instead of 2\n",
+    .summary = "Create an empty image",
+    .options = "      --size SIZE        disk size, a multiple of 512 bytes\n"
+               "      --cluster SIZE     cluster size: power of two from 4K to 64M (default 1M)\n"
+               "      --v1               use format version 1 (at most 2 TiB)\n",
+    .notes = "SIZE is a number of bytes, optionally followed by K, M, G or T (powers of 1024).\n"
+             "IMAGE must not exist.\n",
     .run = run,
 };

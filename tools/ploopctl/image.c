@@ -52,9 +52,10 @@ int open_file(const char *path, uint32_t flags, ploop_file **file)
     int error = ploop_file_open_posix(path, flags, file);
 
     if (error == -EAGAIN && flags & PLOOP_FILE_READ_WRITE) {
-        complain(path, "another process has it open");
+        complain(path, "cannot open for writing: another process has it open");
     } else if (error) {
-        complain(path, "%s", reason(error));
+        complain(path, "cannot %s: %s", flags & PLOOP_FILE_CREATE ? "create" : "open",
+                 reason(error));
     }
     return error;
 }
@@ -65,12 +66,12 @@ bool image_take_base(const struct command *command, struct image *image, int opt
     uint32_t at = option == OPTION_RAW_BASE ? 0 : image->base_count;
 
     if (option == OPTION_RAW_BASE && image->has_raw_base) {
-        complain_usage(command, "--raw-base %s: there can be only one, and %s was given before",
-                       path, image->bases[0].path);
+        complain_usage(command, "more than one --raw-base: '%s' and '%s'", image->bases[0].path,
+                       path);
         return false;
     }
     if (image->base_count == BASES_MAX) {
-        complain_usage(command, "--base %s: more than %d files below an image", path, BASES_MAX);
+        complain_usage(command, "too many backing files: at most %d are supported", BASES_MAX);
         return false;
     }
     memmove(&image->bases[at + 1], &image->bases[at],
@@ -89,7 +90,8 @@ int probe(ploop_file *file, struct ploop_image_info *info)
 
 int complain_of_header(const char *path, const struct ploop_image_info *info, int error)
 {
-    return complain(path, "%s", info->message[0] ? info->message : reason(error));
+    return info->message[0] ? complain(path, "%s", info->message)
+                            : complain(path, "cannot read the header: %s", reason(error));
 }
 
 int image_open_files(struct image *image, uint32_t flags)
@@ -203,15 +205,20 @@ void new_image_init(struct new_image *new_image)
 bool new_image_size(const struct command *command, struct new_image *new_image, const char *text)
 {
     uint64_t bytes;
+    int error = parse_size(text, &bytes);
 
-    if (!parse_size(text, &bytes)) {
+    if (error == -EINVAL) {
         complain_usage(command,
-                       "--size %s is not a number of bytes, with K, M, G or T after it or nothing",
+                       "invalid size '%s': expected a number of bytes, optionally followed by "
+                       "K, M, G or T",
                        text);
-        return false;
+    } else if (error) {
+        complain_usage(command, "invalid size '%s': %s", text, strerror(-error));
+    } else if (bytes % PLOOP_SECTOR_SIZE) {
+        complain_usage(command, "invalid size '%s': expected a multiple of 512 bytes", text);
+        error = -EINVAL;
     }
-    if (bytes % PLOOP_SECTOR_SIZE) {
-        complain_usage(command, "--size %s is not a multiple of 512 bytes", text);
+    if (error) {
         return false;
     }
     new_image->options.disk_size = bytes;
@@ -223,9 +230,10 @@ bool new_image_cluster(const struct command *command, struct new_image *new_imag
 {
     uint64_t bytes;
 
-    if (!parse_size(text, &bytes) || bytes < PLOOP_CLUSTER_SIZE_MIN ||
+    if (parse_size(text, &bytes) || bytes < PLOOP_CLUSTER_SIZE_MIN ||
         bytes > PLOOP_CLUSTER_SIZE_MAX || bytes & (bytes - 1)) {
-        complain_usage(command, "--cluster %s is not a power of two from 4K to 64M", text);
+        complain_usage(command, "invalid cluster size '%s': expected a power of two from 4K to 64M",
+                       text);
         return false;
     }
     new_image->options.cluster_size = bytes;
@@ -242,17 +250,17 @@ int new_image_write(const struct new_image *new_image, const char *path, ploop_f
 
     if (error == -EFBIG && bat_entries > PLOOP_BAT_LIMIT_DEFAULT / 4) {
         complain(path,
-                 "a disk of %llu bytes in clusters of %llu needs a BAT that is too large, of more "
-                 "than 1 GiB: take larger clusters",
+                 "a disk of %llu bytes with clusters of %llu bytes is too large: its BAT would "
+                 "exceed 1 GiB; use larger clusters",
                  (unsigned long long)options->disk_size, (unsigned long long)options->cluster_size);
     } else if (error == -EFBIG) {
         complain(path,
-                 "a disk of %llu bytes in clusters of %llu is too large for a version %u image, or "
-                 "its BAT for the file",
+                 "a disk of %llu bytes with clusters of %llu bytes is too large for a version %u "
+                 "image, or its BAT for the file system",
                  (unsigned long long)options->disk_size, (unsigned long long)options->cluster_size,
                  options->version);
     } else if (error) {
-        complain(path, "writing the new image: %s", reason(error));
+        complain(path, "cannot write the new image: %s", reason(error));
     }
     return error;
 }
@@ -271,7 +279,7 @@ int sync_directory_of(const char *path)
         free(copy);
     }
     if (error) {
-        complain(path, "its directory: %s", reason(error));
+        complain(path, "cannot sync its directory: %s", strerror(-error));
     }
     return error;
 }

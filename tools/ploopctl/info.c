@@ -96,8 +96,9 @@ static int run(int argc, char **argv)
 const struct command info_command = {
     .name = "info",
     .synopsis = "[--json] " BASE_SYNOPSIS " IMAGE",
-    .summary = "Print what an image's header says",
-    .details = "      --json             for programs; sizes and offsets in bytes\n" BASE_DETAILS
-               "With files below it is also found out whether all of them fit together.\n",
+    .summary = "Show the header of an image and how much of it is mapped",
+    .options =
+        "      --json             print JSON, with sizes and offsets in bytes\n" BASE_OPTIONS,
+    .notes = "With backing images, also checks that all of them fit together.\n",
     .run = run,
 };

@@ -19,12 +19,14 @@ enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
 
 static void print_usage(void)
 {
-    printf("Usage: ploopctl COMMAND ...\nMake, inspect and convert ploop disk images.\n\n");
+    printf("Usage: ploopctl COMMAND [OPTION]... FILE...\n"
+           "Create, inspect, check and convert ploop disk images.\n\nCommands:\n");
     for (int i = 0; i < COMMAND_COUNT; i++) {
         printf("  %-9s%s\n", commands[i]->name, commands[i]->summary);
     }
-    printf("\n  --help     this text; ploopctl COMMAND --help has a command's options\n"
-           "  --version  the version of the library\n");
+    printf("\nOptions:\n"
+           "  --help     show this help; 'ploopctl COMMAND --help' shows that of a command\n"
+           "  --version  show the version\n");
 }
 
 static void print_version(void)
@@ -62,14 +64,16 @@ static int run(int argc, char **argv)
     case OPTION_END:
         break;
     default:
-        return EXIT_FAILURE;
+        return suggest_help(NULL);
     }
     if (optind == argc) {
-        return complain("a command is missing", "ploopctl --help lists them");
+        fprintf(stderr, "ploopctl: missing command\n");
+        return suggest_help(NULL);
     }
     const struct command *command = find_command(argv[optind]);
     if (!command) {
-        return complain(argv[optind], "no such command; ploopctl --help lists them");
+        fprintf(stderr, "ploopctl: unknown command '%s'\n", argv[optind]);
+        return suggest_help(NULL);
     }
     argc -= optind;
     argv += optind;

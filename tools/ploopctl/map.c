@@ -83,11 +83,11 @@ static int print_map(const struct image *image, bool is_json)
         json_end_array(&json);
     }
     if (error) {
-        return complain(image->path, "%s", reason(error));
+        return complain(image->path, "cannot look up the map: %s", reason(error));
     }
     if (bad_clusters) {
-        return complain(image->path, "%llu bad entries; ploopctl check says what is wrong",
-                        (unsigned long long)bad_clusters);
+        return complain(image->path, "%llu invalid map entr%s; see ploopctl check",
+                        (unsigned long long)bad_clusters, bad_clusters == 1 ? "y" : "ies");
     }
     return EXIT_SUCCESS;
 }
@@ -108,9 +108,10 @@ static int run(int argc, char **argv)
 const struct command map_command = {
     .name = "map",
     .synopsis = "[--json] " BASE_SYNOPSIS " IMAGE",
-    .summary = "Print which parts of the disk are there, and where in the file",
-    .details = "      --json             for programs; offsets and lengths in bytes\n" BASE_DETAILS
-               "States: mapped, zero (not there, reads as zeros), bad (an invalid map entry).\n"
-               "Level: the file that has it, 0 is the lowest.\n",
+    .summary = "Show which parts of the disk are mapped, and where in which file",
+    .options =
+        "      --json             print JSON, with offsets and lengths in bytes\n" BASE_OPTIONS,
+    .notes = "States: mapped, zero (not mapped, reads as zeros), bad (invalid map entry).\n"
+             "Levels: 0 is the lowest file.\n",
     .run = run,
 };
