@@ -119,9 +119,9 @@ struct ploop_dev_config {
     uint32_t queue_count;   /**< 0: 1 */
     uint32_t pio_count;     /**< requests of each queue's pool; 0: 128 */
     uint32_t enospc_policy; /**< PLOOP_ENOSPC_ ... */
-    uint32_t page_failure_limit; /**< after so many failed writes of a BAT page in a row the device
-                                    refuses allocations; 0: 3. With PLOOP_ENOSPC_PARK a write that
-                                    finds no space counts only after park_timeout_ns */
+    uint32_t page_failure_limit; /**< the number of failed writes of a BAT page in a row after which
+                                    the device refuses allocations; 0: 3. With PLOOP_ENOSPC_PARK a
+                                    write that finds no space counts only after park_timeout_ns */
     uint64_t
         writeback_delay_ns; /**< from the last change of a page to its write; 0: write at once */
     uint64_t

@@ -10,12 +10,17 @@
  * moment, one of them takes a slower way through the engine. Two callbacks of one queue never run
  * at the same time.
  *
- * A write that has completed is visible to every read that is submitted after that. It is durable
- * after the next flush that succeeds. Requests that are in flight at the same time have no order. A
- * sector of 512 bytes that a write has changed reads as its old or its new content, after a power
- * cut too. The exception is a read that is in flight at the same time as a write of the same
- * sector: it can return a part of both if the backend's reads do. The POSIX backend's do, as
- * read(2) on most file systems does.
+ * Order:
+ *
+ *   - A read that is submitted after a write has completed returns the new data of that write. It
+ *     never returns the old data, nor a mix of old and new data. Only another request that changes
+ *     the same range can make it return something else.
+ *   - Requests that are in flight at the same time have no order, even if they overlap.
+ *   - A sector of 512 bytes that a write has changed reads as its old or its new content, after a
+ *     power cut too. The exception is a read that is in flight at the same time as a write of the
+ *     same sector: it can return a part of both if the backend's reads do. The POSIX backend's do,
+ *     as read(2) on most file systems does.
+ *   - A write that has completed is durable after the next flush that succeeds.
  */
 #ifndef PLOOP_PIO_H
 #define PLOOP_PIO_H
@@ -41,12 +46,14 @@ typedef struct ploop_pio ploop_pio;
 
 /** The flags of requests. */
 enum {
-    PLOOP_PIO_FUA = 1, /**< complete when the data is durable */
-    PLOOP_PIO_PREFLUSH =
-        2, /**< make all that completed before durable before this request's data */
-    PLOOP_PIO_NO_UNMAP = 4, /**< write_zeroes: keep the clusters allocated */
-    PLOOP_PIO_FAST_ONLY =
-        8 /**< write_zeroes: fail with -ENOTSUP if it would be as slow as a write */
+    /** Complete the request when its data is durable. */
+    PLOOP_PIO_FUA = 1,
+    /** Before the data of this request, make all requests durable that completed before it. */
+    PLOOP_PIO_PREFLUSH = 2,
+    /** write_zeroes: keep the clusters allocated. */
+    PLOOP_PIO_NO_UNMAP = 4,
+    /** write_zeroes: fail with -ENOTSUP if the request would be as slow as a write. */
+    PLOOP_PIO_FAST_ONLY = 8
 };
 
 /**
@@ -57,7 +64,7 @@ enum {
  *
  * Runs in ploop_queue_run() or ploop_queue_wait() of the request's queue, or at the end in close or
  * abort, on the thread that called it, with no lock held. May get, put, prepare and submit; must
- * not call what blocks.
+ * not call a function that blocks.
  */
 typedef void ploop_pio_fn(ploop_pio *pio, int result, void *user_data);
 
@@ -70,45 +77,47 @@ typedef void ploop_pio_fn(ploop_pio *pio, int result, void *user_data);
 ploop_queue *ploop_dev_queue(ploop_dev *dev, uint32_t index);
 
 /**
- * Reap the backend for this queue, do what is due, and run the callbacks of this queue's requests
- * that are done.
- * @return how many callbacks were run
- * Any thread. Never blocks. From a callback it delivers nothing. @since 2.0
+ * Reap the backend for this queue, do the work that is due, and run the callbacks of this queue's
+ * completed requests.
+ * @return the number of callbacks that were run
+ * Any thread. Never blocks. From a callback it runs no callbacks. @since 2.0
  */
 int ploop_queue_run(ploop_queue *queue);
 
 /**
- * Sleep until ploop_queue_run() has something to do, and run the queue: for a thread that waits for
- * its requests and has no event loop. It sleeps at most once, and not at all where a callback can
- * be run at once. With nothing in flight nothing may ever come.
+ * Sleep until ploop_queue_run() has work to do, and run the queue. Use it in a thread that waits
+ * for its requests and has no event loop. The function sleeps at most once, and not at all if a
+ * callback can run at once. If no request is in flight, it may sleep until the timeout.
  *
- * @param timeout_ns  how long it sleeps at most, in real time, rounded up to milliseconds; 0: not
- *                    at all; UINT64_MAX: as long as it takes
- * @return how many callbacks were run; 0: the time is over, or what was due completed no request of
- *         this queue, or a signal came; -EDEADLK (from a callback)
+ * @param timeout_ns  the longest sleep, in real time, rounded up to milliseconds; 0: do not sleep;
+ *                    UINT64_MAX: no limit
+ * @return the number of callbacks that were run; 0: the time is over, or the work that was due
+ *         completed no request of this queue, or a signal arrived; -EDEADLK (from a callback)
  *
  * Any thread, blocks, not from a callback. @since 2.0
  */
 int ploop_queue_wait(ploop_queue *queue, uint64_t timeout_ns);
 
 /**
- * A descriptor that is readable when ploop_queue_run() has something to do: a callback to run, or
- * completions at the backend, of this queue or of the engine's own requests. The latter wake one of
- * the threads that sleep in epoll_wait(2) on their queues' descriptors, not all of them.
- * @return a descriptor, the library's: wait for it and do nothing else with it
+ * Get a descriptor that is readable when ploop_queue_run() has work to do: a callback to run, or
+ * completions at the backend, of this queue or of the engine's own requests. Completions of the
+ * engine's requests wake one of the threads that sleep in epoll_wait(2) on their queues'
+ * descriptors, not all of them.
+ * @return a descriptor that the library owns: poll it and do nothing else with it
  * Any thread, callbacks included. @since 2.0
  */
 int ploop_queue_poll_fd(ploop_queue *queue);
 
 /**
  * Take a request from the pool.
- * @return it, the caller's until put; NULL: the pool is empty, PLOOP_EVENT_POOL_HAS_ROOM says when
- * to try again Any thread, callbacks included. @since 2.0
+ * @return the request, which belongs to the caller until it is put; NULL: the pool is empty. The
+ *         event PLOOP_EVENT_POOL_HAS_ROOM reports when to try again
+ * Any thread, callbacks included. @since 2.0
  */
 ploop_pio *ploop_pio_get(ploop_queue *queue);
 
 /**
- * Give a request back: one that is not in flight. Inside its callback too.
+ * Give a request back that is not in flight. This is allowed inside its callback too.
  * Any thread, callbacks included. NULL is allowed. @since 2.0
  */
 void ploop_pio_put(ploop_pio *pio);
@@ -116,11 +125,11 @@ void ploop_pio_put(ploop_pio *pio);
 /**
  * Prepare a read.
  *
- * For this and the other prep functions: offset and length are multiples of 512, within the disk;
- * what is wrong is said by submit. The array `iov` and its memory stay valid and unchanged (but for
- * the data read) until completion. Preparing does not touch the callback.
+ * For this and the other prep functions: offset and length must be multiples of 512, within the
+ * disk; submit reports a violation. The array `iov` and its memory must stay valid and unchanged
+ * (except for the data read) until completion. Preparing does not change the callback.
  *
- * Whoever holds the request, callbacks included. @since 2.0
+ * Any thread that holds the request, callbacks included. @since 2.0
  */
 void ploop_pio_prep_readv(ploop_pio *pio, uint64_t offset, const struct iovec *iov,
                           uint32_t iov_count);
@@ -130,32 +139,33 @@ void ploop_pio_prep_writev(ploop_pio *pio, uint64_t offset, const struct iovec *
                            uint32_t iov_count, uint32_t flags);
 
 /**
- * Prepare a write of zeros. Whole clusters are given back unless NO_UNMAP; what is unmapped already
- * stays so.
+ * Prepare a write of zeros. It frees whole clusters unless NO_UNMAP is set; clusters that are
+ * unmapped already stay so.
  * @param flags  PLOOP_PIO_FUA, PLOOP_PIO_PREFLUSH, PLOOP_PIO_NO_UNMAP, PLOOP_PIO_FAST_ONLY
  * @since 2.0
  */
 void ploop_pio_prep_write_zeroes(ploop_pio *pio, uint64_t offset, uint64_t length, uint32_t flags);
 
 /**
- * Prepare a discard: a hint. Clusters wholly within the range that only the top delta has are given
- * back and read as zeros; parts of clusters are ignored. What a lower delta has is never uncovered:
- * a cluster that the top has too is zeroed in place where the backend can punch holes, else left as
- * it is; one that only a lower delta has is left as it is. Use write_zeroes where zeros have to be
- * read.
+ * Prepare a discard, which is a hint. Clusters wholly within the range that only the top delta has
+ * are freed and read as zeros; parts of clusters are ignored. A discard never exposes data of a
+ * lower delta: a cluster that the top has too is zeroed in place if the backend can punch holes,
+ * else left unchanged; one that only a lower delta has is left unchanged. Use write_zeroes if the
+ * range must read as zeros.
  * @since 2.0
  */
 void ploop_pio_prep_discard(ploop_pio *pio, uint64_t offset, uint64_t length);
 
 /**
- * Prepare a flush: completes when every request completed before it was submitted is durable.
+ * Prepare a flush. It completes when every request that completed before it was submitted is
+ * durable.
  * @since 2.0
  */
 void ploop_pio_prep_flush(ploop_pio *pio);
 
 /**
- * Prepare a write of BAT pages: completes when those pages are durable as they were at submit, or
- * later.
+ * Prepare a write of BAT pages. It completes when those pages are durable with their content at
+ * submit or later.
  * @param first_page, count  below ploop_bat_page_count()
  * @since 2.0
  */
@@ -167,26 +177,29 @@ void ploop_pio_set_callback(ploop_pio *pio, ploop_pio_fn *fn, void *user_data);
 /**
  * Submit requests, in one batch.
  *
- * Taken requests belong to the library until their callback runs. A request refused is the caller's
- * as before, and its callback does not run.
+ * An accepted request belongs to the library until its callback runs. A refused request still
+ * belongs to the caller, and its callback does not run.
  *
  * @param pios  requests of this queue, prepared and with a callback
- * @return how many were taken, the first ones; less than count where the next is at fault: submit
- *         from there on to learn why. -errno: none was taken: -EINVAL (the first one lies beyond
- *         the disk, is not aligned to 512 or its memory not to ploop_dev_info.memory_alignment, has
- *         a wrong flag, or a NULL callback), -EROFS (a change on a read-only device)
+ * @return the number of requests accepted, from the first on; less than count if the next one is
+ *         invalid: submit again from there to get the error. -errno: none was accepted: -EINVAL
+ *         (the first one lies beyond the disk, is not aligned to 512 or its memory not to
+ *         ploop_dev_info.memory_alignment, has a wrong flag, or a NULL callback), -EROFS (a change
+ *         on a read-only device)
  *
  * Any thread, callbacks included. Never blocks. @since 2.0
  */
 int ploop_queue_submit(ploop_queue *queue, ploop_pio *const *pios, uint32_t count);
 
 /**
- * Read, write, flush: each waits until done. For tools and bindings.
+ * Read, write or flush, and wait for completion. These calls are for tools and bindings.
  *
  * @return length or 0; -EINVAL, -EROFS as ploop_queue_submit(); -EDEADLK (from a callback); or the
- *         request's error. A suspended device lets them wait.
+ *         request's error
  *
- * Any thread, not from a callback. They run the device and need no other thread to. @since 2.0
+ * While the device is suspended the calls wait.
+ *
+ * Any thread, blocks, not from a callback. The calls run the device themselves. @since 2.0
  */
 int64_t ploop_dev_pread(ploop_dev *dev, void *buffer, uint64_t length, uint64_t offset);
 /** See ploop_dev_pread(). @since 2.0 */

@@ -207,7 +207,7 @@ void bat_pump(struct bat *bat);
 /* End all waits with an error: after the latch, or at an abort. */
 void bat_fail_waiters(struct bat *bat, int error);
 
-/* Nothing of the bat's own is at the backend or on its way there. */
+/* The bat has no request at the backend or on its way there. */
 bool bat_is_idle(const struct bat *bat);
 
 static inline bool is_no_space(int error)

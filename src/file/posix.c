@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The POSIX backend: a file of the file system, or a block device, whose requests I/O threads carry
- * out with plain system calls. Its descriptors, and why there are so many, are told in posix.h.
+ * out with plain system calls. posix.h explains its descriptors.
  *
  *  1. SYNC is fdatasync: it covers every operation completed before it was submitted, because those
  *     were done in the kernel. It runs beside other requests.

@@ -51,7 +51,7 @@ static bool is_anything(const unsigned char *pages, uint64_t count)
     return false;
 }
 
-/* 0: nothing of [offset, offset + length) is cached; -EBUSY; or -errno. */
+/* 0: no byte of [offset, offset + length) is cached; -EBUSY; or -errno. */
 static int look_at_window(int fd, uint64_t offset, uint64_t length, uint64_t page,
                           unsigned char *pages)
 {

@@ -1,16 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who may use an image file at the same time: advisory locks on single bytes, the scheme that QEMU
- * has for its image files, so that each refuses what the other has open.
+ * Advisory locks on single bytes decide which programs may use an image file at the same time. QEMU
+ * uses the same scheme for its image files, so that QEMU and this library refuse each other's open
+ * images.
  *
- * There are four things one can do to a file (LOCK_...). Whoever does one holds a shared lock on
- * byte 100 + its number; a program that does not want others to do it holds one on byte 200 + its
- * number. Locks are taken first, then each looks whether another holds the opposite byte: two that
- * come at once may both be refused, never both let in.
+ * The scheme knows four kinds of access to a file, numbered from 0. A program with an access holds
+ * a shared lock on byte 100 + its number; a program that excludes an access holds one on byte 200 +
+ * its number. A program takes its locks first, then checks whether another holds the opposite byte:
+ * two that come at once may both be refused, but are never both admitted.
  *
- * The locks belong to the open file description (F_OFD_SETLK): other descriptors of the process do
- * not matter, closing them neither, and a forked child keeps the lock alive until it closes its
- * copy or executes another program.
+ * The locks belong to the open file description (F_OFD_SETLK): other descriptors of the process,
+ * and closing them, have no effect. A forked child keeps the lock alive until it closes its copy or
+ * executes another program.
  */
 #ifndef FILE_POSIX_LOCK_H
 #define FILE_POSIX_LOCK_H
@@ -20,9 +21,9 @@
 enum { LOCK_NONE = 0, LOCK_READER = 1, LOCK_WRITER = 2 };
 
 /*
- * Change what this descriptor holds from one LOCK_ to another. A descriptor open for reading will
- * do. 0; -EAGAIN: another user excludes this one; or what the file system says. It holds
- * what it held then.
+ * Change the access that this descriptor holds from one LOCK_ to another. A descriptor open for
+ * reading is enough. 0; -EAGAIN: another user excludes this one; or the file system's error. After
+ * a failure it still holds `from`.
  */
 int posix_lock_change(int fd, uint32_t from, uint32_t to);
 

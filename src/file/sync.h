@@ -5,12 +5,12 @@
  * SYNCs go out one at a time and are numbered from 1 in the order they are submitted. Whatever
  * completed while `submitted` was n is durable when SYNC n + 1 has succeeded; sync_next() gives
  * that number at the moment something completes, and from then on "is it durable?" is a comparison.
- * Whoever needs a number waits for it; those who wait for the same one share it.
+ * A caller that needs a number waits for it; callers that wait for the same number share one SYNC.
  *
  * The latch: a SYNC that fails may have lost anything that was not durable, and a later success
- * would say nothing of it. So after the first failure no SYNC is sent any more, and every wait,
- * present or future, ends with -EIO, whatever the backend said: -ENOSPC would promise that more
- * space could mend it.
+ * would not report it. So after the first failure no SYNC is sent any more, and every wait, present
+ * or future, ends with -EIO, whatever the backend returned: -ENOSPC would promise that more space
+ * could repair it.
  *
  *  1. succeeded <= submitted <= succeeded + 1, but for the latch.
  *  2. in_flight means SYNC number `submitted` is at the backend.

@@ -148,13 +148,13 @@ void alloc_synced(struct alloc *alloc);
 /* The round of the reclaim that was asked for is done. */
 void alloc_reclaimed(struct alloc *alloc);
 
-/* So many clusters are pending that they are reclaimed before space runs out. */
+/* Start a reclaim before space runs out, if more than half of the records are in use. */
 void alloc_reclaim_early(struct alloc *alloc);
 
-/* Start what space work there is to do. */
+/* Start the space work that is due. */
 void alloc_pump(struct alloc *alloc);
 
-/* Nothing of its own is at the backend, or needs it. */
+/* The allocator has no request at the backend, and needs none. */
 bool alloc_is_at_rest(const struct alloc *alloc);
 
 static inline bool alloc_can_punch(const struct alloc *alloc)

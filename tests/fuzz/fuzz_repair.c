@@ -86,8 +86,9 @@ static void judge_content(const struct before *before, const struct sparse *imag
 }
 
 /*
- * An extension in the cluster of a guest's entry is unusable, which is one finding. Where that entry
- * lies beyond the disk's end, mending leaks clears it, and the extension's bitmaps are judged.
+ * An extension in the cluster of a guest's entry is unusable, which is one finding. Where that
+ * entry lies beyond the disk's end, mending leaks clears it, and the extension's bitmaps are
+ * judged.
  */
 static bool hides_findings(const struct before *before, int kind)
 {

@@ -158,7 +158,7 @@ static int probe_file(const struct server_config *config, uint32_t level)
     struct ploop_image_info image = {.size = sizeof(image)};
     int error;
 
-    /* Whoever writes to a file excludes a reader too. */
+    /* A program that writes to a file locks readers out too. */
     if (open_file(config, level, PLOOP_FILE_READ_ONLY)) {
         return -1;
     }
