@@ -4,8 +4,8 @@
  *
  * In the turn: reap the engine's queue, send what can be sent, tell the backends a batch has ended,
  * tell the clock when to come back. After it: tell the queues whose requests are done, and do the
- * bulk work on memory that the turn has left. The embedder's log, event and wake_at functions are called in the turn; they must not call the
- * library.
+ * bulk work on memory that the turn has left. The embedder's log, event and wake_at functions are
+ * called in the turn; they must not call the library.
  *
  *  1. The engine's queue is submitted to, kicked and reaped by the owner of the turn only.
  *  2. One piece of work, run_work, does all that a run does in the turn. A run that finds the turn

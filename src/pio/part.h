@@ -17,8 +17,8 @@
  *
  *     IDLE --part_take_own--> DURABLE --> IDLE      a flush, a write of BAT pages
  *
- *  1. A part holds its cluster's lock in LOCKED, AT_BACKEND, AT_MEMORY and the four waits, and in no other
- *     state. In LOCKED one of its steps runs, in the turn.
+ *  1. A part holds its cluster's lock in LOCKED, AT_BACKEND, AT_MEMORY and the four waits, and in
+ *     no other state. In LOCKED one of its steps runs, in the turn.
  *  2. A part keeps nothing of a delta across a wait: delta, entry, offset and abilities are read
  *     together, under the lock, in the step that sends. A part that was parked begins anew.
  *  3. Whether the lock is needed alone is decided again once it is had. A part that holds it alone
