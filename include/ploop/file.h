@@ -241,6 +241,22 @@ int ploop_file_create(const struct ploop_io_ops *ops, void *context, ploop_file 
 int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file);
 
 /**
+ * Open a file of the file system, with requests carried out by io_uring.
+ *
+ * It does what ploop_file_open_posix() does, for the same flags. A device sends its reads and
+ * writes through a ring for each queue, in one system call for a batch; they are completed when the
+ * queue is run, so nothing is done by another thread. I/O threads do the rest: SYNC, changes of the
+ * file's size and blocks, and all requests without a device. With PLOOP_FILE_DIRECT requests whose
+ * memory is not aligned are copied through aligned memory.
+ *
+ * @return as ploop_file_open_posix(); -ENOSYS where the kernel has no io_uring, this process may
+ *         not use it, or the library was built without it: use ploop_file_open_posix() then
+ *
+ * Any thread. @since 2.0
+ */
+int ploop_file_open_uring(const char *path, uint32_t flags, ploop_file **file);
+
+/**
  * A file in memory, of zeros; sparse: only what is written takes memory.
  *
  * @param file_size  in bytes

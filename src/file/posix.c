@@ -204,9 +204,8 @@ static int64_t posix_execute(void *context, const struct ploop_io *io)
 
 /* ---- The backend's functions ---- */
 
-static int posix_submit(void *context, struct ploop_io *io)
+int posix_refuses(const struct posix *file, const struct ploop_io *io)
 {
-    struct posix *file = context;
     bool changes = io->op != PLOOP_IO_READ && io->op != PLOOP_IO_SYNC;
     if (io->op < PLOOP_IO_READ || io->op > PLOOP_IO_TRUNCATE || io->offset > INT64_MAX ||
         io->length > INT64_MAX - io->offset) {
@@ -216,8 +215,17 @@ static int posix_submit(void *context, struct ploop_io *io)
         atomic_load_explicit(&file->access, memory_order_relaxed) == PLOOP_FILE_READ_ONLY) {
         return -EROFS;
     }
-    posix_pool_submit(&file->pool, io);
     return 0;
+}
+
+static int posix_submit(void *context, struct ploop_io *io)
+{
+    struct posix *file = context;
+    int error = posix_refuses(file, io);
+    if (!error) {
+        posix_pool_submit(&file->pool, io);
+    }
+    return error;
 }
 
 static void posix_kick(void *context, uint32_t queue)
@@ -233,7 +241,7 @@ static void posix_cancel(void *context)
     posix_pool_cancel(&file->pool);
 }
 
-static int posix_get_info(void *context, struct ploop_file_info *info)
+int posix_get_info(void *context, struct ploop_file_info *info)
 {
     struct posix *file = context;
     int64_t size = posix_size(file);
@@ -247,7 +255,7 @@ static int posix_get_info(void *context, struct ploop_file_info *info)
     return 0;
 }
 
-static int posix_invalidate(void *context)
+int posix_invalidate(void *context)
 {
     struct posix *file = context;
     pthread_mutex_lock(&file->reopening);
@@ -268,6 +276,45 @@ static void posix_close(void *context)
     posix_free(file);
 }
 
+void posix_abandon(struct posix *file, const char *path)
+{
+    if (file->is_created) {
+        (void)unlink(path);
+    }
+    posix_close(file);
+}
+
+int posix_open(const char *path, uint32_t flags, struct posix **file)
+{
+    uint32_t known =
+        POSIX_ACCESS_FLAGS | PLOOP_FILE_UNLOCKED | PLOOP_FILE_DIRECT | PLOOP_FILE_CREATE;
+    if (!path || flags & ~known || !posix_is_one_access(flags) ||
+        (flags & PLOOP_FILE_CREATE && flags & PLOOP_FILE_READ_ONLY)) {
+        return -EINVAL;
+    }
+    struct posix *made = posix_new(flags & POSIX_ACCESS_FLAGS);
+    if (!made) {
+        return -ENOMEM;
+    }
+    int error = posix_open_file(made, path, flags);
+    made->is_created = made->fd >= 0 && flags & PLOOP_FILE_CREATE;
+    if (!error) {
+        error = posix_open_rest(made, flags);
+    }
+    if (!error) {
+        error = posix_pool_start(&made->pool, posix_execute, made);
+    }
+    if (error) {
+        if (made->is_created) {
+            (void)unlink(path);
+        }
+        posix_free(made);
+        return error;
+    }
+    *file = made;
+    return 0;
+}
+
 int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file)
 {
     static const struct ploop_io_ops ops = {.size = sizeof(ops),
@@ -278,38 +325,18 @@ int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file)
                                             .reopen = posix_reopen,
                                             .invalidate = posix_invalidate,
                                             .close = posix_close};
-    uint32_t known =
-        POSIX_ACCESS_FLAGS | PLOOP_FILE_UNLOCKED | PLOOP_FILE_DIRECT | PLOOP_FILE_CREATE;
+    struct posix *made;
     if (!file) {
         return -EINVAL;
     }
     *file = NULL;
-    if (!path || flags & ~known || !posix_is_one_access(flags) ||
-        (flags & PLOOP_FILE_CREATE && flags & PLOOP_FILE_READ_ONLY)) {
-        return -EINVAL;
+    int error = posix_open(path, flags, &made);
+    if (error) {
+        return error;
     }
-    struct posix *made = posix_new(flags & POSIX_ACCESS_FLAGS);
-    if (!made) {
-        return -ENOMEM;
+    error = ploop_file_create(&ops, made, file);
+    if (error) {
+        posix_abandon(made, path);
     }
-    int error = posix_open_file(made, path, flags);
-    bool created = made->fd >= 0 && flags & PLOOP_FILE_CREATE;
-    if (!error) {
-        error = posix_open_rest(made, flags);
-    }
-    if (!error) {
-        error = posix_pool_start(&made->pool, posix_execute, made);
-    }
-    if (!error) {
-        error = ploop_file_create(&ops, made, file);
-        if (!error) {
-            return 0;
-        }
-        posix_pool_stop(&made->pool);
-    }
-    if (created) {
-        (void)unlink(path);
-    }
-    posix_free(made);
     return error;
 }

@@ -56,6 +56,7 @@ struct posix {
     int sync_fd;    /* -1: SYNC runs on fd */
     int sync_error; /* of the first SYNC that failed, or 0 */
     pthread_rwlock_t exclusion;
+    bool is_created; /* by this open */
     struct posix_fua fua;
     struct posix_pool pool;
 };
@@ -77,7 +78,18 @@ void posix_free(struct posix *file);
 int posix_open_file(struct posix *file, const char *path, uint32_t flags);
 int posix_open_rest(struct posix *file, uint32_t flags);
 
-/* The backend's reopen. */
+/* ---- posix.c: the file with its I/O threads, for the backend that is made of it ---- */
+
+/* 0 or -errno, nothing left behind. */
+int posix_open(const char *path, uint32_t flags, struct posix **file);
+/* What posix_open() has made is not used after all: undone. */
+void posix_abandon(struct posix *file, const char *path);
+/* Why a request is not taken: 0 or -errno. */
+int posix_refuses(const struct posix *file, const struct ploop_io *io);
+int posix_get_info(void *context, struct ploop_file_info *info);
+int posix_invalidate(void *context);
+
+/* ---- posix_open.c ---- */
 int posix_reopen(void *context, uint32_t flags);
 
 /*

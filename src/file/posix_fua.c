@@ -99,6 +99,17 @@ struct posix_lane *posix_fua_take(struct posix_fua *fua)
     return lane;
 }
 
+struct posix_lane *posix_fua_try(struct posix_fua *fua)
+{
+    pthread_mutex_lock(&fua->mutex);
+    struct posix_lane *lane = find(fua, false);
+    if (lane) {
+        lane->is_taken = true;
+    }
+    pthread_mutex_unlock(&fua->mutex);
+    return lane;
+}
+
 void posix_fua_give_back(struct posix_fua *fua, struct posix_lane *lane)
 {
     pthread_mutex_lock(&fua->mutex);

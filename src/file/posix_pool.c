@@ -56,6 +56,9 @@ static void *io_thread(void *argument)
         struct ploop_io *io = take(pool);
         pthread_mutex_unlock(&pool->mutex);
         ploop_io_complete(io, pool->execute(pool->context, io));
+        if (pool->completed) {
+            pool->completed(pool->completed_context);
+        }
         pthread_mutex_lock(&pool->mutex);
         ran_one(pool);
     }

@@ -44,6 +44,9 @@ struct posix_pool {
     pthread_t threads[POSIX_POOL_THREADS];
     int64_t (*execute)(void *context, const struct ploop_io *io);
     void *context;
+    /* Optional, set before the first request: called by a thread that has completed one. */
+    void (*completed)(void *context);
+    void *completed_context;
 };
 
 /* 0, or -ENOMEM: not even one thread could be started. */

@@ -135,7 +135,7 @@ test_wrong_parameters_are_refused() {
     not_served "image=: missing file name" "$plugin" image=
     not_served "more than one image: '$PWD/a.hds' and 'b.hds'" "$plugin" a.hds image=b.hds
     not_served "unknown parameter 'runners'" "$plugin" a.hds runners=4
-    not_served "invalid value 'uring' for backend: expected posix" "$plugin" a.hds backend=uring
+    not_served "invalid value 'aio' for backend: expected posix or uring" "$plugin" a.hds backend=aio
     not_served "error: delay: " "$plugin" a.hds delay=soon
     not_served "error: max-age: " "$plugin" a.hds max-age=-1
     not_served "max-age=10 must not be less than delay=20" "$plugin" a.hds delay=20 max-age=10

@@ -71,10 +71,26 @@ static bool is_raw(const struct server_config *config, uint32_t level)
     return level == 0 && config->has_raw_base;
 }
 
+/* Without io_uring the server goes on with the other backend, and says so once. */
+static int open_with_backend(const struct server_config *config, const char *path, uint32_t flags,
+                             ploop_file **file)
+{
+    static atomic_flag told = ATOMIC_FLAG_INIT;
+    int error = config->uring ? ploop_file_open_uring(path, flags, file) : -ENOSYS;
+
+    if (error != -ENOSYS) {
+        return error;
+    }
+    if (config->uring && !atomic_flag_test_and_set(&told)) {
+        nbdkit_error("warning: io_uring is not available: using backend=posix");
+    }
+    return ploop_file_open_posix(path, flags, file);
+}
+
 static int open_file(const struct server_config *config, uint32_t level, uint32_t flags)
 {
-    int error = ploop_file_open_posix(
-        path_of(config, level), flags | (config->direct ? PLOOP_FILE_DIRECT : 0), &files[level]);
+    int error = open_with_backend(config, path_of(config, level),
+                                  flags | (config->direct ? PLOOP_FILE_DIRECT : 0), &files[level]);
     const char *why;
 
     if (!error) {

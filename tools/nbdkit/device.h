@@ -25,6 +25,7 @@ struct server_config {
     bool recover_cached; /* also where the file's cache cannot be dropped */
     bool host_shows_stale;
     bool direct;
+    bool uring; /* files are opened with io_uring, where the kernel has it */
     bool refuse_after_sync_failure;
     uint32_t delay_ms;
     uint32_t max_age_ms;

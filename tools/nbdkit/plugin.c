@@ -101,6 +101,16 @@ static int set_after_sync_failure(const char *value)
     return 0;
 }
 
+static int set_backend(const char *value)
+{
+    config.uring = !strcmp(value, "uring");
+    if (!config.uring && strcmp(value, "posix")) {
+        nbdkit_error("invalid value '%s' for backend: expected posix or uring", value);
+        return -1;
+    }
+    return 0;
+}
+
 static int set_recover(const char *value)
 {
     config.recover_cached = !strcmp(value, "cached");
@@ -144,11 +154,7 @@ static int plugin_config(const char *key, const char *value)
         return set_ms(key, value, &config.max_age_ms, &max_age_given);
     }
     if (!strcmp(key, "backend")) {
-        if (!strcmp(value, "posix")) {
-            return 0;
-        }
-        nbdkit_error("invalid value '%s' for backend: expected posix", value);
-        return -1;
+        return set_backend(value);
     }
     nbdkit_error("unknown parameter '%s'", key);
     return -1;
@@ -182,7 +188,7 @@ static void plugin_dump(void)
     const uint32_t version = ploop_version();
 
     printf("ploop_version=%u.%u.%u\n", version >> 16, version >> 8 & 0xff, version & 0xff);
-    printf("ploop_backends=posix\n");
+    printf("ploop_backends=posix,uring\n");
 }
 
 /* ---- the server's life ---- */
@@ -367,7 +373,8 @@ static struct nbdkit_plugin plugin = {
         "                for host file systems that may show deleted data after power loss\n"
         "after-sync-failure=go-on|refuse\n"
         "                what writes do after a failed sync (default go-on)\n"
-        "backend=posix   how the file is accessed",
+        "backend=posix|uring\n"
+        "                how files are accessed (default posix)",
     .magic_config_key = "image",
     .dump_plugin = plugin_dump,
     .get_ready = plugin_get_ready,

@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The io_uring backend on real files, with completions that the test can change. Files lie in the
+ * current directory, where O_DIRECT is likely to work.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <liburing.h>
+#include <ploop/ploop.h>
+
+#include "image_fixture.h"
+#include "run_tests.h"
+
+/* Of the next completions of writes (or of reads), `count` have that result; all are counted. */
+static struct {
+    uint32_t op, count;
+    int result;
+    uint64_t seen;
+} inject;
+
+static int peek(struct io_uring *ring, struct io_uring_cqe **cqe)
+{
+    int error = io_uring_peek_cqe(ring, cqe);
+    if (!error) {
+        const struct ploop_io *io = io_uring_cqe_get_data(*cqe);
+        inject.seen++;
+        if (inject.count > 0 && io->op == inject.op) {
+            inject.count--;
+            (*cqe)->res = inject.result;
+        }
+    }
+    return error;
+}
+
+#define io_uring_peek_cqe peek
+#include "file/uring.c" // NOLINT(bugprone-suspicious-include)
+#undef io_uring_peek_cqe
+
+enum { CLUSTER = 65536, DISK_CLUSTERS = 64, DISK = DISK_CLUSTERS * CLUSTER, QUEUES = 2 };
+
+static char path[64];
+static ploop_file *file;
+static ploop_dev *dev;
+
+static struct uring *uring_of(void)
+{
+    return file->context;
+}
+
+static void open_file(uint32_t flags)
+{
+    ck_assert_int_eq(ploop_file_open_uring(path, PLOOP_FILE_READ_WRITE | flags, &file), 0);
+}
+
+static void open_device(void)
+{
+    struct ploop_dev_config config;
+    ploop_dev_config_init(&config, sizeof(config));
+    config.queue_count = QUEUES;
+    ck_assert_int_eq(ploop_dev_open(&file, 1, &config, &dev), 0);
+}
+
+static void begin(uint32_t flags)
+{
+    const struct ploop_image_options options = {
+        .size = sizeof(options), .disk_size = DISK, .cluster_size = CLUSTER};
+    (void)snprintf(path, sizeof(path), "uring-%ld.hds", (long)getpid());
+    (void)unlink(path);
+    inject.count = 0;
+    inject.seen = 0;
+    open_file(PLOOP_FILE_CREATE | flags);
+    ck_assert_int_eq(ploop_image_create(file, &options), 0);
+    open_device();
+}
+
+static void end(void)
+{
+    ck_assert_int_eq(ploop_dev_close(dev), 0);
+    ploop_file_close(file);
+    (void)unlink(path);
+}
+
+/* ---- requests, on their own queue ---- */
+
+struct request {
+    bool done;
+    int result;
+};
+
+static void done(ploop_pio *pio, int result, void *user_data)
+{
+    struct request *request = user_data;
+    *request = (struct request){true, result};
+    ploop_pio_put(pio);
+}
+
+static int wait_for(ploop_queue *queue, ploop_pio *pio, struct request *request)
+{
+    ploop_pio_set_callback(pio, done, request);
+    ck_assert_int_eq(ploop_queue_submit(queue, &pio, 1), 1);
+    while (!request->done) {
+        must(ploop_queue_wait(queue, UINT64_C(1000000000)) >= 0);
+    }
+    return request->result;
+}
+
+static int transfer(uint32_t queue, bool write, void *memory, size_t length, uint64_t offset,
+                    uint32_t flags)
+{
+    struct request request = {0};
+    struct iovec iov[2] = {{memory, 512}, {(char *)memory + 512, length - 512}};
+    ploop_pio *pio = ploop_pio_get(ploop_dev_queue(dev, queue));
+    uint32_t count = length > 512 && length % 1024 ? 2 : 1;
+    iov[0].iov_len = count == 1 ? length : 512;
+    if (write) {
+        ploop_pio_prep_writev(pio, offset, iov, count, flags);
+    } else {
+        ploop_pio_prep_readv(pio, offset, iov, count);
+    }
+    return wait_for(ploop_dev_queue(dev, queue), pio, &request);
+}
+
+/* ---- a disk is an array ---- */
+
+/* Memory that is aligned, and memory that is not; every fifth write is FUA. */
+static void like_an_array(uint32_t flags)
+{
+    begin(flags);
+    uint8_t *model = calloc(1, DISK), *memory = NULL;
+    ck_assert_int_eq(posix_memalign((void **)&memory, 4096, 2 * CLUSTER), 0);
+    unsigned seed = 1;
+    int rounds = is_instrumented() ? 200 : 2000;
+    for (int i = 0; i < rounds; i++) {
+        size_t length = 512 * (1 + (size_t)rand_r(&seed) % 160);
+        uint64_t offset = 512 * ((uint64_t)rand_r(&seed) % ((DISK - length) / 512 + 1));
+        uint8_t *at = memory + (rand_r(&seed) % 2 ? 0 : 8);
+        bool write = rand_r(&seed) % 2;
+        if (write) {
+            memset(at, i + 1, length);
+            memcpy(model + offset, at, length);
+        }
+        int result = transfer((uint32_t)i % QUEUES, write, at, length, offset,
+                              write && i % 5 == 0 ? PLOOP_PIO_FUA : 0);
+        must_msg(result == 0, "%s of %zu at %lu: %d", write ? "write" : "read", length,
+                 (unsigned long)offset, result);
+        must(memcmp(at, model + offset, length) == 0);
+        if (i % 100 == 0) {
+            must(ploop_dev_flush(dev) == 0);
+        }
+    }
+    ck_assert_uint_gt(inject.seen, (uint64_t)rounds / 2); /* the rings did it */
+    ck_assert_int_eq(ploop_dev_close(dev), 0);
+    ploop_file_close(file);
+    /* As another backend finds it. */
+    ck_assert_int_eq(ploop_file_open_posix(path, PLOOP_FILE_READ_WRITE, &file), 0);
+    open_device();
+    for (uint64_t offset = 0; offset < DISK; offset += CLUSTER) {
+        must(ploop_dev_pread(dev, memory, CLUSTER, offset) == CLUSTER);
+        must(memcmp(memory, model + offset, CLUSTER) == 0);
+    }
+    free(memory);
+    free(model);
+    end();
+}
+
+START_TEST(a_disk_is_an_array)
+{
+    like_an_array(0);
+}
+END_TEST
+
+START_TEST(a_disk_is_an_array_past_the_page_cache)
+{
+    like_an_array(PLOOP_FILE_DIRECT);
+}
+END_TEST
+
+/* ---- what can go wrong ---- */
+
+START_TEST(wrong_flags_are_refused)
+{
+    ploop_file *none = (ploop_file *)path;
+    ck_assert_int_eq(ploop_file_open_uring("x", PLOOP_FILE_READ_WRITE, NULL), -EINVAL);
+    ck_assert_int_eq(ploop_file_open_uring("x", 0, &none), -EINVAL);
+    ck_assert_ptr_null(none);
+    ck_assert_int_eq(ploop_file_open_uring("no/such/file", PLOOP_FILE_READ_ONLY, &none), -ENOENT);
+    ck_assert_int_eq(ploop_file_open_uring("/dev/null", PLOOP_FILE_READ_ONLY, &none), -ENOTBLK);
+}
+END_TEST
+
+/* Cancelled because its thread ended, cut short, interrupted: the library sends the rest again. */
+START_TEST(what_is_not_done_is_done_again)
+{
+    static const int results[] = {-ECANCELED, -EINTR, -EAGAIN, 512};
+    static uint8_t memory[8192], found[8192];
+    begin(0);
+    ck_assert_int_eq(transfer(0, true, memory, sizeof(memory), 0, 0), 0);
+    for (size_t i = 0; i < sizeof(results) / sizeof(*results); i++) {
+        for (uint32_t op = PLOOP_IO_READ; op <= PLOOP_IO_WRITE; op++) {
+            memset(memory, (int)(16 * i + op), sizeof(memory));
+            inject.op = op;
+            inject.result = results[i];
+            inject.count = 1;
+            ck_assert_int_eq(transfer(0, true, memory, sizeof(memory), 0, 0), 0);
+            ck_assert_int_eq(transfer(1, false, found, sizeof(found), 0, 0), 0);
+            ck_assert_uint_eq(inject.count, 0);
+            ck_assert_int_eq(memcmp(memory, found, sizeof(found)), 0);
+        }
+    }
+    end();
+}
+END_TEST
+
+START_TEST(an_error_is_the_requests)
+{
+    static uint8_t memory[4096];
+    begin(0);
+    ck_assert_int_eq(transfer(0, true, memory, sizeof(memory), 0, 0), 0);
+    for (uint32_t op = PLOOP_IO_READ; op <= PLOOP_IO_WRITE; op++) {
+        inject.op = op;
+        inject.result = -EIO;
+        inject.count = 1;
+        ck_assert_int_eq(transfer(0, op == PLOOP_IO_WRITE, memory, sizeof(memory), 0, 0), -EIO);
+    }
+    ck_assert_int_eq(transfer(0, true, memory, sizeof(memory), 0, PLOOP_PIO_FUA), 0);
+    end();
+}
+END_TEST
+
+/* Direct I/O that the file system refuses is done buffered; writes are the threads' after that. */
+START_TEST(refused_direct_requests_are_done_buffered)
+{
+    static _Alignas(4096) uint8_t memory[8192], found[8192];
+    begin(PLOOP_FILE_DIRECT);
+    if (uring_of()->posix->direct_fd < 0 || !uring_of()->rings_write_direct) {
+        end();
+        return; /* this file system has none, or wants more alignment than a sector's */
+    }
+    ck_assert_int_eq(transfer(0, true, memory, sizeof(memory), 0, 0), 0);
+    inject.op = PLOOP_IO_READ;
+    inject.result = -EINVAL;
+    inject.count = 1;
+    ck_assert_int_eq(transfer(0, false, found, sizeof(found), 0, 0), 0);
+    ck_assert_uint_eq(inject.count, 0);
+    ck_assert(!uring_of()->is_refused);
+    memset(memory, 1, sizeof(memory));
+    inject.op = PLOOP_IO_WRITE;
+    inject.result = -EINVAL;
+    inject.count = 1;
+    ck_assert_int_eq(transfer(0, true, memory, sizeof(memory), 0, 0), 0);
+    ck_assert(uring_of()->is_refused);
+    ck_assert_uint_eq(uring_of()->direct_writes, 0);
+    uint64_t seen = inject.seen;
+    memset(memory, 2, sizeof(memory));
+    ck_assert_int_eq(transfer(0, true, memory, sizeof(memory), 0, 0), 0);
+    ck_assert_uint_eq(inject.seen, seen);
+    ck_assert_int_eq(transfer(1, false, found, sizeof(found), 0, 0), 0);
+    ck_assert_int_eq(memcmp(memory, found, sizeof(found)), 0);
+    end();
+}
+END_TEST
+
+/* Writes that are refused wait for the direct ones at the rings. */
+START_TEST(held_writes_wait_for_direct_ones)
+{
+    struct uring *uring;
+    struct ploop_io io = {.op = PLOOP_IO_SYNC};
+    begin(PLOOP_FILE_DIRECT);
+    uring = uring_of();
+    atomic_store(&uring->direct_writes, 2);
+    atomic_store(&uring->is_refused, true);
+    hold(uring, &io);
+    ck_assert_ptr_eq(uring->held, &io);
+    direct_write_ends(uring);
+    ck_assert_ptr_eq(uring->held, &io);
+    uring->held = NULL;
+    direct_write_ends(uring);
+    ck_assert(!enter_write(uring, true) && enter_write(uring, false));
+    ck_assert_uint_eq(uring->direct_writes, 0);
+    end();
+}
+END_TEST
+
+/* More requests than a ring has entries, and than it has room for. */
+START_TEST(a_ring_may_be_full)
+{
+    enum { COUNT = 1500 };
+    struct ploop_dev_config config;
+    static uint8_t memory[COUNT][512];
+    static struct request requests[COUNT];
+    ploop_pio *pios[COUNT];
+    begin(0);
+    ck_assert_int_eq(transfer(0, true, memory, CLUSTER, 0, 0), 0);
+    ck_assert_int_eq(ploop_dev_close(dev), 0);
+    ploop_dev_config_init(&config, sizeof(config));
+    config.pio_count = COUNT;
+    ck_assert_int_eq(ploop_dev_open(&file, 1, &config, &dev), 0);
+    ploop_queue *queue = ploop_dev_queue(dev, 0);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        struct iovec iov = {memory[i], 512};
+        static struct iovec iovs[COUNT];
+        iovs[i] = iov;
+        pios[i] = ploop_pio_get(queue);
+        ck_assert_ptr_nonnull(pios[i]);
+        memset(memory[i], (int)i, 512);
+        ploop_pio_prep_writev(pios[i], UINT64_C(512) * (i % 128), &iovs[i], 1, 0);
+        requests[i].done = false;
+        ploop_pio_set_callback(pios[i], done, &requests[i]);
+    }
+    ck_assert_int_eq(ploop_queue_submit(queue, pios, COUNT), COUNT);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        while (!requests[i].done) {
+            must(ploop_queue_wait(queue, UINT64_C(1000000000)) >= 0);
+        }
+        must(requests[i].result == 0);
+    }
+    end();
+}
+END_TEST
+
+/* Without rings, and between devices, the I/O threads do everything. */
+START_TEST(threads_do_what_no_ring_does)
+{
+    static uint8_t memory[4096], found[4096];
+    begin(0);
+    ck_assert_int_eq(ploop_dev_suspend(dev), 0);
+    free_rings(uring_of());
+    ck_assert_int_eq(ploop_dev_resume(dev), 0);
+    inject.seen = 0;
+    memset(memory, 7, sizeof(memory));
+    ck_assert_int_eq(ploop_dev_pwrite(dev, memory, sizeof(memory), 0), sizeof(memory));
+    ck_assert_int_eq(ploop_dev_flush(dev), 0);
+    ck_assert_int_eq(ploop_dev_pread(dev, found, sizeof(found), 0), sizeof(found));
+    ck_assert_int_eq(memcmp(memory, found, sizeof(found)), 0);
+    ck_assert_uint_eq(inject.seen, 0);
+    end();
+}
+END_TEST
+
+static void *write_and_exit(void *unused)
+{
+    static uint8_t memory[4096];
+    static struct request request;
+    static struct iovec iov = {memory, sizeof(memory)};
+    (void)unused;
+    ploop_pio *pio = ploop_pio_get(ploop_dev_queue(dev, 0));
+    ploop_pio_prep_writev(pio, 0, &iov, 1, 0);
+    ploop_pio_set_callback(pio, done, &request);
+    ck_assert_int_eq(ploop_queue_submit(ploop_dev_queue(dev, 0), &pio, 1), 1);
+    return &request;
+}
+
+/* The thread that sent a request is gone when it ends. */
+START_TEST(a_thread_may_end_before_its_request)
+{
+    static uint8_t memory[4096];
+    begin(0);
+    ck_assert_int_eq(transfer(0, true, memory, sizeof(memory), 0, 0), 0);
+    for (int i = 0; i < 20; i++) {
+        pthread_t thread;
+        void *request;
+        ck_assert_int_eq(pthread_create(&thread, NULL, write_and_exit, NULL), 0);
+        ck_assert_int_eq(pthread_join(thread, &request), 0);
+        while (!((struct request *)request)->done) {
+            must(ploop_queue_wait(ploop_dev_queue(dev, 0), UINT64_C(1000000000)) >= 0);
+        }
+        ck_assert_int_eq(((struct request *)request)->result, 0);
+        ((struct request *)request)->done = false;
+    }
+    end();
+}
+END_TEST
+
+START_TEST(an_abort_ends_what_is_at_a_ring)
+{
+    static uint8_t memory[64][4096];
+    static struct request requests[64];
+    begin(PLOOP_FILE_DIRECT);
+    ploop_queue *queue = ploop_dev_queue(dev, 0);
+    for (uint32_t i = 0; i < 64; i++) {
+        static struct iovec iovs[64];
+        iovs[i] = (struct iovec){memory[i], sizeof(memory[i])};
+        ploop_pio *pio = ploop_pio_get(queue);
+        ploop_pio_prep_writev(pio, UINT64_C(4096) * i * 16, &iovs[i], 1, 0);
+        ploop_pio_set_callback(pio, done, &requests[i]);
+        ck_assert_int_eq(ploop_queue_submit(queue, &pio, 1), 1);
+    }
+    ploop_dev_abort(dev);
+    for (uint32_t i = 0; i < 64; i++) {
+        ck_assert(requests[i].done);
+    }
+    ploop_file_close(file);
+    (void)unlink(path);
+}
+END_TEST
+
+int main(void)
+{
+    const char *preloaded = getenv("LD_PRELOAD");
+    if (preloaded && strstr(preloaded, "vgpreload")) {
+        return 0; /* valgrind does not know what the kernel writes into a ring and by it */
+    }
+    const TTest *const tests[] = {a_disk_is_an_array,
+                                  a_disk_is_an_array_past_the_page_cache,
+                                  wrong_flags_are_refused,
+                                  what_is_not_done_is_done_again,
+                                  an_error_is_the_requests,
+                                  refused_direct_requests_are_done_buffered,
+                                  held_writes_wait_for_direct_ones,
+                                  a_ring_may_be_full,
+                                  threads_do_what_no_ring_does,
+                                  a_thread_may_end_before_its_request,
+                                  an_abort_ends_what_is_at_a_ring};
+    return RUN_TESTS("uring", tests);
+}
