@@ -15,8 +15,8 @@
  *     G the storage has space again
  *     C close                         A abort                          K the process ends at once
  *
- * and, after a dot: p for the park policy, d for direct, w for a recovery while the cache is warm;
- * "WLUFC.pw", for example. When the child has ended, caches are dropped, and each sector has to be
+ * and, after a dot: p for the park policy, d for direct, r for io_uring's backend, w for a recovery
+ * while the cache is warm; "WLUFC.pw", for example. When the child has ended, caches are dropped, and each sector has to be
  * one of those that were written to it, not older than what was promised: by a FUA write, or by a
  * flush, suspend or close, that succeeded. With w the image is opened with RECOVER first, as it is
  * in the cache; what is read there counts as promised if a flush and the close succeed. Without, it
@@ -205,10 +205,13 @@ static void promised_by(int error)
 
 /* ---- A child ---- */
 
+static bool with_rings; /* of the run */
+
 static ploop_file *open_file(uint32_t flags)
 {
     ploop_file *file;
-    int error = ploop_file_open_posix(world.image, flags, &file);
+    int error = with_rings ? ploop_file_open_uring(world.image, flags, &file)
+                           : ploop_file_open_posix(world.image, flags, &file);
     if (error) {
         errno = -error;
         world_failed("open the image");
@@ -452,6 +455,7 @@ static void run(const char *name)
     const char *dot = strchr(name, '.');
     const char *options = dot ? dot + 1 : "";
     run_name = name;
+    with_rings = strchr(options, 'r') != NULL;
     (void)snprintf(steps, sizeof(steps), "%.*s", (int)(dot ? dot - name : (long)strlen(name)),
                    name);
     uint64_t flushes = model->flushes, failed = model->flushes_failed, fuas = model->fuas,
@@ -507,6 +511,7 @@ static void reopen_steps(const char *steps, const char *options)
 static uint64_t run_reopen(void)
 {
     run_name = "reopen";
+    with_rings = false;
     *model = (struct model){0};
     if (!world.can_doom) {
         return 0;
@@ -519,7 +524,7 @@ static uint64_t run_reopen(void)
 
 /*
  * All pairs of steps after a loss, each with one of the ends and one of the eight sets of options,
- * in turn. --full: with four of these 24, and also where nothing is lost yet, and where there is
+ * in turn, every second one with io_uring. --full: with four of these 24, and also where nothing is lost yet, and where there is
  * space again before anything is.
  */
 static uint64_t run_all(bool full)
@@ -533,9 +538,10 @@ static uint64_t run_all(bool full)
                 for (int i = 0; i < (full ? 4 : 1); i++) {
                     char name[32];
                     uint64_t chosen = (runs * 5 + (uint64_t)(first - middle)) % 24;
-                    (void)snprintf(name, sizeof(name), "%s%c%c%c.%s%s%s", prefixes[prefix], *first,
-                                   *second, ends[chosen % 3], chosen / 3 & 1 ? "p" : "",
-                                   chosen / 3 & 2 ? "d" : "", chosen / 3 & 4 ? "w" : "");
+                    (void)snprintf(name, sizeof(name), "%s%c%c%c.%s%s%s%s", prefixes[prefix],
+                                   *first, *second, ends[chosen % 3], chosen / 3 & 1 ? "p" : "",
+                                   chosen / 3 & 2 ? "d" : "", chosen / 3 & 4 ? "w" : "",
+                                   runs & 1 ? "r" : "");
                     run(name);
                     runs++;
                 }
