@@ -1,0 +1,352 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * All operations at once, from several threads, on a real file; for the thread sanitizer.
+ *
+ *     stress DIRECTORY SECONDS
+ *
+ * Each thread has a queue, a depth of requests, and every fourth cluster of the disk, so that the
+ * threads share map pages, host clusters and locks, and each knows what its own blocks hold. The
+ * main thread suspends, resumes, flushes, writes map pages, changes the delay and looks at
+ * everything meanwhile. After a session the image is opened again and read whole. Sessions take
+ * turns with the backends: POSIX, io_uring, each with and without the page cache.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <ploop/ploop.h>
+
+enum {
+    THREADS = 4,
+    DEPTH = 8,
+    CLUSTER = 65536,
+    BLOCK = 4096,
+    CLUSTER_BLOCKS = CLUSTER / BLOCK,
+    CLUSTERS = 2048, /* of the disk: three map pages */
+    SESSION_SECONDS = 3
+};
+
+#define NS UINT64_C(1000000000)
+
+#define MUST(condition, ...)                                                                       \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            (void)fprintf(stderr, "stress: %s:%d: %s: ", __FILE__, __LINE__, #condition);          \
+            (void)fprintf(stderr, __VA_ARGS__);                                                    \
+            (void)fprintf(stderr, "\n");                                                           \
+            abort();                                                                               \
+        }                                                                                          \
+    } while (0)
+
+enum what { READ, WRITE, ZEROES, DISCARD, FLUSH, KINDS };
+static const char *const names[] = {"read", "write", "zeroes", "discard", "flush"};
+
+/* A request, on blocks [first, first + count) of its thread's. */
+struct slot {
+    struct worker *worker;
+    bool busy;
+    enum what what;
+    uint32_t first, count;
+    uint8_t value;
+    struct iovec iov;
+    uint8_t *memory;
+};
+
+struct worker {
+    pthread_t thread;
+    uint32_t index;
+    unsigned seed;
+    ploop_queue *queue;
+    uint32_t in_flight;
+    struct slot slots[DEPTH];
+    bool busy[CLUSTERS / THREADS];                       /* clusters with a request */
+    uint8_t values[CLUSTERS / THREADS * CLUSTER_BLOCKS]; /* what each block holds */
+    uint64_t done[KINDS];
+};
+
+static struct worker workers[THREADS];
+static ploop_dev *dev;
+static atomic_bool stop;
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * NS + (uint64_t)now.tv_nsec;
+}
+
+/* Where a thread's block lies on the disk. */
+static uint64_t offset_of(const struct worker *worker, uint32_t block)
+{
+    uint64_t cluster = (uint64_t)(block / CLUSTER_BLOCKS) * THREADS + worker->index;
+    return cluster * CLUSTER + (uint64_t)(block % CLUSTER_BLOCKS) * BLOCK;
+}
+
+static void must_hold(const struct worker *worker, uint32_t first, uint32_t count,
+                      const uint8_t *bytes)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint8_t value = worker->values[first + i];
+        for (uint32_t at = 0; at < BLOCK; at += 512) {
+            const uint8_t *sector = bytes + (size_t)i * BLOCK + at;
+            MUST(sector[0] == value && memcmp(sector, sector + 1, 511) == 0,
+                 "block %u of thread %u holds 0x%02x, not 0x%02x", first + i, worker->index,
+                 sector[0], value);
+        }
+    }
+}
+
+/* ---- a thread's requests ---- */
+
+static void request_done(ploop_pio *pio, int result, void *user_data)
+{
+    struct slot *slot = user_data;
+    struct worker *worker = slot->worker;
+    MUST(result == 0, "%s: %s", names[slot->what], strerror(-result));
+    if (slot->what == READ) {
+        must_hold(worker, slot->first, slot->count, slot->memory);
+    } else if (slot->what != FLUSH) {
+        memset(worker->values + slot->first, slot->value, slot->count);
+    }
+    if (slot->what != FLUSH) {
+        worker->busy[slot->first / CLUSTER_BLOCKS] = false;
+    }
+    worker->done[slot->what]++;
+    slot->busy = false;
+    worker->in_flight--;
+    ploop_pio_put(pio);
+}
+
+static void prepare(struct slot *slot, ploop_pio *pio)
+{
+    struct worker *worker = slot->worker;
+    uint64_t offset = offset_of(worker, slot->first), length = (uint64_t)slot->count * BLOCK;
+    uint32_t fua = rand_r(&worker->seed) % 8 == 0 ? PLOOP_PIO_FUA : 0u;
+    slot->iov = (struct iovec){slot->memory, length};
+    switch (slot->what) {
+    case READ:
+        ploop_pio_prep_readv(pio, offset, &slot->iov, 1);
+        break;
+    case WRITE:
+        slot->value = (uint8_t)(1 + rand_r(&worker->seed) % 255);
+        memset(slot->memory, slot->value, length);
+        ploop_pio_prep_writev(pio, offset, &slot->iov, 1, fua);
+        break;
+    case ZEROES:
+        ploop_pio_prep_write_zeroes(pio, offset, length, fua);
+        break;
+    case DISCARD:
+        ploop_pio_prep_discard(pio, offset, length);
+        break;
+    default:
+        ploop_pio_prep_flush(pio);
+    }
+}
+
+/* False: what was chosen is busy. */
+static bool begin(struct worker *worker, struct slot *slot)
+{
+    static const enum what mix[] = {READ,  READ,  READ,  READ,   READ,   WRITE,   WRITE,   WRITE,
+                                    WRITE, WRITE, WRITE, ZEROES, ZEROES, DISCARD, DISCARD, FLUSH};
+    uint32_t cluster = (uint32_t)rand_r(&worker->seed) % (CLUSTERS / THREADS), inside;
+    slot->what = mix[(uint32_t)rand_r(&worker->seed) % (sizeof(mix) / sizeof(*mix))];
+    slot->value = 0;
+    if (slot->what != FLUSH && worker->busy[cluster]) {
+        return false;
+    }
+    inside = slot->what == DISCARD ? 0 : (uint32_t)rand_r(&worker->seed) % CLUSTER_BLOCKS;
+    slot->first = cluster * CLUSTER_BLOCKS + inside;
+    slot->count = slot->what == DISCARD
+                      ? CLUSTER_BLOCKS
+                      : 1 + (uint32_t)rand_r(&worker->seed) % (CLUSTER_BLOCKS - inside);
+    ploop_pio *pio = ploop_pio_get(worker->queue);
+    MUST(pio, "the pool is empty");
+    worker->busy[cluster] |= slot->what != FLUSH;
+    slot->busy = true;
+    worker->in_flight++;
+    prepare(slot, pio);
+    ploop_pio_set_callback(pio, request_done, slot);
+    MUST(ploop_queue_submit(worker->queue, &pio, 1) == 1, "submit");
+    return true;
+}
+
+static void *work(void *argument)
+{
+    struct worker *worker = argument;
+    while (!atomic_load(&stop) || worker->in_flight) {
+        for (int i = 0; i < DEPTH && !atomic_load(&stop); i++) {
+            if (!worker->slots[i].busy) {
+                (void)begin(worker, &worker->slots[i]);
+            }
+        }
+        MUST(ploop_queue_wait(worker->queue, NS / 10) >= 0, "ploop_queue_wait");
+    }
+    return NULL;
+}
+
+/* ---- the main thread meanwhile ---- */
+
+static void disturb(unsigned *seed)
+{
+    static uint8_t bytes[CLUSTER];
+    struct ploop_dev_info info = {.size = sizeof(info)};
+    struct ploop_extent extent = {.size = sizeof(extent)};
+    struct ploop_bat_page_info page = {.size = sizeof(page)};
+    uint64_t offset = (uint64_t)rand_r(seed) % CLUSTERS * CLUSTER;
+    int error = 0;
+    switch (rand_r(seed) % 7) {
+    case 0:
+        error = ploop_dev_suspend(dev);
+        error = error ? error : ploop_dev_resume(dev);
+        break;
+    case 1:
+        error = ploop_dev_flush(dev);
+        break;
+    case 2:
+        error = ploop_dev_pread(dev, bytes, sizeof(bytes), offset) == sizeof(bytes) ? 0 : -EIO;
+        break;
+    case 3:
+        error = ploop_bat_page_write(dev, (uint32_t)rand_r(seed) % ploop_bat_page_count(dev));
+        break;
+    case 4:
+        error = ploop_bat_set_delay(dev, (uint64_t)rand_r(seed) % (NS / 50), NS);
+        break;
+    case 5:
+        error = ploop_bat_lookup(dev, offset, CLUSTER, &extent);
+        error = error ? error : ploop_bat_page_info(dev, 0, &page);
+        break;
+    default:
+        error = ploop_dev_info(dev, &info);
+        ploop_dev_run(dev);
+    }
+    MUST(error == 0, "%s", strerror(-error));
+}
+
+/* ---- a session ---- */
+
+static ploop_file *open_file(const char *path, uint32_t session)
+{
+    uint32_t flags = PLOOP_FILE_READ_WRITE | (session & 2 ? PLOOP_FILE_DIRECT : 0u);
+    ploop_file *file;
+    int error = session & 1 ? ploop_file_open_uring(path, flags, &file)
+                            : ploop_file_open_posix(path, flags, &file);
+    MUST(error == 0, "%s: %s", path, strerror(-error));
+    return file;
+}
+
+static void open_device(ploop_file *file)
+{
+    struct ploop_dev_config config;
+    ploop_dev_config_init(&config, sizeof(config));
+    config.queue_count = THREADS;
+    config.writeback_delay_ns = NS / 100;
+    int error = ploop_dev_open(&file, 1, &config, &dev);
+    MUST(error == 0, "open: %s", strerror(-error));
+}
+
+static void run_session(const char *path, uint32_t session, uint64_t end_ns)
+{
+    ploop_file *file = open_file(path, session);
+    unsigned seed = session;
+    open_device(file);
+    atomic_store(&stop, false);
+    for (uint32_t i = 0; i < THREADS; i++) {
+        workers[i].queue = ploop_dev_queue(dev, i);
+        MUST(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0, "pthread_create");
+    }
+    while (now_ns() < end_ns) {
+        disturb(&seed);
+        (void)usleep(2000);
+    }
+    atomic_store(&stop, true);
+    for (uint32_t i = 0; i < THREADS; i++) {
+        MUST(pthread_join(workers[i].thread, NULL) == 0, "pthread_join");
+    }
+    int error = ploop_dev_close(dev);
+    MUST(error == 0, "close: %s", strerror(-error));
+    ploop_file_close(file);
+}
+
+static void verify(const char *path, uint32_t session)
+{
+    static uint8_t bytes[CLUSTER];
+    ploop_file *file = open_file(path, session);
+    open_device(file);
+    for (uint32_t i = 0; i < THREADS; i++) {
+        for (uint32_t block = 0; block < CLUSTERS / THREADS * CLUSTER_BLOCKS;
+             block += CLUSTER_BLOCKS) {
+            MUST(ploop_dev_pread(dev, bytes, CLUSTER, offset_of(&workers[i], block)) == CLUSTER,
+                 "read");
+            must_hold(&workers[i], block, CLUSTER_BLOCKS, bytes);
+        }
+    }
+    MUST(ploop_dev_close(dev) == 0, "close");
+    ploop_file_close(file);
+}
+
+static void create(const char *path)
+{
+    const struct ploop_image_options options = {.size = sizeof(options),
+                                                .disk_size = (uint64_t)CLUSTERS * CLUSTER,
+                                                .cluster_size = CLUSTER};
+    ploop_file *file;
+    (void)unlink(path);
+    MUST(ploop_file_open_posix(path, PLOOP_FILE_READ_WRITE | PLOOP_FILE_CREATE, &file) == 0, "%s",
+         path);
+    MUST(ploop_image_create(file, &options) == 0, "create");
+    ploop_file_close(file);
+}
+
+static void init_workers(void)
+{
+    for (uint32_t i = 0; i < THREADS; i++) {
+        workers[i].index = i;
+        workers[i].seed = i + 1;
+        for (int slot = 0; slot < DEPTH; slot++) {
+            workers[i].slots[slot].worker = &workers[i];
+            /* Every second one is not aligned for direct I/O. */
+            uint8_t *memory = NULL;
+            MUST(posix_memalign((void **)&memory, BLOCK, CLUSTER + BLOCK) == 0, "no memory");
+            workers[i].slots[slot].memory = memory + (slot & 1 ? 64 : 0);
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    char path[4096];
+    uint64_t done[KINDS] = {0};
+    uint32_t sessions = 0;
+    if (argc != 3) {
+        (void)fprintf(stderr, "usage: stress DIRECTORY SECONDS\n");
+        return 2;
+    }
+    (void)snprintf(path, sizeof(path), "%s/stress-%ld.hds", argv[1], (long)getpid());
+    uint64_t end_ns = now_ns() + strtoull(argv[2], NULL, 10) * NS;
+    init_workers();
+    create(path);
+    while (now_ns() < end_ns || sessions < 4) {
+        run_session(path, sessions, now_ns() + SESSION_SECONDS * NS);
+        verify(path, sessions + 1);
+        sessions++;
+    }
+    (void)unlink(path);
+    for (uint32_t i = 0; i < THREADS; i++) {
+        for (int what = 0; what < KINDS; what++) {
+            done[what] += workers[i].done[what];
+        }
+    }
+    printf(
+        "stress: %u sessions, %llu reads, %llu writes, %llu zeroes, %llu discards, %llu flushes\n",
+        sessions, (unsigned long long)done[READ], (unsigned long long)done[WRITE],
+        (unsigned long long)done[ZEROES], (unsigned long long)done[DISCARD],
+        (unsigned long long)done[FLUSH]);
+    return 0;
+}
