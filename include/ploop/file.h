@@ -3,8 +3,8 @@
  * @file file.h
  * Image files, and the contract between the library and the backends that move their bytes.
  *
- * A ::ploop_file is one image file behind a backend. The library brings a POSIX and a memory
- * backend; any other is a ::ploop_io_ops table of the caller's. A file belongs to the caller
+ * A ::ploop_file is one image file behind a backend. The library brings an io_uring, a POSIX and a
+ * memory backend; any other is a ::ploop_io_ops table of the caller's. A file belongs to the caller
  * before, during and after its use by a device.
  */
 #ifndef PLOOP_FILE_H

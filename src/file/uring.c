@@ -175,11 +175,12 @@ static int take_bounce(struct ploop_io *io)
 static int to_ring(struct uring *file, struct ring *ring, struct ploop_io *io)
 {
     struct posix *posix = file->posix;
-    bool is_write = io->op == PLOOP_IO_WRITE, is_fua = io->flags & PLOOP_IO_FUA;
+    bool is_fua = io->flags & PLOOP_IO_FUA;
     bool direct = posix->direct_fd >= 0;
     memset(io->backend_data, 0, sizeof(io->backend_data));
     if (direct && posix->direct_alignment > SECTOR_BYTES && !is_aligned(posix, io)) {
-        assert(!is_write); /* the threads'; a buffered read meets nothing it could disturb */
+        /* Such a write is the threads'; a buffered read meets nothing it could disturb. */
+        assert(io->op == PLOOP_IO_READ);
         direct = false;
     }
     if (direct && !is_aligned(posix, io) && take_bounce(io)) {

@@ -69,6 +69,15 @@ test_the_rings_carry_the_guests_requests() {
     serve openat -- backend=posix
 }
 
+test_direct_io_takes_the_rings_by_default() {
+    client_is
+    serve io_uring_setup,io_uring_enter -- direct=1
+    (($(lines io_uring_enter) >= 200)) || fail "calls that send: $(lines io_uring_enter)"
+    client_is no
+    serve io_uring_setup,io_uring_enter -- direct=0
+    same "$(lines io_uring)" 0 "calls of io_uring through the page cache"
+}
+
 test_without_io_uring_the_other_backend_serves() {
     client_is
     serve io_uring_setup,pwritev -e inject=io_uring_setup:error=ENOSYS -- backend=uring

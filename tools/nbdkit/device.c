@@ -81,7 +81,7 @@ static int open_with_backend(const struct server_config *config, const char *pat
     if (error != -ENOSYS) {
         return error;
     }
-    if (config->uring && !atomic_flag_test_and_set(&told)) {
+    if (config->uring_asked && !atomic_flag_test_and_set(&told)) {
         nbdkit_error("warning: io_uring is not available: using backend=posix");
     }
     return ploop_file_open_posix(path, flags, file);

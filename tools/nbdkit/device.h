@@ -25,7 +25,8 @@ struct server_config {
     bool recover_cached; /* also where the file's cache cannot be dropped */
     bool host_shows_stale;
     bool direct;
-    bool uring; /* files are opened with io_uring, where the kernel has it */
+    bool uring;       /* files are opened with io_uring, where the kernel has it */
+    bool uring_asked; /* the user has said so: where it has not, that is told */
     bool refuse_after_sync_failure;
     uint32_t delay_ms;
     uint32_t max_age_ms;
