@@ -54,11 +54,11 @@ struct ploop_extent {
     size_t size;
     uint64_t offset; /**< guest bytes */
     uint64_t length;
-    uint64_t
-        host_offset; /**< where a mapped extent begins in its file; it is contiguous there (a raw
-                        file may end inside its last sector, which reads as zeros from there on) */
-    uint32_t state;  /**< PLOOP_EXTENT_ ... */
-    uint32_t level;  /**< the delta that holds a mapped extent, 0 is the base; 0 for zeros */
+    /** Where a mapped extent begins in its file; it is contiguous there (a raw file may end inside
+     *  its last sector, which reads as zeros from there on). */
+    uint64_t host_offset;
+    uint32_t state; /**< PLOOP_EXTENT_ ... */
+    uint32_t level; /**< the delta that holds a mapped extent, 0 is the base; 0 for zeros */
     uint64_t reserved[2];
 };
 

@@ -122,10 +122,10 @@ struct ploop_dev_config {
     uint32_t page_failure_limit; /**< the number of failed writes of a BAT page in a row after which
                                     the device refuses allocations; 0: 3. With PLOOP_ENOSPC_PARK a
                                     write that finds no space counts only after park_timeout_ns */
-    uint64_t
-        writeback_delay_ns; /**< from the last change of a page to its write; 0: write at once */
-    uint64_t
-        writeback_max_age_ns;   /**< the most time from the first change of a page to its write */
+    /** From the last change of a page to its write; 0: write at once. */
+    uint64_t writeback_delay_ns;
+    /** The most time from the first change of a page to its write. */
+    uint64_t writeback_max_age_ns;
     uint64_t preallocate_bytes; /**< the most by which the file is extended ahead of need; 0: the
                                       library decides */
     uint64_t bat_limit_bytes; /**< the most memory for the BAT of one image, else -EFBIG; 0: 1 GiB.

@@ -36,8 +36,8 @@ struct bat_page {
     _Atomic int32_t error;
     _Atomic uint64_t dirtied_ns, deadline_ns, writes;
     uint64_t gen; /* the generation that changes belong to now; images are of the ones before */
-    struct sync_number
-        barrier; /* the SYNC that must have succeeded before an image taken now may be written */
+    /* The SYNC that must have succeeded before an image taken now may be written. */
+    struct sync_number barrier;
     struct sync_number synced_number; /* UNSYNCED: the SYNC that ends it */
     uint64_t round_id, round_gen;     /* member of that round, until that generation is done */
     uint32_t tries;    /* that failed in a row: the delay to the next one grows with them */

@@ -84,11 +84,11 @@ struct ploop_dev {
     _Atomic uint64_t suspends; /* suspends and resumes that the embedder asked for: odd for
                                   suspended; the turn follows */
     bool at_rest;              /* rest.c */
-    _Atomic uint64_t
-        stuck_count; /* pios that are parked with all their parts: no call waits for them */
+    /* Pios that are parked with all their parts: no call waits for them. */
+    _Atomic uint64_t stuck_count;
     uint64_t park_retry_ns;
-    uint32_t parked_count,
-        parked_told; /* requests with parts that want space; what the embedder knows of */
+    uint32_t parked_count; /* requests with parts that want space */
+    uint32_t parked_told;  /* of those, what the embedder knows of */
 
     struct work run_work, delay_work, retry_work, resume_work;
     atomic_bool run_posted, delay_posted, retry_posted, resume_posted;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Allocations that are counted, and fail on purpose. For programs that tests/CMakeLists.txt links
- * with --wrap: every allocation of theirs, the library's too, comes through here.
+ * Count allocations, and let them fail on purpose. For programs that tests/CMakeLists.txt links
+ * with --wrap: every allocation of the program, the library's too, comes through here.
  */
 #ifndef COUNTED_MEMORY_H
 #define COUNTED_MEMORY_H
@@ -10,11 +10,11 @@
 #include <stdint.h>
 
 struct counted_memory {
-    uint64_t bytes; /* asked for, in all, freed or not */
+    uint64_t bytes; /* requested in total, freed or not */
     uint64_t calls;
-    uint64_t fail_at; /* this call of those counted fails, 1 the first; 0: none */
-    bool fail_on;     /* and all after it */
-    bool paused;      /* neither counted nor failing */
+    uint64_t fail_at; /* the number of the counted call that fails, 1 the first; 0: none */
+    bool fail_on;     /* and all calls after it */
+    bool paused;      /* calls are neither counted nor fail */
     uint64_t failures;
 };
 extern struct counted_memory counted_memory;

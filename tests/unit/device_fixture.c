@@ -12,7 +12,7 @@
 
 static uint64_t completions;
 
-/* ---- the clock and what the device says ---- */
+/* ---- the clock, and the device's events ---- */
 
 static uint64_t clock_now(void *context)
 {

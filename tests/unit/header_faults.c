@@ -23,12 +23,12 @@ struct list {
     uint32_t count;
 };
 
-/* The image's own numbers. */
+/* The limits that follow from the image. */
 struct limits {
     uint64_t tracks, data_off, end; /* sectors; `end` of the file */
     uint64_t unit;                  /* of an entry, in sectors */
     uint64_t first_entry;           /* the entry of host cluster 0 */
-    uint64_t cluster_entries;       /* from one host cluster's entry to the next one's */
+    uint64_t cluster_entries;       /* from one host cluster's entry to that of the next */
     uint64_t bat_end;               /* bytes */
     uint64_t file_size;
 };

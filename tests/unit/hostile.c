@@ -16,7 +16,7 @@ enum { READ_MAX = 1 << 20, ALL = PLOOP_REPAIR_LEAKS | PLOOP_REPAIR_UNCLEAN | PLO
 
 struct hostile_counts hostile_counts;
 
-/* The image under judgement, as it was found. */
+/* The image that is tested, as it was before the test. */
 struct subject {
     struct fixture *fixture;
     const char *what;
@@ -61,8 +61,8 @@ static int expected_error(const struct subject *subject)
 }
 
 /*
- * An unknown feature that is necessary forbids writing and repair; the oracle says so, without this
- * name for it.
+ * An unknown NECESSARY feature forbids writing and repair. The oracle reports this too, under
+ * another name.
  */
 static bool may_be_unsupported(const struct subject *subject, int error)
 {
@@ -71,7 +71,7 @@ static bool may_be_unsupported(const struct subject *subject, int error)
            subject->oracle.ext_off;
 }
 
-/* ---- looking ---- */
+/* ---- reading ---- */
 
 static void judge_probe(const struct subject *subject)
 {
@@ -105,7 +105,7 @@ static void judge_check(const struct subject *subject)
         judge_that(subject, outcome.result.recoverable == 0);
         return;
     }
-    if (outcome.kinds[PLOOP_CHECK_EXTENSION]) { /* the oracle tells of the first fault there only */
+    if (outcome.kinds[PLOOP_CHECK_EXTENSION]) { /* the oracle reports only the first fault there */
         judge_that(subject,
                    outcome.result.errors >= subject->found.errors && subject->found.errors > 0);
     } else {
@@ -144,7 +144,7 @@ static int open_device(struct fixture *fixture, uint32_t flags, struct open_log 
     *log = (struct open_log){.lines = 0};
     ploop_dev_config_init(&config, sizeof(config));
     config.flags = flags;
-    config.pio_count = 1; /* opened a hundred thousand times */
+    config.pio_count = 1; /* this open runs a hundred thousand times */
     config.log = take_line;
     config.user_data = log;
     return ploop_dev_open(&fixture->file, 1, &config, dev);
@@ -159,7 +159,7 @@ static uint64_t part_of_disk(const struct subject *subject, uint64_t index)
 }
 
 /*
- * What the oracle reads there: 1 and bytes, 0 and zeros, or -1. A cluster larger than READ_MAX is
+ * The oracle's content there: 1 and bytes, 0 and zeros, or -1. A cluster larger than READ_MAX is
  * larger than the file.
  */
 static int oracle_bytes(struct oracle *oracle, uint64_t index, uint8_t *bytes)
@@ -207,8 +207,8 @@ static void judge_content(struct subject *subject, ploop_dev *dev)
 }
 
 /*
- * Every cluster that could be read reads the same in the file as it is now. One that could not,
- * still cannot, or `bad_may_go`.
+ * Every cluster that could be read has the same content in the file as it is now. One that could
+ * not be read still cannot, or may be gone if `bad_may_go`.
  */
 static void judge_kept(struct subject *subject, bool bad_may_go, struct oracle_result *after)
 {
@@ -280,9 +280,9 @@ static void judge_open(struct subject *subject, uint32_t flags)
 /* ---- repair ---- */
 
 /*
- * It finds nothing to change; where the first could mend all, nothing to write. (Where errors were
- * to be left, mending leaks can make one of them a leak: what an entry beyond the disk's end shared
- * with another such.)
+ * The second repair finds nothing to change; if the first could repair everything, it finds nothing
+ * to write. (If errors had to stay, repairing leaks can turn one of them into a leak: an entry
+ * beyond the disk's end that shared a cluster with another such entry.)
  */
 static void judge_second_repair(const struct subject *subject, uint32_t repair)
 {
@@ -332,7 +332,7 @@ static void judge_repair(struct subject *subject, uint32_t repair)
     restore(subject);
 }
 
-/* ---- all of it ---- */
+/* ---- the whole test ---- */
 
 static void count_one(const struct subject *subject)
 {
@@ -368,7 +368,7 @@ void hostile_judge(struct fixture *fixture, const char *what)
     judge_open(&subject, PLOOP_DEV_READ_ONLY);
     judge_open(&subject, 0);
     if (subject.writing == ORACLE_RECOVER ||
-        hostile_counts.images % 4 == 0) { /* else it is as without */
+        hostile_counts.images % 4 == 0) { /* else the result is the same as without it */
         judge_open(&subject, PLOOP_DEV_RECOVER);
     }
     judge_repair(&subject, ALL);

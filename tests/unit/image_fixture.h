@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Images for tests of the operations on them: bytes in memory behind a backend that counts, fails
- * on demand, and remembers what was done to it; and a builder of small images, right or wrong.
+ * Images for tests of the offline operations: a backend over bytes in memory that counts requests,
+ * fails on demand, and logs what was done; and a builder of small images, valid or not.
  */
 #ifndef IMAGE_FIXTURE_H
 #define IMAGE_FIXTURE_H
@@ -14,7 +14,8 @@
 #include <ploop/image.h>
 
 /*
- * For what is asserted a million times: libcheck's own macros write to a file each time they pass.
+ * For assertions that run a million times: libcheck's own macros write to a file each time they
+ * pass.
  */
 #define must(condition) must_msg(condition, "failed: %s", #condition)
 #define must_msg(condition, ...)                                                                   \
@@ -37,38 +38,39 @@ struct fixture {
     uint8_t *bytes; /* capacity is size rounded up generously */
     uint64_t size, capacity;
     uint32_t capabilities;
-    uint64_t claimed_size; /* not 0: what get_info says; reads between size and it give zeros */
-    uint32_t fail_op;      /* PLOOP_IO_ ...: requests of this kind fail ... */
-    uint64_t fail_from;    /* ... from this one on, 1 the first; 0: none */
-    uint64_t fail_count;   /* ... this many */
-    uint64_t fail_offset;  /* not 0: only those that touch this byte */
+    /* Not 0: the size that get_info reports; reads between `size` and this return zeros. */
+    uint64_t claimed_size;
+    uint32_t fail_op;     /* PLOOP_IO_ ...: requests of this kind fail ... */
+    uint64_t fail_from;   /* ... from this one on, 1 the first; 0: none */
+    uint64_t fail_count;  /* ... this many */
+    uint64_t fail_offset; /* not 0: only those that touch this byte */
     int fail_error;
     uint64_t counts[FIXTURE_OP_KINDS];
-    struct fixture_op log[FIXTURE_OPS_MAX]; /* what changed the file, and SYNCs, in their order */
+    struct fixture_op log[FIXTURE_OPS_MAX]; /* what changed the file, and SYNCs, in order */
     uint32_t log_size;
 };
 
-/* A file that holds a copy of those bytes. */
+/* A file that holds a copy of these bytes. */
 void fixture_open(struct fixture *fixture, const void *bytes, uint64_t size);
 void fixture_close(struct fixture *fixture);
 /*
- * How many requests of the log changed the file: a repair begins with a SYNC, even where it has
+ * The number of logged requests that changed the file. A repair begins with a SYNC even if it has
  * nothing to do.
  */
 uint32_t fixture_changes(const struct fixture *fixture);
-/* Forget the counts and the log. */
+/* Reset the counts and the log. */
 void fixture_reset(struct fixture *fixture);
 
-/* How an image is to be built; zero means the value behind it. */
+/* How to build an image; zero stands for the value in the comment. */
 struct image_plan {
     uint32_t version;         /* 2 */
     uint32_t cluster_sectors; /* 8 */
     uint32_t entries;         /* 1100: two BAT pages */
-    uint64_t sectors;         /* what the entries cover */
+    uint64_t sectors;         /* the sectors that the entries cover */
     uint32_t in_use;
     uint32_t flags;
     uint64_t extension_sector;
-    uint32_t data_off;      /* the first place that is right */
+    uint32_t data_off;      /* the first valid offset */
     uint32_t host_clusters; /* 6 */
     const uint32_t *map; /* pairs: guest cluster, host cluster + 1; 0, 0 ends it. NULL: 0-1 1-2 2-3
                             3-4 1099-5, the last one leaked */
@@ -98,7 +100,7 @@ void extension_add_bitmap(struct extension_plan *plan, uint64_t sectors, uint32_
                           uint32_t l1_size, const uint64_t *l1);
 void extension_end(struct extension_plan *plan);
 
-/* A check with everything reported into counts by kind. */
+/* The result of a check, with all findings counted by kind. */
 struct check_outcome {
     int error;
     struct ploop_check_result result;
@@ -108,13 +110,16 @@ struct check_outcome {
 };
 void run_check(struct fixture *fixture, uint32_t repair, struct check_outcome *outcome);
 
-/* For progress: user_data is a uint64_t, the call that ends the check, 1 the next; 0: none does. */
+/*
+ * A progress callback: user_data is a uint64_t, the number of the call that ends the check, 1 for
+ * the next; 0: none does.
+ */
 int stop_after(void *user_data, uint64_t done, uint64_t total);
 
-/* Under valgrind or a sanitizer: memory is not what it would be, and long loops are too long. */
+/* Under valgrind or a sanitizer, memory use is different and long loops take too long. */
 bool is_instrumented(void);
 
-/* As the oracle judges the bytes: 0 clean, 1 no image, 2 corrupt, 3 leaks. */
+/* The oracle's verdict on the bytes: 0 clean, 1 no image, 2 corrupt, 3 leaks. */
 int oracle_status(const uint8_t *bytes, uint64_t size);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The POSIX backend with the test's own system calls, so that each can fail, fall short or wait
- * when a test wants it to. Included by the programs that test it, once each. Files lie in a
- * directory of the test's, in the current one, where O_DIRECT is likely to work.
+ * The POSIX backend with the test's own system calls: each can fail, transfer too little or wait
+ * when a test asks for it. Each program that tests the backend includes this once. Files lie in a
+ * directory of the test's below the current one, where O_DIRECT is likely to work.
  */
 #ifndef POSIX_FAULTS_H
 #define POSIX_FAULTS_H
@@ -37,8 +37,8 @@ enum call {
 };
 
 /*
- * For each system call: how often it goes well, then fails, and with what; errno 0: half of the
- * bytes are moved.
+ * For each system call: how many calls succeed first, how many fail then, and with which error;
+ * errno 0: half of the bytes are moved.
  */
 static struct {
     atomic_int passes, failures, error, calls, direct_calls;
@@ -88,7 +88,7 @@ static inline void fail_next(enum call call, int failures, int error)
     atomic_store(&faults[call].failures, failures);
 }
 
-/* True: the call is to fail with errno as set; *halve: it is to move half. */
+/* True: the call must fail with errno as set; *halve: it must move half. */
 static inline bool fails(enum call call, int fd, bool *halve)
 {
     bool direct = fd >= 0 && fcntl(fd, F_GETFL) & O_DIRECT;
@@ -132,8 +132,8 @@ static inline ssize_t test_preadv(int fd, const struct iovec *iov, int count, of
 }
 
 /*
- * Who is changing the file: direct writes may do so together, anybody else must be alone. Looked at
- * where a test says so.
+ * The operations that are changing the file: direct writes may run together, every other one must
+ * run alone. Checked if a test asks for it.
  */
 static bool watches;
 static atomic_int changing_direct, changing_alone;
@@ -169,7 +169,9 @@ static inline ssize_t test_pwritev(int fd, const struct iovec *iov, int count, o
     return moved;
 }
 
-/* How many writes through are on each descriptor, and whether two ever were on one. */
+/*
+ * The number of write-through writes in progress on each descriptor, and whether one ever had two.
+ */
 static atomic_int writing_through[1024];
 static atomic_bool through_shared;
 
@@ -315,7 +317,7 @@ static inline void open_refused(const char *name, uint32_t flags, int error)
     ck_assert_ptr_null(file);
 }
 
-/* A directory for the whole test case, and no image in it when a test begins. */
+/* Make a directory for the whole test case, without an image at the beginning of each test. */
 static inline void add_fixtures(TCase *test_case)
 {
     tcase_set_timeout(test_case, 60);

@@ -8,7 +8,7 @@
 #include "oracle/oracle.h"
 #include "util/bytes.h"
 
-/* ---- images to mend ---- */
+/* ---- images to repair ---- */
 
 static void set_extension(struct fixture *fixture, uint32_t host, uint32_t bitmap_host,
                           bool transit)
@@ -30,7 +30,7 @@ static void set_extension(struct fixture *fixture, uint32_t host, uint32_t bitma
 void repair_make(struct fixture *fixture, enum scenario scenario, uint32_t version)
 {
     static const uint32_t holes[] = {0,  3,    1,  9, 2, 2, 500,
-                                     12, 1099, 11, 0, 0}; /* of 14: 0 3-7 9 12 13 are nobody's */
+                                     12, 1099, 11, 0, 0}; /* of 14: 0 3-7 9 12 13 are unowned */
     struct image_plan plan = {.version = version, .map = holes, .host_clusters = 14};
 
     if (scenario == UNCLEAN) {
@@ -81,7 +81,7 @@ void repair_make(struct fixture *fixture, enum scenario scenario, uint32_t versi
     }
 }
 
-/* ---- what a guest reads ---- */
+/* ---- the guest's data ---- */
 
 void read_content(const uint8_t *bytes, uint64_t size, struct content *content)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Images to repair, and the judge of what a repair did to them: what the guest could read before,
- * by the oracle, it reads after, whatever happened in between.
+ * Images to repair, and checks of the result: what the oracle could read before a repair it must
+ * read after it, whatever happened in between.
  */
 #ifndef REPAIR_FIXTURE_H
 #define REPAIR_FIXTURE_H
@@ -31,15 +31,15 @@ enum scenario {
 void repair_make(struct fixture *fixture, enum scenario scenario, uint32_t version);
 
 struct content {
-    int8_t status[ENTRIES]; /* as oracle_read_cluster() says */
-    uint8_t first[ENTRIES]; /* each host cluster is filled with a byte of its own */
+    int8_t status[ENTRIES]; /* oracle_read_cluster()'s result */
+    uint8_t first[ENTRIES]; /* each host cluster is filled with a different byte */
 };
 
 void read_content(const uint8_t *bytes, uint64_t size, struct content *content);
 
 /*
- * What could be read reads the same. What could not is unmapped, or a duplicate's copy, or as it
- * was.
+ * A cluster that could be read reads the same. One that could not is unmapped, or a duplicate's
+ * copy, or unchanged.
  */
 void assert_kept(const struct content *before, const struct content *after, const char *what);
 

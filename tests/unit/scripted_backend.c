@@ -32,14 +32,14 @@ static void check_request(const struct script *script, const struct ploop_io *io
         ck_assert(!script->max_transfer || length <= script->max_transfer);
     }
     if (io->op == PLOOP_IO_WRITE && io->offset < script->meta_end) {
-        /* No metadata write covers a byte of data. */
+        /* No metadata write may cover a byte of data. */
         ck_assert_uint_le(io->offset + length, script->meta_end);
     }
 }
 
 /*
- * What lies beyond the file's end is zeros; large files are free, for what is never touched takes
- * no memory.
+ * Bytes beyond the file's end are zeros. Large files cost nothing, because untouched memory takes
+ * no space.
  */
 static void resize(struct script *script, uint64_t size)
 {
@@ -130,7 +130,7 @@ static int64_t carry_out(struct script *script, const struct ploop_io *io)
     }
 }
 
-/* Under the mutex, which it gives up for the completion. */
+/* Called with the mutex held; releases it for the completion. */
 static void finish(struct script *script, struct ploop_io *io, uint32_t kind)
 {
     int64_t result = carry_out(script, io);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A backend over memory that does what a test tells it: it counts requests by kind, holds some back
- * and completes them when told to, fails the Nth of a kind, refuses submits, moves fewer bytes than
- * asked for, and is full at a size.
+ * A backend over memory that a test controls: it counts requests by kind, holds some back and
+ * completes them when told to, fails the Nth of a kind, refuses submits, moves fewer bytes than
+ * requested, and is full at a given size.
  *
  *  1. A request takes its effect on the bytes when it is completed, not when it is submitted.
- *  2. Writes below `meta_end` are a kind of their own, SCRIPT_META: BAT pages and the header.
- *  3. Everything is under one mutex but completions, hooks and naps.
+ *  2. Writes below `meta_end` are a separate kind, SCRIPT_META: BAT pages and the header.
+ *  3. One mutex protects everything except completions, hooks and naps.
  */
 #ifndef SCRIPTED_BACKEND_H
 #define SCRIPTED_BACKEND_H
@@ -29,7 +29,7 @@ enum {
 
 enum { SCRIPT_CAN_ALL = PLOOP_FILE_CAN_PUNCH | PLOOP_FILE_CAN_ALLOCATE | PLOOP_FILE_CAN_GROW };
 
-/* What was submitted, in order. */
+/* The submitted requests, in order. */
 struct script_entry {
     uint32_t kind, flags;
     uint64_t offset, length;
@@ -51,18 +51,18 @@ struct script {
     uint32_t alignment;
 
     uint32_t hold;        /* kinds that are held until script_release...() */
-    uint32_t refuse;      /* so many submits more say -EAGAIN */
+    uint32_t refuse;      /* the number of submits that still get -EAGAIN */
     uint32_t short_bytes; /* transfers move at most this, if not 0 */
     struct {
-        uint64_t after; /* so many are let through */
-        uint64_t times; /* then so many fail */
+        uint64_t after; /* this many succeed */
+        uint64_t times; /* then this many fail */
         int error;
     } fail[SCRIPT_KINDS];
 
-    int invalidate_error; /* what `invalidate` returns */
+    int invalidate_error; /* the result of `invalidate` */
     uint64_t invalidates;
-    const uint8_t
-        *disk; /* or NULL: what the file turns out to hold when the cache is dropped; the test's */
+    /* The content that the file turns out to have when the cache is dropped; NULL: its own. */
+    const uint8_t *disk;
     uint64_t disk_size;
 
     uint64_t submitted[SCRIPT_KINDS], completed[SCRIPT_KINDS], kicks;
@@ -72,10 +72,10 @@ struct script {
     struct script_held held[SCRIPT_HELD_MAX];
     uint32_t held_count;
 
-    /* Called by `wait`, when the library has nothing left to do but wait. */
+    /* Called by `wait`, when the library can only wait. */
     void (*idle)(struct script *script, void *argument);
     void *idle_argument;
-    uint64_t naps; /* of the library without progress; too many fail the test */
+    uint64_t naps; /* waits of the library without progress; too many fail the test */
 
     pthread_mutex_t mutex;
     pthread_cond_t work;
@@ -87,28 +87,30 @@ struct script {
 enum { SCRIPT_THREAD = 1, SCRIPT_NO_WAIT = 2, SCRIPT_NO_INVALIDATE = 4 };
 
 /*
- * A file of those bytes, copied. SCRIPT_THREAD: held requests are completed by a thread, in random
+ * A file with a copy of these bytes. SCRIPT_THREAD: a thread completes held requests, in random
  * order. SCRIPT_NO_...: without that function.
  */
 void script_open(struct script *script, const void *bytes, uint64_t size, uint32_t options);
-/* The file's handle anew, as another program would open it; the bytes stay. */
+/* Make a new handle of the file, as another program that opens it would have; the bytes stay. */
 void script_reopen(struct script *script, uint32_t options);
 void script_close(struct script *script);
 
-/* The counts and the log begin again. */
+/* Reset the counts and the log. */
 void script_forget(struct script *script);
 
 void script_fail(struct script *script, uint32_t kind, uint64_t after, uint64_t times, int error);
 
-/* Complete the held request number `at`, of whatever kind. */
+/* Complete the held request number `at`, of any kind. */
 void script_release(struct script *script, uint32_t at);
-/* Complete the oldest held one of a kind. False: there is none. */
+/* Complete the oldest held request of a kind. False: there is none. */
 bool script_release_kind(struct script *script, uint32_t kind);
-/* Hold nothing any more, and complete everything held, those that come meanwhile too. */
+/* Stop holding requests, and complete all held ones, including those that arrive meanwhile. */
 void script_release_all(struct script *script);
 uint32_t script_held_of(struct script *script, uint32_t kind);
 
-/* The place in the log of the nth (0 the first) of a kind; fails the test where there is none. */
+/*
+ * The index in the log of the nth request (0 the first) of a kind; fails the test if there is none.
+ */
 uint32_t script_log_find(const struct script *script, uint32_t kind, uint32_t nth);
 
 #endif

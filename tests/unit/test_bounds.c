@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Whatever a header claims, looking at an image costs what the limits and the file's real content
- * allow: memory and backend requests are counted, not time.
+ * Whatever a header claims, reading an image costs no more than the limits and the file's real
+ * content allow. The tests count memory and backend requests, not time.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -93,7 +93,10 @@ static void cost_at_most(const char *what, uint64_t bytes, uint64_t reads)
                   fixture.counts[PLOOP_IO_READ]);
 }
 
-/* By every way in with that error, for the price of looking at the header, and nothing written. */
+/*
+ * Every way in refuses the image with that error, reads no more than the header, and writes
+ * nothing.
+ */
 static void refused(const char *what, int error)
 {
     for (int way = PROBE; way < WAYS; way++) {
@@ -156,7 +159,7 @@ START_TEST(four_kibibytes_that_claim_anything)
 }
 END_TEST
 
-/* What a file of that size could truly hold, and no memory of this process should. */
+/* A BAT that a file of that size could really hold, but that no process should load. */
 START_TEST(sixteen_tebibytes_of_holes)
 {
     begin(4096);
@@ -175,8 +178,8 @@ START_TEST(sixteen_tebibytes_of_holes)
 END_TEST
 
 /*
- * Up to the limit that was configured: so much memory for each byte of the BAT, and reads of a
- * reasonable size.
+ * At the configured limit: the expected memory for each byte of the BAT, and reads of a reasonable
+ * size.
  */
 START_TEST(a_bat_at_its_limit)
 {
@@ -200,8 +203,8 @@ START_TEST(a_bat_at_its_limit)
 END_TEST
 
 /*
- * As far apart as entries can lie: the check's passes over the BAT are as many as windows of its
- * memory fit into 2^32 clusters.
+ * Entries as far apart as possible: the check passes over the BAT once for each window of its
+ * memory that fits into 2^32 clusters.
  */
 START_TEST(entries_far_apart)
 {
@@ -226,7 +229,7 @@ START_TEST(entries_far_apart)
 }
 END_TEST
 
-/* The clusters before the data area are none of the device's: they cost it nothing. */
+/* The clusters before the data area do not belong to the device, so they cost it nothing. */
 START_TEST(a_data_area_far_away)
 {
     begin(4096);
@@ -241,7 +244,9 @@ START_TEST(a_data_area_far_away)
 }
 END_TEST
 
-/* A duplicate's copy would lie where no entry can name it: the repair takes everything back. */
+/*
+ * The copy of a duplicate would lie where no entry can name it: the repair takes everything back.
+ */
 START_TEST(no_place_for_a_copy)
 {
     uint8_t before[4096];
@@ -261,8 +266,8 @@ START_TEST(no_place_for_a_copy)
 END_TEST
 
 /*
- * The extension's cluster is the largest thing that is read whole. One of zeros only is not gone on
- * with.
+ * The extension's cluster is the largest item that is read whole. The library does not process one
+ * that has only zeros.
  */
 START_TEST(an_extension_of_the_largest_size)
 {

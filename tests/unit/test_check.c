@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Checks: every kind of finding, held against the oracle, bounds on memory, and every refusal. */
+/*
+ * Checks: every kind of finding, compared with the oracle's; bounds on memory; and every refusal.
+ */
 #include <check.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -24,7 +26,7 @@ static void check_plan(const struct image_plan *plan)
     ck_assert_uint_eq(fixture.log_size, 0);
 }
 
-/* The verdict, and that the oracle's is the same. */
+/* The verdict, which must be the oracle's too. */
 static void verdict(uint64_t errors, uint64_t leaks, uint32_t recoverable)
 {
     int status = errors ? 2 : leaks ? 3 : 0;
@@ -110,7 +112,7 @@ START_TEST(entries_off_the_grid)
 }
 END_TEST
 
-/* The first in the BAT's order is the owner. */
+/* The first entry in the BAT's order is the owner. */
 START_TEST(duplicates)
 {
     check_entry(2, 500, 2);
@@ -130,7 +132,7 @@ START_TEST(leaks_are_ranges)
     static const uint32_t map[] = {0, 3, 1, 2, 2, 8, 0, 0};
 
     check_plan(
-        &(struct image_plan){.host_clusters = 12, .map = map}); /* 0, 3-6 and 8-11 are nobody's */
+        &(struct image_plan){.host_clusters = 12, .map = map}); /* 0, 3-6 and 8-11 are unowned */
     ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_LEAK], 3);
     ck_assert_uint_eq(outcome.last.count, 4);
     ck_assert_uint_eq(outcome.last.host_offset,
@@ -145,7 +147,7 @@ START_TEST(leaks_are_ranges)
 }
 END_TEST
 
-/* A last cluster cut short is a leak too. */
+/* A last cluster that is cut short is a leak too. */
 START_TEST(a_tail_of_odd_size)
 {
     uint64_t size;
@@ -173,8 +175,8 @@ static uint64_t peak_bytes(void)
 }
 
 /*
- * The file claims 4 EiB; its few entries lie far apart. One range between each two, in no time and
- * hardly any memory.
+ * The file claims 4 EiB; its few entries lie far apart. The check reports one range between each
+ * two, in no time and with hardly any memory.
  */
 START_TEST(a_sparse_file_of_any_size)
 {
@@ -201,8 +203,8 @@ START_TEST(a_sparse_file_of_any_size)
 END_TEST
 
 /*
- * The clusters that are nobody's are looked for in several windows; the extension's own, in one of
- * those between, is not among them.
+ * The check looks for unowned clusters in several windows. The extension's own cluster, which lies
+ * in one between, is not among them.
  */
 START_TEST(an_extension_between_far_entries)
 {
@@ -219,7 +221,7 @@ START_TEST(an_extension_between_far_entries)
     run_check(&fixture, 0, &outcome);
     ck_assert_int_eq(outcome.error, 0);
     ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_EXTENSION],
-                      1); /* it is of zeros, and in its place */
+                      1); /* it has zeros, and is in its place */
     ck_assert_uint_eq(outcome.result.errors, 1);
     ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_LEAK], 4);
     ck_assert_uint_eq(outcome.result.leaks, 50000000 - 3 - 1);
@@ -229,8 +231,8 @@ START_TEST(an_extension_between_far_entries)
 END_TEST
 
 /*
- * 16 TiB in clusters of 1 MiB, all mapped: a BAT of 64 MiB. The file's bytes are claimed, not
- * there; the BAT is made as it is read.
+ * 16 TiB in clusters of 1 MiB, all mapped: a BAT of 64 MiB. The file's bytes are only claimed; the
+ * BAT is generated as it is read.
  */
 static int huge_info(void *context, struct ploop_file_info *info)
 {
@@ -241,7 +243,7 @@ static int huge_info(void *context, struct ploop_file_info *info)
 
 enum { HUGE_DATA = 65 };
 
-static uint32_t huge_entries; /* 16 Mi, unless under a tool that takes minutes for that */
+static uint32_t huge_entries; /* 16 Mi, except under a tool that takes minutes for that */
 
 static int huge_submit(void *context, struct ploop_io *io)
 {
@@ -279,7 +281,7 @@ START_TEST(sixteen_tebibytes_in_eighty_mebibytes)
     ck_assert_int_eq(ploop_image_check(file, NULL, &result), 0);
     ck_assert_uint_eq(result.errors + result.leaks, 0);
     ck_assert_uint_eq(result.mapped, huge_entries);
-    size = INT64_MAX; /* and the same BAT in the largest file there is */
+    size = INT64_MAX; /* and the same BAT in the largest possible file */
     ck_assert_int_eq(ploop_image_check(file, NULL, &result), 0);
     ck_assert_uint_eq(result.errors, 0);
     ploop_file_close(file);
@@ -356,12 +358,13 @@ START_TEST(a_header_that_cannot_be_trusted_is_one_error)
 }
 END_TEST
 
-/* What a disk, a file system or a network says of a sector that it cannot read. */
+/* The errors that a disk, a file system or a network returns for a sector that it cannot read. */
 static const int read_errors[] = {EIO, ENODATA, EREMOTEIO, EILSEQ, EBADMSG, ETIMEDOUT, ECONNRESET};
 
 /*
- * One BAT page of three that cannot be read: an error for it, the others checked, no leak made of
- * what is not known. The check goes on wherever a device opens read-only, whatever the error.
+ * One BAT page of three cannot be read: the check reports an error for it, checks the others, and
+ * reports no unknown cluster as a leak. The check continues wherever a device opens read-only,
+ * whatever the error.
  */
 START_TEST(an_unreadable_page)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Who may use a file at the same time: a device that writes is the only one that syncs its file,
- * since a second would take errors away that the device's flush has to report.
+ * Claims on files: a device that writes is the only one that syncs its file, because a second
+ * device would consume errors that the first one's flush must report.
  */
 #include "run_tests.h"
 #include "tower_fixture.h"
@@ -102,12 +102,12 @@ START_TEST(a_call_that_syncs_and_a_device_that_writes_exclude_each_other)
     ploop_file *file = new_image();
     ploop_dev *dev;
     ck_assert_int_eq(file_claim(file, FILE_SHARED),
-                     0); /* what ploop_file_sync() has while it works */
+                     0); /* the claim of a running ploop_file_sync() */
     ck_assert_int_eq(open_device(file, 0, &dev), -EBUSY);
     ck_assert_int_eq(open_device(file, PLOOP_DEV_READ_ONLY, &dev), 0);
     ck_assert_int_eq(ploop_dev_close(dev), 0);
     file_give_back(file, FILE_SHARED);
-    ck_assert_int_eq(file_claim(file, FILE_ALONE), 0); /* what a repair has */
+    ck_assert_int_eq(file_claim(file, FILE_ALONE), 0); /* the claim of a repair */
     ck_assert_int_eq(open_device(file, PLOOP_DEV_READ_ONLY, &dev), -EBUSY);
     file_give_back(file, FILE_ALONE);
     ploop_file_close(file);
@@ -119,7 +119,7 @@ START_TEST(an_open_that_fails_gives_the_files_back)
     static const int memory[] = {0, 4000};
     struct tower tower;
     tower_of_two(&tower, 2);
-    for (int i = 0; i < 2; i++) { /* where the map is too large; where the mark cannot be written */
+    for (int i = 0; i < 2; i++) { /* the map is too large; the mark cannot be written */
         tower.rig.config.bat_limit_bytes = (uint64_t)memory[i];
         script_fail(&tower.rig.script, PLOOP_IO_SYNC, 0, 1, -EIO);
         ck_assert_int_eq(rig_try_open(&tower.rig), memory[i] ? -EFBIG : -EIO);
@@ -135,8 +135,8 @@ START_TEST(an_open_that_fails_gives_the_files_back)
 END_TEST
 
 /*
- * Below a device that writes, files are only read; what is not clean is made so once, by the
- * opening device.
+ * Below a device that writes, files are only read. The open makes each one that is not clean so,
+ * once.
  */
 START_TEST(a_lower_delta_is_shared_but_for_its_recovery)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Cluster locks by themselves: who gets in, and in which order. */
+/* Cluster locks alone: which requests get the lock, and in which order. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -109,7 +109,7 @@ START_TEST(locks_are_granted_in_order)
     take(4, false);
     take(5, true);
     take(6, true);
-    /* A shared one does not overtake who waits to hold it alone. */
+    /* A shared request does not overtake one that waits to hold the lock alone. */
     ck_assert(!lock_try_shared(&cluster_lock));
     ck_assert_uint_eq(shared, 2);
     release(0);
@@ -163,7 +163,9 @@ START_TEST(a_lock_may_be_asked_for_while_it_is_being_given_up)
 }
 END_TEST
 
-/* The shared ones that are first in the line get in while it stays; the exclusive one behind waits.
+/*
+ * The shared waiters that are first in the line get in while it stays; the exclusive one behind
+ * them waits.
  */
 START_TEST(a_downgrade_lets_in_the_shared_ones_that_wait)
 {
@@ -200,7 +202,7 @@ START_TEST(a_downgrade_alone_opens_the_door)
 }
 END_TEST
 
-/* It overtakes those that wait, and the one that holds the lock beside it. */
+/* It overtakes the waiters, and waits for the request that holds the lock beside it. */
 START_TEST(a_shared_holder_that_must_be_alone_is_next)
 {
     begin_locks();
@@ -238,7 +240,7 @@ START_TEST(locks_exclude_whatever_the_order)
             used[i] = false;
             release(i);
         }
-        /* Whoever waits, waits for somebody. */
+        /* Every waiter waits for a holder. */
         uint32_t waiting = 0;
         for (uint32_t j = 0; j < WAITERS; j++) {
             waiting += used[j] && !holders[j].holds;

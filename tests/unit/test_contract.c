@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The engine over a backend that does all the contract allows, and a disk that must still read as
- * its model says.
+ * The engine over a backend that does everything the contract allows. The disk must still read as
+ * its model predicts.
  *
- * Each sector written carries its number and a version. A sector of the model knows the last
- * version that was written, the last that was sent, and which of them were zeros; a read may see
- * anything from the one to the other, if writes go on meanwhile.
+ * Each sector written carries its number and a version. The model stores for a sector the last
+ * version that was written, the last that was sent, and which of them were zeros; while writes are
+ * in flight, a read may return any version from the one to the other.
  *
  * After two sessions the image becomes the base of a stack, under a top over a backend of another
- * shape; two more sessions write there. A discard over a base may leave a sector as it was: then
- * the model allows for both.
+ * shape; two more sessions write there. A discard over a base may leave a sector unchanged: the
+ * model then allows both contents.
  */
 #include <check.h>
 #include <errno.h>
@@ -29,8 +29,7 @@ enum {
     SECTOR = 512,
     CLUSTER = 16384,
     SECTORS_PER_CLUSTER = CLUSTER / SECTOR,
-    DISK =
-        300 * CLUSTER + 7 * SECTOR, /* more than one BAT page's worth would take too long to fill */
+    DISK = 300 * CLUSTER + 7 * SECTOR, /* filling more than one BAT page would take too long */
     DISK_SECTORS = DISK / SECTOR,
     REQUEST_SECTORS = 3 * SECTORS_PER_CLUSTER,
     SLOTS = 12,
@@ -68,7 +67,7 @@ struct shape {
     const char *name;
     struct wild_config backend;
     uint32_t dev_flags;
-    bool overlap; /* reads meet writes in flight: only where the backend moves whole sectors */
+    bool overlap; /* reads overlap writes in flight: only if the backend moves whole sectors */
     bool from_callbacks; /* completions send the next request */
 };
 
@@ -96,7 +95,7 @@ static uint32_t draw(struct run *run, uint32_t below)
     return (uint32_t)(run->random >> 33) % below;
 }
 
-/* ---- The model; under the mutex ---- */
+/* ---- The model; called with the mutex held ---- */
 
 static void stamp(uint8_t *bytes, uint32_t sector, uint32_t version)
 {
@@ -127,7 +126,9 @@ static void judge_sector(const struct sector *sector, uint32_t number, const uin
                   sector->sent);
 }
 
-/* The sectors that a request changes: a discard leaves alone the clusters it does not cover. */
+/*
+ * The sectors that a request changes: a discard ignores the clusters that it covers only in part.
+ */
 static void changed_range(const struct slot *slot, uint32_t *first, uint32_t *end)
 {
     *first = slot->first;
@@ -219,8 +220,8 @@ static enum kind draw_kind(struct run *run)
 }
 
 /*
- * Sectors for a request, where it does not meet one that it may not; a few tries, then one to
- * anywhere is a flush.
+ * Draw sectors for a request that overlap no request they must not overlap. After a few failed
+ * tries the request becomes a flush.
  */
 static void draw_request(struct run *run, struct slot *slot)
 {
@@ -302,7 +303,7 @@ static void request_done(ploop_pio *pio, int result, void *user_data)
     ck_assert_ptr_eq(pio, slot->pio);
     ck_assert_msg(result == 0, "request of kind %d: %d", (int)slot->kind, result);
     ck_assert_int_eq(atomic_fetch_add(&run->callbacks_of[queue], 1),
-                     0); /* never two of a queue at once */
+                     0); /* never two of one queue at once */
     ck_assert_int_eq(ploop_dev_flush(run->dev), -EDEADLK);
     pthread_mutex_lock(&run->mutex);
     model_complete(run, slot);
@@ -321,7 +322,7 @@ static void request_done(ploop_pio *pio, int result, void *user_data)
     atomic_fetch_sub(&run->callbacks_of[queue], 1);
 }
 
-/* Send what idle slots there are, each queue's in one batch. */
+/* Send the idle slots, each queue's in one batch. */
 static void send_batch(struct run *run)
 {
     ploop_pio *batch[QUEUES][SLOTS];
@@ -341,7 +342,7 @@ static void send_batch(struct run *run)
     }
 }
 
-/* Run the device as an embedder would: when it asked to be, and its queues all the time. */
+/* Run the device as an embedder would: when it asks for a run, and its queues all the time. */
 static void run_device(struct run *run)
 {
     uint64_t due = ploop_dev_next_deadline(run->dev);
@@ -488,7 +489,7 @@ static void run_session(struct run *run, ploop_file *const *deltas, uint32_t cou
     struct ploop_dev_info info = {.size = sizeof(info)};
     ck_assert_int_eq(ploop_dev_info(run->dev, &info), 0);
     ck_assert_uint_eq(info.double_completions, 0);
-    /* One that refuses often is seldom asked past the engine. */
+    /* A backend that refuses often is seldom asked past the engine. */
     ck_assert(run->shape->dev_flags & PLOOP_DEV_NO_FAST_PATH
                   ? info.requests_fast == 0
                   : info.requests_fast > 0 || run->refuses);
@@ -496,7 +497,7 @@ static void run_session(struct run *run, ploop_file *const *deltas, uint32_t cou
     ck_assert_int_eq(ploop_dev_close(run->dev), 0);
 }
 
-/* The image as a base, under a top whose backend is another's. */
+/* The image as a base, under a top on a backend of another shape. */
 static void run_over_base(struct run *run, struct wild *base, ploop_file *base_file,
                           const struct ploop_image_options *options)
 {

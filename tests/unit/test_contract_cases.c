@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Single situations that the backend contract allows, with exactly what the engine must make of
- * them: a full backend, one that completes inline for ever, one that has no more space but a
- * little, and calls that meet another thread in the engine's turn.
+ * Single situations that the backend contract allows, and exactly how the engine must react: a full
+ * backend, one that completes inline for ever, one that has almost no space, and calls that meet
+ * another thread in the engine's turn.
  */
 #include <check.h>
 #include <errno.h>
@@ -54,8 +54,8 @@ static ploop_dev *open_new(struct wild *wild, ploop_file **file,
 }
 
 /*
- * Extending by much fails, by a cluster goes well, over and over: the file is not extended ahead of
- * need then.
+ * Extending by a large amount fails, by one cluster succeeds, over and over: the engine then does
+ * not extend the file ahead of need.
  */
 START_TEST(a_file_system_almost_full_is_not_filled)
 {
@@ -99,7 +99,10 @@ static void note_ended(ploop_pio *pio, int result, void *user_data)
     atomic_fetch_add((atomic_int *)user_data, 1);
 }
 
-/* Refused with nothing in flight: it asks to be run, once, and tries once for each run (F3). */
+/*
+ * After a refusal with nothing in flight the engine asks for a run, once, and tries once in each
+ * run (F3).
+ */
 START_TEST(a_full_backend_is_not_pestered)
 {
     struct wild *wild = new_wild(WILD_INLINE, 1);
@@ -155,7 +158,7 @@ static void again(ploop_pio *pio, int result, void *user_data)
     endless.lowest = here < endless.lowest ? here : endless.lowest;
     endless.highest = here > endless.highest ? here : endless.highest;
     if (endless.left-- > 0) {
-        /* Fast ones, engine ones, such that allocate. */
+        /* Requests on the fast path, requests through the engine, requests that allocate. */
         if (endless.left % 3) {
             ploop_pio_prep_readv(pio, 0, &endless.iov, 1);
         } else {
@@ -167,8 +170,7 @@ static void again(ploop_pio *pio, int result, void *user_data)
 }
 
 /*
- * A backend that completes inline, a callback that submits: the stack stays as shallow as it was
- * (F8).
+ * With a backend that completes inline and a callback that submits, the stack does not grow (F8).
  */
 START_TEST(submitting_from_callbacks_does_not_nest)
 {
@@ -194,7 +196,7 @@ START_TEST(submitting_from_callbacks_does_not_nest)
 }
 END_TEST
 
-/* ---- Suspend and resume while somebody else is at work ---- */
+/* ---- Suspend and resume while another thread has the turn ---- */
 
 static struct {
     atomic_bool shut, inside;
@@ -254,10 +256,10 @@ START_TEST(what_was_resumed_can_be_suspended_at_once)
 }
 END_TEST
 
-/* ---- Leaving ---- */
+/* ---- Abort ---- */
 
 /*
- * Requests in flight, some on threads, are each completed once, and nothing of the device is
+ * Requests in flight, some on threads, are completed once each, and no memory of the device is
  * touched afterwards.
  */
 START_TEST(an_abort_ends_everything_once)

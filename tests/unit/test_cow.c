@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What a change of the top does to clusters that a lower delta has (R8, R9). */
+/* How changes of the top treat clusters that a lower delta has (R8, R9). */
 #include "run_tests.h"
 #include "tower_fixture.h"
 
@@ -14,7 +14,7 @@
 #include "file/file.h"
 
 /*
- * A part of a cluster is written: one read below, one write above, and the entry is published
+ * A write to a part of a cluster causes one read below and one write above, and publishes the entry
  * behind a SYNC.
  */
 START_TEST(a_write_to_a_part_copies_the_cluster)
@@ -43,7 +43,7 @@ START_TEST(a_write_to_a_part_copies_the_cluster)
         ck_assert_uint_lt(script_log_find(&rig->script, SCRIPT_META, 0),
                           script_log_find(&rig->script, PLOOP_IO_SYNC, 1));
         ck_assert_uint_ne(rig_file_entry(rig, 1), 0);
-        /* From now on it is the top's. */
+        /* From now on the top has it. */
         tower_forget(&tower);
         ck_assert_int_eq(rig_write(rig, at(1), 512, 2, 0), 0);
         ck_assert_uint_eq(rig->script.submitted[PLOOP_IO_WRITE], 1);
@@ -68,7 +68,7 @@ START_TEST(a_write_of_the_whole_cluster_copies_nothing)
     ck_assert_uint_lt(script_log_find(&rig->script, PLOOP_IO_SYNC, 0),
                       script_log_find(&rig->script, SCRIPT_META, 0));
     rig_expect(rig, at(0), CLUSTER, 1);
-    /* What no delta has needs no barrier. */
+    /* A cluster that no delta has needs no barrier. */
     script_forget(&rig->script);
     ck_assert_int_eq(rig_write(rig, at(7), 512, 1, 0), 0);
     ck_assert_int_eq(rig_flush(rig), 0);
@@ -95,7 +95,7 @@ START_TEST(fua_over_a_copy_is_durable_with_its_entry)
 }
 END_TEST
 
-/* A page that is due while the copy is under way does not publish it. */
+/* A page that is due while the copy is in progress does not publish it. */
 START_TEST(a_copy_is_entered_when_it_is_there)
 {
     struct tower tower;
@@ -118,7 +118,7 @@ START_TEST(a_copy_is_entered_when_it_is_there)
 }
 END_TEST
 
-/* More than there are buffers, several to one cluster, all at once. */
+/* More copies than there are buffers, several to one cluster, all at once. */
 START_TEST(many_copies_at_once)
 {
     enum { WRITES = 24 };
@@ -180,7 +180,7 @@ START_TEST(a_copy_that_fails_changes_nothing)
         struct rig *rig = &tower.rig;
         script_fail(faults[i / 2].below ? &tower.lowers[0] : &rig->script, faults[i / 2].kind, 0,
                     UINT64_MAX, faults[i / 2].error);
-        /* What is free in the file goes first. */
+        /* Free space in the file is used first. */
         for (uint64_t n = 10; faults[i / 2].kind == PLOOP_IO_TRUNCATE &&
                               rig_write(rig, at(n), CLUSTER, 3, 0) == 0;) {
             ck_assert_uint_lt(++n, 1000);
@@ -212,7 +212,7 @@ START_TEST(a_large_cluster_is_copied_piece_by_piece)
     tower_add(&tower, &plan);
     tower_open(&tower);
     struct rig *rig = &tower.rig;
-    /* Over a border between pieces. */
+    /* Across a border between pieces. */
     ck_assert_int_eq(rig_write(rig, (1 << 20) - 512, 1024, 1, 0), 0);
     ck_assert_uint_eq(tower.lowers[0].submitted[PLOOP_IO_READ], 3);
     ck_assert_uint_eq(rig->script.submitted[PLOOP_IO_WRITE], 3);
@@ -238,7 +238,7 @@ START_TEST(a_discard_never_brings_lower_content_back)
         tower_forget(&tower);
         uint64_t mapped = rig_info(rig).clusters_mapped;
         ck_assert_int_eq(rig_discard(rig, at(0), 5 * CLUSTER), 0);
-        rig_expect(rig, at(0), CLUSTER, 0xA0); /* only below: left alone */
+        rig_expect(rig, at(0), CLUSTER, 0xA0); /* only below: left unchanged */
         rig_expect(rig, at(1), 512, punch ? 0 : 1);
         rig_expect(rig, at(1) + 512, CLUSTER - 512, punch ? 0 : 0xA1);
         rig_expect(rig, at(2), CLUSTER, punch ? 0 : 0xA0);
@@ -338,8 +338,8 @@ static void tower_of_eight(struct tower *tower)
 }
 
 /*
- * More copies than there are buffers, none of which finds space: nothing is kept from the others,
- * nothing is lost.
+ * More copies than there are buffers, and no space for any: no buffer is kept from other requests,
+ * and none is lost.
  */
 START_TEST(copies_without_space_are_parked)
 {
@@ -350,7 +350,7 @@ START_TEST(copies_without_space_are_parked)
         tower_of_eight(&tower);
         rig->config.enospc_policy = PLOOP_ENOSPC_PARK;
         tower_open(&tower);
-        /* No host cluster to be had, or one that cannot be written to. */
+        /* No host cluster is available, or none that can be written to. */
         script_fail(&rig->script, i ? PLOOP_IO_WRITE : PLOOP_IO_TRUNCATE, 0, UINT64_MAX, -ENOSPC);
         rig->script.capabilities = PLOOP_FILE_CAN_GROW | PLOOP_FILE_CAN_PUNCH;
         for (uint32_t n = 0; n < 6; n++) {
@@ -415,8 +415,8 @@ START_TEST(a_suspend_waits_for_copies)
 END_TEST
 
 /*
- * The delta below says EAGAIN, moves a part, takes only so much at once. Whatever it does is the
- * lower channel's to go on with.
+ * The delta below returns EAGAIN, moves a part, accepts only a limited amount at once. The lower
+ * channel handles all of it.
  */
 START_TEST(a_difficult_lower_delta_is_asked_again)
 {
@@ -460,7 +460,10 @@ static int fd_of_lower(void *context, uint32_t queue)
     return lower_fd;
 }
 
-/* An event loop hears of each delta that has something to reap, though two share a descriptor. */
+/*
+ * An event loop is told about each delta that has completions to reap, even if two share a
+ * descriptor.
+ */
 static int nothing_to_reap(void *context, uint32_t queue)
 {
     (void)context;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* New images: what they look like, in which order they come to be, and every refusal. */
+/* New images: their content, the order of the writes that create them, and every refusal. */
 #include <check.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -15,7 +15,7 @@ static void setup(void)
 {
     uint8_t old[20000];
 
-    memset(old, 0xDD, sizeof(old)); /* what the file held before must not be seen again */
+    memset(old, 0xDD, sizeof(old)); /* the file's old content must never be visible again */
     fixture_open(&fixture, old, sizeof(old));
 }
 
@@ -76,7 +76,7 @@ START_TEST(images_of_all_kinds)
 }
 END_TEST
 
-/* A header that is there means a BAT of zeros that is there. */
+/* If the header is there, the BAT of zeros is there. */
 START_TEST(the_header_comes_last)
 {
     uint32_t last_write = 0, writes = 0, syncs_before = 0;
@@ -101,7 +101,7 @@ START_TEST(the_header_comes_last)
 END_TEST
 
 /*
- * What lies between the BAT and the first cluster needs no blocks: with large clusters that is most
+ * The space between the BAT and the first cluster needs no blocks: with large clusters it is most
  * of a new image.
  */
 START_TEST(only_the_bat_gets_blocks)
@@ -136,7 +136,7 @@ START_TEST(a_file_that_cannot_grow_is_cleared_in_place)
     ck_assert_uint_eq(fixture.size, 3000000);
     ck_assert_uint_eq(fixture.counts[PLOOP_IO_TRUNCATE] + fixture.counts[PLOOP_IO_ALLOCATE], 0);
     ck_assert_int_eq(oracle_status(fixture.bytes, fixture.size),
-                     3); /* what lies behind is a leak */
+                     3); /* the bytes behind it are a leak */
     ck_assert_int_eq(create(2, (uint64_t)4 << 30, 4096), -ENOSPC);
 }
 END_TEST
@@ -178,7 +178,7 @@ START_TEST(options_are_checked)
 }
 END_TEST
 
-/* Fail the Nth backend request, N = 1, 2, 3 ... of each kind: the error comes out. */
+/* Fail the Nth backend request, N = 1, 2, 3 ... of each kind: create returns the error. */
 START_TEST(backend_errors_come_out)
 {
     static const uint32_t kinds[] = {PLOOP_IO_WRITE, PLOOP_IO_SYNC, PLOOP_IO_ALLOCATE,

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A backend that fails at data (F4), and what comes short or has to be tried again (F3). */
+/* A backend that fails data requests (F4), and transfers that are short or must be retried (F3). */
 #include "device_fixture.h"
 #include "run_tests.h"
 
@@ -33,7 +33,7 @@ START_TEST(a_failed_data_write_fails_its_request_only)
     rig_expect(&rig, at(11), CLUSTER, 0);
     rig_expect(&rig, at(12), CLUSTER, 1);
     rig_expect(&rig, at(20), CLUSTER, 2);
-    /* What was taken for it is not lost: nothing leaks. */
+    /* The cluster that was taken for it is not lost: nothing leaks. */
     ck_assert_int_eq(rig_write(&rig, at(11), 512, 3, 0), 0);
     rig_expect(&rig, at(11), 512, 3);
     rig_expect(&rig, at(11) + 512, CLUSTER - 512, 0);
@@ -65,7 +65,7 @@ START_TEST(a_page_due_before_the_data_does_not_publish_it)
 END_TEST
 
 /*
- * Writes to one unmapped cluster share a host cluster; it is published when any of them has
+ * Writes to one unmapped cluster share a host cluster, which is published when any of them has
  * succeeded.
  */
 START_TEST(of_writes_that_share_a_new_cluster_one_success_maps_it)
@@ -98,8 +98,8 @@ START_TEST(of_writes_that_share_a_new_cluster_one_success_maps_it)
 END_TEST
 
 /*
- * A write that failed may have left its bytes in the place that others then enter in the map: zeros
- * written later count.
+ * A failed write may have left its bytes in a cluster that other writes then enter in the map:
+ * zeros that are written later must cover them.
  */
 START_TEST(zeros_count_over_what_a_failed_write_left)
 {
@@ -116,8 +116,8 @@ START_TEST(zeros_count_over_what_a_failed_write_left)
         script_release(&rig.script, 0);
         memset(rig.script.bytes + place, 1, 512);
         /*
-         * It has not ended: whether its bytes are going to show is not decided yet, and a read
-         * finds the old content.
+         * The write has not ended: it is not decided yet whether its bytes will be visible, and a
+         * read finds the old content.
          */
         ck_assert(!req_done(&failed));
         rig_expect(&rig, at(2), 1024, 0);
@@ -133,7 +133,7 @@ START_TEST(zeros_count_over_what_a_failed_write_left)
 }
 END_TEST
 
-/* Writes that share a place end together where all have failed: nothing of them shows. */
+/* Writes that share a cluster end together if all have failed: none of their bytes is visible. */
 START_TEST(writes_that_share_a_place_fail_together)
 {
     struct rig rig;
@@ -245,7 +245,7 @@ START_TEST(no_progress_is_an_error)
     ck_assert_int_eq(rig_write(&rig, at(0), CLUSTER, 1, 0), -EIO);
     script_fail(&rig.script, SCRIPT_META, 0, 1, 0);
     ck_assert_int_eq(rig_flush(&rig), -EIO);
-    /* More than was asked for is no answer either. */
+    /* A result larger than the request is an error too. */
     script_fail(&rig.script, PLOOP_IO_READ, 0, 1, 2 * CLUSTER);
     req_read(&read, &rig, at(0), CLUSTER);
     ck_assert_int_eq(req_wait(&read), -EIO);
@@ -280,7 +280,7 @@ START_TEST(a_backend_without_room_is_asked_again)
     struct rig rig;
     struct req first, second;
     rig_with_a_dirty_page(&rig);
-    /* Nothing in flight: only a run can try again, and the clock is told so. */
+    /* With nothing in flight only a run can try again, so the clock is told. */
     rig.clock.wake_at_ns = 7;
     rig.script.refuse = 1;
     req_write(&first, &rig, at(0), 512, 1, 0);
@@ -295,7 +295,7 @@ START_TEST(a_backend_without_room_is_asked_again)
     ck_assert_int_eq(req_end(&first), 0);
     ck_assert_uint_ne(ploop_dev_next_deadline(rig.dev), 0);
 
-    /* Something in flight: its completion tries again. */
+    /* With a request in flight its completion tries again. */
     rig.script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
     req_write(&first, &rig, at(0), 512, 2, 0);
     ck_assert_int_eq(ploop_dev_run(rig.dev), 0);
@@ -308,15 +308,15 @@ START_TEST(a_backend_without_room_is_asked_again)
     ck_assert_int_eq(req_end(&first), 0);
     ck_assert_int_eq(req_end(&second), 0);
 
-    /* Another error of submit is the request's. */
+    /* The request gets any other error of submit. */
     rig_expect(&rig, at(3), CLUSTER, 3);
     rig_end(&rig);
 }
 END_TEST
 
 /*
- * The fast path's requests are in flight too: a loop that runs whenever it is asked to does not
- * spin while they are.
+ * The fast path's requests are in flight too: while they are, a loop that runs whenever it is asked
+ * to does not spin.
  */
 START_TEST(no_run_is_asked_for_while_a_fast_request_is_in_flight)
 {
@@ -331,20 +331,20 @@ START_TEST(no_run_is_asked_for_while_a_fast_request_is_in_flight)
         rig.script.refuse = 1;
         req_write(&refused[0], &rig, at(0) + 512, 512, 4, 0); /* refused on the fast path itself */
         req_write(&refused[1], &rig, at(3), CLUSTER, 3,
-                  0); /* the backend is not asked: it has no room */
+                  0); /* the engine does not ask the backend, which has no room */
         ck_assert_uint_eq(rig.script.refuse, 0);
         ck_assert(!req_done(&refused[0]) && !req_done(&refused[1]));
         ck_assert_uint_ne(ploop_dev_next_deadline(rig.dev), 0);
         ck_assert(rig.clock.wakes == wakes || rig.clock.wake_at_ns != 0);
         rig.script.refuse = 1;
         ploop_dev_run(rig.dev);
-        ck_assert_uint_eq(rig.script.refuse, 1); /* two are too many: it is not asked while there
-                                                    are two */
+        ck_assert_uint_eq(rig.script.refuse,
+                          1); /* two are too many: the engine does not ask while there are two */
         ck_assert_uint_ne(ploop_dev_next_deadline(rig.dev), 0);
 
         /*
-         * Still no room when one of them is done, short or whole; nobody is left to bring it when
-         * the other is.
+         * Still no room when one of them is done, short or whole. When the other is done, no
+         * completion is left that could bring room.
          */
         rig.script.short_bytes = result ? 512 : 0;
         rig.script.refuse = 2;

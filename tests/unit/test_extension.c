@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The format extension: its codec, its judgement, and what outlives a session of writing. */
+/* The format extension: its codec, its validation, and what survives a session of writing. */
 #include <check.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -23,7 +23,7 @@ enum {
 static struct fixture fixture;
 static struct extension extension;
 static struct extension_plan plan;
-static uint8_t *cluster; /* the extension's, in the fixture's bytes: host cluster 5 */
+static uint8_t *cluster; /* the extension's cluster in the fixture's bytes: host cluster 5 */
 static char message[HEADER_MESSAGE_SIZE];
 
 /* Host clusters 0 to 4 are guests', 5 the extension's, 6 and 7 free for bitmaps. */
@@ -58,7 +58,7 @@ static int load(void)
     return extension_load(&extension, fixture.file, &header, fixture.size, entries);
 }
 
-/* Load, and hold the check's verdict against the oracle's. */
+/* Load it; the check's verdict must be the oracle's. */
 static void loaded(enum extension_state state, int writable, int check_status)
 {
     struct check_outcome outcome;
@@ -165,7 +165,7 @@ START_TEST(bytes_it_cannot_have)
         cluster[i] ^= 4;
         loaded(EXTENSION_UNUSABLE, -EUCLEAN, 2);
         ck_assert_uint_eq(extension.owned_count,
-                          1); /* its own cluster, named by the header all the same */
+                          1); /* its own cluster, although the header names it */
         extension_free(&extension);
         cluster[i] ^= 4;
     }
@@ -224,7 +224,7 @@ START_TEST(unknown_features)
 }
 END_TEST
 
-/* A bitmap that is wrong is dropped; one that lies over a guest's cluster forbids writing. */
+/* An invalid bitmap is dropped; one that overlaps a guest's cluster forbids writing. */
 START_TEST(bitmaps_that_cannot_be)
 {
     const struct {
@@ -242,9 +242,9 @@ START_TEST(bitmaps_that_cannot_be)
         {DISK_SECTORS, 8, 1, 16 + 8 * 8, 0},            /* past the end of the file */
         {DISK_SECTORS, 8, 1, 2, 0},                     /* in the BAT */
         {DISK_SECTORS, 8, 1, UINT64_MAX, 0},            /* overflows */
-        {DISK_SECTORS, 8, 1, UINT64_MAX / 512, 0},      /* does not quite */
+        {DISK_SECTORS, 8, 1, UINT64_MAX / 512, 0},      /* just does not overflow */
         {DISK_SECTORS, 8, 1, 16 + 8 * 5, 0},            /* the extension's own */
-        {DISK_SECTORS, 8, 1, 16 + 8 * 6 + 4, 0},        /* off the grid, over nobody's */
+        {DISK_SECTORS, 8, 1, 16 + 8 * 6 + 4, 0},        /* off the grid, over unowned clusters */
         {DISK_SECTORS, 8, 1, 16 + 8 * 0, -EUCLEAN},     /* guest cluster 0's */
         {DISK_SECTORS, 8, 1, 16 + 8 * 4, -EUCLEAN},     /* guest cluster 1099's */
         {DISK_SECTORS, 8, 1, 16 + 8 * 4 + 7, -EUCLEAN}, /* the last sector of it */
@@ -362,8 +362,7 @@ START_TEST(what_is_kept)
 END_TEST
 
 /*
- * Claims in their thousands on one guest cluster, and thousands of entries there: judged in no
- * time.
+ * Thousands of claims on one guest cluster, and thousands of entries there, are judged in no time.
  */
 START_TEST(many_claims_on_one_cluster)
 {
@@ -402,8 +401,9 @@ START_TEST(many_claims_on_one_cluster)
 END_TEST
 
 /*
- * An extension that cannot be read is a finding: the rest of the image is checked, and no leak made
- * of what it may own. For writing such an image is refused with the backend's error.
+ * An extension that cannot be read is a finding. The rest of the image is checked, and no cluster
+ * that the extension may own is reported as a leak. Opening such an image for writing fails with
+ * the backend's error.
  */
 START_TEST(an_extension_that_cannot_be_read)
 {

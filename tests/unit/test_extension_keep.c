@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The format extension of images that are opened for writing: what is kept, what is dropped, in
- * which order, and what is left where something fails. The oracle reads it back.
+ * which order, and what is left after a failure. The oracle reads it back.
  */
 #include "device_fixture.h"
 #include "run_tests.h"
@@ -110,7 +110,7 @@ static void spell(void *user_data, uint64_t magic, uint64_t flags, const uint8_t
 }
 
 /*
- * What the oracle finds where ext_off leads to, whatever in_use says; "!" for something that is not
+ * The features that the oracle finds at ext_off, whatever in_use says; "!" for one that is not
  * whole.
  */
 static void found(const struct rig *rig, char letters[16])
@@ -152,7 +152,7 @@ static const struct {
 
 enum { MIXES = sizeof(mixes) / sizeof(mixes[0]) };
 
-/* ---- what is kept ---- */
+/* ---- kept features ---- */
 
 START_TEST(each_mix_after_a_clean_close)
 {
@@ -170,7 +170,7 @@ START_TEST(each_mix_after_a_clean_close)
         expect(&rig, mixes[i / 2].kept);
         ck_assert_uint_eq(in_use(&rig), mixes[i / 2].kept[0] ? CLOSED : 0);
         ck_assert_int_ne(oracle_status(rig.script.bytes, rig.script.file_size), 2);
-        /* and again, where nothing is to be dropped any more */
+        /* and again, with nothing left to drop */
         uint64_t where = extension_at(&rig);
         rig_open(&rig);
         ck_assert_uint_eq(extension_at(&rig), where);
@@ -205,8 +205,8 @@ START_TEST(a_necessary_feature_refuses_writing)
 END_TEST
 
 /*
- * After a crash the extension is void, and what ext_off leads to until RECOVER drops it is whole
- * and has no bitmap.
+ * After a crash the extension is void. Until RECOVER drops it, ext_off points to an extension that
+ * is whole and has no bitmap.
  */
 START_TEST(each_mix_after_a_crash)
 {
@@ -250,7 +250,7 @@ END_TEST
 
 /* ---- the order ---- */
 
-/* Of the image's mix "bt": the mark, then the new cluster, then the header. */
+/* For the image's mix "bt": the mark, then the new cluster, then the header. */
 START_TEST(the_header_leads_there_when_it_is_durable)
 {
     struct rig rig;
@@ -274,7 +274,7 @@ START_TEST(the_header_leads_there_when_it_is_durable)
                       script_log_find(&rig.script, SCRIPT_META, 1));
     ck_assert_uint_lt(script_log_find(&rig.script, SCRIPT_META, 1),
                       script_log_find(&rig.script, PLOOP_IO_SYNC, 3));
-    /* the old one is as it was, until somebody wants its space */
+    /* the old cluster is unchanged until its space is needed */
     ck_assert_mem_eq(rig.script.bytes + host_at(&rig, EXTENSION_HOST), old, sizeof(old));
     rig_close_dev(&rig);
     rig_free(&rig);
@@ -282,7 +282,7 @@ START_TEST(the_header_leads_there_when_it_is_durable)
 END_TEST
 
 /*
- * The old clusters are used again, the new one never: whatever the guest writes in a file that
+ * The old clusters are used again, the new one never, whatever the guest writes to a file that
  * cannot grow.
  */
 START_TEST(old_clusters_are_free_and_the_new_one_is_not)
@@ -314,7 +314,7 @@ START_TEST(old_clusters_are_free_and_the_new_one_is_not)
 }
 END_TEST
 
-/* One that stays in its place is never handed out either. */
+/* A cluster that stays in its place is never handed out either. */
 START_TEST(a_cluster_that_stays_is_not_handed_out)
 {
     struct rig rig;
@@ -367,8 +367,8 @@ END_TEST
 /* ---- failures ---- */
 
 /*
- * However an open that failed left the file: closed as it was found, or marked, and then nothing
- * stale is seen.
+ * A failed open leaves the file closed as it was found, or marked; in the latter case no stale data
+ * is visible.
  */
 static void expect_left(struct rig *rig, const uint8_t *before, uint64_t size, const char *features,
                         const char *kept)
@@ -380,7 +380,7 @@ static void expect_left(struct rig *rig, const uint8_t *before, uint64_t size, c
                       "marked, and ext_off leads to \"%s\"", letters);
     } else {
         ck_assert_str_eq(letters, features);
-        /* what is nobody's may have been zeroed or cut off */
+        /* unowned space may have been zeroed or cut off */
         bool leak = !strchr(features, 'b');
         ck_assert_mem_eq(rig->script.bytes, before, leak ? host_at(rig, BITMAP_HOST) : size);
         ck_assert(leak || rig->script.file_size == size);
@@ -408,7 +408,7 @@ static void fail_each_call(const char *features, const char *kept, uint32_t kind
         }
         if (result) {
             expect_left(&rig, before, size, features, kept);
-            /* one failure, and no SYNC's: the file could be written, so it is as it was */
+            /* one failure, and not a SYNC's: the file could be written, so it is unchanged */
             ck_assert(times > 1 || kind == PLOOP_IO_SYNC || !rig_file_marked(&rig));
             script_fail(&rig.script, kind, 0, 0, 0);
             rig.config.flags = rig_file_marked(&rig) ? PLOOP_DEV_RECOVER : 0;
@@ -444,8 +444,8 @@ START_TEST(each_call_of_an_open_fails)
 END_TEST
 
 /*
- * Each call of a session and its close: what a close that says 0 leaves is kept, what another
- * leaves is void.
+ * Fail each call of a session and its close: what a close with result 0 leaves is kept, what any
+ * other close leaves is void.
  */
 START_TEST(each_call_of_a_session_fails)
 {
@@ -508,7 +508,7 @@ START_TEST(a_free_cluster_of_the_file_will_do)
     make(&rig, 2, CLOSED, "pt");
     rig.script.capabilities = PLOOP_FILE_CAN_PUNCH;
     rig_open(&rig);
-    ck_assert_uint_eq(extension_at(&rig), host_at(&rig, BITMAP_HOST)); /* nobody's, in this one */
+    ck_assert_uint_eq(extension_at(&rig), host_at(&rig, BITMAP_HOST)); /* unowned in this image */
     rig_close_dev(&rig);
     expect(&rig, "t");
     rig_free(&rig);

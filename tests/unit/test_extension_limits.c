@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every field of an extension, its feature and its bitmap at its limits and one past, sealed anew,
- * by every way into the image.
+ * Every field of an extension, its feature and its bitmap at its limits and one past, with a new
+ * checksum, by every way into the image.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -76,7 +76,7 @@ START_TEST(every_field)
     JUDGE("sectors", AT_SECTORS, 8, 0, 1, sectors - 1, sectors + 1, UINT64_MAX);
     JUDGE("granularity", AT_GRANULARITY, 4, 0, 1, 3, 512, 1024, 1025, 0x80000000u, UINT32_MAX);
     JUDGE("l1_size", AT_L1_SIZE, 4, 0, 1, 2, UINT32_MAX);
-    store_le64(fixture.bytes + fixture.size - cluster + AT_MAGIC, 5); /* one that is not known */
+    store_le64(fixture.bytes + fixture.size - cluster + AT_MAGIC, 5); /* an unknown one */
     JUDGE("flags", AT_FLAGS, 8, 0, 1, 2, 3, 4, UINT64_MAX - 3, UINT64_MAX);
     hostile_print("extensions");
     fixture_close(&fixture);
@@ -84,7 +84,7 @@ START_TEST(every_field)
 END_TEST
 
 /*
- * Every sector of the data area, some before it and behind it; and the same with no guest's cluster
+ * Every sector of the data area, some before it and behind it; and the same with no guest cluster
  * in the way.
  */
 START_TEST(every_place_of_a_bitmap)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A backend that fails at metadata: page writes (R5) and SYNCs (R6). */
+/* A backend that fails metadata requests: page writes (R5) and SYNCs (R6). */
 #include "device_fixture.h"
 #include "run_tests.h"
 
@@ -65,7 +65,7 @@ START_TEST(everyone_who_depends_on_a_page_fails_once)
     ck_assert_int_eq(req_end(&flush[0]), -EIO);
     ck_assert_int_eq(req_end(&fua), -EIO);
     ck_assert_int_eq(req_end(&bat_write), -EIO);
-    /* The second flush began a round of its own, behind the first: that one tried again. */
+    /* The second flush began a new round behind the first, and that round tried again. */
     ck_assert_int_eq(req_end(&flush[1]), 0);
     ck_assert_int_eq(rig_write(&rig, at(1), 512, 1, PLOOP_PIO_FUA), 0);
     rig_end(&rig);
@@ -85,7 +85,7 @@ START_TEST(preflush_fails_and_its_data_is_not_written)
 END_TEST
 
 /*
- * A failure of an image older than the flush is not the flush's, when the page was changed since
+ * If an image older than the flush fails, the flush does not, because the page was changed since
  * and is written once more.
  */
 START_TEST(an_older_image_that_fails_is_tried_once_more)
@@ -173,7 +173,10 @@ START_TEST(after_the_limit_allocations_are_refused)
     rig_expect(&rig, at(1), CLUSTER, 0xA1);
     rig_expect(&rig, at(2), CLUSTER, 0);
 
-    /* Written is not enough: it has to be synced, and the device sees to that by itself. */
+    /*
+     * The write is not enough: the page must be synced, and the device does that without being
+     * asked.
+     */
     script_fail(&rig.script, SCRIPT_META, 0, 0, 0);
     rig.script.hold = SCRIPT_BIT(PLOOP_IO_SYNC);
     ck_assert_int_eq(ploop_bat_page_write(rig.dev, 0), 0);
@@ -208,7 +211,7 @@ START_TEST(a_close_that_cannot_write_leaves_the_mark)
 }
 END_TEST
 
-/* The close's flush fails; that the next write would succeed is no reason to clear the mark. */
+/* The close's flush fails. Even if the next write would succeed, the mark must not be cleared. */
 START_TEST(a_close_whose_flush_failed_leaves_the_mark)
 {
     struct rig rig;
@@ -223,7 +226,7 @@ START_TEST(a_close_whose_flush_failed_leaves_the_mark)
 }
 END_TEST
 
-/* Everything was written before, and the mark's own write fails. */
+/* Everything was written before, but the mark's own write fails. */
 START_TEST(a_close_that_cannot_clear_the_mark_says_so)
 {
     struct rig rig;
@@ -273,8 +276,8 @@ END_TEST
 /* ---- SYNCs ---- */
 
 /*
- * The policy that lets nothing be written after a failed SYNC: on the fast path, in the engine, and
- * what is parked.
+ * The policy that allows no write after a failed SYNC: on the fast path, in the engine, and for
+ * parked requests.
  */
 START_TEST(changes_are_refused_after_a_failed_sync)
 {
@@ -292,7 +295,7 @@ START_TEST(changes_are_refused_after_a_failed_sync)
     ck_assert_int_eq(rig_write(&rig, at(1), 2 * CLUSTER, 1, 0), -EIO);
     ck_assert_int_eq(rig_zeroes(&rig, at(1), 512, 0), -EIO);
     ck_assert_int_eq(rig_discard(&rig, at(1), CLUSTER), -EIO);
-    /* Where nothing is mapped too, and where zeros are there already. */
+    /* Also where nothing is mapped, and where zeros are there already. */
     ck_assert_int_eq(rig_zeroes(&rig, at(100), 3 * CLUSTER, 0), -EIO);
     ck_assert_int_eq(rig_zeroes(&rig, at(100), 3 * CLUSTER, PLOOP_PIO_FUA), -EIO);
     ck_assert_int_eq(rig_discard(&rig, at(100), 3 * CLUSTER), -EIO);
@@ -316,7 +319,7 @@ START_TEST(a_failed_sync_latches)
     rig_with_a_dirty_page(&rig);
     uint32_t lines = rig.log_lines;
     script_fail(&rig.script, PLOOP_IO_SYNC, 0, 1, -ENOSPC);
-    ck_assert_int_eq(rig_flush(&rig), -EIO); /* never -ENOSPC: more space would not mend it */
+    ck_assert_int_eq(rig_flush(&rig), -EIO); /* never -ENOSPC: more space would not help */
     ck_assert_uint_eq(rig_info(&rig).state, PLOOP_STATE_SYNC_FAILED);
     ck_assert_int_eq(rig_info(&rig).error, -ENOSPC);
     ck_assert_uint_eq(rig_info(&rig).sync_failures, 1);
@@ -338,7 +341,7 @@ START_TEST(a_failed_sync_latches)
     ck_assert_int_eq(req_wait(&bat_write), -EIO);
     ck_assert_int_eq(ploop_dev_flush(rig.dev), -EIO);
 
-    /* Reads and plain writes go on, to new clusters too. */
+    /* Reads and plain writes continue, to new clusters too. */
     ck_assert_int_eq(rig_write(&rig, at(0), CLUSTER, 0xB0, 0), 0);
     ck_assert_int_eq(rig_write(&rig, at(7), CLUSTER, 0xB7, 0), 0);
     rig_expect(&rig, at(0), CLUSTER, 0xB0);
@@ -349,7 +352,7 @@ START_TEST(a_failed_sync_latches)
     ck_assert_int_eq(rig_discard(&rig, at(0), CLUSTER), 0);
     rig_expect(&rig, at(0), CLUSTER, 0);
 
-    /* Nothing is published, nothing freed, whatever time it is. */
+    /* Nothing is published or freed, however much time passes. */
     ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), UINT64_MAX);
     for (int i = 0; i < 10; i++) {
         rig_advance(&rig, 10 * SECOND);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Files over a caller's backend: what is accepted as one, how requests complete, and the calls that
- * wait.
+ * Files over a caller's backend: which backends are accepted, how requests complete, and the calls
+ * that wait.
  */
 #include <check.h>
 #include <errno.h>
@@ -96,7 +96,7 @@ START_TEST(an_older_table_is_as_good)
     ploop_file *file;
     ops.size = offsetof(struct ploop_io_ops, attach);
     ck_assert_int_eq(ploop_file_create(&ops, NULL, &file), 0);
-    ck_assert(!file->ops.close); /* beyond the size: not looked at */
+    ck_assert(!file->ops.close); /* beyond the size: not read */
     ploop_file_close(file);
     ck_assert_int_eq(closes, 0);
 }
@@ -227,7 +227,7 @@ static int complete_and_refuse(void *context, struct ploop_io *io)
     return -EIO;
 }
 
-/* A debug build does not come back from this. */
+/* A debug build aborts here. */
 static void submit_to_faulty(int (*submit)(void *context, struct ploop_io *io))
 {
     struct ploop_io_ops ops = plain_ops();
@@ -336,7 +336,7 @@ START_TEST(wrong_calls_are_refused)
 }
 END_TEST
 
-/* What the backend fails with comes out of each call, aligned or not. */
+/* Each call returns the backend's error, aligned or not. */
 START_TEST(errors_come_through)
 {
     struct wild *wild = wild_new(&shapes[_i]);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What FLUSH, FUA and PREFLUSH promise, and what they cost: counted at the backend. */
+/* The promises of FLUSH, FUA and PREFLUSH, and their cost in backend requests. */
 #include "device_fixture.h"
 #include "run_tests.h"
 
@@ -11,8 +11,7 @@ static uint64_t at(uint64_t cluster)
 }
 
 /*
- * A device whose file is durably longer than what is in use: the ordinary state of one that runs
- * for a while.
+ * A device whose file is durably longer than the part in use: the ordinary state after some time.
  */
 static void warm(struct rig *rig)
 {
@@ -84,7 +83,7 @@ START_TEST(an_extension_that_is_not_durable_is_a_barrier)
 }
 END_TEST
 
-/* The barrier's SYNC has to succeed before the page leaves. */
+/* The barrier's SYNC must succeed before the page is written. */
 START_TEST(a_page_waits_for_its_barrier)
 {
     struct rig rig;
@@ -127,7 +126,7 @@ START_TEST(thirty_two_flushes_at_once_share_two_syncs)
 }
 END_TEST
 
-/* A SYNC that was on its way when something completed says nothing about that. */
+/* A SYNC that was in flight when a write completed does not cover that write. */
 START_TEST(a_later_flush_needs_a_later_sync)
 {
     struct rig rig;
@@ -175,7 +174,7 @@ START_TEST(native_fua_over_a_clean_cluster_needs_no_sync)
     expect_counts(&rig, 0, 0);
     ck_assert_uint_eq(rig.script.log[script_log_find(&rig.script, PLOOP_IO_WRITE, 0)].flags,
                       PLOOP_IO_FUA);
-    /* The entry of a new cluster has to become durable all the same. */
+    /* The entry of a new cluster must become durable too. */
     ck_assert_int_eq(rig_write(&rig, at(1), 512, 1, PLOOP_PIO_FUA), 0);
     expect_counts(&rig, 1, 1);
     ck_assert_uint_ne(rig_file_entry(&rig, 1), 0);
@@ -217,8 +216,8 @@ START_TEST(fua_over_a_dirty_entry_writes_its_page)
 END_TEST
 
 /*
- * The page is on its way, in an image that was taken before: that one is enough, but it has to be
- * waited for.
+ * An image of the page that was taken before is in flight. That image is enough, but FUA must wait
+ * for it.
  */
 START_TEST(fua_waits_for_a_page_under_writeback)
 {
@@ -240,7 +239,7 @@ START_TEST(fua_waits_for_a_page_under_writeback)
 }
 END_TEST
 
-/* Written, and not yet synced: a FUA write over it needs the SYNC and no page write. */
+/* The page is written but not synced yet: a FUA write over it needs the SYNC and no page write. */
 START_TEST(fua_over_an_unsynced_page_is_one_sync)
 {
     struct rig rig;
@@ -263,7 +262,7 @@ START_TEST(fua_zeros_wait_for_an_absence_to_be_durable)
     ck_assert_int_eq(rig_zeroes(&rig, at(0), 512, PLOOP_PIO_FUA), 0);
     ck_assert_uint_eq(rig_file_entry(&rig, 0), 0);
     expect_counts(&rig, 1, 1);
-    /* And nothing more once it is. */
+    /* And nothing more once it is durable. */
     ck_assert_int_eq(rig_zeroes(&rig, at(0), 512, PLOOP_PIO_FUA), 0);
     expect_counts(&rig, 1, 1);
     rig_end(&rig);
@@ -318,7 +317,7 @@ START_TEST(preflush_comes_before_the_data)
     ck_assert(req_done(&write));
     ck_assert_int_eq(req_end(&write), 0);
     ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_WRITE], 1);
-    /* Its own data is not made durable by it. */
+    /* PREFLUSH does not make the request's own data durable. */
     ck_assert_uint_eq(rig_file_entry(&rig, 2), 0);
     rig.script.hold = 0;
     rig_end(&rig);
@@ -342,7 +341,7 @@ START_TEST(preflush_with_fua_is_both)
 }
 END_TEST
 
-/* R3: what changes after a page's freeze belongs to the next generation. */
+/* R3: a change after a page's freeze belongs to the next generation. */
 START_TEST(changes_after_the_freeze_are_not_waited_for)
 {
     struct rig rig;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A backend that has room for few requests: how often it is asked, and in which order. It holds
- * what it takes in a ring and completes the oldest when told to.
+ * A backend that has room for few requests: how often the engine asks it, and in which order. It
+ * holds accepted requests in a ring and completes the oldest when told to.
  */
 #include "image_fixture.h"
 #include "run_tests.h"
@@ -136,7 +136,7 @@ static void done(ploop_pio *pio, int result, void *user_data)
 static uint8_t block[BLOCK];
 static const struct iovec block_iov = {block, BLOCK};
 
-/* So many reads at once; the nth is pios[n]. */
+/* Submit several reads at once; the nth is pios[n]. */
 static void read_at_once(struct world *world, uint32_t depth, ploop_pio **pios)
 {
     for (uint32_t i = 0; i < depth; i++) {
@@ -196,7 +196,7 @@ START_TEST(requests_without_room_keep_their_order)
 }
 END_TEST
 
-/* After it had room for few, it has room for more: that is found out. */
+/* After the backend had room for few, it has room for more, and the engine notices. */
 START_TEST(room_that_comes_is_used)
 {
     static ploop_pio *pios[DEPTH_MAX];
@@ -219,7 +219,7 @@ START_TEST(room_that_comes_is_used)
 }
 END_TEST
 
-/* A ring that is full of others' requests: ours wait for a run, one is tried in each. */
+/* A ring that is full of other users' requests: ours wait for a run, and each run tries one. */
 START_TEST(without_anything_in_flight_each_run_tries_one)
 {
     static ploop_pio *pios[DEPTH_MAX];
@@ -244,7 +244,8 @@ START_TEST(without_anything_in_flight_each_run_tries_one)
 END_TEST
 
 /*
- * Nothing is in flight and nobody runs the device: the next request finds out that there is room.
+ * Nothing is in flight and no thread runs the device: the next request finds out that there is
+ * room.
  */
 START_TEST(a_request_that_comes_brings_those_before_it_along)
 {
@@ -263,8 +264,8 @@ START_TEST(a_request_that_comes_brings_those_before_it_along)
 END_TEST
 
 /*
- * Each queue has a ring, and the engine one: what finds the ring of its queue full goes out on the
- * engine's, and where that is full too, waits there.
+ * Each queue has a ring, and so has the engine. A request that finds its queue's ring full is sent
+ * on the engine's, and waits there if that is full too.
  */
 START_TEST(what_finds_its_ring_full_goes_out_on_the_engines)
 {

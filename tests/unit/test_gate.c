@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The gate has several reasons to be closed, each with an owner: a request that is held begins
- * again only when the last reason that holds it is gone, whichever goes first.
+ * The gate has several reasons to be closed, each with an owner. A held request begins again only
+ * when the last reason that holds it is gone, in whichever order they go.
  */
 #include "device_fixture.h"
 #include "run_tests.h"
@@ -32,7 +32,7 @@ static void ready(struct rig *rig)
     ck_assert_int_eq(rig_write(rig, 0, 2 * CLUSTER, 0xA0, 0), 0);
 }
 
-/* Both the way of the fast path and the engine's. */
+/* One on the fast path and one through the engine. */
 static void hold_two(struct rig *rig, struct req held[2])
 {
     req_write(&held[0], rig, 0, CLUSTER, 1, 0);
@@ -84,7 +84,7 @@ START_TEST(the_end_of_a_job_resumes_nothing)
 }
 END_TEST
 
-/* With a close the held ones end, and so they do not write past the job. */
+/* A close ends the held requests, so that they do not write past the job. */
 START_TEST(a_close_begins_nothing_that_a_job_holds)
 {
     struct rig rig;
@@ -105,7 +105,10 @@ START_TEST(a_close_begins_nothing_that_a_job_holds)
 }
 END_TEST
 
-/* A request of many parts that has begun stops between them, and goes on or ends with the rest. */
+/*
+ * A request of many parts that has begun stops between them, and continues or ends with the other
+ * requests.
+ */
 START_TEST(a_request_that_stopped_half_way_goes_on_or_ends)
 {
     for (int ends = 0; ends < 2; ends++) {

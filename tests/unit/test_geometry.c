@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Where clusters, entries and pages lie, at the limits of what the format can say. */
+/* The places of clusters, entries and pages, at the limits of the format. */
 #include <check.h>
 
 #include "format/geometry.h"
@@ -66,7 +66,7 @@ START_TEST(host_limit_is_what_an_entry_can_name)
     ck_assert_uint_eq(geometry_host_limit(&geometry), geometry_host_first(&geometry) + 1);
     geometry.data_start = UINT64_C(0xFFFFFFFF) * 512;
     ck_assert_uint_eq(geometry_host_limit(&geometry), geometry_host_first(&geometry));
-    geometry.bat_entries = UINT32_MAX; /* more than it can ever have clusters for */
+    geometry.bat_entries = UINT32_MAX; /* more entries than it can ever have clusters for */
     ck_assert_uint_eq(geometry_entries_limit(&geometry), UINT32_MAX);
 }
 END_TEST
@@ -99,7 +99,7 @@ START_TEST(entries_and_host_clusters_go_both_ways)
 }
 END_TEST
 
-/* A longer BAT takes whole clusters of the data area. */
+/* A longer BAT takes whole clusters of the data area, and renumbers none. */
 START_TEST(a_later_data_start_renumbers_nothing)
 {
     static const struct geometry *const all[] = {&v1, &v2, &largest};
@@ -135,10 +135,7 @@ START_TEST(entries_are_judged)
 }
 END_TEST
 
-/*
- * In a file so large that the offset would be inside it, the last value of 32 bits is bad all the
- * same.
- */
+/* The last value of 32 bits is bad even in a file so large that the offset would lie inside it. */
 START_TEST(the_last_entry_is_always_bad)
 {
     ck_assert_int_eq(geometry_judge_entry(&v2, INT64_MAX, BAT_ENTRY_BAD - 1), ENTRY_GOOD);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Every fault of header_faults.h alone, in each base image: by every way in as the oracle says, and
- * where it is refused, with a line that names the field and its value.
+ * Every fault of header_faults.h alone, in each base image: every way in agrees with the oracle,
+ * and a refusal has a line that names the field and its value.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -72,7 +72,7 @@ START_TEST(every_fault)
 }
 END_TEST
 
-/* ---- what a refusal says ---- */
+/* ---- the text of a refusal ---- */
 
 static bool says_number(const char *message, uint64_t value)
 {
@@ -83,9 +83,7 @@ static bool says_number(const char *message, uint64_t value)
     return strstr(message, decimal) || strstr(message, hex);
 }
 
-/*
- * An entry or the extension, as it stands in the file: the fault may have made a right one wrong.
- */
+/* An entry or the extension, as the file has it: the fault may have made a valid one invalid. */
 static bool names_what_stands_there(const struct fixture *fixture, const char *message)
 {
     uint32_t index, entry;
@@ -103,7 +101,7 @@ static void says(const struct base *base, const struct fault *fault, const char 
     bool field =
         strstr(message, fault->field) || (fault->related && strstr(message, fault->related));
     bool half = base->fixture.bytes[6] == 't' &&
-                strcmp(fault->field, "nb_sectors") == 0; /* version 1 has no more of it */
+                strcmp(fault->field, "nb_sectors") == 0; /* version 1 has no more bits of it */
     bool number = says_number(message, half ? (uint32_t)fault->value : fault->value) ||
                   strstr(message, "magic is '");
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A cache that shows what the disk has lost (F15): what RECOVER and a repair do before they trust
- * what they read. `disk` of a scripted backend is what the file turns out to hold when its cache is
- * dropped.
+ * the data that they read. `disk` of a scripted backend is the content that the file turns out to
+ * have when its cache is dropped.
  */
 #include "run_tests.h"
 #include "tower_fixture.h"
@@ -13,7 +13,7 @@
 
 #define IN_USE UINT32_C(0x746F6E59)
 
-/* The top's: in the cache guest cluster 0 has a place, on the disk it has not. */
+/* The top's maps: in the cache guest cluster 0 is mapped, on the disk it is not. */
 static const uint32_t cached_map[] = {0, 1, 1, 2, 0, 0};
 static const uint32_t disk_map[] = {1, 2, 0, 0};
 
@@ -50,7 +50,7 @@ START_TEST(recover_reads_what_the_disk_has)
     ck_assert_int_eq(rig_try_open(&rig), 0);
     ck_assert_uint_eq(rig.script.invalidates, 1);
     ck_assert_uint_eq(rig.log_lines, 0);
-    /* Before it a SYNC, and nothing else that would change the file. */
+    /* A SYNC comes before it, and no other request that would change the file. */
     ck_assert_uint_eq(script_log_find(&rig.script, PLOOP_IO_READ, 0), 0);
     ck_assert_uint_eq(script_log_find(&rig.script, PLOOP_IO_SYNC, 0), 1);
     rig_expect(&rig, at(0), CLUSTER, 0);
@@ -120,7 +120,7 @@ START_TEST(an_old_loss_that_sync_reports_again_does_not_end_a_recovery)
     expect_line(&rig, "SYNC reports lost writes: Input/output error", PLOOP_LOG_WARNING);
     ck_assert_uint_eq(rig.log_lines, 1);
     rig_end_with_leaks(&rig);
-    adopt(&rig, &cached_plan, 0); /* that of what it has rewritten does */
+    adopt(&rig, &cached_plan, 0); /* the error of the SYNC after rewriting does */
     script_fail(&rig.script, PLOOP_IO_SYNC, 1, 1, -EIO);
     ck_assert_int_eq(rig_try_open(&rig), -EIO);
     rig_free(&rig);
@@ -153,7 +153,7 @@ START_TEST(a_backend_that_has_no_invalidate_is_warned_of)
     struct rig rig;
     adopt(&rig, &cached_plan, SCRIPT_NO_INVALIDATE);
     script_fail(&rig.script, PLOOP_IO_SYNC, 0, 1,
-                -EIO); /* a loss is known, and what is read may be what is lost */
+                -EIO); /* a loss is known, and the data read may be lost */
     ck_assert_int_eq(rig_try_open(&rig), -EIO);
     rig.log_lines = 0;
     rig_open(&rig);

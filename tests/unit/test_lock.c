@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The locks on an image file, within one process: they belong to open files, so two of those are as
- * good as two processes.
+ * The locks on an image file, within one process: they belong to open files, so two open files in
+ * one process behave like two processes.
  */
 #include <check.h>
 #include <errno.h>
@@ -39,7 +39,7 @@ static int open_fd(void)
     return fd;
 }
 
-/* Which of the bytes from 100 and from 200 somebody else holds, as "100 101 103". */
+/* The bytes from 100 and from 200 that other users hold, as "100 101 103". */
 static const char *held(void)
 {
     static char text[64];
@@ -75,7 +75,7 @@ START_TEST(each_lock_is_the_bytes_that_qemu_takes)
 }
 END_TEST
 
-/* Whatever one holds and the other held: a refusal leaves it as it was. */
+/* Whatever lock one held before: a refusal leaves it unchanged. */
 START_TEST(only_readers_go_together)
 {
     for (uint32_t other = LOCK_NONE; other <= LOCK_WRITER; other++) {
@@ -110,7 +110,7 @@ START_TEST(a_refused_change_keeps_what_was_held)
 }
 END_TEST
 
-/* Somebody who locks bytes alone, as this scheme never does, is respected too. */
+/* A program that locks bytes alone, which this scheme never does, is respected too. */
 START_TEST(a_foreign_lock_is_respected)
 {
     int other = open(path, O_RDWR), fd = open_fd();
@@ -146,7 +146,7 @@ START_TEST(files_lock_as_they_are_opened)
     ck_assert_str_eq(held(), "");
     ploop_file *writer = open_image(RW, 0);
     open_image(RO, -EAGAIN);
-    ploop_file_close(looker); /* of the same file: takes nobody's lock with it */
+    ploop_file_close(looker); /* of the same file: closing it releases no other lock */
     ck_assert_str_eq(held(), bytes_of[LOCK_WRITER]);
     ploop_file_close(writer);
     ck_assert_str_eq(held(), "");
@@ -184,7 +184,7 @@ START_TEST(reopen_changes_lock_and_mode_or_nothing)
 }
 END_TEST
 
-/* A file is known by what it is, not by its name. */
+/* A file is identified by its inode, not by its name. */
 START_TEST(reopen_follows_the_file)
 {
     char byte = 1, moved[sizeof(path) + 2];

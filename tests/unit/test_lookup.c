@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* ploop_bat_lookup(): where guest bytes are. */
+/* ploop_bat_lookup(): where the guest's bytes are. */
 #include "device_fixture.h"
 #include "run_tests.h"
 

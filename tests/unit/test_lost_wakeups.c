@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Wake-ups that are easily lost: a loop that slept through a deadline's coming and going, a turn
- * that was handed over, a run by another thread, a clock that goes back.
+ * Wake-ups that are easily lost: a loop that sleeps while a deadline comes and goes, a turn that is
+ * handed over, a run by another thread, a clock that goes back.
  */
 #include "device_fixture.h"
 #include "image_fixture.h"
@@ -30,8 +30,8 @@ static bool is_readable(ploop_queue *queue)
 }
 
 /*
- * A loop that runs when the descriptor is readable or the time of next_deadline, asked for before
- * each sleep, has come.
+ * A loop that runs when the descriptor is readable or the time of next_deadline has come; it asks
+ * for that time before each sleep.
  */
 START_TEST(a_loop_that_slept_hears_of_a_parked_request)
 {
@@ -52,7 +52,7 @@ START_TEST(a_loop_that_slept_hears_of_a_parked_request)
     }
     ck_assert_int_eq(req_end(&flush), 0);
     ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev),
-                      UINT64_MAX); /* the loop sleeps, for as long as the guest is idle */
+                      UINT64_MAX); /* the loop sleeps for as long as the guest is idle */
     rig.clock.now_ns += 10 * SECOND;
     rig.script.hold = SCRIPT_BIT(PLOOP_IO_TRUNCATE);
     req_write(&write, &rig, at(2), CLUSTER, 1, 0);
@@ -61,7 +61,7 @@ START_TEST(a_loop_that_slept_hears_of_a_parked_request)
     }
     ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), UINT64_MAX); /* sleeps again */
     rig.script.hold = 0;
-    script_release_all(&rig.script); /* a thread of the backend's: no space */
+    script_release_all(&rig.script); /* on a thread of the backend: no space */
     ck_assert_uint_eq(rig_info(&rig).requests_parked, 1);
     ck_assert_uint_ne(ploop_dev_next_deadline(rig.dev), UINT64_MAX);
     ck_assert(is_readable(rig.queue)); /* else it sleeps for ever */
@@ -143,7 +143,7 @@ START_TEST(a_run_by_another_thread_tells_the_loop_of_a_new_deadline)
 }
 END_TEST
 
-/* F10: a timer may fire all the same. */
+/* F10: a timer may still fire. */
 START_TEST(a_clock_that_goes_back_does_not_lose_the_deadline)
 {
     struct rig rig;
@@ -185,8 +185,7 @@ static void *other_thread(void *argument)
 }
 
 /*
- * Called in the turn: meanwhile another thread runs the device, finds the turn taken, and goes its
- * way.
+ * Called in the turn: meanwhile another thread runs the device, finds the turn taken, and returns.
  */
 static int submit(void *context, struct ploop_io *io)
 {
@@ -240,7 +239,10 @@ START_TEST(a_turn_that_was_handed_over_is_taken_by_a_run)
 }
 END_TEST
 
-/* wake_at "replaces what was asked for before": the page's deadline has to be asked for again. */
+/*
+ * The new time of wake_at replaces the one before, so the engine must ask for the page's deadline
+ * again.
+ */
 START_TEST(a_hand_over_does_not_take_the_deadline_away)
 {
     struct rig rig;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The memory backend: every operation against a plain array, sparse sizes, threads side by side,
+ * The memory backend: every operation compared with a plain array, sparse sizes, parallel threads,
  * and the end of memory.
  */
 #include <check.h>
@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Allocations that are still to succeed. */
+/* The number of allocations that will still succeed. */
 static long callocs_left = -1;
 static void *test_calloc(size_t count, size_t size)
 {
@@ -90,7 +90,7 @@ START_TEST(a_write_without_memory_is_enospc)
 }
 END_TEST
 
-/* With no memory for more buckets it just becomes slower. */
+/* Without memory for more buckets it only becomes slower. */
 START_TEST(buckets_need_not_grow)
 {
     ploop_file *file = new_file(0);
@@ -112,7 +112,7 @@ START_TEST(buckets_need_not_grow)
 }
 END_TEST
 
-/* Extents about as long as a chunk, at borders as often as not. */
+/* Extents about as long as a chunk, often at its borders. */
 static uint64_t around_chunks(uint64_t limit)
 {
     uint64_t value = (uint64_t)rand() % limit;
@@ -198,7 +198,8 @@ struct hammer {
 };
 
 /*
- * Its own records, which must read back; and one record that all write, which must never be a mix.
+ * Each thread writes its own records, which must read back, and one record that all write, which
+ * must never be a mix.
  */
 static void *hammer(void *argument)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Random requests, several in flight at once on disjoint ranges, against a plain array.
+ * Random requests, several in flight at once on disjoint ranges, compared with a plain array.
  *
  * All of them fall into three windows of the disk: its beginning, the border between two BAT pages,
- * its end. A read is compared when it completes, everything after each close: through a device
- * opened anew, and by the oracle.
+ * its end. A read is compared when it completes; after each close everything is compared, through a
+ * device opened anew, and by the oracle.
  *
  * Half of the disks are stacks: an image and a raw file lie below the top.
  */
@@ -36,7 +36,7 @@ static const uint32_t cluster_sectors[] = {1, 63, 8};
 
 static const struct {
     uint32_t flags;
-    bool full; /* the file has room for the windows' clusters and no more */
+    bool full; /* the file has room only for the windows' clusters */
     bool punches;
 } variants[] = {{0, false, true},
                 {PLOOP_DEV_NO_FAST_PATH, false, true},
@@ -68,8 +68,8 @@ struct model {
     enum backend backend;
     uint64_t random, first[WINDOWS], length[WINDOWS];
     uint8_t *bytes[WINDOWS];
-    bool below[ENTRIES],
-        above[ENTRIES]; /* a lower delta has the cluster; the top has it, where one below does */
+    bool below[ENTRIES]; /* a lower delta has the cluster */
+    bool above[ENTRIES]; /* the top has it too */
     struct script lowers[LOWERS];
     struct slot slots[SLOTS];
     uint64_t requests, reads_compared;
@@ -125,7 +125,7 @@ static void done(ploop_pio *pio, int result, void *user_data)
     __atomic_store_n((int *)&slot->kind, NONE, __ATOMIC_RELEASE);
 }
 
-/* Another thread may just be ending it. */
+/* Another thread may just be ending the request. */
 static enum kind kind_of(const struct slot *slot)
 {
     return (enum kind)__atomic_load_n((const int *)&slot->kind, __ATOMIC_ACQUIRE);
@@ -156,7 +156,7 @@ static bool place(struct model *model, uint64_t *offset, uint64_t *length)
     uint64_t at = draw(model, sectors),
              count = 1 + draw(model, most < sectors - at ? most : sectors - at);
     if (draw(model, 5) == 0) {
-        /* Whole clusters are more likely than chance would have it. */
+        /* Whole clusters are drawn more often than chance would. */
         uint64_t cluster = model->rig.cluster / 512;
         at = at / cluster * cluster;
         count = cluster * (1 + draw(model, 2));
@@ -167,7 +167,9 @@ static bool place(struct model *model, uint64_t *offset, uint64_t *length)
     return !overlaps(model, *offset, *length);
 }
 
-/* What a discard zeroes: the clusters within its range; the disk's last one ends with the disk. */
+/*
+ * Apply a discard: it zeroes the clusters within its range; the disk's last one ends with the disk.
+ */
 static void model_discard(struct model *model, uint64_t offset, uint64_t length)
 {
     uint64_t cluster = model->rig.cluster, end = offset + length;
@@ -271,7 +273,7 @@ static void release_some(struct model *model)
     }
 }
 
-/* What a backend may do besides. */
+/* Faults that a backend may also show. */
 static void disturb_lowers(struct model *model)
 {
     for (uint32_t level = 0; level < model->rig.lower_count; level++) {
@@ -381,8 +383,8 @@ static void live(struct model *model)
 }
 
 /*
- * Some of the windows' clusters are mapped, and hosts that nobody refers to are full of bytes that
- * nobody may ever read.
+ * Some of the windows' clusters are mapped. Host clusters that nothing refers to are full of bytes
+ * that no read may ever return.
  */
 static const uint32_t map[] = {0, 3, 2, 1, 1007, 5, 1008, 6, 1009, 2, ENTRIES - 1, 9, 0, 0};
 
@@ -394,7 +396,7 @@ static void add_lower(struct model *model, const void *bytes, uint64_t size)
     model->rig.lowers[level] = model->lowers[level].file;
 }
 
-/* A cluster of a lower delta that has `length` bytes of it; what lies above covers it. */
+/* A cluster of which a lower delta has `length` bytes; the deltas above cover it. */
 static void show_lower(struct model *model, uint64_t cluster, uint64_t length, int byte)
 {
     uint64_t size = model->rig.cluster, at = cluster * size;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Out of memory at every allocation of create, probe, check and repair, once and from then on:
- * -ENOMEM, and the image as it was found, or whole and perhaps marked, so that a second try mends
- * it. And of opening a stack: -ENOMEM, the top as it was found.
+ * Out of memory at every allocation of create, probe, check and repair, once and from then on: the
+ * call returns -ENOMEM, and the image is unchanged, or whole and perhaps marked, so that a second
+ * try repairs it. Opening a stack returns -ENOMEM and leaves the top unchanged.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -21,7 +21,7 @@ enum {
     CLUSTER = 4096,
     ENTRIES = 1100,
     HOSTS = 40,
-    BITMAPS = 18, /* more than lists begin with */
+    BITMAPS = 18, /* more than lists have room for at first */
     CLOSED = 0x312e3276,
     ALL = PLOOP_REPAIR_LEAKS | PLOOP_REPAIR_UNCLEAN | PLOOP_REPAIR_ENTRIES
 };
@@ -139,7 +139,7 @@ static int mend_leaks(void)
     return check(PLOOP_REPAIR_LEAKS);
 }
 
-/* First bytes of guest clusters, -1 for a bad one: what must not be lost. */
+/* The first bytes of guest clusters, which must not be lost; -1 for a bad cluster. */
 static void content(int *first)
 {
     struct oracle_memory memory = {fixture.bytes, fixture.size};
@@ -170,14 +170,14 @@ static void is_kept(const int *before)
 
 static const struct {
     int (*act)(void);
-    bool makes; /* a new image: what was there is lost */
+    bool makes; /* a new image, whose old content is lost */
     bool changes;
 } acts[] = {{create, true, true}, {create_in_place, true, true}, {probe, false, false},
             {look, false, false}, {mend, false, true},           {mend_leaks, false, true}};
 
 enum { ACTS = sizeof(acts) / sizeof(*acts), IMAGES = 4 };
 
-/* Fail the Nth allocation; true: there was such a one. */
+/* Fail the Nth allocation; true: that allocation was made. */
 static bool fail_nth(uint32_t act, uint32_t image, uint64_t nth, bool on)
 {
     int before[ENTRIES];
@@ -230,7 +230,7 @@ START_TEST(every_allocation_fails)
 }
 END_TEST
 
-/* An extension of which a part is to be kept and written anew. */
+/* An extension of which a part must be kept and written anew. */
 static void extend_partly(void)
 {
     uint64_t start = fixture.size - 3 * CLUSTER;
@@ -254,7 +254,7 @@ static int open_stack(ploop_file *base, uint32_t flags, ploop_dev **dev)
 }
 
 /*
- * As fail_nth(), of opening. The base is an image, clean or not, or raw with a part of a sector at
+ * Like fail_nth(), for open. The base is an image, clean or not, or raw with a part of a sector at
  * its end.
  */
 static bool fail_nth_of_open(uint32_t flags, bool unclean, uint64_t nth, bool on)

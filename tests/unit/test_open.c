@@ -23,7 +23,7 @@ static void adopt_plan(struct rig *rig, const struct image_plan *plan)
     free(image);
 }
 
-/* Refused with that error; nothing was written, and the bytes are what they were. */
+/* Refused with that error; the device wrote nothing, and the bytes are unchanged. */
 static void refused(struct rig *rig, int error)
 {
     uint64_t size = rig->script.file_size;
@@ -126,7 +126,9 @@ START_TEST(what_is_not_in_this_version_says_so)
 }
 END_TEST
 
-/* A caller compiled with a newer header, whose additions it leaves zero; and the defaults. */
+/*
+ * A caller that was compiled with a newer header and leaves its additions zero; and the defaults.
+ */
 START_TEST(other_sizes_of_the_configuration_are_taken)
 {
     struct rig rig;
@@ -189,7 +191,10 @@ START_TEST(an_image_that_cannot_be_trusted_is_refused)
 }
 END_TEST
 
-/* For writing, every entry must be right; for reading, the wrong ones are errors of their own. */
+/*
+ * For writing, every entry must be valid; for reading, a bad entry only makes reads of its cluster
+ * fail.
+ */
 START_TEST(a_bad_entry_refuses_writing)
 {
     static const struct {
@@ -301,7 +306,7 @@ START_TEST(a_device_for_reading_changes_nothing)
 }
 END_TEST
 
-/* A page of the BAT that cannot be read: its clusters are errors, the others are rescued. */
+/* A page of the BAT cannot be read: reads of its clusters fail, the others are rescued. */
 START_TEST(a_page_that_cannot_be_read_is_bad_for_reading)
 {
     struct rig rig;
@@ -437,7 +442,7 @@ START_TEST(closing_nothing_is_nothing)
 }
 END_TEST
 
-/* What was allocated ahead is cut off. */
+/* Space that was allocated ahead is cut off. */
 START_TEST(a_close_trims_the_file)
 {
     struct rig rig;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Space for the BAT itself (F7): its blocks are allocated at create and open, and where that cannot
- * be done the policy holds.
+ * Space for the BAT itself (F7): create and open allocate its blocks; where that is not possible
+ * the policy applies.
  */
 #include "run_tests.h"
 #include "tower_fixture.h"
@@ -46,7 +46,7 @@ START_TEST(an_open_allocates_the_bat_before_the_mark)
 }
 END_TEST
 
-/* Where nothing can be allocated, or nothing is written, nothing is asked for. */
+/* If the backend cannot allocate, or the open is read-only, the library does not ask for blocks. */
 START_TEST(a_bat_is_allocated_where_that_can_be_done)
 {
     struct rig rig;
@@ -105,7 +105,7 @@ END_TEST
 
 /* ---- page writes that find no space ---- */
 
-/* Every request that waits for the map, and the data writes it makes. */
+/* Every kind of request that waits for the map, and the data writes it makes. */
 enum kind { FLUSH, PREFLUSH, FUA, FUA_ABSENT, BAT_WRITE, KINDS };
 
 static void begin(struct req *req, struct rig *rig, enum kind kind)
@@ -128,7 +128,7 @@ static void begin(struct req *req, struct rig *rig, enum kind kind)
     }
 }
 
-/* No page write finds space, or all do. */
+/* All page writes fail for lack of space, or none does. */
 static void pages_are_full(struct rig *rig, bool full)
 {
     script_fail(&rig->script, SCRIPT_META, 0, full ? UINT64_MAX : 0, -ENOSPC);
@@ -170,7 +170,7 @@ START_TEST(what_waits_for_a_page_waits_for_its_space)
         uint64_t data = rig.script.submitted[PLOOP_IO_WRITE];
         ck_assert_uint_eq(data, kind == FUA);
 
-        /* Every try reaches the disk, and it stays parked. */
+        /* Every try reaches the disk, and the request stays parked. */
         uint64_t tries = rig_page_writes(&rig);
         for (uint32_t i = 0; i < 5; i++) {
             ck_assert_int_eq(ploop_dev_retry_parked(rig.dev), 1);
@@ -216,8 +216,7 @@ START_TEST(the_clock_tries_again_what_waits_for_a_page)
 END_TEST
 
 /*
- * A page without space is no failure in the sense of page_failure_limit while requests would wait
- * for it.
+ * A page without space is no failure for page_failure_limit as long as requests would wait for it.
  */
 START_TEST(allocations_go_on_while_a_page_waits_for_space)
 {
@@ -279,7 +278,7 @@ START_TEST(what_waits_for_a_page_fails_in_time)
         ck_assert_int_eq(req_end(&req), -ENOSPC);
         ck_assert_uint_eq(parked(&rig), 0);
 
-        /* From now on it is a failure as every other. */
+        /* From now on it is a failure like any other. */
         for (uint32_t i = 0; i < 3; i++) {
             rig_advance(&rig, 20 * SECOND);
         }
@@ -356,7 +355,7 @@ START_TEST(an_abort_ends_what_waits_for_a_page)
 }
 END_TEST
 
-/* Space that comes back does not bring back what a failed SYNC may have lost. */
+/* New space does not bring back what a failed SYNC may have lost. */
 START_TEST(a_sync_without_space_is_not_waited_for)
 {
     for (enum kind kind = FLUSH; kind < KINDS; kind++) {
@@ -399,7 +398,7 @@ START_TEST(without_the_policy_a_page_without_space_is_a_failed_page)
 }
 END_TEST
 
-/* Many requests wait for one page: those with data and without, and end in one round or two. */
+/* Many requests, with data and without, wait for one page, and end in one round or two. */
 START_TEST(many_requests_wait_for_one_page)
 {
     struct rig rig;
@@ -420,8 +419,8 @@ START_TEST(many_requests_wait_for_one_page)
 END_TEST
 
 /*
- * One page finds no space, another one a bad disk: that is no shortage which ends when there is
- * space, so the flush fails (R5).
+ * One page finds no space, another one a bad disk. That error does not end when space is available,
+ * so the flush fails (R5).
  */
 START_TEST(a_lack_of_space_does_not_hide_another_error)
 {

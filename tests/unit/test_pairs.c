@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Two faults at once: every fault of header_faults.h together with every other, in each base image,
- * by every way in. What one fault hides another must not let through, and the oracle has no order
- * in which it looks.
+ * by every way in. A fault must not let another one through by hiding it, and the oracle checks in
+ * no particular order.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Memory in pieces of any length, and transfers that the backend takes only in part. */
+/* Memory in pieces of any length, and transfers that the backend accepts only in part. */
 #include "device_fixture.h"
 #include "image_fixture.h"
 #include "run_tests.h"
@@ -38,7 +38,7 @@ START_TEST(any_pieces_of_memory_will_do)
         for (uint64_t offset = 1024; offset < at(100); offset += at(50)) {
             uint32_t total = 0, pieces = 0;
             for (; total < LENGTH - 512; pieces++) {
-                uint32_t piece = pieces * 13 % 11; /* some are of no bytes */
+                uint32_t piece = pieces * 13 % 11; /* some have no bytes */
                 iov[pieces] = (struct iovec){out + total, piece};
                 total += piece;
                 ck_assert_uint_lt(pieces, PIECES - 1);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The POSIX backend on real files: opening, each operation and each of its failures, and the two
- * ways past and through the page cache.
+ * The POSIX backend on real files: opening, each operation and each of its failures, and requests
+ * past and through the page cache.
  */
 #include "posix_faults.h"
 
@@ -26,7 +26,7 @@ START_TEST(what_is_no_image_is_refused)
     open_refused(directory, RW, -EISDIR);
     open_refused("/dev/null", RW, -ENOTBLK);
     ck_assert_int_eq(mkfifo(path, 0600), 0);
-    open_refused(path, RO, -ENOTBLK); /* and nobody waits for a writer */
+    open_refused(path, RO, -ENOTBLK); /* and the open does not wait for a writer */
 }
 END_TEST
 
@@ -61,7 +61,7 @@ static int open_descriptors(void)
 START_TEST(a_failed_creation_leaves_nothing)
 {
     int before = open_descriptors();
-    for (int i = 0; i < 2; i++) { /* the backend's own memory, the file's */
+    for (int i = 0; i < 2; i++) { /* the backend's own memory, then the file's */
         atomic_store(&faults[CALLOCS].passes, i);
         fail_next(CALLOCS, 1, ENOMEM);
         open_refused(path, RW | PLOOP_FILE_CREATE | PLOOP_FILE_DIRECT, -ENOMEM);
@@ -108,7 +108,7 @@ START_TEST(capabilities_are_what_the_file_system_can)
     ploop_file_close(file);
     atomic_store(&faults[FALLOCATES].calls, 0);
     file = open_image(
-        RW | PLOOP_FILE_UNLOCKED); /* whoever holds the lock may be making it longer: no probe */
+        RW | PLOOP_FILE_UNLOCKED); /* the holder of the lock may be extending it: no probe */
     ck_assert_int_eq(calls(FALLOCATES), 0);
     ck_assert_uint_eq(info_of(file).capabilities, grow | falloc | PLOOP_FILE_CAN_FUA);
     ploop_file_close(file);
@@ -216,7 +216,8 @@ START_TEST(refused_direct_requests_are_done_buffered)
     static const int refusals[] = {EINVAL, ENOTBLK};
     char *buffer = aligned_alloc(4096, 4096);
     ploop_file *file = new_image(PLOOP_FILE_DIRECT);
-    ck_assert_int_ge(posix_of(file)->direct_fd, 0); /* the tests' directory must be able to */
+    ck_assert_int_ge(posix_of(file)->direct_fd,
+                     0); /* the file system of the tests' directory must support O_DIRECT */
     memset(buffer, 9, 4096);
     for (int i = 0; i < 2; i++) {
         atomic_store(&faults[WRITES].direct_refusals, refusals[i]);
@@ -228,7 +229,7 @@ START_TEST(refused_direct_requests_are_done_buffered)
     ck_assert_int_eq(atomic_load(&faults[WRITES].direct_calls), 2);
     ck_assert_int_eq(atomic_load(&faults[WRITES].calls), 4);
     atomic_store(&faults[WRITES].direct_refusals, EIO);
-    ck_assert_int_eq(ploop_file_pwrite(file, buffer, 4096, 0), -EIO); /* an error is none */
+    ck_assert_int_eq(ploop_file_pwrite(file, buffer, 4096, 0), -EIO); /* an error returns no data */
     ploop_file_close(file);
     free(buffer);
 }
@@ -276,8 +277,8 @@ struct writer {
 };
 
 /*
- * Writes the sectors that are its own, every WRITERS-th, so that each page has some of everybody's;
- * direct or buffered by chance.
+ * Writes its own sectors, every WRITERS-th, so that each page has sectors of all writers; direct or
+ * buffered by chance.
  */
 static void *write_own_sectors(void *argument)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The POSIX backend's promises of durability: whose description an error is reported on, what a
- * failed SYNC leaves, reopen, invalidate.
+ * The POSIX backend's promises of durability: the description on which an error is reported, the
+ * state after a failed SYNC, reopen, invalidate.
  */
 #include "posix_faults.h"
 
@@ -32,8 +32,8 @@ static int invalidate(ploop_file *file)
 }
 
 /*
- * Valgrind knows no cachestat, and reads the first page of each file that is mapped to look at it
- * with mincore.
+ * Valgrind knows no cachestat, and its own reads of mapped files put their first page into the
+ * cache, where mincore sees it.
  */
 static bool expect_dropped(ploop_file *file)
 {
@@ -51,7 +51,8 @@ static bool can_fua(ploop_file *file)
 /* ---- Descriptions ---- */
 
 /*
- * What is set with F_SETFL belongs to the description: it shows on each descriptor that shares it.
+ * A flag that is set with F_SETFL belongs to the description: each descriptor that shares it shows
+ * the flag.
  */
 START_TEST(sync_has_a_description_of_its_own)
 {
@@ -100,7 +101,7 @@ static void write_through_together(ploop_file *file)
     ck_assert(!atomic_load(&through_shared));
 }
 
-/* Of two that shared a description and both lost their bytes, one would be told. */
+/* If two writes shared a description and both lost their bytes, only one would get the error. */
 START_TEST(each_fua_write_has_a_description_to_itself)
 {
     ploop_file *file = new_image(_i ? PLOOP_FILE_DIRECT : 0);
@@ -142,7 +143,7 @@ START_TEST(without_a_description_of_its_own_there_is_no_fua)
 }
 END_TEST
 
-/* And nothing is made durable by a SYNC behind SYNC's back. */
+/* And no SYNC happens that SYNC's own description does not see. */
 START_TEST(a_fua_write_that_fails_is_no_sync)
 {
     ploop_file *file = new_image(0);
@@ -156,7 +157,7 @@ START_TEST(a_fua_write_that_fails_is_no_sync)
 }
 END_TEST
 
-/* How many descriptors of the image this process has that could write. */
+/* The number of this process's descriptions of the image that can write. */
 static int writable_descriptions(void)
 {
     struct stat image, other;
@@ -199,14 +200,14 @@ START_TEST(a_failed_sync_is_remembered_until_the_cache_is_dropped)
     ck_assert_int_eq(ploop_file_pwrite(file, "abc", 3, 0), 3);
     ck_assert_int_eq(ploop_file_sync(file), -EIO);
     ck_assert_int_eq(calls(SYNCS),
-                     2); /* what is dirty goes out all the same: it could not be dropped */
+                     2); /* dirty pages are still written: they could not be dropped */
     expect_dropped(file);
     ck_assert_int_eq(ploop_file_sync(file), 0);
     ploop_file_close(file);
 }
 END_TEST
 
-/* A second loss is told before the cache is dropped, and not to whoever syncs after that. */
+/* A second loss is reported before the cache is dropped, and not to the next SYNC after that. */
 START_TEST(a_loss_after_a_failed_sync_is_told_before_the_cache_is_dropped)
 {
     ploop_file *file = new_image(0);
@@ -221,7 +222,7 @@ START_TEST(a_loss_after_a_failed_sync_is_told_before_the_cache_is_dropped)
 }
 END_TEST
 
-/* An open or a create whose SYNC fails says so once: the next try sees what the disk has. */
+/* An open or a create whose SYNC fails reports it once: the next try sees the disk's content. */
 START_TEST(an_open_or_create_that_failed_can_be_tried_again)
 {
     ploop_file *file = new_image(0);
@@ -239,7 +240,7 @@ START_TEST(an_open_or_create_that_failed_can_be_tried_again)
 }
 END_TEST
 
-/* A recovery has dealt with the loss: no FUA write after it is to fail with that. */
+/* A recovery has dealt with the loss: no FUA write after it may fail because of it. */
 START_TEST(the_descriptions_of_fua_writes_are_asked_for_old_errors)
 {
     ploop_file *file = new_image(PLOOP_FILE_DIRECT);
@@ -258,7 +259,7 @@ static void *sync_once(void *file)
     return (void *)(intptr_t)ploop_file_sync(file);
 }
 
-/* The kernel tells one of them. */
+/* The kernel reports it to one of them. */
 START_TEST(of_several_syncs_none_succeeds_after_one_that_failed)
 {
     pthread_t threads[8];
@@ -321,8 +322,8 @@ static bool is_cached(ploop_file *file)
 }
 
 /*
- * A page that a process maps stays in the cache: 1, of those that it maps, is enough. With
- * cachestat, and without.
+ * A page that a process maps stays in the cache, and one such page is enough. With cachestat, and
+ * without.
  */
 START_TEST(invalidate_succeeds_only_if_nothing_stays)
 {
@@ -344,8 +345,8 @@ START_TEST(invalidate_succeeds_only_if_nothing_stays)
 END_TEST
 
 /*
- * -EBUSY has told the caller what the error means; who goes on all the same needs SYNCs that
- * succeed.
+ * -EBUSY has told the caller what the error means; a caller that continues in spite of it needs
+ * SYNCs that succeed.
  */
 START_TEST(an_error_is_told_by_the_result_of_invalidate)
 {

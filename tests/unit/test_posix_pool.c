@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * The POSIX backend's requests as the contract has them, and the I/O threads that carry them out.
- */
+/* The POSIX backend's requests by the contract, and the I/O threads that carry them out. */
 #include "posix_faults.h"
 
-/* ---- Requests of the contract, waited for by hand ---- */
+/* ---- Requests of the contract, and the test's own wait for them ---- */
 
 struct request {
     struct file_io io;
@@ -112,7 +110,8 @@ START_TEST(any_number_of_segments_is_moved)
         request.io.pub.iov_count = SEGMENTS;
         request.io.pub.length = sizeof(numbers);
         if (round == 1) {
-            fail_next(WRITES, 1, 0); /* the first segment falls short: the others are not begun */
+            fail_next(WRITES, 1,
+                      0); /* the first segment is written short: the others are not begun */
         }
         ck_assert_int_eq(file_io_submit(&request.io), 0);
         kick(file);
@@ -152,8 +151,7 @@ START_TEST(fua_is_one_call)
     ck_assert_int_eq(write_fua(file, bytes, sizeof(bytes)), -EOPNOTSUPP);
     ck_assert_int_eq(calls(WRITES), 0);
     ck_assert_int_eq(calls(SYNCS),
-                     syncs +
-                         1); /* write_fua's own: a SYNC behind SYNC's back would take its errors */
+                     syncs + 1); /* write_fua's own: another SYNC would consume its errors */
     fail_next(WRITES_THROUGH, 1, EIO);
     ck_assert_int_eq(write_fua(file, bytes, sizeof(bytes)), -EIO);
     ploop_file_close(file);
@@ -191,7 +189,7 @@ START_TEST(nothing_runs_before_the_kick)
     for (int i = 0; i < 20; i++) {
         ck_assert_int_eq(await(&requests[i]), 1);
     }
-    kick(file); /* of nothing */
+    kick(file); /* with nothing to do */
     ploop_file_close(file);
 }
 END_TEST
@@ -303,7 +301,7 @@ START_TEST(cancel_ends_what_waits_and_awaits_what_runs)
         ck_assert_int_eq(requests[i].result, 1);
     }
     ck_assert_int_eq(calls(READS), RUNNING);
-    ck_assert_int_eq(ploop_file_pread(file, bytes, 1, 0), 1); /* it goes on working */
+    ck_assert_int_eq(ploop_file_pread(file, bytes, 1, 0), 1); /* the pool still works */
     ploop_file_close(file);
 }
 END_TEST

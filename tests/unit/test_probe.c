@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What an image says of itself, and that looking changes nothing. */
+/* What probe reports of an image, and that it changes nothing. */
 #include <check.h>
 #include <errno.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Repairs: what each flag mends and leaves alone. What a power cut or a failure does to them:
- * test_repair_failures.c.
+ * Repairs: what each flag repairs and what it leaves alone. test_repair_failures.c has power cuts
+ * and failures.
  */
 #include <check.h>
 #include <errno.h>
@@ -43,7 +43,7 @@ START_TEST(all_leaves_nothing)
     }
     fixture_reset(&fixture);
     run_check(&fixture, ALL,
-              &outcome); /* the second time there is nothing to do, and nothing is done */
+              &outcome); /* the second time the repair finds nothing to do, and does nothing */
     ck_assert_int_eq(outcome.error, 0);
     ck_assert_uint_eq(outcome.result.errors + outcome.result.leaks + outcome.result.repaired, 0);
     ck_assert_uint_eq(fixture_changes(&fixture), 0);
@@ -78,7 +78,7 @@ START_TEST(leaks_alone)
     ck_assert_uint_eq(load_le32(fixture.bytes + 44), 0);
     fixture_close(&fixture);
     repair_make(&fixture, EXTENSION_BAD,
-                2); /* and with an extension in error it is named as before */
+                2); /* and if the extension has an error the header still names it */
     repair_one(&fixture, PLOOP_REPAIR_LEAKS, 1, 7);
     ck_assert_uint_eq(load_le32(fixture.bytes + 44), CLOSED);
     ck_assert_uint_ne(load_le64(fixture.bytes + 56), 0);
@@ -86,7 +86,7 @@ START_TEST(leaks_alone)
 }
 END_TEST
 
-/* A bad entry that reaches into the last cluster: what it could mean is not cut off. */
+/* A bad entry that reaches into the last cluster: the data that it could name is not cut off. */
 START_TEST(leaks_leave_what_a_bad_entry_means)
 {
     struct fixture fixture;
@@ -114,7 +114,7 @@ START_TEST(unclean_alone)
     ck_assert_uint_eq(load_le32(fixture.bytes + 44), 0);
     fixture_close(&fixture);
     repair_make(&fixture, BAD_ENTRIES,
-                2); /* not after a check that found more: nothing is written */
+                2); /* not after a check that found more errors: nothing is written */
     store_le32(fixture.bytes + 44, IN_USE);
     run_check(&fixture, PLOOP_REPAIR_UNCLEAN, &outcome);
     ck_assert_uint_eq(outcome.result.repaired, 0);
@@ -136,13 +136,13 @@ START_TEST(entries_alone)
 
     repair_make(&fixture, EVERYTHING, 2);
     repair_one(&fixture, PLOOP_REPAIR_ENTRIES, 1,
-               10); /* the mark; one cluster lies beyond the disk's end now and then */
+               10); /* the mark; in some runs one cluster lies beyond the disk's end */
     ck_assert_uint_eq(load_le32(fixture.bytes + 44), IN_USE);
     fixture_close(&fixture);
 }
 END_TEST
 
-/* The Empty flag is what a clean close would make it. */
+/* The Empty flag is set as a clean close would set it. */
 START_TEST(empty_at_last)
 {
     struct fixture fixture;
@@ -156,7 +156,7 @@ START_TEST(empty_at_last)
 }
 END_TEST
 
-/* Right, but not as a clean close leaves it: other software stumbles over that. */
+/* Valid, but not as a clean close leaves it, which confuses other software. */
 START_TEST(a_header_is_tidied)
 {
     const struct image_plan untidy[] = {
@@ -184,7 +184,7 @@ START_TEST(a_header_is_tidied)
 }
 END_TEST
 
-/* Words behind the last entry, in its sector, are written back as they were. */
+/* Words behind the last entry, in its sector, are written back unchanged. */
 START_TEST(only_the_bat_changes)
 {
     struct fixture fixture;
@@ -202,7 +202,7 @@ START_TEST(only_the_bat_changes)
 }
 END_TEST
 
-/* Clusters that take more than one read and write: every part of them arrives, at its place. */
+/* Clusters that take more than one read and write: every part is copied, to its place. */
 START_TEST(a_large_cluster_is_copied_whole)
 {
     static const uint32_t sectors[] = {4095, 8192};
@@ -263,7 +263,8 @@ START_TEST(a_bitmap_moves_with_its_extension)
 END_TEST
 
 /*
- * Entries change what the guest sees, and no bitmap says so: it goes; a feature in transit stays.
+ * Changed entries change what the guest sees, and no bitmap records it, so bitmaps are dropped; a
+ * TRANSIT feature stays.
  */
 START_TEST(no_bitmap_survives_changed_entries)
 {

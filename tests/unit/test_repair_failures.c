@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Repairs that do not come to their end: power cuts after every backend operation, the failure of
- * each, and a caller who wants no more. The simulator has more of the first two (sim --repair);
- * here they meet the memory checkers.
+ * Repairs that do not complete: power cuts after every backend operation, the failure of each, and
+ * a caller that cancels. The simulator has more of the first two (sim --repair); here they run
+ * under the memory checkers.
  */
 #include <check.h>
 #include <errno.h>
@@ -27,7 +27,7 @@ struct cut {
     const uint8_t *initial;
     uint64_t initial_size;
     uint32_t durable,
-        end; /* operations below durable happened; those from durable to end, perhaps */
+        end; /* operations below `durable` happened; those from `durable` to `end` may have */
 };
 
 enum fate { KEEP_ALL, DROP_ALL, DROP_ONE, KEEP_ONE, TEAR_ONE, FATES };
@@ -74,7 +74,9 @@ struct judgement {
     uint64_t disks;
 };
 
-/* No worse than before, all content there, and mended by a repair that is let to its end. */
+/*
+ * The image is no worse than before, has all content, and a repair that runs to its end repairs it.
+ */
 static void judge(struct judgement *judgement, const uint8_t *disk, uint64_t size, const char *what)
 {
     struct fixture after;
@@ -154,7 +156,9 @@ END_TEST
 
 /* ---- failures ---- */
 
-/* Fail the Nth request of a kind, once or from then on, N = 1, 2, 3 ... until the repair passes. */
+/*
+ * Fail the Nth request of a kind, once or from then on, N = 1, 2, 3 ... until the repair succeeds.
+ */
 static uint32_t fail_each(enum scenario scenario, uint32_t kind, uint64_t count, int error)
 {
     uint32_t failures = 0;
@@ -201,7 +205,7 @@ START_TEST(each_request_fails)
 }
 END_TEST
 
-/* A failure before anything was published leaves the file as it was found. */
+/* A failure before anything was published leaves the file unchanged. */
 START_TEST(a_failed_copy_is_taken_back)
 {
     struct fixture fixture;
@@ -232,7 +236,7 @@ START_TEST(a_failed_copy_is_taken_back)
 }
 END_TEST
 
-/* ---- a caller who wants no more ---- */
+/* ---- a caller that cancels ---- */
 
 /* A repair of all, cancelled at that call of progress; 0: never. */
 static int repair_until(struct fixture *fixture, uint64_t calls, struct ploop_check_result *result)
@@ -245,8 +249,8 @@ static int repair_until(struct fixture *fixture, uint64_t calls, struct ploop_ch
 }
 
 /*
- * At each chance: no worse than before, marked only if it was, everything durable, and mended when
- * run again.
+ * Cancel at each call: the image is no worse than before, marked only if it was, everything is
+ * durable, and a new run repairs it.
  */
 START_TEST(cancelled)
 {
@@ -273,13 +277,13 @@ START_TEST(cancelled)
         fixture_close(&fixture);
     }
     ck_assert_uint_ge(stop,
-                      scenario == UNCLEAN ? 5 : 7); /* of the check's own chances there are four */
+                      scenario == UNCLEAN ? 5 : 7); /* four of these calls are the check's own */
 }
 END_TEST
 
 /*
- * Chances 1 to 4 are the check's: what follows comes before the first copy. Nothing was done that
- * counts: nothing is left of it.
+ * Calls 1 to 4 are the check's; the next ones come before the first copy. Nothing that counts was
+ * done, and nothing is left of it.
  */
 START_TEST(cancelled_before_the_first_copy)
 {
@@ -303,7 +307,7 @@ START_TEST(cancelled_before_the_first_copy)
 }
 END_TEST
 
-/* What was mended by then stays, and no room is left behind that was meant for the rest. */
+/* What was repaired by then stays, and no space is left at the end that was meant for the rest. */
 START_TEST(cancelled_after_one_copy)
 {
     struct fixture fixture;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Opening read-only, for rescue: whatever the entries are, a guest cluster reads as its own bytes,
- * as zeros where nothing is mapped, or as EIO; never zeros for something that was mapped, never
- * another's bytes. What must come is worked out here anew, straight from the format's description,
- * and every word of the data area says where in the file it stands.
+ * Opening read-only, for rescue. Whatever the entries are, a guest cluster reads as its own bytes,
+ * as zeros where nothing is mapped, or as EIO; never as zeros for a mapped cluster, never as
+ * another cluster's bytes. The test computes the expected result itself, straight from the format's
+ * description, and every word of the data area contains its own place in the file.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -41,7 +41,7 @@ static uint32_t entry_at(const struct image *image, uint64_t offset)
     return (uint32_t)(offset / image->unit);
 }
 
-/* Anything that an entry can be. */
+/* Draw an entry of any kind. */
 static uint32_t draw_entry(struct image *image)
 {
     uint64_t host = image->data_start + draw(image, HOSTS) * image->cluster;
@@ -60,7 +60,7 @@ static uint32_t draw_entry(struct image *image)
         return entry_at(image, image->fixture.size + draw(image, 3) * image->cluster);
     case 5:
         return entry_at(image, image->fixture.size -
-                                   half); /* half past the end, where the file has an odd one */
+                                   half); /* half past the end, if the file's size is odd */
     case 6:
         return (uint32_t[]){UINT32_MAX, UINT32_MAX - 1, 0x80000000, 0x7FFFFFFF}[draw(image, 4)];
     case 7:
@@ -138,7 +138,7 @@ static void expect_bytes(const struct image *image, uint32_t guest, uint64_t ins
     }
 }
 
-/* From any sector, into the next cluster now and then: all of it or EIO. */
+/* Read from any sector, sometimes into the next cluster: the whole range or EIO. */
 static void read_some(struct image *image, uint32_t guest, uint64_t inside, uint64_t length)
 {
     static uint8_t bytes[CLUSTER_MAX];
@@ -216,14 +216,14 @@ START_TEST(any_entries_at_all)
         free(before);
         fixture_close(&image.fixture);
     }
-    ck_assert_uint_ge(good, runs * 3); /* of 8 that could be */
+    ck_assert_uint_ge(good, runs * 3); /* of 8 that could be good */
 }
 END_TEST
 
 /*
  * A file so large that its host clusters have no bits each: duplicates are found by sorting, and
- * are no more mapped than elsewhere. 1 GiB in clusters of a sector; guest clusters 0, 3 and 5 share
- * one, so do 1 and 4.
+ * are not mapped, as elsewhere. 1 GiB in clusters of a sector; guest clusters 0, 3 and 5 share one,
+ * so do 1 and 4.
  */
 START_TEST(duplicates_in_a_file_of_any_size)
 {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* Discards and writes of zeros: what they give back, and when it may be used again (R2, R7). */
+/*
+ * Discards and writes of zeros: which clusters they free, and when those may be used again (R2,
+ * R7).
+ */
 #include "device_fixture.h"
 #include "run_tests.h"
 
@@ -113,7 +116,7 @@ START_TEST(nothing_is_reused_before_its_removal_is_durable)
 }
 END_TEST
 
-/* A reclaim that began before a write came says nothing of what was removed since. */
+/* A reclaim that began before a write arrived does not cover what was removed since. */
 START_TEST(each_lack_of_space_has_its_own_reclaim)
 {
     struct rig rig;
@@ -154,7 +157,7 @@ static void expect_pending(struct rig *rig, uint64_t pending)
     ck_assert_uint_eq(rig_info(rig).clusters_quarantined, pending);
 }
 
-/* An image on its way when the entry was removed still has the entry. */
+/* An image that was in flight when the entry was removed still has the entry. */
 START_TEST(an_older_image_frees_nothing)
 {
     struct rig rig;
@@ -174,7 +177,7 @@ START_TEST(an_older_image_frees_nothing)
 }
 END_TEST
 
-/* A SYNC that was on its way when the page was written says nothing of it. */
+/* A SYNC that was in flight when the page was written does not cover the page. */
 START_TEST(an_older_sync_frees_nothing)
 {
     struct rig rig;
@@ -206,7 +209,7 @@ START_TEST(a_discarded_cluster_gets_a_new_place)
     struct ploop_extent extent = {.size = sizeof(extent)};
     ck_assert_int_eq(ploop_bat_lookup(rig.dev, at(2), 512, &extent), 0);
     ck_assert_uint_ne(extent.host_offset, old);
-    /* The disk has the old one until the page is written. */
+    /* The disk has the old entry until the page is written. */
     ck_assert_uint_eq(rig_file_offset(&rig, 2), old);
     ck_assert_uint_eq(rig.script.bytes[old], 0xA2);
     ck_assert_int_eq(rig_flush(&rig), 0);
@@ -236,8 +239,8 @@ START_TEST(what_is_free_is_punched_after_a_flush)
 END_TEST
 
 /*
- * A run of clusters is zeroed by one punch, of at most 16 MiB: the first write after it must not
- * wait for gigabytes.
+ * One punch zeroes a run of clusters, at most 16 MiB: the first write after it must not wait for
+ * gigabytes.
  */
 START_TEST(a_punch_of_free_clusters_is_limited_in_bytes)
 {
@@ -263,7 +266,7 @@ START_TEST(a_punch_of_free_clusters_is_limited_in_bytes)
 }
 END_TEST
 
-/* One that is longer than that is punched whole. */
+/* A cluster that is longer than that is punched whole. */
 START_TEST(a_large_cluster_is_punched_whole)
 {
     enum { HUGE_CLUSTER = 32 << 20 };
@@ -322,7 +325,7 @@ START_TEST(zeros_give_back_whole_clusters)
     rig_expect(&rig, at(5), 2 * CLUSTER, 0);
     rig_expect(&rig, at(7), CLUSTER, 0xA7);
     ck_assert_uint_eq(rig_info(&rig).clusters_mapped, RIG_ROOM - 2);
-    /* What is unmapped stays so, and needs no space. */
+    /* Unmapped clusters stay so, and need no space. */
     ck_assert_int_eq(rig_zeroes(&rig, at(100), 3 * CLUSTER + 512, PLOOP_PIO_NO_UNMAP), 0);
     ck_assert_int_eq(rig_zeroes(&rig, at(110) + 512, 1024, 0), 0);
     ck_assert_uint_eq(rig_info(&rig).clusters_mapped, RIG_ROOM - 2);
@@ -433,7 +436,7 @@ START_TEST(a_discard_waits_for_writes_in_flight)
 }
 END_TEST
 
-/* A file that ends inside a cluster: that cluster's bytes are nobody's zeros. */
+/* A file that ends inside a cluster: the bytes of that cluster do not count as zeros. */
 START_TEST(a_partial_tail_is_not_taken_for_zeros)
 {
     struct rig rig;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Requests over very many clusters: done in slices, so that nobody waits long for the turn, and
- * stopped between clusters by a suspend.
+ * Requests over very many clusters run in slices, so that no other request waits long for the turn,
+ * and a suspend stops them between clusters.
  */
 #include "device_fixture.h"
 #include "image_fixture.h"
@@ -37,7 +37,7 @@ static void ready(struct rig *rig, bool wakes)
     script_forget(&rig->script);
 }
 
-/* Run the device until it is done. Returns how often. */
+/* Run the device until the request is done. Returns the number of runs. */
 static uint64_t run_until_done(struct rig *rig, const struct req *req)
 {
     uint64_t runs = 0;
@@ -45,7 +45,7 @@ static uint64_t run_until_done(struct rig *rig, const struct req *req)
         ck_assert_uint_eq(ploop_dev_next_deadline(rig->dev), 0);
         uint64_t mapped = rig_info(rig).clusters_mapped;
         ploop_dev_run(rig->dev);
-        /* a few parts more may have waited for something than one share is */
+        /* a few parts more than one share may have waited */
         ck_assert_uint_le(mapped - rig_info(rig).clusters_mapped, 2000);
         ck_assert_uint_lt(runs, CLUSTERS);
     }
@@ -62,7 +62,7 @@ START_TEST(a_discard_of_many_clusters_is_sliced)
     ck_assert_uint_ge(rig_info(&rig).clusters_mapped, CLUSTERS - 200);
     ck_assert_uint_eq(rig.clock.wake_at_ns, 0);
     ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), 0);
-    /* Another request is not held up, on the fast path or off it. */
+    /* Another request is not delayed, on the fast path or off it. */
     req_write(&other, &rig, at(CLUSTERS - 1), 512, 1, 0);
     ck_assert(req_done(&other));
     ck_assert_int_eq(req_end(&other), 0);
@@ -76,7 +76,7 @@ START_TEST(a_discard_of_many_clusters_is_sliced)
 }
 END_TEST
 
-/* Without a clock of the embedder's: a thread that waits for its queue goes on with the slices. */
+/* Without the embedder's clock a thread that waits for its queue continues the slices. */
 START_TEST(a_thread_that_waits_needs_no_clock)
 {
     struct rig rig;
@@ -110,7 +110,7 @@ START_TEST(shares_are_dealt_in_turn)
 }
 END_TEST
 
-/* A page of the map, 1,024 clusters, is stepped over at once where it maps nothing. */
+/* The engine steps over a page of the map, 1,024 clusters, at once if it maps nothing. */
 START_TEST(what_is_not_mapped_is_stepped_over_by_page)
 {
     struct rig rig;
@@ -142,8 +142,8 @@ START_TEST(what_is_not_mapped_is_stepped_over_by_page)
 END_TEST
 
 /*
- * What a failed write has left in the place that another write shares must not show under zeros:
- * such a page is not stepped over.
+ * The bytes that a failed write has left in a cluster shared with another write must not be visible
+ * under zeros: the engine does not step over such a page.
  */
 START_TEST(a_place_that_writes_share_is_not_stepped_over)
 {
@@ -215,7 +215,7 @@ START_TEST(suspend_stops_a_request_between_clusters)
 }
 END_TEST
 
-/* The same with its parts at the backend: those end, no further one begins. */
+/* The same with its parts at the backend: those end, and no further one begins. */
 START_TEST(suspend_waits_for_parts_not_for_requests)
 {
     struct rig rig;

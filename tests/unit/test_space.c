@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * No space for data (F7): writes fail or are parked, and what was removed is given back before. For
+ * No space for data (F7): removed clusters are freed first, then writes fail or are parked. For
  * pages: test_page_space.c.
  */
 #include "device_fixture.h"
@@ -55,7 +55,7 @@ START_TEST(a_file_that_cannot_grow_has_what_it_has)
     free(image);
     rig.script.capabilities = PLOOP_FILE_CAN_PUNCH;
     rig_open(&rig);
-    /* Host cluster 5 is full of 0xA5, and nobody's: zeroed before it is given out. */
+    /* Host cluster 5 is full of 0xA5 and unowned: it is zeroed before it is handed out. */
     ck_assert_int_eq(rig_write(&rig, at(50) + 512, 512, 1, 0), 0);
     rig_expect(&rig, at(50), 512, 0);
     rig_expect(&rig, at(50) + 512, 512, 1);
@@ -63,7 +63,7 @@ START_TEST(a_file_that_cannot_grow_has_what_it_has)
     ck_assert_int_eq(rig_write(&rig, at(51), CLUSTER, 1, 0), -ENOSPC);
     ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_TRUNCATE], 0);
     ck_assert_uint_eq(rig.script.file_size, size);
-    /* Its entry had to wait for the zeros to be durable. */
+    /* Its entry had to wait until the zeros were durable. */
     script_forget(&rig.script);
     ck_assert_int_eq(rig_flush(&rig), 0);
     ck_assert_uint_lt(script_log_find(&rig.script, PLOOP_IO_SYNC, 0),
@@ -85,7 +85,7 @@ START_TEST(a_parked_write_waits_for_space)
     ck_assert(!req_done(&first) && !req_done(&second));
     ck_assert_uint_eq(parked(&rig), 2);
 
-    /* The rest of the disk works, the clusters themselves too. */
+    /* The rest of the disk still works, including the clusters themselves. */
     rig_expect(&rig, at(0), CLUSTER, 0xA0);
     rig_expect(&rig, at(100), CLUSTER, 0);
     ck_assert_int_eq(rig_write(&rig, at(1), 512, 3, PLOOP_PIO_FUA), 0);
@@ -227,7 +227,7 @@ START_TEST(a_suspend_does_not_wait_for_parked_writes)
     req_write(&write, &rig, at(110), CLUSTER, 1, 0);
     ck_assert_int_eq(ploop_dev_suspend(rig.dev), 0);
     ck_assert_uint_eq(rig_info(&rig).pages_dirty, 0);
-    /* Nothing of them happens while the device is suspended. */
+    /* While the device is suspended none of this happens. */
     rig_limit_to(&rig, 1000);
     script_forget(&rig.script);
     rig_advance(&rig, 100 * SECOND);
@@ -243,7 +243,7 @@ START_TEST(a_suspend_does_not_wait_for_parked_writes)
 }
 END_TEST
 
-/* The file has its size, but its blocks are not there: a data write itself finds no space. */
+/* The file has its size, but its blocks are not allocated: a data write itself finds no space. */
 static void data_finds_no_space(uint32_t policy, uint64_t cluster, uint32_t flags)
 {
     struct rig rig;
@@ -290,7 +290,7 @@ START_TEST(data_without_space_has_pending_clusters_given_back_first)
 END_TEST
 
 /*
- * The file is extended ahead of need while clusters of the last extension are left: they are used,
+ * The file is extended ahead of need while clusters of the last extension are left: those are used,
  * in order, and none is wasted.
  */
 START_TEST(extensions_ahead_of_need_waste_nothing)

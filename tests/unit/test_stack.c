@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Stacks of deltas: which fit together, and what shows through. */
+/* Stacks of deltas: which fit together, and which delta's data is visible. */
 #include "run_tests.h"
 #include "tower_fixture.h"
 
@@ -10,7 +10,7 @@
 
 #include "util/sized.h"
 
-/* ---- what shows through ---- */
+/* ---- the visible data ---- */
 
 START_TEST(the_uppermost_delta_that_has_a_cluster_shows)
 {
@@ -57,7 +57,7 @@ START_TEST(a_small_read_of_a_lower_delta_takes_the_fast_path)
     ck_assert_uint_eq(rig_info(&tower.rig).requests_fast, 2);
     ck_assert_uint_eq(tower.lowers[0].submitted[PLOOP_IO_READ], 2);
     ck_assert_uint_eq(tower.rig.script.submitted[PLOOP_IO_READ], 0);
-    /* What the backend does not simply do, the engine finishes. */
+    /* The engine finishes what the backend does only in part. */
     tower.lowers[0].short_bytes = 512;
     rig_expect(&tower.rig, at(0), CLUSTER, 0xA0);
     tower.lowers[0].short_bytes = 0;
@@ -72,8 +72,8 @@ START_TEST(a_small_read_of_a_lower_delta_takes_the_fast_path)
 END_TEST
 
 /*
- * Zeros from a delta's own end on, whatever its last cluster holds; with a small cluster inside one
- * that is longer than a part.
+ * A delta reads as zeros past its own end, whatever its last cluster holds; with a small cluster,
+ * inside a cluster that is longer than a part.
  */
 START_TEST(what_lies_past_a_deltas_end_is_not_seen)
 {
@@ -96,7 +96,7 @@ START_TEST(what_lies_past_a_deltas_end_is_not_seen)
         ck_assert_uint_eq(((uint8_t *)req.iov.iov_base)[3 * 512 - 1], 0xA1);
         ck_assert_uint_eq(((uint8_t *)req.iov.iov_base)[3 * 512], 0);
         ck_assert_int_eq(req_end(&req), 0);
-        /* A copy of it does not bring it up either. */
+        /* A copy of it does not make it visible either. */
         ck_assert_int_eq(rig_write(rig, at(1), 512, 1, 0), 0);
         rig_expect(rig, at(1), 512, 1);
         rig_expect(rig, at(1) + 512, 1024, 0xA1);
@@ -142,7 +142,7 @@ START_TEST(a_raw_base_shows_as_far_as_it_goes)
 }
 END_TEST
 
-/* Its part of a sector is read when it is opened. */
+/* The part of a sector at its end is read at open. */
 START_TEST(a_raw_bases_end_that_cannot_be_read_is_bad)
 {
     struct tower tower;
@@ -225,7 +225,7 @@ START_TEST(a_base_is_raw_because_the_caller_says_so)
     tower_add_raw(&tower, CLUSTER);
     tower.rig.config.flags = 0;
     refused(&tower, -EINVAL, "delta 0: ");
-    /* And an image is a raw file to who says so. */
+    /* And an image is a raw file if the caller says so. */
     tower.rig.config.flags = PLOOP_DEV_RAW_BASE;
     script_close(&tower.lowers[0]);
     tower_open_script(&tower.lowers[0], &(struct image_plan){.map = tower_base_map});
@@ -282,7 +282,7 @@ START_TEST(an_unclean_base_is_read_and_recovered)
     tower.rig.config.flags = 0;
     refused(&tower, -EUCLEAN, "delta 0: in_use 0x746f6e59: open elsewhere or not closed cleanly");
 
-    /* Its recovery fails, and with it the open; the top stays as it is. */
+    /* Its recovery fails, and so does the open; the top is unchanged. */
     tower.rig.config.flags = PLOOP_DEV_RECOVER;
     script_fail(&tower.lowers[0], SCRIPT_META, 0, UINT64_MAX, -EROFS);
     tower_forget(&tower);

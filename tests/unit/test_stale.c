@@ -58,7 +58,7 @@ START_TEST(nothing_is_punched)
     ploop_dev_run(rig.dev);
     rig_expect(&rig, at(3), CLUSTER, 0);
 
-    /* What was given back is used again, after zeros were written over it. */
+    /* Freed space is used again, after zeros were written over it. */
     ck_assert_int_eq(rig_write(&rig, at(9) + 512, 512, 2, 0), 0);
     rig_expect(&rig, at(9), 512, 0);
     rig_expect(&rig, at(9) + 1024, CLUSTER - 1024, 0);
@@ -67,7 +67,10 @@ START_TEST(nothing_is_punched)
 }
 END_TEST
 
-/* Over a lower delta nothing is punched either: a discard does nothing, zeros are written. */
+/*
+ * Over a lower delta nothing is punched either: a discard does nothing, and write_zeroes writes
+ * zeros.
+ */
 START_TEST(nothing_is_punched_over_a_lower_delta)
 {
     struct tower tower;
@@ -87,8 +90,8 @@ START_TEST(nothing_is_punched_over_a_lower_delta)
 END_TEST
 
 /*
- * The BAT may have holes: it is written as a whole. The file's free end stays, unless the image is
- * recovered.
+ * The BAT may have holes, so it is written as a whole. The free space at the file's end stays,
+ * except in a recovery.
  */
 START_TEST(an_open_writes_the_whole_bat)
 {
@@ -151,8 +154,8 @@ START_TEST(after_a_failed_sync_no_new_cluster_can_be_had)
 END_TEST
 
 /*
- * R2: what was discarded comes back before -ENOSPC is reported, though zeroing a hole of the
- * extension has failed for lack of space.
+ * R2: discarded space is freed before -ENOSPC is reported, even if zeroing a hole of the extension
+ * has failed for lack of space.
  */
 START_TEST(a_full_host_gets_back_what_was_discarded)
 {
@@ -168,7 +171,7 @@ START_TEST(a_full_host_gets_back_what_was_discarded)
     }
     ck_assert_int_eq(rig_flush(&rig), 0);
     ck_assert_int_eq(rig_discard(&rig, at(1), CLUSTER), 0);
-    /* The holes of the extension get no block any more; what was written has its own. */
+    /* The holes of the extension get no blocks any more; clusters that were written have theirs. */
     uint64_t full_from = rig.data_start + 4 * CLUSTER;
     rig.script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
     req_write(&req, &rig, at(9), CLUSTER, 3, 0);

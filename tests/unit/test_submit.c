@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Submitting requests and hearing of their end: what is refused, batches, the pool, callbacks that
+ * Submitting requests and their completion: what is refused, batches, the pool, callbacks that
  * submit again, queues.
  */
 #include "device_fixture.h"
@@ -130,7 +130,7 @@ START_TEST(what_is_longer_than_a_request_may_be_is_refused)
     if (!is_instrumented()) { /* a gigabyte of zeros */
         ploop_pio_prep_readv(pio, 0, iov, count - 1);
         ck_assert_int_eq(ploop_queue_submit(rig.queue, &pio, 1), 1);
-        while (!done) { /* it is done in slices */
+        while (!done) { /* it runs in slices */
             ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), 0);
             ck_assert_int_gt(ploop_dev_run(rig.dev), 0);
             rig_deliver(&rig);
@@ -178,7 +178,7 @@ START_TEST(wrong_flags_and_no_callback_are_refused)
     ploop_pio_prep_flush(pio);
     is_refused(&rig, pio);
     ploop_pio_put(pio);
-    /* A request from the pool remembers no callback of its last user. */
+    /* A request from the pool has no callback left from its last use. */
     pio = ploop_pio_get(rig.queue);
     ploop_pio_prep_flush(pio);
     is_refused(&rig, pio);
@@ -297,20 +297,20 @@ START_TEST(an_empty_pool_says_when_it_has_room)
         rig.event_value[PLOOP_EVENT_POOL_HAS_ROOM] = 99;
         for (int i = 0; i < 4; i++) {
             ploop_pio_put(pios[i]);
-            /* Said once. */
+            /* Reported once. */
             ck_assert_uint_eq(rig.events[PLOOP_EVENT_POOL_HAS_ROOM], (unsigned)round + 1);
         }
         ck_assert_uint_eq(rig.event_value[PLOOP_EVENT_POOL_HAS_ROOM], 1);
     }
     ploop_pio_put(NULL);
-    /* The other queue's pool is its own. */
+    /* The other queue has a separate pool. */
     ck_assert_ptr_nonnull(pios[0] = ploop_pio_get(rig.queue));
     ploop_pio_put(pios[0]);
     rig_end(&rig);
 }
 END_TEST
 
-/* ---- submitting from inside ---- */
+/* ---- submitting from callbacks ---- */
 
 struct again {
     struct rig *rig;
@@ -388,7 +388,7 @@ static void call_what_blocks(ploop_pio *pio, int result, void *user_data)
     ck_assert_int_eq(ploop_dev_close(rig->dev), -EDEADLK);
     ck_assert_int_eq(ploop_dev_open(&rig->script.file, 1, &rig->config, &dev), -EDEADLK);
     ploop_dev_abort(rig->dev);
-    /* And what it may. */
+    /* And what it may call. */
     struct ploop_bat_page_info page = {.size = sizeof(page)};
     struct ploop_dev_info info = {.size = sizeof(info)};
     struct ploop_extent extent = {.size = sizeof(extent)};
@@ -451,7 +451,7 @@ START_TEST(completions_wait_for_a_run)
         ploop_dev_run(rig.dev);
         ck_assert(!mapped.calls && !unmapped.calls && !write.calls && !flush.calls);
         ck_assert(is_readable(fd));
-        /* A queue delivers its own. */
+        /* A queue runs its own callbacks only. */
         ck_assert_int_eq(ploop_queue_run(ploop_dev_queue(rig.dev, 1)), 0);
         ck_assert(is_readable(fd));
         ck_assert_int_eq(ploop_queue_run(rig.queue), 4);
@@ -461,7 +461,7 @@ START_TEST(completions_wait_for_a_run)
         ck_assert_int_eq(req_end(&unmapped), 0);
         ck_assert_int_eq(req_end(&write), 0);
         ck_assert_int_eq(req_end(&flush), 0);
-        /* A blocking call delivers nothing, and does not need to. */
+        /* A blocking call runs no callbacks, and does not need to. */
         char bytes[512];
         req_read(&unmapped, &rig, at(10), 512);
         ck_assert_int_eq(ploop_dev_pread(rig.dev, bytes, sizeof(bytes), 0), 512);
@@ -493,10 +493,7 @@ static void run_the_other_queue(ploop_pio *pio, int result, void *user_data)
     ck_assert(is_readable(other->fd));
 }
 
-/*
- * From a callback a queue's run delivers nothing, and must not lose that there is something to
- * deliver.
- */
+/* From a callback a queue's run runs no callbacks, and must not forget that some are waiting. */
 START_TEST(a_run_from_another_queues_callback_loses_nothing)
 {
     struct rig rig;

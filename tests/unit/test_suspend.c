@@ -32,7 +32,7 @@ static void ready(struct rig *rig, uint32_t flags, uint32_t options)
     script_forget(&rig->script);
 }
 
-/* The backend's `wait`: when the library can only wait, one thing happens. */
+/* The backend's `wait`: each time the library can only wait, complete one request. */
 static void complete_one(struct script *script, void *argument)
 {
     uint64_t *idle = argument;
@@ -66,7 +66,7 @@ START_TEST(suspend_waits_and_makes_everything_durable)
     ck_assert_uint_ge(rig.script.submitted[PLOOP_IO_SYNC], 1);
     ck_assert_int_eq(ploop_dev_suspend(rig.dev), -EALREADY);
 
-    /* Held back, whatever they are, and begun in their order. */
+    /* Requests of any kind are held back, and begin in their order. */
     script_forget(&rig.script);
     req_write(&held[0], &rig, at(20), CLUSTER, 3, 0);
     req_read(&held[1], &rig, at(0), CLUSTER);
@@ -127,7 +127,7 @@ START_TEST(a_suspend_that_cannot_write_suspends_all_the_same)
 }
 END_TEST
 
-/* A suspend on a thread of its own. */
+/* A suspend on another thread. */
 struct suspender {
     pthread_t thread;
     struct rig *rig;
@@ -143,7 +143,7 @@ static void *suspend_apart(void *argument)
     return NULL;
 }
 
-/* Begun, and far enough that requests are held back. */
+/* Begin it, and wait until it holds requests back. */
 static void begin_suspend(struct suspender *suspender, struct rig *rig)
 {
     *suspender = (struct suspender){.rig = rig};
@@ -154,8 +154,8 @@ static void begin_suspend(struct suspender *suspender, struct rig *rig)
 }
 
 /*
- * A resume and another suspend come while the first one waits: it is not taken for the second,
- * whose requests are in flight.
+ * A resume and another suspend come while the first suspend waits. It must not be mistaken for the
+ * second, whose requests are in flight.
  */
 START_TEST(a_suspend_that_was_resumed_says_so_though_another_came)
 {
@@ -240,7 +240,7 @@ START_TEST(a_close_waits_for_requests_in_flight)
 }
 END_TEST
 
-/* Without `cancel` an abort waits for what is at the backend; nothing more is sent. */
+/* Without `cancel` an abort waits for requests at the backend; it sends no more. */
 START_TEST(an_abort_ends_everything)
 {
     for (uint32_t flags = 0; flags <= PLOOP_DEV_NO_FAST_PATH; flags += PLOOP_DEV_NO_FAST_PATH) {
@@ -307,7 +307,7 @@ struct chain {
     uint32_t calls;
 };
 
-/* Completes the next held request, and calls what takes a lock inside. */
+/* Completes the next held request, and calls a function that takes a lock inside. */
 static void complete_the_next(ploop_pio *pio, int result, void *user_data)
 {
     struct chain *chain = user_data;
@@ -331,8 +331,8 @@ START_TEST(a_close_delivers_without_a_lock)
     rig.script.hold = SCRIPT_BIT(PLOOP_IO_READ);
     for (unsigned i = 0; i < 3; i++) {
         /*
-         * Queue 0, queue 0, queue 1: delivering the last completes the others behind the
-         * deliverer's back.
+         * Queue 0, queue 0, queue 1: the callback of the last request completes the others while
+         * callbacks run.
          */
         ploop_queue *queue = ploop_dev_queue(rig.dev, i == 2);
         ploop_pio *pio = ploop_pio_get(queue);
@@ -349,7 +349,7 @@ START_TEST(a_close_delivers_without_a_lock)
 }
 END_TEST
 
-/* A callback during the close may still submit; that is waited for too. */
+/* A callback during the close may still submit; close waits for that request too. */
 static void submit_a_write(ploop_pio *pio, int result, void *user_data)
 {
     struct chain *chain = user_data;

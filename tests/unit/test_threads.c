@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Threads: several submit, the backend completes on another, others flush, suspend and look; and
- * mutual exclusion of callbacks.
+ * Threads: several submit, the backend completes on another, others flush, suspend and read the
+ * state; and callbacks exclude each other.
  */
 #include <errno.h>
 #include <stdatomic.h>
@@ -30,11 +30,14 @@ static int rounds(void)
 
 struct world {
     struct rig rig;
-    _Atomic int inside[QUEUES]; /* callbacks that run */
+    _Atomic int inside[QUEUES]; /* callbacks that are running */
     atomic_bool together, stop;
 };
 
-/* One of a submitter's requests: writes a block with the next number, reads it back, and so on. */
+/*
+ * The state of a submitter's request, which writes a block with the next number, reads it back, and
+ * so on.
+ */
 struct chain {
     struct world *world;
     ploop_queue *queue;
@@ -102,7 +105,7 @@ static void *submitter(void *argument)
     return NULL;
 }
 
-/* What other threads of a program do meanwhile. */
+/* Calls that other threads of a program make meanwhile. */
 static void *bystander(void *argument)
 {
     struct world *world = argument;
@@ -176,7 +179,7 @@ START_TEST(threads_without_the_fast_path)
 }
 END_TEST
 
-/* Opened, used and closed at once: nobody is left inside what is freed. */
+/* Open, use and close at once: no thread may be left inside memory that is freed. */
 START_TEST(a_device_lives_as_long_as_its_last_completion)
 {
     for (int i = 0; i < rounds() / 8; i++) {

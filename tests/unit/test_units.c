@@ -136,7 +136,7 @@ START_TEST(memory_grows_where_it_lies)
 }
 END_TEST
 
-/* It is as much as is needed now, zeros, and stays as it is. */
+/* It has as much as is needed now, zeros, and stays unchanged. */
 static void cannot_grow(struct growing *growing)
 {
     uint8_t *bytes = growing->memory;
@@ -154,11 +154,12 @@ static void cannot_grow(struct growing *growing)
 START_TEST(memory_without_a_reservation_does_not_grow)
 {
     struct growing growing;
-    ck_assert_int_eq(growing_init(&growing, 5000, 5000), 0); /* it need not */
+    ck_assert_int_eq(growing_init(&growing, 5000, 5000), 0); /* it does not have to grow */
     cannot_grow(&growing);
-    ck_assert_int_eq(growing_init(&growing, 5000, UINT64_MAX), 0); /* more than there can be */
+    ck_assert_int_eq(growing_init(&growing, 5000, UINT64_MAX), 0); /* more than the format allows */
     cannot_grow(&growing);
-    ck_assert_int_eq(growing_init(&growing, 5000, UINT64_C(1) << 62), 0); /* than there is */
+    ck_assert_int_eq(growing_init(&growing, 5000, UINT64_C(1) << 62),
+                     0); /* more memory than exists */
     cannot_grow(&growing);
     if (!is_instrumented()) { /* a sanitizer ends the program over such a size */
         ck_assert_int_eq(growing_init(&growing, UINT64_MAX, UINT64_MAX), -ENOMEM);
@@ -204,7 +205,7 @@ START_TEST(lists_keep_their_order)
     for (int i = 0; i < 6; i++) {
         items[i].value = i;
         list_init(&items[i].link);
-        list_remove(&items[i].link); /* on none: harmless */
+        list_remove(&items[i].link); /* on no list: harmless */
         list_append(i < 3 ? &a : &b, &items[i].link);
     }
     list_move_all(&a, &b);
@@ -396,7 +397,7 @@ START_TEST(a_turn_does_everything_once_in_order_and_alone)
     for (uint32_t thread = 0; thread < THREADS; thread++) {
         pthread_join(threads[thread], NULL);
     }
-    /* Nobody's work was left lying. */
+    /* No work was left behind. */
     ck_assert_uint_eq(hall.done, THREADS * (unsigned)steps(POSTS));
     ck_assert(inbox_is_empty(&hall.turn.inbox));
     ck_assert_uint_eq(hall.turn.visitors, 0);
@@ -437,7 +438,7 @@ END_TEST
 
 static uint32_t hand_overs;
 
-/* Another thread brings work whenever the turn is given back. */
+/* Another thread posts work whenever the turn is given back. */
 static void hall_leave_with_work(struct turn *turn)
 {
     hall.leaves++;
@@ -448,7 +449,7 @@ static void hall_leave_with_work(struct turn *turn)
 
 static bool hall_hand_over(struct turn *turn, uint64_t *since)
 {
-    ck_assert_uint_eq(*since, hand_overs); /* each call finds what the one before left */
+    ck_assert_uint_eq(*since, hand_overs); /* each call finds the work that the one before left */
     ck_assert(!turn->owned);
     *since = ++hand_overs;
     return hand_overs == 3;
@@ -467,7 +468,7 @@ START_TEST(others_work_does_not_hold_a_thread_for_ever)
     turn_take(&hall.turn);
     ck_assert_uint_eq(hall.leaves, 3);
     ck_assert(!inbox_is_empty(&hall.turn.inbox));
-    /* Where there is no other thread it stays to the end. */
+    /* Without another thread it keeps the turn to the end. */
     hall.turn.hand_over = NULL;
     turn_take(&hall.turn);
     ck_assert_uint_eq(hall.leaves, 100);

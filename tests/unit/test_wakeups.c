@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How an event loop learns that there is something to run: the queue's descriptor and the clock,
- * each of which is enough, neither of which repeats itself; backends that could not tell; and where
- * callbacks run that no run has delivered.
+ * How an event loop learns that there is work: from the queue's descriptor or the clock. Each is
+ * enough alone, and neither repeats itself. Also backends that cannot tell, and the threads on
+ * which callbacks run that no run has called.
  */
 #include "device_fixture.h"
 #include "image_fixture.h"
@@ -48,7 +48,7 @@ static bool is_readable(ploop_queue *queue)
     return poll(&poll_fd, 1, 0) == 1;
 }
 
-/* How often the queue's event descriptor was written since it was last read. */
+/* The number of writes to the queue's event descriptor since it was last read. */
 static uint64_t writes(ploop_queue *queue)
 {
     uint64_t count = 0;
@@ -96,7 +96,10 @@ START_TEST(a_batch_of_completions_is_one_write)
 }
 END_TEST
 
-/* A callback's own requests, completed inside the run, need no ring: the run delivers them. */
+/*
+ * A callback's own requests, completed inside the run, need no event: the run calls their
+ * callbacks.
+ */
 static void read_again(ploop_pio *pio, int result, void *user_data)
 {
     int *left = user_data;
@@ -131,7 +134,7 @@ START_TEST(the_descriptor_tells_of_a_deadline_that_moves_forward)
     struct rig rig;
     ready(&rig, 2);
     ploop_queue *other = ploop_dev_queue(rig.dev, 1);
-    rig.clock.now_ns += 10 * SECOND; /* what was announced before is past */
+    rig.clock.now_ns += 10 * SECOND; /* the deadline announced before is past */
     ploop_queue_run(rig.queue);
     ploop_queue_run(other);
     ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), UINT64_MAX);
@@ -145,7 +148,7 @@ START_TEST(the_descriptor_tells_of_a_deadline_that_moves_forward)
     ploop_queue_run(other);
     ck_assert_int_eq(req_end(&write), 0);
     ck_assert(!is_readable(rig.queue) && !is_readable(other));
-    /* One that moves back, as every further change moves it, is not told. */
+    /* A deadline that moves back, as every further change moves it, is not announced. */
     rig.clock.now_ns += 100 * MS;
     req_write(&write, &rig, at(101), CLUSTER, 1, 0);
     ploop_queue_run(rig.queue);
@@ -158,8 +161,8 @@ START_TEST(the_descriptor_tells_of_a_deadline_that_moves_forward)
 END_TEST
 
 /*
- * A parked request and a failed page come back with the descriptor and the deadline alone: what
- * happens makes no completion.
+ * A parked request and a failed page are retried with the descriptor and the deadline alone: no
+ * completion tells the loop.
  */
 START_TEST(the_descriptor_alone_brings_a_parked_request_back)
 {
@@ -179,7 +182,7 @@ START_TEST(the_descriptor_alone_brings_a_parked_request_back)
     ploop_queue_run(rig.queue);
     ck_assert(!is_readable(rig.queue));
     rig.script.hold = 0;
-    script_release_all(&rig.script); /* as a thread of the backend's: no space */
+    script_release_all(&rig.script); /* as on a thread of the backend: no space */
     ck_assert(!req_done(&write));
     ck_assert_uint_eq(rig_info(&rig).requests_parked, 1);
     ck_assert(is_readable(rig.queue));
@@ -223,7 +226,7 @@ START_TEST(a_wait_sleeps_and_runs)
     }
     pthread_join(thread, NULL);
     ck_assert_int_eq(req_end(&read), 0);
-    /* What is there already is delivered without sleep; what is due is done. */
+    /* Completions that are there already are delivered without sleep; work that is due is done. */
     rig.script.hold = 0;
     req_read(&read, &rig, at(0), 512);
     ck_assert_int_eq(ploop_queue_wait(rig.queue, UINT64_MAX), 1);
@@ -263,7 +266,10 @@ static int reap_nothing(void *context, uint32_t queue)
     return 0;
 }
 
-/* Behind the users' queues; its descriptor may be one that cannot be watched exclusively. */
+/*
+ * The engine's queue comes after the users'. Its descriptor may be one that cannot be watched
+ * exclusively.
+ */
 START_TEST(the_engines_queue_is_in_every_descriptor)
 {
     for (int nested = 0; nested < 2; nested++) {
@@ -326,7 +332,7 @@ START_TEST(runs_that_come_early_ask_for_nothing)
 }
 END_TEST
 
-/* ---- backends that could not tell ---- */
+/* ---- backends that cannot tell ---- */
 
 static int poll_nothing(void *context, uint32_t queue)
 {
@@ -344,7 +350,7 @@ START_TEST(functions_that_do_not_fit_together_are_refused)
     } cases[] = {
         {true, false, -EINVAL, "poll_fd"},
         {false, true, -EINVAL, "reap"},
-        {true, true, -ENOTSUP, NULL}, /* poll_fd has none to give */
+        {true, true, -ENOTSUP, NULL}, /* poll_fd returns an error */
         {false, false, 0, NULL},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Delayed writeback of BAT pages: when a page is written, by a clock turned by hand, and the
- * operator's window on it (bat.h).
+ * Delayed writeback of BAT pages: when a page is written, by a clock that the test sets, and the
+ * operator's functions for it (bat.h).
  */
 #include "device_fixture.h"
 #include "run_tests.h"
@@ -14,7 +14,7 @@ enum { CLUSTER = 4096, FIRST_ENTRIES = 1008, ENTRIES = 1024 };
 
 static const uint64_t delay = 500 * MS, max_age = 2 * SECOND;
 
-/* A guest cluster's offset, by page and place in the page. */
+/* A guest cluster's offset, by page and index in the page. */
 static uint64_t in_page(uint64_t page, uint64_t entry)
 {
     return (page * ENTRIES - (page ? ENTRIES - FIRST_ENTRIES : 0) + entry) * CLUSTER;
@@ -35,7 +35,7 @@ static void ready_with(struct rig *rig, uint64_t delay_ns, uint64_t max_age_ns)
     touch(rig, 0, 0);
     ck_assert_int_eq(rig_flush(rig), 0);
     script_forget(&rig->script);
-    /* What the clock was told so far is over. */
+    /* The deadlines announced so far are past. */
     rig_advance(rig, SECOND);
     rig->clock.wakes = 0;
 }
@@ -65,7 +65,7 @@ START_TEST(a_page_is_written_at_its_deadline)
     ck_assert_uint_eq(rig_page_writes(&rig), 1);
     ck_assert_uint_eq(rig.script.log[script_log_find(&rig.script, SCRIPT_META, 0)].offset,
                       2 * 4096);
-    /* Early writing promises nothing, so it costs no SYNC. */
+    /* An early write promises nothing, so it costs no SYNC. */
     ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_SYNC], 0);
     ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), UINT64_MAX);
     ck_assert_int_eq(ploop_dev_run(rig.dev), 0);
@@ -92,7 +92,7 @@ START_TEST(a_change_pushes_the_deadline_back)
 }
 END_TEST
 
-/* A page that is always hot is written all the same. */
+/* A page that is always hot is written too. */
 START_TEST(no_page_is_older_than_the_maximum_age)
 {
     struct rig rig;
@@ -117,7 +117,7 @@ START_TEST(without_delay_a_page_is_written_at_once)
     ck_assert_uint_eq(rig_page_writes(&rig), 1);
     ck_assert_uint_eq(rig_info(&rig).pages_dirty, 0);
     ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), UINT64_MAX);
-    /* And once more for what came while it was on its way. */
+    /* And once more for the changes made while it was in flight. */
     rig.script.hold = SCRIPT_BIT(SCRIPT_META);
     touch(&rig, 2, 6);
     touch(&rig, 2, 7);
@@ -158,7 +158,7 @@ START_TEST(a_new_delay_holds_for_dirty_pages)
     rig_advance(&rig, 10 * SECOND);
     ck_assert_uint_eq(rig_page_writes(&rig), 0);
     ck_assert_int_eq(ploop_bat_set_delay(rig.dev, SECOND, SECOND), 0);
-    /* Not later than the maximum age after the first change, which is past. */
+    /* Not later than the maximum age after the first change; that time is past. */
     ck_assert_uint_eq(rig_page(&rig, 2).deadline_ns, begun + SECOND);
     ck_assert_int_eq(ploop_dev_run(rig.dev), 2);
     ck_assert_uint_eq(rig_page_writes(&rig), 2);
@@ -177,12 +177,12 @@ START_TEST(the_clock_is_told_when_to_come)
     touch(&rig, 2, 5);
     ck_assert_uint_eq(rig.clock.wake_at_ns, begun + delay);
     uint64_t wakes = rig.clock.wakes;
-    /* What does not come earlier is not told. */
+    /* A deadline that does not move forward is not announced. */
     rig.clock.now_ns += 100 * MS;
     touch(&rig, 3, 5);
     touch(&rig, 2, 6);
     ck_assert_uint_eq(rig.clock.wakes, wakes);
-    /* Nor is anything told by a run that comes early: the timer is still there. */
+    /* A run that comes early announces nothing either: the timer is still set. */
     ploop_dev_run(rig.dev);
     rig.clock.now_ns = begun + delay - 2 * MS - 1;
     ploop_dev_run(rig.dev);
@@ -278,7 +278,7 @@ START_TEST(a_page_changed_on_its_way_is_written_again)
 }
 END_TEST
 
-/* Due twice while its first image is on the way: one writer, and no image lost. */
+/* The page is due twice while its first image is in flight: one writer, and no image is lost. */
 START_TEST(a_page_due_on_its_way_waits_for_the_older_image)
 {
     struct rig rig;
@@ -316,7 +316,7 @@ START_TEST(high_priority_is_now)
     ck_assert_uint_eq(rig_page_writes(&rig), 2);
     ck_assert_uint_eq(rig_page(&rig, 2).state, PLOOP_BAT_PAGE_UNSYNCED);
     ck_assert_uint_eq(rig_page(&rig, 7).state, PLOOP_BAT_PAGE_DIRTY);
-    /* Of a clean page it asks nothing. */
+    /* For a clean page it requests nothing. */
     ck_assert_int_eq(ploop_bat_page_write(rig.dev, 2), 0);
     ck_assert_int_eq(ploop_bat_page_write(rig.dev, 11), 0);
     ck_assert_uint_eq(rig_page_writes(&rig), 2);
@@ -399,7 +399,7 @@ START_TEST(bat_write_of_an_unsynced_page_is_a_sync)
 }
 END_TEST
 
-/* ---- the operator's window ---- */
+/* ---- the operator's functions ---- */
 
 START_TEST(page_info_tells_a_page)
 {
@@ -536,8 +536,8 @@ START_TEST(a_clock_that_jumps_only_changes_latency)
 END_TEST
 
 /*
- * A deadline from before the clock went back does not keep a page for ever: each change gives it a
- * new one.
+ * A deadline from before the clock went back does not keep a page for ever: each change sets a new
+ * one.
  */
 START_TEST(a_change_after_the_clock_went_back_counts_from_then)
 {

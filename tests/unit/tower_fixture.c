@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What tower_fixture.h says. */
+/* See tower_fixture.h. */
 #include "tower_fixture.h"
 
 #include <check.h>
@@ -86,7 +86,10 @@ void tower_free(struct tower *tower)
     }
 }
 
-/* Closed clean, the top blessed, the lower deltas untouched since they were last forgotten. */
+/*
+ * Closed clean, the top checked by the oracle, the lower deltas unchanged since they were last
+ * reset.
+ */
 void tower_end(struct tower *tower)
 {
     rig_close_dev(&tower->rig);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A device over a stack of scripted backends. Each image has its clusters filled: host cluster n
- * (from 0) holds 0xA0 + n, a raw base 0xB0, so that a byte tells where it comes from.
+ * (from 0) holds 0xA0 + n, a raw base 0xB0, so that a byte shows where it comes from.
  */
 #ifndef TOWER_FIXTURE_H
 #define TOWER_FIXTURE_H
@@ -19,7 +19,7 @@ struct tower {
 /* Pairs of guest and host cluster, as image_plan.map has them. */
 extern const uint32_t tower_base_map[], tower_middle_map[], tower_top_map[];
 
-/* Where a cluster begins. */
+/* The offset of a cluster. */
 uint64_t at(uint64_t cluster);
 
 void tower_open_script(struct script *script, const struct image_plan *plan);
@@ -31,9 +31,12 @@ void tower_add_raw(struct tower *tower, uint64_t size);
 void tower_of_two(struct tower *tower, uint32_t version);
 void tower_open(struct tower *tower);
 void tower_free(struct tower *tower);
-/* Closed clean, the top blessed, the lower deltas untouched since they were last forgotten. */
+/*
+ * Closed clean, the top checked by the oracle, the lower deltas unchanged since they were last
+ * reset.
+ */
 void tower_end(struct tower *tower);
-/* The counts of all backends begin again. */
+/* Reset the counts of all backends. */
 void tower_forget(struct tower *tower);
 
 /* Requests that change a file. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See the header. Everything is under one mutex but the completions, which the contract wants to be
- * without.
+ * See the header. One mutex protects everything except the completions, which the contract requires
+ * to run without it.
  */
 #include "wild_backend.h"
 
@@ -123,7 +123,7 @@ static int64_t carry_out(struct wild *wild, const struct ploop_io *io)
     }
 }
 
-/* Under the mutex; gives it up for the completion. */
+/* Called with the mutex held; releases it for the completion. */
 static void finish(struct wild *wild, struct ploop_io *io)
 {
     int64_t result = carry_out(wild, io);
