@@ -15,13 +15,13 @@
  *     G the storage has space again
  *     C close                         A abort                          K the process ends at once
  *
- * and, after a dot: p for the park policy, d for direct, r for io_uring's backend, w for a recovery
- * while the cache is warm; "WLUFC.pw", for example. When the child has ended, caches are dropped, and each sector has to be
- * one of those that were written to it, not older than what was promised: by a FUA write, or by a
- * flush, suspend or close, that succeeded. With w the image is opened with RECOVER first, as it is
- * in the cache; what is read there counts as promised if a flush and the close succeed. Without, it
- * is recovered and judged once more afterwards. Every sector written carries its number and a
- * version.
+ * and, after a dot: p for the park policy, d for direct, r for io_uring's backend, w for a
+ * recovery while the cache is warm; "WLUFC.pw", for example. When the child has ended, caches are
+ * dropped, and each sector has to be one of those that were written to it, not older than what was
+ * promised: by a FUA write, or by a flush, suspend or close, that succeeded. With w the image is
+ * opened with RECOVER first, as it is in the cache; what is read there counts as promised if a
+ * flush and the close succeed. Without, it is recovered and judged once more afterwards. Every
+ * sector written carries its number and a version.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -524,8 +524,8 @@ static uint64_t run_reopen(void)
 
 /*
  * All pairs of steps after a loss, each with one of the ends and one of the eight sets of options,
- * in turn, every second one with io_uring. --full: with four of these 24, and also where nothing is lost yet, and where there is
- * space again before anything is.
+ * in turn, every second one with io_uring. --full: with four of these 24, and also where nothing is
+ * lost yet, and where there is space again before anything is.
  */
 static uint64_t run_all(bool full)
 {

@@ -278,6 +278,29 @@ const struct scenario same_queue = {
     .random = 3000,
 };
 
+/* One thread may deliver the first of both while the other brings its second. */
+static void write_twice(void *argument)
+{
+    write_mapped(argument);
+    write_mapped(argument);
+}
+
+static void same_queue_inline_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_INLINE, .mapped = 2});
+    sched_spawn("one", write_twice, (void *)(uintptr_t)0, false);
+    sched_spawn("two", write_twice, (void *)(uintptr_t)1, false);
+}
+
+const struct scenario same_queue_inline = {
+    .name = "same-queue-inline",
+    .about = "two threads submit on one queue, run it and deliver its requests",
+    .set_up = same_queue_inline_set_up,
+    .finish = two_writes_finish,
+    .bound = 2,
+    .random = 3000,
+};
+
 /* The owner of queue 1 has a write that is done at the backend, and does not run its queue. */
 static bool *owner_may_run;
 

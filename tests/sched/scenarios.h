@@ -14,7 +14,8 @@ extern const struct scenario fast_discard, read_discard, fast_copy;
 extern const struct scenario fast_suspend, resume_suspend, close_completion, abort_completion;
 /* scenario_queue.c */
 extern const struct scenario pool_room, pool_stack, delivery, callback_chain, event_descriptor,
-    event_full_ring, same_queue, owner_sleeps, owner_sleeps_discard, engine_ring, queue_wait;
+    event_full_ring, same_queue, same_queue_inline, owner_sleeps, owner_sleeps_discard, engine_ring,
+    queue_wait;
 /* scenario_backend.c */
 extern const struct scenario full_ring, flush_completion, blocking_device, blocking_reap;
 /* scenario_pool.c */
