@@ -110,6 +110,14 @@ struct posix_lane *posix_fua_try(struct posix_fua *fua)
     return lane;
 }
 
+bool posix_fua_is_missing(struct posix_fua *fua)
+{
+    pthread_mutex_lock(&fua->mutex);
+    bool is_missing = fua->count == 0;
+    pthread_mutex_unlock(&fua->mutex);
+    return is_missing;
+}
+
 void posix_fua_give_back(struct posix_fua *fua, struct posix_lane *lane)
 {
     pthread_mutex_lock(&fua->mutex);

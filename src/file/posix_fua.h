@@ -54,6 +54,8 @@ void posix_fua_forget_errors(struct posix_fua *fua);
 struct posix_lane *posix_fua_take(struct posix_fua *fua);
 /* The same without waiting; NULL: none is free. */
 struct posix_lane *posix_fua_try(struct posix_fua *fua);
+/* Whether there are none at all. */
+bool posix_fua_is_missing(struct posix_fua *fua);
 void posix_fua_give_back(struct posix_fua *fua, struct posix_lane *lane);
 
 #endif

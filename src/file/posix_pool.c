@@ -41,9 +41,17 @@ static void wait_quiet(struct posix_pool *pool)
     }
 }
 
+static _Thread_local bool is_io_thread;
+
+bool posix_pool_has_this_thread(void)
+{
+    return is_io_thread;
+}
+
 static void *io_thread(void *argument)
 {
     struct posix_pool *pool = argument;
+    is_io_thread = true;
     pthread_mutex_lock(&pool->mutex);
     pool->idle--;
     while (!pool->stop) {

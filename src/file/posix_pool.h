@@ -62,6 +62,9 @@ void posix_pool_kick(struct posix_pool *pool);
  */
 void posix_pool_cancel(struct posix_pool *pool);
 
+/* Whether this thread is one of a pool's: it may sleep in the kernel for long, and hear nothing. */
+bool posix_pool_has_this_thread(void);
+
 /* Ends the threads. Nothing may be left to complete. */
 void posix_pool_stop(struct posix_pool *pool);
 

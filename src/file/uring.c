@@ -14,19 +14,27 @@
  *     aligned it goes through a bounce buffer. So direct and buffered writes never meet, and
  *     posix.c's `exclusion` is not needed. This holds where sectors are aligned enough for the file
  *     system; where its blocks are larger, writes go to the threads, which have `exclusion`.
+ *     Requests that are not of whole sectors are a caller's without a device, and the threads'.
  *  3. What changes the file's shape runs beside the rings' direct writes: the kernel lets it wait
  *     for those (inode_dio_wait), and none of it dirties pages that the guest writes.
  *  4. A direct write that is refused (EINVAL, ENOTBLK) is carried out by a thread, buffered. From
  *     then on all writes are the threads', and none of them begins before the last direct write has
  *     left the rings: until then they are `held`.
- *  5. A ring is not bound to a thread. When the thread that sent a request ends, the kernel may
- *     cancel the request: then the library sends it again.
+ *  5. A ring is not bound to a thread, nor to one device: two that read the same file share it.
+ *     When the thread that sent a request ends, the kernel may cancel the request: then the library
+ *     sends it again.
+ *  6. The kernel posts the completion of a request through the thread that sent it, and waits until
+ *     that thread can be interrupted. An I/O thread may sleep in fdatasync or fallocate for long,
+ *     and fallocate waits for direct writes: so it sends nothing itself, but wakes the sender, a
+ *     thread that does nothing else.
  */
 #include "file/uring.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -104,9 +112,84 @@ static bool is_aligned(const struct posix *posix, const struct ploop_io *io)
            (bits & (posix->direct_alignment - 1)) == 0;
 }
 
-static struct ring *ring_of(struct uring *file, const struct ploop_io *io)
+static struct ring *ring_of(struct uring *file, uint32_t queue)
 {
-    return io->queue < file->ring_count ? &file->rings[io->queue] : NULL;
+    return queue < atomic_load(&file->ring_count) ? file->rings[queue] : NULL;
+}
+
+/* The kernel may take a part of them: one that cannot begin ends the batch, and has completed. */
+static void send_all(struct ring *ring)
+{
+    assert(!posix_pool_has_this_thread());
+    pthread_mutex_lock(&ring->mutex);
+    while (io_uring_sq_ready(&ring->uring) > 0) {
+        int sent = io_uring_submit(&ring->uring);
+        if (sent < 0 && sent != -EINTR) {
+            assert(sent == -EAGAIN || sent == -EBUSY);
+            (void)sched_yield();
+        }
+    }
+    pthread_mutex_unlock(&ring->mutex);
+}
+
+static void *sender_thread(void *argument)
+{
+    struct uring *file = argument;
+    struct sender *sender = &file->sender;
+    pthread_mutex_lock(&file->mutex);
+    while (!sender->stop) {
+        if (!sender->wanted) {
+            pthread_cond_wait(&sender->wake, &file->mutex);
+            continue;
+        }
+        sender->wanted = false;
+        pthread_mutex_unlock(&file->mutex);
+        for (uint32_t i = 0; i < atomic_load(&file->ring_count); i++) {
+            send_all(file->rings[i]);
+        }
+        pthread_mutex_lock(&file->mutex);
+    }
+    pthread_mutex_unlock(&file->mutex);
+    return NULL;
+}
+
+static void wake_sender(struct uring *file)
+{
+    pthread_mutex_lock(&file->mutex);
+    assert(file->sender.runs);
+    file->sender.wanted = true;
+    pthread_cond_signal(&file->sender.wake);
+    pthread_mutex_unlock(&file->mutex);
+}
+
+/* As the I/O threads, deaf to signals. 0 or -errno. */
+static int start_sender(struct uring *file)
+{
+    sigset_t all, before;
+    if (file->sender.runs) {
+        return 0;
+    }
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = -pthread_create(&file->sender.thread, NULL, sender_thread, file);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!error) {
+        file->sender.runs = true;
+        (void)pthread_setname_np(file->sender.thread, "ploop-ring");
+    }
+    return error;
+}
+
+static void stop_sender(struct uring *file)
+{
+    if (!file->sender.runs) {
+        return;
+    }
+    pthread_mutex_lock(&file->mutex);
+    file->sender.stop = true;
+    pthread_cond_signal(&file->sender.wake);
+    pthread_mutex_unlock(&file->mutex);
+    pthread_join(file->sender.thread, NULL);
 }
 
 /* Whether a write may go to a ring, and is counted where it is direct. */
@@ -149,7 +232,7 @@ static void fill_sqe(struct io_uring_sqe *sqe, struct ploop_io *io, int fd, int 
 static struct io_uring_sqe *take_sqe(struct ring *ring)
 {
     struct io_uring_sqe *sqe = ring->in_flight < ring->room ? io_uring_get_sqe(&ring->uring) : NULL;
-    if (!sqe && ring->in_flight < ring->room) {
+    if (!sqe && ring->in_flight < ring->room && !posix_pool_has_this_thread()) {
         io_uring_submit(&ring->uring);
         sqe = io_uring_get_sqe(&ring->uring);
     }
@@ -171,7 +254,10 @@ static int take_bounce(struct ploop_io *io)
     return 0;
 }
 
-/* A READ or a plain or FUA WRITE. 0, or -EAGAIN: nothing was kept. */
+/*
+ * A READ or a plain or FUA WRITE, with the ring's mutex held. 0; -EAGAIN or -EOPNOTSUPP: nothing
+ * was kept.
+ */
 static int to_ring(struct uring *file, struct ring *ring, struct ploop_io *io)
 {
     struct posix *posix = file->posix;
@@ -193,7 +279,7 @@ static int to_ring(struct uring *file, struct ring *ring, struct ploop_io *io)
             posix_fua_give_back(&posix->fua, lane);
         }
         free(io->backend_data[DATA_BOUNCE]);
-        return -EAGAIN;
+        return is_fua && posix_fua_is_missing(&posix->fua) ? -EOPNOTSUPP : -EAGAIN;
     }
     io->backend_data[DATA_LANE] = lane;
     io->backend_data[DATA_DIRECT] = direct ? file : NULL;
@@ -207,13 +293,14 @@ static int uring_submit(void *context, struct ploop_io *io)
 {
     struct uring *file = context;
     int error = posix_refuses(file->posix, io);
-    struct ring *ring = ring_of(file, io);
+    struct ring *ring = ring_of(file, io->queue);
     bool is_write = io->op == PLOOP_IO_WRITE;
     bool direct = file->posix->direct_fd >= 0;
+    bool is_odd = (io->offset | io->length) % SECTOR_BYTES != 0 || io->length > INT32_MAX;
     if (error) {
         return error;
     }
-    if (!ring || (!is_write && io->op != PLOOP_IO_READ) || io->length > INT32_MAX) {
+    if (!ring || (!is_write && io->op != PLOOP_IO_READ) || is_odd) {
         to_thread(file, io);
         return 0;
     }
@@ -221,7 +308,9 @@ static int uring_submit(void *context, struct ploop_io *io)
         hold(file, io);
         return 0;
     }
+    pthread_mutex_lock(&ring->mutex);
     error = to_ring(file, ring, io);
+    pthread_mutex_unlock(&ring->mutex);
     if (error && is_write && direct) {
         direct_write_ends(file);
     }
@@ -268,36 +357,53 @@ static void finish(struct uring *file, struct ploop_io *io, int result)
     }
 }
 
-static int uring_reap(void *context, uint32_t queue)
+/* Completions are taken under the mutex, and told without it: they send further requests. */
+struct completion {
+    struct ploop_io *io;
+    int result;
+};
+
+static uint32_t take_completions(struct ring *ring, struct completion *completions, uint32_t most)
 {
-    struct uring *file = context;
-    struct ring *ring = queue < file->ring_count ? &file->rings[queue] : NULL;
     struct io_uring_cqe *cqe;
-    int done = 0;
-    while (ring && done < (int)ring->room && ring->in_flight > 0 &&
-           io_uring_peek_cqe(&ring->uring, &cqe) == 0) {
-        struct ploop_io *io = io_uring_cqe_get_data(cqe);
-        int result = cqe->res;
+    uint32_t count = 0;
+    pthread_mutex_lock(&ring->mutex);
+    while (count < most && ring->in_flight > 0 && io_uring_peek_cqe(&ring->uring, &cqe) == 0) {
+        completions[count++] = (struct completion){io_uring_cqe_get_data(cqe), cqe->res};
         io_uring_cqe_seen(&ring->uring, cqe);
         ring->in_flight--;
-        finish(file, io, result);
-        done++;
     }
-    return done;
+    pthread_mutex_unlock(&ring->mutex);
+    return count;
+}
+
+static int uring_reap(void *context, uint32_t queue)
+{
+    enum { BATCH = 64 };
+    struct uring *file = context;
+    struct ring *ring = ring_of(file, queue);
+    struct completion completions[BATCH];
+    uint32_t done = 0, count = ring ? BATCH : 0;
+    while (count == BATCH && done < ring->room) {
+        count = take_completions(ring, completions, BATCH);
+        for (uint32_t i = 0; i < count; i++) {
+            finish(file, completions[i].io, completions[i].result);
+        }
+        done += count;
+    }
+    return (int)done;
 }
 
 static void uring_kick(void *context, uint32_t queue)
 {
     struct uring *file = context;
+    struct ring *ring = ring_of(file, queue);
     posix_pool_kick(&file->posix->pool);
-    if (queue >= file->ring_count || !io_uring_sq_ready(&file->rings[queue].uring)) {
-        return;
+    if (ring && posix_pool_has_this_thread()) {
+        wake_sender(file);
+    } else if (ring) {
+        send_all(ring);
     }
-    int sent;
-    do {
-        sent = io_uring_submit(&file->rings[queue].uring);
-    } while (sent == -EINTR || sent == -EAGAIN);
-    assert(sent >= 0);
 }
 
 /* ---- waiting ---- */
@@ -309,9 +415,7 @@ static int uring_wait(void *context, uint32_t queue, uint64_t timeout_ns)
     const struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
                                      .tv_nsec = (long)(timeout_ns % 1000000000u)};
     uint64_t count;
-    if (queue < file->ring_count) {
-        fds[1].fd = file->rings[queue].uring.ring_fd;
-    }
+    fds[1].fd = ring_of(file, queue) ? ring_of(file, queue)->uring.ring_fd : -1;
     atomic_fetch_add(&file->waiters, 1);
     (void)ppoll(fds, 2, &timeout, NULL);
     ssize_t got = read(file->event_fd, &count, sizeof(count));
@@ -323,49 +427,52 @@ static int uring_wait(void *context, uint32_t queue, uint64_t timeout_ns)
 /* Without rings nothing is ever to be reaped: the threads complete by themselves. */
 static int uring_poll_fd(void *context, uint32_t queue)
 {
-    const struct uring *file = context;
-    return queue < file->ring_count ? file->rings[queue].uring.ring_fd : file->event_fd;
+    struct uring *file = context;
+    const struct ring *ring = ring_of(file, queue);
+    return ring ? ring->uring.ring_fd : file->never_fd;
 }
 
 /* ---- rings ---- */
 
-static void free_rings(struct uring *file)
+static void close_ring(struct ring *ring)
 {
-    for (uint32_t i = 0; i < file->ring_count; i++) {
-        assert(file->rings[i].in_flight == 0);
-        io_uring_queue_exit(&file->rings[i].uring);
-    }
-    free(file->rings);
-    file->rings = NULL;
-    file->ring_count = 0;
+    assert(ring->in_flight == 0);
+    io_uring_queue_exit(&ring->uring);
+    pthread_mutex_destroy(&ring->mutex);
+    free(ring);
 }
 
-static int open_ring(struct ring *ring, unsigned entries)
+/* NULL and *error = -errno. */
+static struct ring *open_ring(unsigned entries, int *error)
 {
     struct io_uring_params params = {.flags = IORING_SETUP_CLAMP};
-    int error = io_uring_queue_init_params(entries, &ring->uring, &params);
-    ring->in_flight = 0;
+    struct ring *ring = calloc(1, sizeof(*ring));
+    *error = ring ? io_uring_queue_init_params(entries, &ring->uring, &params) : -ENOMEM;
+    if (*error) {
+        free(ring);
+        return NULL;
+    }
+    pthread_mutex_init(&ring->mutex, NULL);
     ring->room = params.cq_entries;
-    return error;
+    return ring;
 }
 
-/* Where no ring can be had any more the threads do everything. */
+/* Rings that are there stay. Queues for which none can be had are the threads'. */
 static int uring_attach(void *context, uint32_t queue_count)
 {
     struct uring *file = context;
-    free_rings(file);
-    atomic_store(&file->cancelled, false);
-    file->rings = aligned_alloc(alignof(struct ring), queue_count * sizeof(*file->rings));
-    if (!file->rings) {
-        return -ENOMEM;
-    }
-    for (uint32_t i = 0; i < queue_count; i++) {
-        if (open_ring(&file->rings[i], RING_ENTRIES)) {
-            free_rings(file);
-            return 0;
+    pthread_mutex_lock(&file->mutex);
+    uint32_t count = start_sender(file) ? RINGS_MAX : atomic_load(&file->ring_count);
+    for (; count < queue_count && count < RINGS_MAX; count++) {
+        int error;
+        file->rings[count] = open_ring(RING_ENTRIES, &error);
+        if (error) {
+            break;
         }
-        file->ring_count++;
+        atomic_store(&file->ring_count, count + 1);
     }
+    atomic_store(&file->cancelled, false);
+    pthread_mutex_unlock(&file->mutex);
     return 0;
 }
 
@@ -399,9 +506,17 @@ static int uring_invalidate(void *context)
 
 static void uring_free(struct uring *file)
 {
-    free_rings(file);
+    for (uint32_t i = 0; i < file->ring_count; i++) {
+        close_ring(file->rings[i]);
+    }
+    pthread_cond_destroy(&file->sender.wake);
     pthread_mutex_destroy(&file->mutex);
-    close(file->event_fd);
+    if (file->event_fd >= 0) {
+        close(file->event_fd);
+    }
+    if (file->never_fd >= 0) {
+        close(file->never_fd);
+    }
     free(file);
 }
 
@@ -409,6 +524,7 @@ static void uring_close(void *context)
 {
     struct uring *file = context;
     posix_pool_stop(&file->posix->pool);
+    stop_sender(file);
     posix_free(file->posix);
     uring_free(file);
 }
@@ -419,22 +535,24 @@ static struct uring *uring_new(void)
     if (!file) {
         return NULL;
     }
+    pthread_mutex_init(&file->mutex, NULL);
+    pthread_cond_init(&file->sender.wake, NULL);
     file->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (file->event_fd < 0) {
-        free(file);
+    file->never_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (file->event_fd < 0 || file->never_fd < 0) {
+        uring_free(file);
         return NULL;
     }
-    pthread_mutex_init(&file->mutex, NULL);
     return file;
 }
 
 /* -ENOSYS: the kernel has no io_uring, or this process may not use it. */
 static int probe(void)
 {
-    struct ring ring;
-    int error = open_ring(&ring, 1);
-    if (!error) {
-        io_uring_queue_exit(&ring.uring);
+    int error;
+    struct ring *ring = open_ring(1, &error);
+    if (ring) {
+        close_ring(ring);
     }
     return error == -EPERM || error == -EACCES ? -ENOSYS : error;
 }

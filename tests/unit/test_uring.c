@@ -331,7 +331,7 @@ START_TEST(threads_do_what_no_ring_does)
     static uint8_t memory[4096], found[4096];
     begin(0);
     ck_assert_int_eq(ploop_dev_suspend(dev), 0);
-    free_rings(uring_of());
+    uint32_t count = atomic_exchange(&uring_of()->ring_count, 0);
     ck_assert_int_eq(ploop_dev_resume(dev), 0);
     inject.seen = 0;
     memset(memory, 7, sizeof(memory));
@@ -340,6 +340,140 @@ START_TEST(threads_do_what_no_ring_does)
     ck_assert_int_eq(ploop_dev_pread(dev, found, sizeof(found), 0), sizeof(found));
     ck_assert_int_eq(memcmp(memory, found, sizeof(found)), 0);
     ck_assert_uint_eq(inject.seen, 0);
+    atomic_store(&uring_of()->ring_count, count);
+    end();
+}
+END_TEST
+
+/* The kernel ends a batch at a request that cannot begin: those behind it are sent all the same. */
+START_TEST(a_bad_address_stops_no_other_request)
+{
+    static uint8_t memory[8192];
+    static struct request requests[2];
+    begin(0);
+    ck_assert_int_eq(transfer(0, true, memory, sizeof(memory), 0, 0), 0);
+    struct iovec bad[2] = {{(void *)(uintptr_t)4096, 512}, {(void *)(uintptr_t)8192, 512}};
+    struct iovec good = {memory, 4096};
+    ploop_queue *queue = ploop_dev_queue(dev, 0);
+    ploop_pio *pios[2] = {ploop_pio_get(queue), ploop_pio_get(queue)};
+    ploop_pio_prep_writev(pios[0], 0, bad, 2, 0);
+    ploop_pio_prep_writev(pios[1], 4096, &good, 1, 0);
+    for (int i = 0; i < 2; i++) {
+        ploop_pio_set_callback(pios[i], done, &requests[i]);
+    }
+    ck_assert_int_eq(ploop_queue_submit(queue, pios, 2), 2);
+    for (int i = 0; i < 100 && !(requests[0].done && requests[1].done); i++) {
+        must(ploop_queue_wait(queue, UINT64_C(20000000)) >= 0);
+    }
+    ck_assert(requests[0].done && requests[0].result == -EFAULT);
+    ck_assert(requests[1].done && requests[1].result == 0);
+    end();
+}
+END_TEST
+
+static void *read_often(void *unused)
+{
+    static _Thread_local uint8_t bytes[512];
+    (void)unused;
+    for (int i = 0; i < 2000; i++) {
+        must(ploop_file_pread(file, bytes, sizeof(bytes), 0) == sizeof(bytes));
+    }
+    return NULL;
+}
+
+/* The file's own calls may come from any thread, after a device too. */
+START_TEST(threads_read_a_file_that_was_a_devices)
+{
+    pthread_t threads[4];
+    begin(0);
+    ck_assert_int_eq(ploop_dev_close(dev), 0);
+    for (int i = 0; i < 4; i++) {
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, read_often, NULL), 0);
+    }
+    for (int i = 0; i < 4; i++) {
+        ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+    }
+    open_device();
+    end();
+}
+END_TEST
+
+/* Not of whole sectors: buffered, by a thread, and the rings go on as before. */
+START_TEST(odd_requests_are_the_threads)
+{
+    static _Alignas(4096) uint8_t memory[4096];
+    begin(PLOOP_FILE_DIRECT);
+    ck_assert_int_eq(ploop_dev_close(dev), 0);
+    ck_assert_int_eq(ploop_file_pread(file, memory, 100, 0), 100);
+    ck_assert_int_eq(ploop_file_pwrite(file, memory, 100, 0), 100);
+    ck_assert(!uring_of()->is_refused);
+    open_device();
+    end();
+}
+END_TEST
+
+/* Two devices that read one file share its rings. */
+START_TEST(two_readers_share_the_rings)
+{
+    struct ploop_dev_config config;
+    static uint8_t memory[4096];
+    ploop_dev *second;
+    begin(0);
+    memset(memory, 5, sizeof(memory));
+    ck_assert_int_eq(transfer(0, true, memory, sizeof(memory), 0, 0), 0);
+    ck_assert_int_eq(ploop_dev_close(dev), 0);
+    ploop_dev_config_init(&config, sizeof(config));
+    config.flags = PLOOP_DEV_READ_ONLY;
+    config.queue_count = QUEUES;
+    ck_assert_int_eq(ploop_dev_open(&file, 1, &config, &dev), 0);
+    struct request request = {0};
+    struct iovec iov = {memory, sizeof(memory)};
+    ploop_pio *pio = ploop_pio_get(ploop_dev_queue(dev, 0));
+    ploop_pio_prep_readv(pio, 0, &iov, 1);
+    ploop_pio_set_callback(pio, done, &request);
+    memset(memory, 0, sizeof(memory));
+    ck_assert_int_eq(ploop_queue_submit(ploop_dev_queue(dev, 0), &pio, 1), 1);
+    config.queue_count = QUEUES + 1;
+    int error = ploop_dev_open(&file, 1, &config, &second);
+    ck_assert(error == 0 || error == -EBUSY);
+    while (!request.done) {
+        must(ploop_queue_wait(ploop_dev_queue(dev, 0), UINT64_C(100000000)) >= 0);
+    }
+    ck_assert_int_eq(request.result, 0);
+    ck_assert_int_eq(memory[0], 5);
+    ploop_dev_close(error ? NULL : second);
+    end();
+}
+END_TEST
+
+/* An I/O thread that completes a SYNC may bring the next requests: it does not send them itself. */
+START_TEST(io_threads_send_nothing)
+{
+    static uint8_t memory[64][4096];
+    static struct request requests[64];
+    static struct iovec iovs[64];
+    begin(0);
+    ploop_queue *queue = ploop_dev_queue(dev, 0);
+    for (int round = 0; round < 20; round++) {
+        for (uint32_t i = 0; i < 64; i++) {
+            ploop_pio *pio = ploop_pio_get(queue);
+            iovs[i] = (struct iovec){memory[i], sizeof(memory[i])};
+            requests[i].done = false;
+            if (i % 8 == 7) {
+                ploop_pio_prep_flush(pio);
+            } else {
+                ploop_pio_prep_writev(pio, UINT64_C(65536) * i, &iovs[i], 1, PLOOP_PIO_FUA);
+            }
+            ploop_pio_set_callback(pio, done, &requests[i]);
+            ck_assert_int_eq(ploop_queue_submit(queue, &pio, 1), 1);
+        }
+        for (uint32_t i = 0; i < 64; i++) {
+            while (!requests[i].done) {
+                must(ploop_queue_wait(queue, UINT64_C(100000000)) >= 0);
+            }
+            must(requests[i].result == 0);
+        }
+    }
     end();
 }
 END_TEST
@@ -416,6 +550,11 @@ int main(void)
                                   held_writes_wait_for_direct_ones,
                                   a_ring_may_be_full,
                                   threads_do_what_no_ring_does,
+                                  a_bad_address_stops_no_other_request,
+                                  threads_read_a_file_that_was_a_devices,
+                                  odd_requests_are_the_threads,
+                                  two_readers_share_the_rings,
+                                  io_threads_send_nothing,
                                   a_thread_may_end_before_its_request,
                                   an_abort_ends_what_is_at_a_ring};
     return RUN_TESTS("uring", tests);
