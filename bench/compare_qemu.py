@@ -20,7 +20,7 @@ import nbd
 
 BLOCK, DISK, CLUSTER, IN_FLIGHT = 4096, 16 << 30, 1 << 20, 32
 CALLS = "trace=pwrite64,pwritev,pwritev2,fdatasync,fsync,fallocate,ftruncate"
-# A call's arguments stand in the line that begins it, whether it ends there or is resumed in another.
+# A call's arguments are in the line that begins it, whether the call ends there or is resumed in another.
 PWRITE = re.compile(r'pwrite64\(\d+, .*?, (\d+), (\d+)(?:\)| <unf)')
 PWRITEV = re.compile(r"pwritev2?\(\d+, (.*), \d+, (\d+)(?:, [\w|]+)?(?:\)| <unf)")
 
@@ -89,7 +89,7 @@ def run(name, server, image, writes, flush_every, directory):
     process = subprocess.Popen(["strace", "-f", "-v", "-s", "0", "-e", CALLS, "-e", "signal=none", "-o", trace] + server(socket, image),
                                stdout=subprocess.DEVNULL)
     client(socket, writes, flush_every)
-    # What the close writes is not counted: the trace is read before the server is ended.
+    # Writes of the close are not counted: the trace is read before the server ends.
     time.sleep(0.5)
     metadata, metadata_bytes, data_bytes, syncs, space = count(trace)
     subprocess.run(["pkill", "-TERM", "-P", str(process.pid)], check=False)

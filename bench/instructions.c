@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The library's own cost of a mapped 4 KiB request, submit to callback, over a backend that
- * completes inline and moves no bytes. The queue is run once for each DEPTH submits, 1 if not
- * given.
+ * The library's own cost of a mapped 4 KiB request, from submit to callback, over a backend that
+ * completes inline and moves no bytes. The queue runs once for each DEPTH submits; the default is
+ * 1.
  *
  *   instructions read|overwrite COUNT [DEPTH]
  *
- * Count what the process executes for two COUNTs under callgrind; the difference is the requests'
- * (scripts/bench does that).
+ * Count the instructions of the process under callgrind for two COUNTs; the difference is the cost
+ * of the requests (scripts/bench does that).
  */
 #include <ploop/ploop.h>
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How long a large request holds the others up: a discard of 200,000 mapped clusters, driven by one
- * thread's runs, while another thread writes 4 KiB through the engine as fast as it can. Prints how
- * long the discard's submit took, the longest run, and the longest of the other thread's writes,
- * from submit to callback. The backend completes inline and keeps the map only, so that nothing but
- * the library's own work is measured. A busy machine adds its own pauses to the figures.
+ * How long a large request delays others: one thread's runs carry out a discard of 200,000 mapped
+ * clusters, while another thread writes 4 KiB through the engine as fast as it can. Prints the time
+ * of the discard's submit, the longest run, and the longest of the other thread's writes, from
+ * submit to callback. The backend completes inline and keeps the map only, so that only the
+ * library's own work is measured. A busy machine adds its own pauses to the figures.
  */
 #include <ploop/ploop.h>
 
@@ -19,7 +19,7 @@
 enum { CLUSTER = 4096, CLUSTERS = 200000, OTHERS = 1000, WRITE_AT_ONCE = 1 << 20 };
 
 static ploop_file *memory;
-static uint64_t data_offset; /* what lies behind is not kept */
+static uint64_t data_offset; /* bytes behind it are not kept */
 static ploop_dev *dev;
 static atomic_bool finished;
 
@@ -77,7 +77,7 @@ struct figures {
     uint64_t count, longest_ns;
 };
 
-/* One write after another, each into one of the clusters behind those that are discarded. */
+/* Write one request after another, each into one of the clusters behind the discarded ones. */
 static void *write_on(void *argument)
 {
     struct figures *figures = argument;

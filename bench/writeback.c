@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What delayed writeback costs and saves, by count: page writes and SYNCs over a memory backend, in
- * the time of a clock that this program turns itself, so that the same command prints the same
- * figures everywhere.
+ * The cost and the savings of delayed writeback, by count: page writes and SYNCs over a memory
+ * backend, with a clock that this program sets, so that the same command prints the same figures
+ * everywhere.
  *
  *   writeback counts     10,000 random allocating 4 KiB writes, 32 in flight: without a flush, and
- *   with one every 32 writeback delays     the same writes at one a millisecond, for several delays
- *   and maximum ages: lines for gnuplot writeback hot        one page dirtied for ever: how often
- *   it is written
+ *                        with one every 32
+ *   writeback delays     the same writes at one a millisecond, for several delays and maximum
+ *                        ages: lines for gnuplot
+ *   writeback hot        one page that is dirtied all the time: how often it is written
  */
 #include <ploop/ploop.h>
 
@@ -203,7 +204,7 @@ static void hot(void)
     begin(&bench, delay, max_age);
     uint64_t started = now;
     for (uint64_t cluster = 0; now - started < time; cluster++) {
-        /* Allocate and discard in turn: the first page's entries change for ever. */
+        /* Allocate and discard in turn: the first page's entries change all the time. */
         uint64_t offset = cluster / 2 % 64 * CLUSTER;
         ploop_pio *pio = ploop_pio_get(bench.queue);
         if (cluster % 2) {

@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * custom_backend [IMAGE]: a backend of one's own. Wherever your bytes live - an object store, a
- * network protocol, a file behind your own I/O engine - a struct ploop_io_ops is all that the
+ * custom_backend [IMAGE]: how to write a backend. Wherever your bytes are stored - an object store,
+ * a network protocol, a file behind your own I/O engine - a struct ploop_io_ops is all that the
  * library needs to keep a disk there.
  *
- * This one is as plain as can be: an ordinary file, each request carried out with a system call
- * before submit returns. What a backend must keep to, and what it need not care about:
+ * This backend is as simple as possible: an ordinary file, and a system call that carries out each
+ * request before submit returns. The rules for a backend:
  *
- *  - A request that submit took (returned 0) is completed exactly once with ploop_io_complete().
- *    Inline as here, or later, or from another thread: the library copes with all of them, in any
- *    order. A request that submit refused is never completed.
+ *  - A request that submit accepted (returned 0) must be completed exactly once with
+ *    ploop_io_complete(), inline as here, or later, or from another thread, in any order. A request
+ *    that submit refused must never be completed.
  *  - The request and its memory are yours until you complete it. After that touch neither: the
- *    library may have used the request again before ploop_io_complete() returns. io->backend_data
- *    is room for your own links or state meanwhile.
- *  - Short transfers, -EINTR and -EAGAIN are fine, the library goes on from there. Report errors
- *    honestly: durability is built on what SYNC says.
- *  - Functions may be called from several threads at once. pread and friends do not mind; if yours
- *    do, bring a mutex, but do not hold it while you complete.
- *  - Never call the library from a backend, but for ploop_io_complete().
+ *    library may have used the request again before ploop_io_complete() returns. Until then
+ *    io->backend_data is room for your own links or state.
+ *  - Short transfers, -EINTR and -EAGAIN are allowed; the library continues from there. Report
+ *    errors truthfully: durability depends on the result of SYNC.
+ *  - Functions may be called from several threads at once. pread and similar calls allow this; if
+ *    yours do not, use a mutex, but do not hold it while you complete.
+ *  - Never call the library from a backend, except ploop_io_complete().
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -35,8 +35,8 @@ struct plain_file {
 };
 
 /*
- * What the library wants to know before it sends anything. It asks again when it matters: the size
- * may change.
+ * The properties that the library reads before it sends requests. It asks again when necessary,
+ * because the size may change.
  */
 static int plain_get_info(void *context, struct ploop_file_info *info)
 {
@@ -55,8 +55,8 @@ static int plain_get_info(void *context, struct ploop_file_info *info)
 
 static int64_t carry_out(struct plain_file *plain, const struct ploop_io *io)
 {
-    int segments = io->iov_count < 1024 ? (int)io->iov_count
-                                        : 1024; /* what is left over, the library sends again */
+    /* If there are more, the library sends the rest again. */
+    int segments = io->iov_count < 1024 ? (int)io->iov_count : 1024;
     ssize_t result;
     switch (io->op) {
     case PLOOP_IO_READ:
@@ -71,7 +71,7 @@ static int64_t carry_out(struct plain_file *plain, const struct ploop_io *io)
     case PLOOP_IO_TRUNCATE:
         result = ftruncate(plain->fd, (off_t)io->offset);
         break;
-    default: /* ALLOCATE and PUNCH come only where get_info said that they can be had */
+    default: /* ALLOCATE and PUNCH come only if get_info offers them */
         return -EOPNOTSUPP;
     }
     return result < 0 ? -errno : result;
@@ -92,14 +92,13 @@ static void plain_close(void *context)
 }
 
 static const struct ploop_io_ops plain_ops = {
-    .size = sizeof(plain_ops), /* so that a library newer or older than this program knows what the
-                                  table holds */
+    .size = sizeof(plain_ops), /* for a library newer or older than this program */
     .get_info = plain_get_info,
     .submit = plain_submit,
     .close = plain_close,
     /*
-     * The rest is optional. A backend with rings would have attach, kick, reap and wait; one that
-     * can, cancel and reopen.
+     * The rest is optional. A backend with rings would have attach, kick, reap and wait; others can
+     * have cancel and reopen.
      */
 };
 
@@ -149,7 +148,7 @@ int main(int argc, char **argv)
     }
     int error = ploop_file_create(&plain_ops, &plain, &file);
     if (error) {
-        (void)close(plain.fd); /* a file that was not made does not close its backend */
+        (void)close(plain.fd); /* a file that was not created does not close its backend */
     } else {
         error = run(file);
         ploop_file_close(file);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * event_loop [IMAGE]: a disk inside a poll() loop: eight requests in flight, no thread of the
- * program's own ever waiting.
+ * event_loop [IMAGE]: a disk in a poll() loop: eight requests in flight, and no thread of the
+ * program ever waits for one.
  *
  * Two descriptors wake the loop. The queue's says that requests have completed: ploop_queue_run()
- * then calls their callbacks, here, in this thread. The timer's is set by the clock's wake_at:
- * something is due, ploop_dev_run() does it.
+ * then calls their callbacks, in this thread. The clock's wake_at sets the timer's: work is due,
+ * and ploop_dev_run() does it.
  *
- * The program writes 64 pieces, waits until the timer has written the map that says where they are,
- * flushes, and reads them back.
+ * The program writes 64 pieces, waits until the timer has caused the write of the map, flushes, and
+ * reads them back.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -59,8 +59,8 @@ static uint64_t now_ns(void *context)
 }
 
 /*
- * May come from any thread, a backend's too, so it does nothing but set the alarm: the loop does
- * the rest.
+ * May be called from any thread, a backend's too, so it only sets the timer: the loop does the
+ * rest.
  */
 static void wake_at(void *context, uint64_t deadline_ns)
 {
@@ -87,7 +87,7 @@ static void piece_done(ploop_pio *pio, int result, void *user_data);
 static void submit(struct loop *loop, ploop_pio *pio)
 {
     int taken = ploop_queue_submit(loop->queue, &pio, 1);
-    if (taken < 0) { /* refused: no callback will come */
+    if (taken < 0) { /* refused: its callback will not run */
         loop->error = taken;
         ploop_pio_put(pio);
     }

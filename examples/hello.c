@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * hello [IMAGE]: the shortest way from nothing to a disk: create an image, open it as a device,
- * write, read back, close.
+ * hello [IMAGE]: the shortest way to a disk: create an image, open it as a device, write, read
+ * back, close.
  *
- * Every call here waits until it is done. A program with requests in flight looks like
- * event_loop.c.
+ * Every call here blocks until it is done. event_loop.c shows a program with requests in flight.
  */
 #include <stdio.h>
 #include <string.h>
@@ -19,7 +18,7 @@ static int use(ploop_dev *dev)
     if (moved < 0) {
         return (int)moved;
     }
-    int error = ploop_dev_flush(dev); /* from here on it is on the disk, power cut or not */
+    int error = ploop_dev_flush(dev); /* from here on the data survives a power cut */
     if (error) {
         return error;
     }
@@ -49,7 +48,7 @@ int main(int argc, char **argv)
         }
         if (!error) {
             error = use(dev);
-            /* It says whether everything reached the disk: do not ignore it. */
+            /* The result says whether everything is durable: do not ignore it. */
             int close_error = ploop_dev_close(dev);
             error = error ? error : close_error;
         }

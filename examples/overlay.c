@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * overlay: a disk that begins as another one and leaves it as it is.
+ * overlay: a disk that begins with the content of another one and leaves that unchanged.
  *
- * The base is opened for reading only, so that many disks can share it; what is written goes to an
- * image of its own, the top. Throw the top away, and the disk is as it was: a snapshot.
+ * The base is opened for reading only, so that many disks can share it; writes go to a separate
+ * image, the top. Delete the top, and the disk is as it was before: a snapshot.
  */
 #include <stdio.h>
 #include <string.h>
@@ -12,7 +12,7 @@
 
 enum { DISK_SIZE = 64 << 20 };
 
-/* A new, empty image. Its file, or NULL. */
+/* Create a new, empty image. Returns its file, or NULL. */
 static ploop_file *create(const char *path)
 {
     struct ploop_image_options options = {.size = sizeof(options), .disk_size = DISK_SIZE};
@@ -29,7 +29,7 @@ static ploop_file *create(const char *path)
     return file;
 }
 
-/* Write a sector to the disk that these files make, and close it. 0 or -errno. */
+/* Write a sector to the disk that these files form, and close it. 0 or -errno. */
 static int write_sector(ploop_file *const *deltas, uint32_t count, uint64_t offset,
                         const char *text)
 {
@@ -50,7 +50,7 @@ static int write_sector(ploop_file *const *deltas, uint32_t count, uint64_t offs
     return written < 0 ? (int)written : error;
 }
 
-/* Whether the disk that these files make has these two sectors. */
+/* Whether the disk that these files form has these two sectors. */
 static int shows(ploop_file *const *deltas, uint32_t count, const char *first, const char *second)
 {
     struct ploop_dev_config config;

@@ -101,7 +101,7 @@ static void sync_done(struct channel_io *io, int result)
     assert_syncer(syncer);
     syncer->in_flight = false;
     if (syncer->error) {
-        return; /* given up while it was under way: everybody has been told */
+        return; /* given up while it was in flight: all waiters know */
     }
     if (result) {
         syncer->error = -EIO;

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 
-# Types whose size or meaning depends on how the user compiles.
+# Types whose size or meaning depends on the user's compiler options.
 UNSTABLE_TYPES = re.compile(r"\b(off_t|time_t|off64_t|loff_t|long|wchar_t|_Bool|bool|enum)\b")
 
 

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# Debian's libploop1, the library of OpenVZ's tool, has the same name: one process can hold both, because no exported symbol and
-# no soname is common.
+# Debian's libploop1, the library of OpenVZ's tool, has the same name. One process can hold both, because they share no exported symbol
+# and no soname.
 #
 #   openvz.sh BUILD_DIRECTORY
 set -euo pipefail

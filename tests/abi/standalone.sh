@@ -8,7 +8,7 @@ set -euo pipefail
 export LC_ALL=C
 
 include=$(cd "$(dirname "$0")/../../include" && pwd)
-# Not -Wshadow: to C++ a function named like its structure (ploop_dev_info) hides a constructor, which nobody misses.
+# Not -Wshadow: to C++ a function named like its structure (ploop_dev_info) hides a constructor, which no program needs.
 warnings=(-Wall -Wextra -Wpedantic -Wconversion -Wundef -Werror -fsyntax-only)
 status=0
 for header in "$include"/ploop/*.h; do

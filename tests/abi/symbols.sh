@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# The headers, the version script and the library that was built name the same functions; the soname is what users link to; the
-# archive that is installed defines no other name.
+# The headers, the version script and the built library name the same functions; the soname is the one that users link to; the
+# installed archive defines no other name.
 #
 #   symbols.sh BUILD_DIRECTORY
 set -euo pipefail
@@ -16,7 +16,7 @@ trap 'rm -rf "$work"' EXIT
 
 python3 "$here/headers.py" "$top/include" >"$work/headers"
 sed -n 's/^ *\(ploop_[a-z0-9_]*\);.*/\1/p' "$top/src/libploop.map" | sort >"$work/map"
-# What is absolute is the name of the version itself.
+# The absolute symbol is the name of the version itself.
 nm -D --defined-only "$library" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort >"$work/library"
 nm --defined-only --extern-only "$1/src/libploop.a" | awk 'NF == 3 { print $3 }' | sort >"$work/archive"
 

@@ -96,7 +96,7 @@ static void remember(struct backend *backend, const struct ploop_io *io)
     backend->last = pending;
 }
 
-/* How much of a change that no SYNC covered is durable all the same. */
+/* Which part of a change that no SYNC covered is durable. */
 static uint64_t picked(struct backend *backend, const struct pending *pending, bool all)
 {
     if (all || pending->durable) {
@@ -111,7 +111,7 @@ static uint64_t picked(struct backend *backend, const struct pending *pending, b
     return pending->length;
 }
 
-/* To `durable`: with `all` every change since the last SYNC. */
+/* Apply changes to `durable`; with `all`, every change since the last SYNC. */
 static void make_durable(struct backend *backend, bool all)
 {
     for (struct pending *pending = backend->first, *next; pending; pending = next) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzz target: check. It never writes, says what the oracle says, and is of one mind with opening:
- * RECOVER opens exactly what a check calls recoverable, and without it exactly that of it which is
- * not marked in use. What is refused is byte for byte unchanged.
+ * Fuzz target: check. A check never writes, has the oracle's verdict, and agrees with opening:
+ * RECOVER opens exactly the images that a check calls recoverable, and an open without it exactly
+ * those of them that are not marked in use. A refused image is byte for byte unchanged.
  */
 #include <errno.h>
 

@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzz target: open for writing, with RECOVER or without, and be used: writes, zeros, discards,
- * flushes, reads; then close, abort, or be cut off by an error or a power cut; then opened again
- * and compared.
+ * Fuzz target: open for writing, with RECOVER or without, and use the device: writes, zeros,
+ * discards, flushes, reads; then close, abort, or an error or a power cut; then open again and
+ * compare.
  *
- *  1. An image that is refused is byte for byte unchanged; where there was no space to keep
- *     features of its extension it is as good as it was, and has all of them.
- *  2. A sector reads as the last write that completed, or as a later one that failed; what nobody
- *     wrote, as the oracle reads it.
- *  3. After a close that succeeded the image is clean but for leaks, for the oracle too, rule 2
- *     holds for a new device, and of the extension there is what was to be kept and nothing else.
- *  4. After anything else RECOVER opens it, a check before that finds the mark and leaks and
- *     nothing more, and each sector reads as the last write that a later flush (or its own FUA)
- *     made durable, or as one that came after.
+ *  1. A refused image is byte for byte unchanged. If there was no space to keep features of its
+ *     extension, it is as good as it was, and has all of them.
+ *  2. A sector reads as the last write that completed, or as a later one that failed; an unwritten
+ *     sector as the oracle reads it.
+ *  3. After a close that succeeded the image is clean except for leaks, for the oracle too, rule 2
+ *     holds for a new device, and the extension has exactly the features to be kept.
+ *  4. In all other cases RECOVER opens it, a check before that finds the mark and leaks and nothing
+ *     else, and each sector reads as the last write that a later flush (or its own FUA) made
+ *     durable, or as a later one.
  *  5. As the base of a stack, below a new top that is written, the same holds, and the base is not
- *     written, unless it is to be recovered.
+ *     written, except by its recovery.
  */
 #include <errno.h>
 #include <string.h>
@@ -44,11 +44,11 @@ enum {
     KINDS
 };
 
-/* A request as it was carried out. */
+/* A request that was carried out. */
 struct done {
     uint32_t kind;
     uint64_t sector, sectors;
-    uint32_t index; /* what its bytes are made from */
+    uint32_t index; /* its bytes are computed from this */
     bool certain;   /* it succeeded */
     bool durable;
 };
@@ -56,7 +56,7 @@ struct done {
 struct run {
     struct opinion *opinion; /* of the image before */
     struct sample sample;
-    struct backend backend; /* of what is written: the image, or the top above it */
+    struct backend backend; /* of the file that is written: the image, or the top above it */
     struct backend base;
     bool stacked;
     ploop_dev *dev;
@@ -71,7 +71,7 @@ static int open_again(struct run *run, uint32_t flags, ploop_dev **dev)
     return judge_open_stack(run->stacked ? &run->base : NULL, &run->backend, flags, dev);
 }
 
-/* ---- what a sector may hold ---- */
+/* ---- the allowed contents of a sector ---- */
 
 static void make_sector(uint8_t *to, uint64_t sector, uint32_t index)
 {
@@ -81,7 +81,7 @@ static void make_sector(uint8_t *to, uint64_t sector, uint32_t index)
 }
 
 /*
- * Whether that request changed this sector. A discard takes whole clusters, the disk's last one up
+ * Whether that request changed this sector. A discard covers whole clusters, the disk's last one up
  * to its end.
  */
 static bool covers(const struct run *run, const struct done *done, uint64_t sector)
@@ -151,7 +151,7 @@ static void judge_range(const struct run *run, ploop_dev *dev, uint64_t sector, 
     }
 }
 
-/* Where requests were, a sector around them too, and some of what nobody touched. */
+/* Judge the sectors of all requests, one sector around them, and some untouched ones. */
 static void judge_disk(const struct run *run, ploop_dev *dev, bool durable)
 {
     for (uint32_t i = 0; i < run->count; i++) {
@@ -267,7 +267,7 @@ static void request(struct run *run, const struct record *record)
 
 struct features {
     bool transit; /* those only */
-    int count;    /* -1: the oracle does not believe the extension */
+    int count;    /* -1: the oracle finds the extension invalid */
     uint64_t digest;
 };
 
@@ -359,7 +359,7 @@ static void judge_left(struct run *run)
     MUST(ploop_dev_close(dev) == 0, "close");
 }
 
-/* There was no space for what was to be kept of the extension. */
+/* There was no space for the part of the extension that must be kept. */
 static void judge_gone_back(struct run *run, const struct sparse *image)
 {
     struct outcome before, now;
@@ -453,8 +453,8 @@ static void open_files(struct run *run, const struct fuzz_case *fuzz_case)
 }
 
 /*
- * From opening to opening again; broken off at that change, 0: not. Returns how many changes were
- * made until the device was closed.
+ * From opening to opening again; a break at that change, 0: none. Returns the number of changes
+ * that were made until the device was closed.
  */
 static uint64_t live(const struct fuzz_case *fuzz_case, struct opinion *opinion, uint64_t break_at)
 {
@@ -483,7 +483,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         bool aborted = fuzz_case->input.options & OPTION_ABORT;
         uint64_t changes =
             live(fuzz_case, &opinion,
-                 aborted ? UINT64_MAX : 0); /* so that what it does not sync can be lost too */
+                 aborted ? UINT64_MAX : 0); /* so that changes it does not sync can be lost too */
 
         if (changes && fuzz_case->input.break_at) {
             live(fuzz_case, &opinion, 1 + fuzz_case->input.break_at % changes);

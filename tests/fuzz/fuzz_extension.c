@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Fuzz target: the parser of the format extension, on the cluster that the header names, in a
- * buffer of just its size, whatever its checksum says; and its loader on the whole image.
+ * buffer of exactly its size, whatever its checksum; and its loader on the whole image.
  *
  *  1. Features lie in the cluster, one behind the other, and the list ends.
  *  2. A bitmap that is accepted has its whole table in its feature, and covers the disk.
- *  3. What the filter writes is valid, and holds the features kept, in their order, byte for byte;
- *     filtered again it is the same.
- *  4. The loader believes what the oracle believes; each cluster it calls owned lies on the grid,
- *     is owned once, and is no guest's.
+ *  3. The filter writes a valid extension that holds the kept features, in their order, byte for
+ *     byte; filtering again changes nothing.
+ *  4. The loader accepts what the oracle accepts; each cluster that it calls owned lies on the
+ *     grid, is owned once, and is no guest's.
  */
 #include <errno.h>
 #include <string.h>
@@ -171,7 +171,7 @@ static void judge_cluster(const struct fuzz_case *fuzz_case, const struct header
 {
     size_t size = header->geometry.cluster_size;
     uint8_t *bytes =
-        calloc(1, size); /* of just that size, so that each byte behind it is poisoned */
+        calloc(1, size); /* of exactly that size, so that each byte behind it is poisoned */
 
     sparse_read(&fuzz_case->image, bytes, size, header->extension_sector * SECTOR_SIZE);
     extension_verify(bytes, size);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzz target: open read-only, and read. Nothing is written, whatever is asked; the header is as
- * the oracle sees it; every guest cluster reads as the bytes that the oracle finds, as zeros where
- * it has no entry, and as EIO where its entry is bad; below a new top as well.
+ * Fuzz target: open read-only, and read. Whatever the requests, nothing is written; the header is
+ * as the oracle sees it; every guest cluster reads as the bytes that the oracle finds, as zeros if
+ * it has no entry, and as EIO if its entry is bad; below a new top as well.
  */
 #include <errno.h>
 #include <string.h>
@@ -98,7 +98,7 @@ static void judge_clusters(ploop_dev *dev, const struct opinion *opinion)
     }
 }
 
-/* What a device that is read-only and has any content at all must hold to. */
+/* The rules for every device that is read-only and has any content. */
 static void judge_limits(ploop_dev *dev, uint64_t disk_size)
 {
     static uint8_t sector[512];

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fuzz target: repair, whole and cut off.
+ * Fuzz target: repair, whole and interrupted.
  *
- *  1. What was asked for and cannot be done leaves the image as it was, or with fewer errors.
+ *  1. A repair that cannot be done leaves the image as it was, or with fewer errors.
  *  2. A guest's cluster keeps its content: mapped ones their bytes, unmapped ones their zeros, a
- *     duplicate the bytes of the place it named (in a cluster of its own, or it stays bad); one
- *     that cannot be right stays bad, or reads as zeros if that was asked for.
- *  3. After a repair of everything a check finds nothing, for the oracle neither, a second repair
+ *     duplicate the bytes of the cluster it named (in a cluster of its own, or it stays bad); one
+ *     with an invalid entry stays bad, or reads as zeros if the repair was asked for that.
+ *  3. After a repair of everything a check finds nothing, nor does the oracle; a second repair
  *     writes nothing, and the image opens.
- *  4. A repair that breaks off anywhere, by an error or a power cut, leaves no error that was not
- *     there, the mark excepted, and rule 2. The same repair can then be carried out.
+ *  4. A repair that is interrupted anywhere, by an error or a power cut, leaves no error that was
+ *     not there, the mark excepted, and keeps rule 2. The same repair can then be carried out.
  */
 #include <errno.h>
 #include <string.h>
@@ -86,9 +86,8 @@ static void judge_content(const struct before *before, const struct sparse *imag
 }
 
 /*
- * An extension in the cluster of a guest's entry is unusable, which is one finding. Where that
- * entry lies beyond the disk's end, mending leaks clears it, and the extension's bitmaps are
- * judged.
+ * An extension in the cluster of a guest's entry is unusable, which is one finding. If that entry
+ * lies beyond the disk's end, repairing leaks clears it, and the extension's bitmaps are judged.
  */
 static bool hides_findings(const struct before *before, int kind)
 {
@@ -96,7 +95,7 @@ static bool hides_findings(const struct before *before, int kind)
            before->found.kinds[PLOOP_CHECK_ENTRY_BEYOND] && before->repair & PLOOP_REPAIR_LEAKS;
 }
 
-/* Nothing that was not there but leaks and the mark. */
+/* No finding that was not there before, except leaks and the mark. */
 static void judge_no_worse(const struct before *before, struct backend *backend)
 {
     static const int kinds[] = {PLOOP_CHECK_IN_USE_VALUE,    PLOOP_CHECK_EMPTY_FLAG,
@@ -143,7 +142,7 @@ static void judge_clean(const struct before *before, struct backend *backend)
     }
 }
 
-/* Returns how many changes it took. */
+/* Returns the number of changes it made. */
 static uint64_t judge_repair(const struct before *before, struct backend *backend)
 {
     uint64_t changes;
@@ -171,8 +170,8 @@ static uint64_t judge_repair(const struct before *before, struct backend *backen
 }
 
 /*
- * Broken off at one of the changes that the whole repair made, looked at, and carried out from
- * there.
+ * Break the repair at one of the changes that the whole repair made, judge the result, and run the
+ * repair again from there.
  */
 static void judge_broken(const struct before *before, const struct input *input, uint64_t changes)
 {

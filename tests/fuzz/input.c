@@ -99,7 +99,7 @@ size_t input_encode(const struct input *input, uint8_t *data, size_t room)
     return at;
 }
 
-/* How many bytes of the file a record is about. */
+/* The number of bytes of the file that a record covers. */
 static uint64_t span(const struct record *record)
 {
     return record->kind == RECORD_BYTES  ? record->length
@@ -114,8 +114,7 @@ void input_peek(const struct input *input, uint64_t offset, void *bytes, uint16_
         const struct record *record = &input->records[i];
 
         for (uint64_t n = 0; n < length; n++) {
-            uint64_t inside =
-                offset + n - record->offset; /* huge where it lies before the record */
+            uint64_t inside = offset + n - record->offset; /* huge if it lies before the record */
 
             if (inside < span(record)) {
                 ((uint8_t *)bytes)[n] =

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A fuzz input: a sparse image, and what is done with it. Every string of bytes is one, so that
- * nothing is lost at the door:
+ * A fuzz input: a sparse image, and the requests and options for it. Every string of bytes is a
+ * valid input, so that none is wasted:
  *
  *     file_size (8)  options (4)  break_at (4)  records ...
  *     record:  kind (1)  value (1)  length (2)  offset (8)   then, for RECORD_BYTES, `length` bytes
  *
- * Records are laid over each other in their order. After them, with OPTION_SEAL, the extension that
- * the header names gets the checksum that is right for what it holds.
+ * Records are applied in their order, each over those before it. After them, with OPTION_SEAL, the
+ * extension that the header names gets the right checksum.
  */
 #ifndef FUZZ_INPUT_H
 #define FUZZ_INPUT_H
@@ -57,7 +57,7 @@ struct record {
 struct input {
     uint64_t file_size;
     uint32_t options;
-    uint32_t break_at; /* 0: nowhere; the high half seeds what is picked */
+    uint32_t break_at; /* 0: nowhere; the high half seeds the picks */
     struct record records[INPUT_RECORDS_MAX];
     uint32_t record_count;
     uint8_t room[INPUT_SIZE_MAX]; /* the records' bytes */
@@ -65,12 +65,12 @@ struct input {
 };
 
 void input_decode(struct input *input, const uint8_t *data, size_t size);
-/* As many records as fit. Returns the bytes written. */
+/* Encode as many records as fit. Returns the bytes written. */
 size_t input_encode(const struct input *input, uint8_t *data, size_t room);
 
 /* The image's bytes, without the seal. */
 void input_peek(const struct input *input, uint64_t offset, void *bytes, uint16_t length);
-/* Change them: in the record that has them, else by a new one. False: no room. */
+/* Change them: in the record that has them, else in a new one. False: no room. */
 bool input_poke(struct input *input, uint64_t offset, const void *bytes, uint16_t length);
 
 bool input_add(struct input *input,

@@ -33,8 +33,8 @@ static int read_sparse(void *context, void *buffer, uint64_t length, uint64_t of
 }
 
 /*
- * The oracle takes memory by the size of the file and of the BAT. Where either is large it is asked
- * about the header alone.
+ * The oracle needs memory in proportion to the file and to the BAT. If either is large, ask it only
+ * about the header.
  */
 void opinion_form(struct opinion *opinion, const struct sparse *image)
 {
@@ -158,9 +158,9 @@ void judge_check(struct backend *backend, uint32_t repair, struct outcome *outco
 }
 
 /*
- * The oracle ends an extension at its first error, where the library goes on to the next bitmap:
- * one stands for all. And for the oracle an entry that is bad takes from a bitmap what it names
- * exactly, for the library what it covers: the image is corrupt for both.
+ * The oracle stops at an extension's first error, the library goes on to the next bitmap: one
+ * finding stands for all. Also, a bad entry takes from a bitmap exactly the cluster it names for
+ * the oracle, and each cluster it covers for the library: the image is corrupt for both.
  */
 void judge_outcome(const struct outcome *outcome, struct opinion *opinion)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the targets share: an input as a case, the oracle's opinion of an image, and the rules that
- * every check obeys.
+ * Shared by the targets: an input as a case, the oracle's opinion of an image, and the rules that
+ * every check must obey.
  */
 #ifndef FUZZ_JUDGE_H
 #define FUZZ_JUDGE_H
@@ -14,10 +14,10 @@
 #include "oracle/oracle.h"
 
 enum {
-    JUDGE_BAT_LIMIT = 1 << 20, /* bytes: what the targets let the library use for a BAT */
-    JUDGE_SLOTS_MAX = 1 << 16, /* host clusters: the oracle has four bytes for each */
-    JUDGE_CLUSTERS_MAX = 24,   /* guest clusters whose content is looked at */
-    JUDGE_PART = 4096 /* bytes: of larger clusters that much at their beginning and at their end */
+    JUDGE_BAT_LIMIT = 1 << 20, /* bytes: the targets let the library use this much for a BAT */
+    JUDGE_SLOTS_MAX = 1 << 16, /* host clusters: the oracle needs four bytes for each */
+    JUDGE_CLUSTERS_MAX = 24,   /* guest clusters whose content is compared */
+    JUDGE_PART = 4096 /* bytes compared at the beginning and at the end of larger clusters */
 };
 
 /* An input, decoded and built. */
@@ -26,11 +26,14 @@ struct fuzz_case {
     struct sparse image;
 };
 
-/* The only one, to be freed. With FUZZ_IMAGE=PATH in the environment the image is written there. */
+/*
+ * There is only one at a time; free it. With FUZZ_IMAGE=PATH in the environment it writes the image
+ * to that file.
+ */
 struct fuzz_case *case_load(const uint8_t *data, size_t size);
 void case_free(struct fuzz_case *fuzz_case);
 
-/* What the oracle thinks of an image, which must outlive it. */
+/* The oracle's opinion of an image, which must outlive it. */
 struct opinion {
     struct oracle oracle;
     enum oracle_verdict verdict;
@@ -43,14 +46,14 @@ void opinion_form(struct opinion *opinion, const struct sparse *image);
 void opinion_free(struct opinion *opinion);
 
 /*
- * What opening or checking must return, as far as that does not depend on the map: 0, -EINVAL,
- * -EUCLEAN, -EFBIG.
+ * The result that opening or checking must return, as far as it does not depend on the map: 0,
+ * -EINVAL, -EUCLEAN, -EFBIG.
  */
 int opinion_error(const struct opinion *opinion);
 
 /*
  * Up to JUDGE_CLUSTERS_MAX guest clusters: the first ones that have an entry, and the first and the
- * last one.
+ * last cluster.
  */
 struct sample {
     uint64_t clusters[JUDGE_CLUSTERS_MAX];
@@ -59,7 +62,7 @@ struct sample {
 void sample_take(struct sample *sample, const struct opinion *opinion);
 
 /*
- * The two parts of a guest cluster that are looked at, inside the disk; perhaps the same bytes
+ * The two parts of a guest cluster that are compared, inside the disk; they may be the same bytes
  * twice.
  */
 struct part {
@@ -67,10 +70,10 @@ struct part {
 };
 struct part cluster_part(const struct opinion *opinion, uint64_t cluster, bool last);
 
-/* What the entry's place holds there, whoever owns it. */
+/* The bytes at the host cluster that the entry names, whichever guest cluster owns it. */
 void guest_bytes(const struct opinion *opinion, const struct part *part, uint8_t bytes[JUDGE_PART]);
 
-/* ploop_image_check(), with all that holds of any check. */
+/* ploop_image_check(), with the rules that hold for any check. */
 struct outcome {
     int error;
     struct ploop_check_result result;
@@ -79,15 +82,15 @@ struct outcome {
 };
 void judge_check(struct backend *backend, uint32_t repair, struct outcome *outcome);
 
-/* A check's outcome against the oracle's. */
+/* Compare a check's outcome with the oracle's. */
 void judge_outcome(const struct outcome *outcome, struct opinion *opinion);
 
-/* Opened as the targets do: the clock is theirs. `base` may be NULL. */
+/* Open a device as the targets do, with this clock. `base` may be NULL. */
 extern uint64_t judge_now_ns;
 int judge_open(struct backend *backend, uint32_t flags, ploop_dev **dev);
 int judge_open_stack(struct backend *base, struct backend *top, uint32_t flags, ploop_dev **dev);
 
-/* A new top for an image that has a map: the same disk, and nothing of it. */
+/* A new top for an image that has a map: the same disk, with no cluster mapped. */
 void make_top(const struct opinion *base, struct sparse *top);
 
 #endif

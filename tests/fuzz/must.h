@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* What a target asserts: a line to stderr and an abort, which the fuzzer keeps the input of. */
+/*
+ * The assertion of the targets: it prints a line to stderr and aborts; the fuzzer then keeps the
+ * input.
+ */
 #ifndef FUZZ_MUST_H
 #define FUZZ_MUST_H
 

@@ -324,7 +324,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t room, unsigned
     return input_encode(&input, data, room);
 }
 
-/* One image with records of the other laid over it: its requests, its extension, its entries. */
+/* One image with records of the other over it: its requests, its extension, its entries. */
 size_t LLVMFuzzerCustomCrossOver(const uint8_t *left, size_t left_size, const uint8_t *right,
                                  size_t right_size, uint8_t *out, size_t room, unsigned seed)
 {

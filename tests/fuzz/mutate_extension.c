@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The format extension's part of the mutator: makes one of features that are right, and changes one
- * field of one.
+ * The mutator's part for the format extension: it makes an extension of valid features, and changes
+ * one field of one.
  */
 #include <string.h>
 
@@ -66,7 +66,7 @@ static size_t add_bitmap(struct mutator *mutator, uint8_t *to)
     return add_feature(to, EXTENSION_BITMAP_MAGIC, 0, BITMAP_HEAD_SIZE + 8 * made);
 }
 
-/* A whole extension that is right, at a place that is perhaps right. */
+/* A whole valid extension, at a place that may be valid. */
 static void make_extension(struct mutator *mutator)
 {
     uint8_t bytes[MADE_MAX] = {0};
@@ -93,7 +93,7 @@ static void make_extension(struct mutator *mutator)
     mutator->input->options |= OPTION_SEAL;
 }
 
-/* The head of one of the features that are there. False: there is none. */
+/* The head of one of the existing features. False: there is none. */
 static bool some_feature(struct mutator *mutator, uint64_t *at)
 {
     uint64_t start = mutator->view.ext_off * SECTOR_SIZE, wanted = rng_below(&mutator->rng, 4);
@@ -152,7 +152,7 @@ static void change_feature(struct mutator *mutator)
     }
 }
 
-/* Filled to its end, so that nothing ends the list. */
+/* Fill it to its end, so that nothing ends the list. */
 static void fill_up(struct mutator *mutator)
 {
     uint64_t start = mutator->view.ext_off * SECTOR_SIZE, at = start + HEAD_SIZE,

@@ -4,7 +4,7 @@
  *
  *  1. A page that does not exist reads as zeros, and so do the bytes of a page that lie beyond the
  *     end of the file.
- *  2. Zeros are not written to a page that does not exist: copies of holes stay holes.
+ *  2. Zeros are not written to a page that does not exist: holes stay holes in copies.
  */
 #include "sparse.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A sparse file in memory that can be copied and compared, for the fuzz targets: a file may claim
- * any size, and only pages that hold something take memory, at most SPARSE_PAGES_MAX of them.
+ * any size, and only pages with content take memory, at most SPARSE_PAGES_MAX of them.
  */
 #ifndef FUZZ_SPARSE_H
 #define FUZZ_SPARSE_H
@@ -17,23 +17,23 @@ struct sparse {
     uint64_t size;
     struct sparse_page *buckets[SPARSE_BUCKETS];
     uint32_t page_count;
-    bool unlimited; /* pages beyond SPARSE_PAGES_MAX are had too */
+    bool unlimited; /* no limit of SPARSE_PAGES_MAX pages */
 };
 
 void sparse_init(struct sparse *file, uint64_t size);
 void sparse_free(struct sparse *file);
-void sparse_copy(struct sparse *to, const struct sparse *from); /* `to` holds nothing yet */
+void sparse_copy(struct sparse *to, const struct sparse *from); /* `to` is empty */
 
 /* Returns the bytes read: fewer only at the end of the file. */
 uint64_t sparse_read(const struct sparse *file, void *buffer, uint64_t length, uint64_t offset);
-/* The file becomes longer if need be. False: no room; nothing or a part of it was written. */
+/* Makes the file longer if necessary. False: no room; none or a part of it was written. */
 bool sparse_write(struct sparse *file, const void *bytes, uint64_t length, uint64_t offset);
 void sparse_zero(struct sparse *file, uint64_t offset, uint64_t end);
 void sparse_resize(struct sparse *file, uint64_t size);
 
 bool sparse_equal(const struct sparse *a, const struct sparse *b);
 
-/* To a file of the file system, for whoever wants to look at it with other tools. */
+/* Save it to a file of the file system, for other tools. */
 void sparse_save(const struct sparse *file, const char *path);
 
 #endif

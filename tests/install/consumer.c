@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What an embedder writes first: an image in memory, a device on it, bytes in and out. Prints the
- * version it runs with.
+ * The first program of an embedder: an image in memory, a device on it, a write and a read. Prints
+ * the version of the library it runs with.
  */
 #include <ploop/ploop.h>
 #include <stdio.h>

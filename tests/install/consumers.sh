@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# Installed below a prefix, the library can be built against through pkg-config (shared and static) and through CMake (both); what
-# came out runs. The installed tools run, and nbdkit loads the plugin. The tree can be moved.
+# Installed below a prefix, the library can be built against through pkg-config (shared and static) and through CMake (both), and the
+# programs run. The installed tools run, and nbdkit loads the plugin. The tree can be moved.
 #
 #   consumers.sh BUILD_DIRECTORY
 set -euo pipefail

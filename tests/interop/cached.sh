@@ -1,15 +1,15 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# An image that was not closed cleanly, some of which stays in the page cache because a program maps it: neither the plugin nor a repair
-# trusts what it reads, unless it is told to.
+# An image that was not closed cleanly and stays partly in the page cache because a program maps it: neither the plugin nor a repair
+# trusts its content, unless told to.
 #
 #   cached.sh BUILD_DIRECTORY [SCENARIO...]
 # shellcheck source=tests/interop/scenarios.bash
 source "$(dirname "$0")/scenarios.bash"
 plugin=$build/tools/nbdkit-ploop-plugin.so
 
-# On tmpfs the cache is the storage, and nothing is refused.
+# On tmpfs the cache is the storage, so nothing is refused.
 cache_is_storage() { [[ $(stat -f -c %T .) == tmpfs ]]; }
 
 mark() { printf '\x59\x6e\x6f\x74' | dd of=a.hds bs=1 seek=44 conv=notrunc status=none; }

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# ploopctl convert, both ways, judged by QEMU, by OpenVZ's tool and by the independent reader.
+# ploopctl convert, both ways; QEMU, OpenVZ's tool and the independent reader check the results.
 #
 #   convert.sh BUILD_DIRECTORY [SCENARIO...]
 # shellcheck source=tests/interop/scenarios.bash
@@ -60,7 +60,7 @@ test_to_ploop_as_the_manual_has_it() {
     same "$(json 'j["mapped"], j["version"], j["cluster_size"], j["disk_size"], j["in_use"]')" "5 2 1048576 1073741824 False" "a sparse image"
 }
 
-# One format said is enough.
+# One of the two formats is enough.
 test_half_said() {
     random_raw a.raw 3000000 1
     silent ploopctl convert --to ploop a.raw a.hds
@@ -86,7 +86,7 @@ test_every_cluster_size_and_version() {
             [[ $cluster != 64K && $cluster != 1M ]] || judged a.hds
             silent ploopctl convert --from ploop a.hds b.raw
             cmp a.raw b.raw || fail "$cluster $version: there and back is not the same"
-            # What is mapped is what has data: no cluster of zeros.
+            # A mapped cluster has data: no cluster of zeros is mapped.
             silent ploopctl info --json a.hds
             same "$(json 'j["mapped"]')" "$(data_clusters a.raw "$(numfmt --from=iec $cluster)")" "$cluster $version: clusters"
             rm a.hds a.raw b.raw
@@ -105,7 +105,7 @@ print(count)
 END
 }
 
-# Images that QEMU made, with its cluster sizes, and what is written in them.
+# Images that QEMU created, with its cluster sizes, and data that QEMU wrote to them.
 test_images_of_qemu() {
     local cluster
     for cluster in 64K 512K 1M 2M; do
@@ -122,7 +122,7 @@ test_images_of_qemu() {
     same_content b.hds c.raw
 }
 
-# Legal images that nobody makes any more: clusters of 1, 63 and 504 sectors, an odd data_off, v1, sizes that end inside a cluster.
+# Legal images that no program makes any more: clusters of 1, 63 and 504 sectors, an odd data_off, v1, sizes that end inside a cluster.
 test_unusual_images() {
     local name count=0
     python3 "$here/../oracle/malformed.py" m >/dev/null || fail "malformed.py"
@@ -165,7 +165,7 @@ test_odd_sizes() {
     done
 }
 
-# Zeros that are written and zeros that are holes make the same image.
+# Written zeros and holes give the same image.
 test_zeros_and_holes() {
     random_raw sparse.raw 20000256 3
     cp --sparse=never sparse.raw full.raw
@@ -212,7 +212,7 @@ test_targets_and_sources() {
     same "$(echo b.*)" "b.*" "what failed calls left"
 }
 
-# The file system, or a limit, has no room for the target: one line, and the target goes.
+# The file system, or a limit, has no room for the target: ploopctl prints one line and removes the target.
 test_no_space() {
     random_raw a.raw 30000128 9
     silent ploopctl convert --from raw a.raw a.hds
@@ -225,7 +225,7 @@ test_full_file_system() {
     random_raw a.raw 30000128 9
     silent ploopctl convert --from raw a.raw a.hds
     mkdir small
-    # In a mount namespace of its own, so that nothing stays mounted whatever happens.
+    # In a separate mount namespace, so that nothing stays mounted whatever happens.
     unshare -m bash -c '
         set -u
         mount -t tmpfs -o size=6M tmpfs small || exit 1
@@ -263,7 +263,7 @@ test_interrupted() {
     interrupt b.raw ploopctl convert --from ploop a.hds b.raw
 }
 
-# A bar where standard error is a terminal, and only there.
+# A progress bar if standard error is a terminal, and only then.
 test_progress() {
     random_raw a.raw 30000128 2
     silent ploopctl convert --from raw a.raw a.hds
@@ -285,7 +285,7 @@ test_huge() {
     silent ploopctl map --json a.hds
     same "$(json '[(e["offset"], e["length"]) for e in j if e["state"] == "mapped"]')" "[(0, 1048576), ($((15999 << 30)), $((1 << 30)))]" map
     silent ploopctl convert --from ploop a.hds b.raw
-    # QEMU 7.2's parallels driver fails on holes of a TiB and more: it compares the raw files.
+    # QEMU 7.2's parallels driver fails on holes of 1 TiB and more, so QEMU compares the raw files.
     expect 0 qemu-img compare -f raw -F raw a.raw b.raw
 }
 

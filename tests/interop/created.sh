@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# New images, judged by the others: QEMU, OpenVZ's tool, the independent reader.
+# New images, checked by other programs: QEMU, OpenVZ's tool, the independent reader.
 #
 #   created.sh BUILD_DIRECTORY
 source "$(dirname "$0")/scenarios.bash"
@@ -11,7 +11,7 @@ export PADDING # OpenVZ's tool crashes in a small environment
 sizes=(512 1048064 10486272 107374182400)
 clusters=(4K 32K 64K 1M 4M 64M)
 
-# judged_new IMAGE SIZE CLUSTER: every judge that knows such clusters.
+# judged_new IMAGE SIZE CLUSTER: run every checker that knows such clusters.
 judged_new() {
     local bytes
     expect 0 ploopctl check "$1"
@@ -55,7 +55,7 @@ test_all_sizes() {
     echo "     $count images"
 }
 
-# What QEMU writes into them is what everybody reads.
+# All readers see what QEMU writes into them.
 test_written_by_qemu() {
     local version cluster
     for version in "" --v1; do
@@ -67,7 +67,7 @@ test_written_by_qemu() {
             truncate -s 10486272 a.raw
             qemu-io -f raw -c 'write -P 7 4096 3000320' -c 'write -P 9 10485760 512' a.raw >out 2>&1 || fail "$(cat out)"
             same "$(oracle sha256 a.hds)" "$(sha256sum <a.raw | cut -d ' ' -f 1)" "$version $cluster: content"
-            # QEMU 7.2 leaves the Empty flag of a new image set, and nothing else wrong.
+            # QEMU 7.2 leaves the Empty flag of a new image set; nothing else is wrong.
             ploopctl check --json a.hds >out
             same "$(json '[r["kind"] for r in j["records"] if r["repair"] != "leaks"]')" "['empty_flag']" "$version $cluster: errors"
             expect 0 ploopctl check --repair all a.hds
@@ -79,7 +79,7 @@ test_written_by_qemu() {
     done
 }
 
-# A BAT of 64 MiB, and a size that version 1 has not.
+# A BAT of 64 MiB, and a size that version 1 does not have.
 test_large() {
     ploopctl create --size 16T a.hds || fail create
     expect 0 ploopctl check a.hds

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# ploopctl's subcommands but convert: what they print, every exit status, and what they say when something is wrong.
+# ploopctl's subcommands except convert: their output, every exit status, and their error messages.
 #
 #   ctl.sh BUILD_DIRECTORY [SCENARIO...]
 # shellcheck source=tests/interop/scenarios.bash
@@ -139,7 +139,7 @@ test_not_an_image() {
     done
 }
 
-# Each of the malformed images gets the exit status of its table, and stays as it is.
+# Each malformed image gets the exit status of its table, and stays unchanged.
 test_check_malformed() {
     local name read_only check why status count=0
     python3 "$here/../oracle/malformed.py" m >/dev/null || fail "malformed.py"
@@ -247,7 +247,7 @@ test_repair_unclean() {
     expect 0 qemu-img compare -f parallels -F raw a.hds before.raw
 }
 
-# Guest cluster 1 names cluster 0's host cluster, and 5 a place that is not there.
+# Guest cluster 1 names cluster 0's host cluster, and 5 a host cluster that does not exist.
 test_repair_all() {
     local first
     three_clusters
@@ -279,7 +279,7 @@ test_info() {
     grep -q "^state  *closed cleanly$" out || fail "$(cat out)"
 }
 
-# Names are escaped so that any JSON reader takes them.
+# Names are escaped so that any JSON reader accepts them.
 test_json_names() {
     local name
     for name in 'quote".hds' 'back\slash' $'tab\tand\nline' 'Größe' $'bad\xff\xc0\x80\xed\xa0\x80utf8' $'\xf0\x9f\x92\xbe'; do
@@ -303,7 +303,7 @@ test_map() {
         oracle map a.hds >placed
         silent ploopctl map --json a.hds
         python3 -m json.tool <out >/dev/null || fail "not JSON: $(cat out)"
-        # It covers the disk without a gap, and places every cluster where the independent reader does.
+        # The map covers the disk without a gap, and places every cluster where the independent reader does.
         python3 - <<'END' || fail "map $version: $(cat out placed)"
 import json
 extents, placed, at = json.load(open("out")), {}, 0
@@ -328,7 +328,7 @@ END
     same "$(json j)" "[]" "map of no disk"
 }
 
-# A bad entry is shown and is an error, and the rest of the map is there.
+# A bad entry is shown and is an error, and the map has all the rest.
 test_map_bad_entry() {
     three_clusters
     printf '\xff\xff\x00\x00' | dd of=a.hds bs=1 seek=$((64 + 4)) conv=notrunc status=none
@@ -360,13 +360,13 @@ test_bat_pictures() {
         "[(0, 0, 1008, 24), (1, 1008, 1024, 0), (2, 2032, 1024, 1), (3, 3056, 1024, 0), (4, 4080, 528, 0)]" pages
     same "$(json 'j["pages"][0]["picture"]')" "#+${dots:2}" "page 0"
     same "$(json 'j["pages"][2]["picture"]')" "..:${dots:2}" "page 2"
-    # Neighbours that are empty share a row.
+    # Adjacent empty pages share a row.
     ploopctl create --size 1G --cluster 4K b.hds || fail create
     silent ploopctl bat b.hds
     same "$(awk 'NR > 2 { print $1 }' out | xargs)" "0 1-255 256" rows
 }
 
-# Somebody else has it open for writing, or was killed at it.
+# Another program has it open for writing, or was killed while it had.
 test_open_elsewhere() {
     local command holder
     three_clusters
@@ -414,7 +414,7 @@ test_killed_writer() {
 test_read_only_file() {
     three_clusters
     chmod 444 a.hds
-    # For root the modes count only without these capabilities.
+    # File modes hold for root only without these capabilities.
     # shellcheck disable=SC2317
     ploopctl() { setpriv --bounding-set=-dac_override,-dac_read_search --inh-caps=-dac_override,-dac_read_search "$(type -P ploopctl)" "$@"; }
     refused "ploopctl: a.hds: cannot open: Permission denied" ploopctl check --repair leaks a.hds
@@ -424,7 +424,7 @@ test_read_only_file() {
     silent ploopctl bat a.hds
 }
 
-# A sparse file may claim a BAT of any size: memory for it has a limit.
+# A sparse file may claim a BAT of any size: the memory for it is limited.
 test_huge_bat() {
     local command
     python3 - <<'END'
@@ -478,7 +478,7 @@ test_stack() {
         silent ploopctl bat --json "${stack[@]}"
         same "$(json 'j["mapped"]')" 1 "the BAT is the top's"
 
-        # The raw base is the lowest, wherever it is named.
+        # The raw base is the lowest, wherever the option stands.
         silent ploopctl convert --from ploop --base middle.hds --raw-base base.raw a.hds raw.raw
         same "$(sha256sum <raw.raw | cut -d' ' -f1)" "$(oracle sha256 a.hds middle.hds raw:base.raw)" "over a raw base"
         silent ploopctl map --json --raw-base base.raw a.hds
@@ -490,7 +490,7 @@ test_stack() {
     done
 }
 
-# What does not fit is said with the file's name, and a check counts it.
+# A misfit is reported with the file's name, and a check counts it.
 test_stack_that_does_not_fit() {
     local command why="disk size 12582912: larger than that of the delta above it, 10485760"
     three_deltas
@@ -512,7 +512,7 @@ test_stack_that_does_not_fit() {
     refused "ploopctl: old.hds: version 1: not the top delta's, 2" ploopctl map --base old.hds a.hds
     refused "ploopctl: small.hds: cluster size 32768: not the top delta's, 65536" ploopctl map --base base.hds --base small.hds a.hds
 
-    # Each is checked alone too.
+    # Each file is checked alone too.
     truncate -s +128K base.hds
     expect 3 ploopctl check --json --base base.hds --base middle.hds a.hds
     same "$(json '[(r["kind"], r["image"]) for r in j["records"]], j["result"]')" "[('leak', 'base.hds')] leaks" "a leak below"
@@ -548,7 +548,7 @@ test_stack_wrong_calls() {
     same "$(json '[(r["kind"], r["image"]) for r in j["records"]], j["recoverable"]')" "[('unclean', 'base.hds')] True" "an unclean base"
 }
 
-# As many as there can be: 255, each with a cluster of its own.
+# The largest number, 255, each with a cluster of its own.
 test_as_many_deltas_as_there_can_be() {
     local i bases=() all=()
     ploopctl create --size 1M --cluster 4K 0.hds || fail create

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# A file system of real files goes into an image through nbdkit and the plugin; QEMU then serves the image, and what it serves is
-# the same file system, clean. After that QEMU changes the file system in the image, and the plugin serves what QEMU wrote.
+# A file system with real files is written to an image through nbdkit and the plugin. QEMU then serves the image, and the client sees
+# the same file system, clean. After that QEMU changes the file system in the image, and the plugin serves the changes.
 #
 #   ext4.sh BUILD_DIRECTORY
 set -euo pipefail

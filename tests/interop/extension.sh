@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# Images with a format extension that are written here: QEMU never finds a dirty bitmap that is stale, whether the session was closed
-# or killed, and what is to be kept is there after a close.
+# Images with a format extension that the library writes to: QEMU never finds a stale dirty bitmap, whether the session was closed or
+# killed, and the kept features are there after a close.
 #
 #   extension.sh BUILD_DIRECTORY [SCENARIO...]
 # shellcheck source=tests/interop/scenarios.bash
@@ -31,7 +31,7 @@ qemu_sees_none() {
     like "$(cat out)" "*Bitmap*is not found*" "$1: QEMU"
 }
 
-# write_here IMAGE ARGUMENTS...: guest cluster 5 of 7 and all of 600 to 640, through the plugin.
+# write_here IMAGE ARGUMENTS...: write guest cluster 5 with 7 and all of 600 to 640, through the plugin.
 write_here() {
     # shellcheck disable=SC2016
     nbdkit --unix - "$plugin" "$@" --run 'qemu-io -f raw -c "write -P 7 327680 65536" -c "write -P 7 39321600 2621440" -c flush "$uri"' \
@@ -39,7 +39,7 @@ write_here() {
     ! grep -qi "failed\|error" played || fail "nbdkit: $(cat played)"
 }
 
-# kill_here IMAGE: the same, and the server is killed behind the flush.
+# kill_here IMAGE: the same, and kill the server after the flush.
 kill_here() {
     rm -f sock server.pid
     nbdkit --foreground --unix sock --pidfile server.pid "$plugin" "$1" >server.log 2>&1 &
@@ -54,7 +54,7 @@ kill_here() {
     wait "$server" 2>/dev/null
 }
 
-# The guest's bytes as everyone sees them.
+# All readers see the guest's bytes.
 holds() {
     rm -f raw
     truncate -s 67108864 expected
@@ -71,7 +71,7 @@ holds() {
     same "$(oracle sha256 "$1")" "$(sha256sum <expected | cut -d ' ' -f 1)" "$1 seen by the independent reader"
 }
 
-# sound IMAGE: clean or with leaks, QEMU's errors none.
+# sound IMAGE: clean or with leaks; QEMU finds no errors.
 sound() {
     local status=0
     ploopctl check "$1" >out 2>&1 || status=$?
@@ -143,7 +143,7 @@ test_what_is_to_be_kept_is_kept() {
     done
 }
 
-# Reading changes nothing, so that everything stays.
+# Reading changes nothing, so everything stays.
 test_a_session_of_reading_keeps_all() {
     write_image a.hds ptb
     cp a.hds before.hds

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# Locks: this library and QEMU each refuse what the other has open, and let in what does no harm.
+# Locks: this library and QEMU refuse each other's open images, and admit accesses that do no harm.
 #
 #   lock.sh BUILD_DIRECTORY [SCENARIO...]
 source "$(dirname "$0")/scenarios.bash"
@@ -9,7 +9,7 @@ source "$(dirname "$0")/scenarios.bash"
 holder=$scratch/lock_holder
 cc -std=c11 -I"$here/../../include" -o "$holder" "$here/lock_holder.c" "$build/src/libploop.a" -pthread || exit 1
 
-# hold COMMAND...: in the background, until release. It has the image when it has written a line; it ends with its standard input.
+# hold COMMAND...: runs in the background until release. It has the image when it has printed a line; it ends with its standard input.
 hold() {
     mkfifo in
     "$@" <in >held 2>&1 &
@@ -34,7 +34,7 @@ release() {
 opened() { expect 0 "$@"; }
 kept_out() { expect 1 "$@"; }
 
-# kept_out_by_lock COMMAND...: QEMU, which says why.
+# kept_out_by_lock COMMAND...: QEMU fails and names the lock.
 kept_out_by_lock() {
     kept_out "$@"
     like "$(cat err)" '*ock*' "$*"
@@ -55,7 +55,7 @@ test_a_writer_here_keeps_everybody_out() {
     kept_out_by_lock qemu-io -r -f parallels -c 'read 0 512' a.hds
     kept_out_by_lock qemu-img info a.hds
     kept_out_by_lock qemu-io -f raw -c quit a.hds
-    opened qemu-img info -U a.hds # whoever asks not to be kept out
+    opened qemu-img info -U a.hds # -U asks not to be locked out
     release
     opened "$holder" w a.hds
     opened qemu-io -f parallels -c 'write 0 512' a.hds
@@ -152,7 +152,7 @@ test_a_reader_here_keeps_out_a_writing_server() {
     nbd_end
 }
 
-# What the server's client wrote is there, whatever came and went meanwhile; each call here that is kept out says why, and changes nothing.
+# The data of the server's client is there, whichever programs came and went meanwhile; each call that is refused says why, and changes nothing.
 test_a_server_at_work_is_not_disturbed() {
     local command
     image
@@ -172,7 +172,7 @@ test_a_server_at_work_is_not_disturbed() {
     opened qemu-io -f raw -c 'read -P 7 0 1M' -c 'read -P 8 1M 1M' -c 'read -P 0 2M 62M' b.raw
 }
 
-# Who was kept out leaves no lock behind: who could come in before still can, here and there.
+# A refused program leaves no lock behind: programs that could open the image before still can, here and in QEMU.
 test_a_refusal_leaves_no_lock() {
     image
     hold qemu-io -r -f parallels a.hds
@@ -199,7 +199,7 @@ test_a_server_that_dies_leaves_no_lock() {
     done
     rm -f nbd.pid
     opened "$holder" w a.hds
-    expect 2 ploopctl check a.hds # its mark is there, and that is all
+    expect 2 ploopctl check a.hds # only its mark is set
     silent ploopctl check --repair unclean a.hds
 }
 

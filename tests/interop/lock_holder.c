@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * lock_holder r|w IMAGE: opens the image for reading or writing, says "open" or "errno N", and if
- * open keeps it so until its standard input ends. Exits 0 if it could be opened, 1 if somebody
- * else's lock was in the way, 2 for anything else.
+ * lock_holder r|w IMAGE: opens the image for reading or writing, prints "open" or "errno N", and
+ * keeps it open until its standard input ends. Exits 0 if it could be opened, 1 if another
+ * program's lock prevented it, 2 for any other error.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# Every malformed image: what checking it, opening it read-only, opening it for writing and repairing it must do, and what they did.
-# The table is left in BUILD_DIRECTORY/malformed.table as well.
+# Every malformed image: the expected results of checking it, opening it read-only, opening it for writing and repairing it, and the
+# actual ones. The table is also written to BUILD_DIRECTORY/malformed.table.
 #
 #   malformed.sh BUILD_DIRECTORY
 set -uo pipefail

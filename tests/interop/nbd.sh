@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# The nbdkit plugin, used by NBD clients that share no code with it; QEMU and the oracle say what is in the file.
+# The nbdkit plugin, used by NBD clients that share no code with it; QEMU and the oracle read the file.
 #
 #   nbd.sh BUILD_DIRECTORY
 #
@@ -10,9 +10,9 @@ source "$(dirname "$0")/scenarios.bash"
 
 plugin=$build/tools/nbdkit-ploop-plugin.so
 
-# ---- what the scenarios use ----
+# ---- functions for the scenarios ----
 
-# A scenario has its own directory, where what runs has left its process id.
+# A scenario has its own directory, where each running server has left its process id.
 end_processes() {
     local file
     for file in *.pid; do
@@ -41,7 +41,7 @@ kill_server() {
     rm -f server.pid
 }
 
-# A clean end says nothing; $1 allows lines that the scenario provoked.
+# A clean end prints nothing; $1 allows lines that the scenario provoked.
 stop_server() {
     local status=0
     kill "$server"
@@ -51,7 +51,7 @@ stop_server() {
     same "$(grep -v "${1:-no such line}" server.log)" "" "nbdkit's messages"
 }
 
-# not_served TEXT ARGUMENTS...: nbdkit does not start, and one line says TEXT.
+# not_served TEXT ARGUMENTS...: nbdkit does not start, and prints one line with TEXT.
 not_served() {
     local text=$1 status=0
     shift
@@ -63,7 +63,7 @@ not_served() {
 
 create() { ploopctl create "$@" || fail "ploopctl create $*"; }
 
-# client CODE: Python with `h`, a connection, and `second()`, another one; libnbd lets what is not aligned pass.
+# client CODE: Python with `h`, a connection, and `second()`, another one; libnbd sends unaligned requests too.
 client() {
     URI=$uri /usr/bin/python3 - <<PYTHON || fail "the client failed; the server said: $(cat server.log)"
 import errno, os, time
@@ -98,7 +98,7 @@ $1
 PYTHON
 }
 
-# A client that is turned away when it connects.
+# A client that is refused when it connects.
 no_client() {
     if (client '') 2>/dev/null; then fail "a client was let in: $1"; fi
 }
@@ -113,12 +113,12 @@ qemu_ends() {
     rm -f qemu.pid
 }
 
-# in_file OFFSET LENGTH: what the oracle reads from the image, as the file is now.
+# in_file OFFSET LENGTH: the bytes that the oracle reads from the image, as the file is now.
 in_file() { oracle read "$1" "$2" a.hds; }
 bytes() { head -c "$2" /dev/zero | tr '\0' "$1"; }
 mapped() { oracle map a.hds | wc -l; }
 
-# What was given back lies inside the file, referred to by nothing: a leak to a checker, and no error.
+# Freed space lies inside the file and nothing refers to it: a leak to a checker, and no error.
 no_errors() {
     oracle check a.hds >out
     local status=$?
@@ -190,7 +190,7 @@ test_parallel_copy_is_identical() {
     done
 }
 
-# A slow file would show it by time; here the kernel does: while the server is stopped nothing is answered, and afterwards all is.
+# A slow file would show it by time; here the kernel shows it: while the server is stopped no request is answered, and afterwards all are.
 test_requests_are_in_flight_together() {
     create --size 64M a.hds
     serve "$plugin" a.hds
@@ -222,7 +222,7 @@ test_fua_and_flush_publish() {
     cmp <(in_file 0 65536) <(bytes p 65536) || fail "a flush does not cover the earlier write"
     kill_server
 
-    # Unclean: refused for writing, said at the start already, served read-only and with recover=1.
+    # Unclean: refused for writing, with a message at the start already; served read-only and with recover=1.
     serve "$plugin" a.hds
     no_client "for writing to an unclean image"
     grep -q "warning: not closed cleanly" server.log || fail "no warning: $(cat server.log)"
@@ -306,7 +306,7 @@ h.trim(2 * M, 8 * M, nbd.CMD_FLAG_FUA)
 assert set(h.pread(2 * M, 8 * M)) <= {0, 97}
 assert h.pread(M, 7 * M) == b"a" * M and h.pread(M, 10 * M) == b"a" * M, "a trim went too far"
 
-# Nothing is mapped there: nothing is to be done, and nothing gets mapped.
+# Nothing is mapped there, so the server has nothing to do and maps nothing.
 h.zero(4 * M, 20 * M, nbd.CMD_FLAG_FAST_ZERO)
 h.zero(4 * M, 20 * M)
 h.trim(4 * M, 20 * M)
@@ -314,7 +314,7 @@ assert extents(16 * M, 16 * M) == [(16 * M, 3)], extents(16 * M, 16 * M)
 h.zero(32 * M, 0)
 assert h.pread(32 * M, 0) == bytes(32 * M)'
 
-    # A fast zero either is done or says that it would be slow.
+    # A fast zero is either done, or fails because it would be slow.
     client '
 h.pwrite(b"b" * 2 * M, 0)
 try:
@@ -420,16 +420,16 @@ test_an_image_open_elsewhere_is_refused() {
     not_served "$PWD/a.hds: cannot open: another process has it open" -r "$plugin" a.hds
     qemu_ends
 
-    # A reader is found out when a client comes that wants to write.
+    # A reader is noticed when a client connects that wants to write.
     qemu_serves -r
     serve "$plugin" a.hds
     no_client "for writing beside a reader"
     grep -q "$PWD/a.hds: cannot open: another process has it open" server.log || fail "not said: $(cat server.log)"
-    # It goes away, and the next client is served.
+    # The reader ends, and the next client is served.
     qemu_ends
     client 'h.pwrite(b"n" * 512, 0)'
 
-    # And the other way round.
+    # The same with the roles exchanged.
     qemu-io -f parallels -c 'write 0 4k' a.hds >out 2>&1 && fail "QEMU wrote to an image in use"
     grep -q "lock" out || fail "QEMU says: $(cat out)"
     qemu-io -r -f parallels -c 'read 0 4k' a.hds >out 2>&1 && fail "QEMU read an image in use"
@@ -497,7 +497,7 @@ test_a_server_that_ends_closes_cleanly() {
     oracle check a.hds >out || fail "$(cat out)"
 }
 
-# nbdinfo and so on see one disk: a file system in the base, changed through a top, the base as it was.
+# nbdinfo and other clients see one disk: a file system in the base, changed through a top; the base is unchanged.
 test_a_stack() {
     local version
     for version in "" --v1; do
@@ -514,7 +514,7 @@ test_a_stack() {
         client 'assert h.get_size() == 48 * M and h.pread(M, 40 * M) == bytes(M)'
         nbdcopy "$uri" work.raw || fail nbdcopy
         cmp -n $((40 << 20)) work.raw fs.raw || fail "the base is not seen"
-        # The file system is changed in a copy, and only what differs is written.
+        # The file system is changed in a copy, and only the differences are written.
         printf 'rm old/nbd.sh\nwrite %s new\nmkdir dir\n' "$plugin" | debugfs -w -f - work.raw >out 2>&1 || fail "$(cat out)"
         e2fsck -fy work.raw >out 2>&1
         client '
@@ -575,7 +575,7 @@ open("model.raw", "wb").write(model)'
     stop_server
 }
 
-# Both were left open: recover=1 makes the base clean too, and a base that was closed is not touched.
+# Both were left open: recover=1 makes the base clean too, and does not touch a base that was closed.
 test_a_stack_is_recovered() {
     create --size 8M --cluster 64K base.hds
     create --size 8M --cluster 64K middle.hds

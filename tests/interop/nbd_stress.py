@@ -254,7 +254,7 @@ class Client(threading.Thread):
                 self.handle.poll(1000)
             self.handle.shutdown()  # nbdkit waits for connections that are idle
         except nbd.Error:
-            pass  # the server is gone, or will be found to be
+            pass  # the server is gone, or will be found dead
         except Wrong as wrong:
             self.wrong = wrong
 
@@ -410,14 +410,14 @@ def attack(options, work, image, model, chooser, number, dirty):
         elif server.message():
             raise Wrong(f"the server complained: {server.message()}")
         if end != "killed":
-            # Space that a discard or an earlier kill left inside the file counts as leaked.
+            # Space inside the file that a discard or an earlier kill left counts as leaked.
             run(["python3", options.oracle, "check", image], "a closed image is not clean", (0, 3))
     finally:
         stop.set()
         if server.process.poll() is None:
             server.kill()
 
-    # Cut off in the middle of opening or not, recover=1 must make the best of it.
+    # Whether the server was killed while opening or not, recover=1 must succeed.
     server = Server(options.build, work, image, ["recover=1"] if end == "killed" else [])
     try:
         handle = server.connect()

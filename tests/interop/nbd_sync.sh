@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# The nbdkit plugin on a file whose SYNC fails: what clients, the log and the exit status are told.
+# The nbdkit plugin on a file whose SYNC fails: the errors of clients, the log and the exit status.
 #
 #   nbd_sync.sh BUILD_DIRECTORY
 #

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# The oracle in C says what the one in Python says: on every malformed image and on random ones, line for line and byte for byte.
+# The oracle in C agrees with the one in Python, on every malformed image and on random ones, line for line and byte for byte.
 #   oracle.sh BUILD_DIRECTORY
 set -euo pipefail
 build=$1

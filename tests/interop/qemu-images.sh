@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# Random writes: what QEMU wrote reads equal here, what was written here reads equal in QEMU and the independent reader, and an
-# image that went to and fro between them is as sound as one that did not.
+# Random writes: images that QEMU wrote read the same through the library, images that the library wrote read the same in QEMU and the
+# independent reader, and an image that both wrote in turn is as sound as one that only one of them wrote.
 #
 #   qemu-images.sh BUILD_DIRECTORY [SCENARIO...]       SEEDS=N of them; 8 if not set
 # shellcheck source=tests/interop/scenarios.bash
@@ -26,7 +26,7 @@ play_here() {
     ! grep -qi "failed\|error" played || fail "nbdkit $1: $(grep -i "failed\|error" played | head -n 3)"
 }
 
-# holds IMAGE RAW: for all readers, and all find it sound.
+# holds IMAGE RAW: all readers see these bytes, and find the image sound.
 holds() {
     expect 0 ploopctl check "$1"
     expect 0 oracle check "$1"
@@ -72,7 +72,7 @@ test_written_here() {
     done
 }
 
-# By turns, each going on where the other one stopped.
+# In turn, each continuing where the other one stopped.
 test_to_and_fro() {
     local seed turn
     for ((seed = 1; seed <= seeds; seed++)); do

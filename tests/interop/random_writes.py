@@ -52,7 +52,7 @@ def main(argv):
             written.append(offset)
             in_flight.append((offset, offset + length))
         if not aio and r.randrange(6) == 0:
-            # What is there is read back at once, by qemu-io itself, as far as it is one pattern.
+            # qemu-io itself reads the data back at once, as far as it is one pattern.
             script.append("read -P %d %d %d" % (disk[offset], offset, SECTOR))
     if aio:
         script.append("aio_flush")

@@ -63,7 +63,7 @@ class Server:
         self.nbd = nbd.NBD()
         while not os.path.exists(socket) and self.process.poll() is None:
             time.sleep(0.02)
-        for _ in range(500):                     # bound, it is there before it listens
+        for _ in range(500):                     # once bound, the socket exists before it listens
             try:
                 self.nbd.connect_unix(socket)
                 return
@@ -117,7 +117,7 @@ def batch(rng, server, model, cluster):
     while len(done) < len(taken):
         server.nbd.poll(-1)
     assert not any(done), done
-    for begin, end in trims:                     # each sector is as it was, or zero: never what a file below has
+    for begin, end in trims:                     # each sector is unchanged or zero: never the content of a file below
         now = server.nbd.pread(end - begin, begin)
         for at in range(0, end - begin, SECTOR):
             assert now[at:at + SECTOR] in (model[begin + at:begin + at + SECTOR], bytes(SECTOR)), "trimmed sector at %d" % (begin + at)

@@ -5,15 +5,15 @@
 #
 #   kernel.sh PROGRAM [TYPE [ARGUMENT...]]     PROGRAM is BUILD/tests/lossy, TYPE ext4-nojournal (the default), ext4, xfs or btrfs
 #
-# The image lies on a file system, that on a loop device, and the device's backing file on a tmpfs with a filler in it. The backing
-# file has blocks everywhere but where a test has punched them out. While the filler takes the rest of the tmpfs, what lies there cannot
-# be written: the kernel tells of it once for each open file description, and keeps the lost page, clean, in its cache. lossy.c says what
-# is done on it and how it is judged; its arguments are runs, to repeat one that failed: kernel.sh build/dev-gcc/tests/lossy ext4 WLUFC.w
+# The image lies on a file system, the file system on a loop device, and the device's backing file on a tmpfs with a filler in it. The
+# backing file has blocks everywhere except where a test has punched them out. While the filler takes the rest of the tmpfs, the punched
+# ranges cannot be written: the kernel reports this once for each open file description, and keeps the lost page, clean, in its cache.
+# lossy.c describes the steps and how it judges them; its arguments are runs: kernel.sh build/dev-gcc/tests/lossy ext4 WLUFC.w repeats one.
 #
-# A request that the backing file can take only in part is lost without an error (docs/crash-rules.md, "What the host must keep"); so
-# blocks are as large as pages, and what is doomed is written in requests that lie in a hole whole.
+# A request that the backing file can accept only in part is lost without an error (docs/crash-rules.md, "What the host must keep"). So
+# blocks are as large as pages, and doomed data is written in requests that lie wholly in a hole.
 #
-# Everything is mounted in a namespace of its own, which ends with this script, however that ends; the loop device detaches itself when
+# Everything is mounted in a separate namespace, which ends with this script, however that ends; the loop device detaches itself when
 # its last user has gone. Exit status 0: all runs are right; 1: a promise was broken; 77: there is no loop device or file system here.
 set -u
 export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
@@ -59,7 +59,7 @@ else
     fallocate -l "${megabytes}M" "$work/tmpfs/backing" || exit 2
 fi
 device=$(losetup --find --show "$work/tmpfs/backing" 2>&1) || skip "no loop device: $device"
-exec 9<"$device" # keeps it; detached now, it goes with its last user
+exec 9<"$device" # keeps it open; detached now, it goes with its last user
 losetup --detach "$device"
 "${make[@]}" "$device" >/dev/null || exit 2
 mount -t "$kind" "$device" "$work/mount" 2>/dev/null || skip "the kernel has no $kind"

@@ -298,7 +298,7 @@ static void child_steps(const char *steps, const char *options)
     }
 }
 
-/* Each sector's version; UINT64_MAX for bytes that were never written there. */
+/* Each sector's version; UINT64_MAX for bytes that the test never wrote there. */
 static uint64_t version_of(const uint8_t *bytes, int block, int sector)
 {
     static const uint8_t zeros[SECTOR];
@@ -313,7 +313,7 @@ static uint64_t version_of(const uint8_t *bytes, int block, int sector)
     return right ? found.version : UINT64_MAX;
 }
 
-/* What the guest reads; a sector that is not what it may be is a failure. */
+/* Read as the guest does; a sector with a content that is not allowed is a failure. */
 static void read_all(ploop_dev *dev, const char *when, uint64_t seen[BLOCKS][BLOCK_SECTORS])
 {
     uint8_t *bytes = aligned_alloc(BLOCK, BLOCK);
@@ -335,7 +335,7 @@ static void read_all(ploop_dev *dev, const char *when, uint64_t seen[BLOCKS][BLO
 }
 
 /*
- * What is read, flushed and closed is promised. A recovery may fail only where the file system
+ * The data read, flushed and closed counts as promised. A recovery may fail only if the file system
  * itself does not work any more.
  */
 static void child_recover(const char *options)
@@ -392,7 +392,7 @@ static void check_error(int error)
     }
 }
 
-/* Clusters of zeros, mapped; then what is doomed. */
+/* Clusters of zeros, mapped; then doom the doomed ones. */
 static void prepare(void)
 {
     struct ploop_image_options options = {.size = sizeof(options),
@@ -478,8 +478,8 @@ static void run(const char *name)
 }
 
 /*
- * The file alone: of a loss that a FUA write was told of, SYNC has to tell after reopen too, or
- * reopen itself (live handing over of files is to come; the device does not reopen yet).
+ * The file alone: SYNC must also report, after reopen, a loss that a FUA write was told of; or
+ * reopen itself reports it (live handing over of files is to come; the device does not reopen yet).
  */
 static void reopen_steps(const char *steps, const char *options)
 {
@@ -489,7 +489,7 @@ static void reopen_steps(const char *steps, const char *options)
     struct ploop_file_info info = {.size = sizeof(info)};
     check_error(ploop_file_info(file, &info));
     world_fill(&world);
-    int other = open(world.image, O_RDWR); /* another description, which will be told of it */
+    int other = open(world.image, O_RDWR); /* another description, which is told of it too */
     void *bytes = new_block(0, 1);
     if (ploop_file_pwrite(file, bytes, BLOCK, info.file_size - 4 * CLUSTER) !=
         BLOCK) { /* of the doomed ones */
@@ -524,8 +524,8 @@ static uint64_t run_reopen(void)
 
 /*
  * All pairs of steps after a loss, each with one of the ends and one of the eight sets of options,
- * in turn, every second one with io_uring. --full: with four of these 24, and also where nothing is
- * lost yet, and where there is space again before anything is.
+ * in turn, every second one with io_uring. --full: with four of these 24, and also with no loss
+ * yet, and with space available again before any loss.
  */
 static uint64_t run_all(bool full)
 {

@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# Proof that kernel.sh can fail: each patch of tests/kernel/mutants breaks one rule of src/file; the changed files are compiled without
-# the library's own assertions, linked in front of the archive, and the runs named here are made on ext4 without a journal until one is
-# judged wrong. Prints a table; exit status 1 if a mutant was not caught, 77 as kernel.sh.
+# Proof that kernel.sh can fail: each patch of tests/kernel/mutants breaks one rule of src/file. The changed files are compiled without
+# the library's own assertions and linked in front of the archive; then the runs named here are made on ext4 without a journal until one
+# fails. Prints a table; exit status 1 if a mutant was not caught, 77 as kernel.sh.
 #
 #   mutants.sh BUILD_DIRECTORY
 set -u
@@ -14,7 +14,7 @@ trap 'rm -rf "$work"' EXIT
 cc=${CC:-cc}
 missed=0
 
-# What shows each fault; "reopen" is among the runs that are made where none is named. Several FUA writes at once are a matter of chance.
+# The runs that show each fault; if none is named, all runs, "reopen" among them. Several FUA writes at once depend on chance.
 declare -A runs=(
     [fua-on-sync-description]="WLUFC"
     [fua-writes-share-a-description]="PK PA PC PK PA PC PK PA PC PK PA PC PK PA PC PK PA PC PK PA PC PK PA PC"

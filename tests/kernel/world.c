@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What world.h says. */
+/* See world.h. */
 #include "world.h"
 
 #include <errno.h>
@@ -154,7 +154,7 @@ void world_write_back(const struct world *world)
 void world_sync(const struct world *world)
 {
     int fd = open_or_die(world->mount, "", O_RDONLY);
-    (void)syncfs(fd); /* it fails once more for what an earlier run has lost */
+    (void)syncfs(fd); /* it fails once more for a loss of an earlier run */
     close(fd);
 }
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The storage under the test: a file system on a loop device, whose backing file lies on a tmpfs.
- * What is punched out of the backing file while the tmpfs is full cannot be written: the kernel
- * loses the page and reports the error once for each open file description.
+ * While the tmpfs is full, a range that is punched out of the backing file cannot be written: the
+ * kernel loses the page and reports the error once for each open file description.
  *
- *     tmpfs/backing     the loop device's content, with blocks everywhere but where a test has
+ *     tmpfs/backing     the loop device's content, with blocks everywhere except where a test has
  *                       doomed them
  *     tmpfs/filler      takes the rest of the tmpfs, from world_fill() to world_give()
- *     mount/image       what is tested
+ *     mount/image       the image under test
  */
 #ifndef KERNEL_WORLD_H
 #define KERNEL_WORLD_H
@@ -33,32 +33,32 @@ void world_init(struct world *world, const char *mount, const char *tmpfs, const
 void world_fill(struct world *world);
 void world_give(struct world *world);
 
-/* Nothing is doomed any more. There must be space. */
+/* Undo all dooming. There must be space. */
 void world_mend(struct world *world);
 
 /*
- * [offset, offset + length) of the image cannot be written from here on while the tmpfs is full.
+ * From here on, [offset, offset + length) of the image cannot be written while the tmpfs is full.
  * Its content on the disk is zeros.
  */
 void world_doom(struct world *world, uint64_t offset, uint64_t length);
 
 /*
- * Blocks for the image beyond its end, without making it longer: `length` bytes in one piece, and
- * more in so many pieces that the file system needs no further block for its own list of them. Such
- * a block could come to lie where an image was cut, on what is doomed.
+ * Allocate blocks for the image beyond its end, without making it longer: `length` bytes in one
+ * piece, then enough pieces that the file system needs no further block for its own list of them.
+ * Such a block could later lie in a doomed range, where an image was cut.
  */
 void world_preallocate(struct world *world, uint64_t length);
 
 /*
- * Write back all of the image that is dirty, and wait: what is to be lost is lost now. Asks for no
- * error but on a description of its own.
+ * Write back all dirty data of the image, and wait: writes that must be lost are lost now. Asks for
+ * errors only on a separate description.
  */
 void world_write_back(const struct world *world);
 
-/* Everything of the file system is on the device. */
+/* Write everything of the file system to the device. */
 void world_sync(const struct world *world);
 
-/* Unmount and mount: nothing of the image is cached. */
+/* Unmount and mount, so that no page of the image is cached. */
 void world_drop_caches(struct world *world);
 
 /* Print a line like printf() and exit with status 2: the test itself could not be carried out. */

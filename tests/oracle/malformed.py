@@ -49,7 +49,7 @@ def image(*, magic=MAGIC_V2, version=2, cluster=CLUSTER_SECTORS, entries=ENTRIES
         if magic == MAGIC_V1 and isinstance(host, int):
             host = real_data + (host - 1) * real_cluster
         elif isinstance(host, tuple):
-            host = host[0]                     # an entry to be taken as it stands
+            host = host[0]                     # an entry to be used unchanged
         elif magic == MAGIC_V2:
             host = host - 1 + real_data // real_cluster
         bat[guest] = host

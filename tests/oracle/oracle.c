@@ -92,7 +92,7 @@ static const char *entry_error(const struct oracle *oracle, uint32_t index)
     return NULL;
 }
 
-/* Who owns which host cluster: the first good entry in the BAT's order. */
+/* The owner of each host cluster: the first good entry in the BAT's order. */
 static void find_owners(struct oracle *oracle)
 {
     for (uint32_t index = 0; index < oracle->bat_entries; index++) {
@@ -238,8 +238,8 @@ void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data,
         say(&output, false, text);
     }
     /*
-     * leaks are counted on the way, but the lines of errors come first in the Python one too: it
-     * prints them apart
+     * leaks are counted here, but printed later: the Python one prints the lines of errors first,
+     * too
      */
     uint64_t owned = check_beyond(oracle, &output);
     if (oracle->flags & FLAG_EMPTY && owned) {
@@ -258,7 +258,7 @@ void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data,
         if (oracle->owner[slot] || (extension && extension[slot]))
             continue;
         if (!line) {
-            result->leaks++; /* there can be many: not worth the words */
+            result->leaks++; /* there can be many, so no line is printed */
             continue;
         }
         snprintf(text, sizeof(text), "host cluster at byte %" PRIu64 " is referenced by nothing",

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The independent reader and checker of ploop_oracle.py, in C for speed. It shares no code with the
- * library, includes none of its headers, and prints what the Python one prints, line for line:
- * tests/interop/oracle.sh holds the two equal.
+ * library, includes none of its headers, and prints the same lines as the Python one;
+ * tests/interop/oracle.sh compares the two.
  *
  * An oracle is opened over a read callback, judges one delta, and keeps a copy of its BAT; the
  * callback must stay usable for reading clusters and the extension.
@@ -15,12 +15,12 @@
 #include <stdint.h>
 
 /*
- * Fill `length` bytes from `offset`; all of them lie inside the file. Other than 0: it could not be
+ * Fill `length` bytes from `offset`; all of them lie inside the file. Not 0: they could not be
  * read.
  */
 typedef int oracle_read_fn(void *context, void *buffer, uint64_t length, uint64_t offset);
 
-/* A finding, one line; `leak` tells leaks from errors. */
+/* A finding, one line; `leak` distinguishes leaks from errors. */
 typedef void oracle_line_fn(void *user_data, bool leak, const char *line);
 
 enum oracle_verdict { ORACLE_OK = 0, ORACLE_NOT_AN_IMAGE = 1, ORACLE_CORRUPT = 2 };
@@ -48,7 +48,7 @@ struct oracle_result {
     bool unclean; /* the in-use mark is set */
 };
 
-/* Anything but ORACLE_OK leaves nothing to close; `message` (160 bytes) then says why. */
+/* After any result but ORACLE_OK there is nothing to close, and `message` (160 bytes) says why. */
 enum oracle_verdict oracle_open(struct oracle *oracle, oracle_read_fn *read, void *context,
                                 uint64_t file_size, char *message);
 void oracle_close(struct oracle *oracle);
@@ -64,13 +64,13 @@ enum oracle_verdict oracle_read_header(struct oracle *oracle, oracle_read_fn *re
 void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data,
                   struct oracle_result *result);
 
-/* Whether it can be opened for writing; ORACLE_RECOVER: where it is to be recovered. */
+/* Whether it can be opened for writing; ORACLE_RECOVER: with RECOVER. */
 enum oracle_writing { ORACLE_WRITE, ORACLE_RECOVER, ORACLE_REFUSE };
 enum oracle_writing oracle_writing(struct oracle *oracle);
 
 /*
- * What a guest cluster's entry is worth. A bad one cannot be right anywhere; a duplicate names
- * another guest cluster's place.
+ * The state of a guest cluster's entry. A bad one is invalid wherever it stands; a duplicate names
+ * another guest cluster's host cluster.
  */
 enum oracle_cluster { ORACLE_UNMAPPED, ORACLE_MAPPED, ORACLE_DUPLICATE, ORACLE_BAD };
 enum oracle_cluster oracle_judge_cluster(const struct oracle *oracle, uint64_t index);
@@ -78,7 +78,7 @@ enum oracle_cluster oracle_judge_cluster(const struct oracle *oracle, uint64_t i
 /* One guest cluster: 1 and its bytes; 0: this delta does not hold it; -1: its entry is bad. */
 int oracle_read_cluster(struct oracle *oracle, uint64_t index, uint8_t *buffer);
 
-/* Where a guest cluster lies in the file, in bytes; 0: nowhere. The entry is not judged. */
+/* The offset of a guest cluster in the file, in bytes; 0: not mapped. The entry is not judged. */
 uint64_t oracle_host_offset(const struct oracle *oracle, uint64_t index);
 
 /* oracle_read_fn over memory. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See oracle_extension.h. MD5 (RFC 1321) is written out here because the oracle depends on nothing.
+ * See oracle_extension.h. MD5 (RFC 1321) is implemented here because the oracle has no
+ * dependencies.
  */
 #include "oracle_extension.h"
 
@@ -179,7 +180,7 @@ static int features_check(struct oracle *oracle, const uint8_t *area, uint8_t *c
     }
 }
 
-/* The extension's cluster, to be freed; NULL: it is not there, and `why`. */
+/* The extension's cluster, which the caller frees; NULL: there is none, and `why`. */
 static uint8_t *read_area(struct oracle *oracle, char *why)
 {
     uint64_t start = oracle->ext_off * SECTOR;

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* The format extension as the oracle judges it: apart, because few images have one. */
+/*
+ * The oracle's judgement of the format extension, in a separate file because few images have one.
+ */
 #ifndef ORACLE_EXTENSION_H
 #define ORACLE_EXTENSION_H
 
@@ -15,16 +17,16 @@ typedef void oracle_feature_fn(void *user_data, uint64_t magic, uint64_t flags, 
                                uint32_t size);
 
 /*
- * The features of the extension that ext_off leads to, whatever in_use says. Returns how many, 0
- * without one; -1 and `why`: it is not whole, as oracle_extension_check() says.
+ * The features of the extension at ext_off, whatever in_use says. Returns their number, 0 without
+ * an extension; -1 and `why`: it is not whole, as oracle_extension_check() says.
  */
 int oracle_extension_features(struct oracle *oracle, oracle_feature_fn *feature, void *user_data,
                               char *why);
 
 /*
- * Whether it forbids to open the image for writing: it cannot be told apart, has an unknown feature
- * that is necessary, or reaches into a guest's cluster. A bitmap that is wrong in itself is only
- * dropped.
+ * Whether the extension forbids opening the image for writing: its features cannot be parsed, or it
+ * has an unknown NECESSARY feature, or it overlaps a guest's cluster. A bitmap that is wrong in
+ * itself is only dropped.
  */
 bool oracle_extension_forbids(struct oracle *oracle);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The command line of the oracle in C: check, open, map and dump (the guest's bytes of one delta),
- * with the output of ploop_oracle.py, so that a script can hold the two against each other.
+ * with the output of ploop_oracle.py, so that a script can compare the two.
  *
  *   oracle check|open|map|dump IMAGE
  */

@@ -15,7 +15,7 @@ enum { ARENA_BYTES = 64 << 20, GRANULE = 64, PAGE = 4096, POISON_BYTES = 4096, P
 struct arena {
     size_t used;
     uint8_t
-        freed[ARENA_BYTES / GRANULE]; /* a byte for each granule; touched for what is freed only */
+        freed[ARENA_BYTES / GRANULE]; /* a byte for each granule; written only when it is freed */
 };
 
 /* Before each block, at the end of a granule. */

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * All memory that a schedule changes: what the library and the scenario allocate, and the fibers'
- * stacks. What the set-up left is kept and protected; a page that is written to is noted by the
- * signal this causes, once, and each schedule begins by copying those back.
+ * All memory that a schedule changes: the allocations of the library and of the scenario, and the
+ * fibers' stacks. The state after the set-up is kept and protected. The first write to a page
+ * causes a signal, whose handler notes the page; each schedule begins by copying the noted pages
+ * back.
  *
- * Memory is not reused within a schedule, so that whoever touches freed memory is found: its first
- * bytes are poison, and each scheduling point asks whether the object it is about is freed.
+ * Memory is not reused within a schedule, so that every access to freed memory is found: its first
+ * bytes are poison, and each scheduling point checks whether its object was freed.
  */
 #ifndef SCHED_ARENA_H
 #define SCHED_ARENA_H
@@ -14,10 +15,10 @@
 #include <stddef.h>
 
 void arena_start(void); /* empty, for a scenario's set-up */
-void arena_keep(void);  /* what is there now is what arena_restore() brings back */
+void arena_keep(void);  /* save the present state, which arena_restore() brings back */
 void arena_restore(void);
 
-/* For the handler of SIGSEGV. False: that is no page of the arena. */
+/* For the handler of SIGSEGV. False: the address is in no page of the arena. */
 bool arena_note_write(void *address);
 
 /* Before the kernel writes there, which raises no signal. */

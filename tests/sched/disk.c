@@ -31,7 +31,7 @@ static int64_t move(struct disk *disk, const struct ploop_io *io)
     return (int64_t)io->length;
 }
 
-/* What it does to the bytes. SYNC: see `backend_data`, where submit left what it covers. */
+/* Apply a request to the bytes. SYNC: see `backend_data`, where submit stored what it covers. */
 static int64_t execute(struct disk *disk, const struct ploop_io *io)
 {
     switch (io->op) {
@@ -101,7 +101,7 @@ static bool is_ready(const struct disk *disk, uint32_t queue)
     return false;
 }
 
-/* One thread at a time is in the ring of a queue: submit, kick, reap. */
+/* One thread at a time may be in the ring of a queue: submit, kick, reap. */
 static void enter_ring(struct disk *disk, uint32_t queue)
 {
     if (queue >= DISK_QUEUES_MAX) {
@@ -149,7 +149,7 @@ static bool has_work(void *context)
     return disk->kicked > 0;
 }
 
-/* One of those it was told of, done and completed. `result`: instead of doing it; 0: do it. */
+/* Complete one of the kicked requests. `result`: instead of carrying it out; 0: carry it out. */
 static void complete_one(struct disk *disk, unsigned which, int64_t result)
 {
     struct ploop_io *io = disk->held[which];

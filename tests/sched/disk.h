@@ -5,12 +5,12 @@
  *     inline   before submit returns; and always outside a schedule, whatever the disk is
  *     device   by a fiber of its own (disk_device()), at any later moment, in any order, once it
  *              was kicked
- *     reap     by whoever calls reap for its queue, once it was kicked; the queue's descriptor says
- *              so
+ *     reap     by the thread that calls reap for its queue, once it was kicked; the queue's
+ *              descriptor is then readable
  *
  *  1. A request takes its effect on the bytes at the moment of its completion, in one step.
- *  2. It holds `room` requests; more are refused with -EAGAIN.
- *  3. While it is `shut`, a request is a failure: the library promised that none comes.
+ *  2. The disk holds `room` requests; it refuses more with -EAGAIN.
+ *  3. While the disk is `shut`, a request is a failure: the library promised to send none.
  *  4. Two threads inside submit, kick or reap for one queue at the same time are a failure.
  */
 #ifndef SCHED_DISK_H
@@ -36,8 +36,8 @@ struct disk {
     unsigned held_count, kicked;
     uint64_t refused;
     bool inside[DISK_QUEUES_MAX];   /* a thread is in the ring of that queue */
-    int ready_fds[DISK_QUEUES_MAX]; /* reap: readable when something can be reaped */
-    uint64_t edges;                 /* how often one became readable */
+    int ready_fds[DISK_QUEUES_MAX]; /* reap: readable when there is a completion to reap */
+    uint64_t edges;                 /* the number of times one became readable */
     /*
      * Completions of writes are numbered; those up to `durable` came before a SYNC was submitted
      * that has succeeded.
@@ -48,7 +48,7 @@ struct disk {
 /* In memory of the arena; zeros, `capacity` bytes at most. */
 ploop_file *disk_open(struct disk *disk, uint64_t capacity);
 
-/* A daemon's fiber_fn: completes what the disk holds. Several may do so. */
+/* A daemon's fiber_fn: completes the requests that the disk holds. Several may do so. */
 void disk_device(void *context);
 
 #endif

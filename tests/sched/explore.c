@@ -2,8 +2,8 @@
 /*
  * A schedule with some deviations is found by running the one without the last of them: each choice
  * that it makes after its own last deviation could have been made otherwise. So every schedule
- * within the bound is run exactly once, and nothing is remembered but the deviations on the way and
- * what is still to be tried on each level.
+ * within the bound is run exactly once, and the explorer stores only the deviations on the way and
+ * the choices that are still to be tried on each level.
  */
 #include "explore.h"
 
@@ -31,7 +31,7 @@ struct deviation {
     uint8_t cost;
 };
 
-/* Who touched an object, a bit for each fiber. */
+/* The fibers that touched an object, one bit each. */
 struct object {
     uintptr_t at;
     uint16_t touched;
@@ -139,7 +139,7 @@ static uint8_t choose_randomly(enum choice choice, const struct way *options, un
     }
     early_left -=
         options[best]
-            .early; /* else one that waits for others could keep them from running for ever */
+            .early; /* else a fiber that waits for others could keep them from running for ever */
     return options[best].value;
 }
 
@@ -232,7 +232,9 @@ static void run_randomly(uint64_t seed)
     run_schedule();
 }
 
-/* Who shares what, before anything is left out because nobody else touches it. */
+/*
+ * Find the shared objects, before any choice is left out because only one fiber touches its object.
+ */
 static void discover(void)
 {
     mode = RANDOM;
@@ -245,7 +247,7 @@ static void discover(void)
     exploration = (struct exploration){0};
 }
 
-/* The schedule of the plan, and all that differ from it further on. False: the limit is reached. */
+/* Run the schedule of the plan, and all that differ from it later. False: the limit is reached. */
 static bool descend(unsigned level, unsigned cost, uint64_t limit)
 {
     unsigned first = to_try_count;
@@ -271,7 +273,7 @@ struct exploration explore_exhaustively(unsigned given_bound, uint64_t limit)
     discover();
     mode = EXHAUSTIVE;
     bound = given_bound;
-    do { /* again, should more turn out to be shared */
+    do { /* again if more objects turn out to be shared */
         sharing_grew = false;
         to_try_count = 0;
         exploration = (struct exploration){0};

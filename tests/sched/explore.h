@@ -34,28 +34,26 @@ enum choice { CHOOSE_FIBER, CHOOSE_OTHER };
 /* The first option is the default one. */
 uint8_t explore_choose(enum choice choice, const struct way *options, unsigned count);
 
-/*
- * A step: every scheduling point is one, also where there is nothing to choose. Returns its number.
- */
+/* A step: every scheduling point is one, even if there is nothing to choose. Returns its number. */
 uint32_t explore_step(void);
 
 /*
- * Note who touched what. Whether more than one fiber does, and one changes it: elsewhere a switch
- * makes no difference.
+ * Note which fiber touched an object. Returns whether more than one fiber does, and one changes it:
+ * for other objects a switch makes no difference.
  */
 bool explore_is_shared(const volatile void *object, unsigned fiber, bool writes);
 
-/* What was chosen so far, as --replay takes it. */
+/* The choices made so far, in the form that --replay takes. */
 const char *explore_replay(void);
 
 struct exploration {
     uint64_t schedules;
     uint64_t steps;   /* of the longest schedule */
-    uint64_t choices; /* of fibers, in the one that had most */
-    bool complete;    /* there is no further one within the bound */
+    uint64_t choices; /* of fibers, in the schedule with the most choices */
+    bool complete;    /* there is no further schedule within the bound */
 };
 
-/* Each returns if nothing was wrong. `limit`: schedules at most; 0: none. */
+/* Each returns if no failure was found. `limit`: the largest number of schedules; 0: none. */
 void explore_set_up(const struct scenario *given); /* before any of them */
 struct exploration explore_exhaustively(unsigned bound, uint64_t limit);
 struct exploration explore_randomly(uint64_t seed, uint64_t schedules);

@@ -25,18 +25,18 @@ struct fiber {
     fiber_fn *fn;
     void *argument;
     bool daemon, ended;
-    ready_fn *ready; /* waits for this; NULL: it can go on */
+    ready_fn *ready; /* waits for this; NULL: it can run */
     void *ready_argument;
     uint64_t until_ns; /* or for this; 0: no time */
     bool expired;
     char *stack;
-    char *top; /* of what it has on its stack, while it does not run */
+    char *top; /* of its stack content, while it does not run */
     const char *file, *what;
     int line;
     char tls[TLS_MAX];
 };
 
-/* In the arena: each schedule begins with what the set-up left. */
+/* In the arena: each schedule begins with the state after the set-up. */
 struct fibers {
     struct fiber all[FIBERS_MAX];
     unsigned count, current;
@@ -142,7 +142,7 @@ static bool can_run(struct fiber *fiber)
            (!fiber->ready || fiber->expired || fiber->ready(fiber->ready_argument));
 }
 
-/* The running one first, then the others in their order; then those that wait for time. */
+/* The running fiber first, then the others in their order, then those that wait for time. */
 static unsigned list_options(struct way *list)
 {
     unsigned count = 0;
@@ -186,7 +186,7 @@ static void move_clock(void)
     }
     first->expired = true;
     if (first->until_ns <= fibers->now_ns) {
-        return; /* it only let the others go first */
+        return; /* it only let the others run first */
     }
     fibers->expiries++;
     fibers->now_ns = first->until_ns;
@@ -252,7 +252,7 @@ void sched_point(const char *file, int line, const char *what, const volatile vo
     check_object(object);
     if (explore_is_shared(object, fibers->current, writes)) {
         switch_to(pick());
-        check_object(object); /* it may be gone meanwhile */
+        check_object(object); /* it may have been freed meanwhile */
     }
 }
 

@@ -7,16 +7,15 @@
  *                  ^        |
  *                  +-- waits: until its condition holds, or its time has come
  *
- *  1. One runs at a time, and goes on until it waits, ends, or another is chosen at one of its
- *     scheduling points.
+ *  1. One fiber runs at a time, until it waits, ends, or another is chosen at one of its scheduling
+ *     points.
  *  2. The clock stands still while any fiber can run. When none can, it moves to the first time
- *     that one waits for: an expiry. A scenario that forbids those finds wake-ups that were lost
- *     and that a nap would hide. Where the explorer chooses so, a wait ends early; that is no
- *     expiry.
- *  3. A schedule is over when no fiber can run and all but the daemons have ended. That one waits
- *     for ever is a failure: deadlock.
- *  4. Outside a schedule, in a scenario's set-up and its last checks, nothing is chosen: what is
- *     called runs to its end.
+ *     that a fiber waits for: an expiry. A scenario that forbids expiries finds lost wake-ups that
+ *     a nap would hide. If the explorer chooses so, a wait ends early; that is no expiry.
+ *  3. A schedule is over when no fiber can run and all but the daemons have ended. A fiber that
+ *     waits for ever is a failure: deadlock.
+ *  4. Outside a schedule, in a scenario's set-up and its last checks, nothing is chosen: each call
+ *     runs to its end.
  */
 #ifndef SCHED_FIBER_H
 #define SCHED_FIBER_H
@@ -39,20 +38,20 @@ unsigned sched_self(void);
 bool sched_is_running(void);
 
 /*
- * Wait for a condition that others make true, or for a time; 0: no time. False: the time came
- * first. `object`: what it is about.
+ * Wait for a condition that other fibers make true, or for a time; 0: no time. False: the time came
+ * first. `object`: the object that the condition is about.
  */
 bool sched_wait(const char *file, int line, const char *what, ready_fn *ready, void *argument,
                 uint64_t until_ns);
 
-/* One of [0, count), by the explorer's choice; 0 outside a schedule. */
+/* A number of [0, count), by the explorer's choice; 0 outside a schedule. */
 unsigned sched_choose(unsigned count);
 
 uint64_t sched_now(void);
-/* How often the clock had to move because nobody could run. */
+/* The number of times the clock had to move because no fiber could run. */
 uint64_t sched_expiries(void);
 
-/* The schedule shows something wrong: say it and how it is replayed, and leave. */
+/* The schedule has a failure: print it and how to replay it, and exit. */
 void sched_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 
 /* For the explorer: forget all fibers; run a schedule from the state as it is. */

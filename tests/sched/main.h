@@ -9,10 +9,10 @@ struct options {
 };
 extern struct options options;
 
-/* The part of a source's path that tells it apart. */
+/* The part of a source's path that identifies it. */
 const char *short_name(const char *file);
 
-/* Say what is wrong and how the schedule is replayed, and leave with status 1. */
+/* Print the failure and how to replay the schedule, and exit with status 1. */
 void report_failure(const char *text) __attribute__((noreturn));
 
 #endif

@@ -15,13 +15,13 @@ struct scenario {
     void (*set_up)(void); /* spawns the fibers */
     void (*finish)(void); /* or NULL */
     unsigned bound;       /* of the quick tier's exhaustive exploration */
-    uint64_t random;      /* and so many random schedules */
+    uint64_t random;      /* and this many random schedules */
     bool may_expire;      /* a wait may have to be ended by the clock */
 };
 
 extern const struct scenario *const scenarios[]; /* NULL ends it */
 
-/* For the failure's line. */
+/* The running scenario, for the line of a failure. */
 extern const struct scenario *scenario_running;
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Backends that are full, or that complete while a flush is made. */
+/* Backends that are full, or that complete requests during a flush. */
 #include "scenarios.h"
 
 #include <stdlib.h>
@@ -24,7 +24,9 @@ static bool may_run(void *unused)
     return *second_is_done;
 }
 
-/* It does not run its queue before the other write is done, which only that write can bring on. */
+/*
+ * It does not run its queue before the other write is done, and only that write can bring this on.
+ */
 static void write_and_sleep(void *unused)
 {
     struct request *request = begin_write(ploop_dev_queue(world->dev, 1), 0, SECTOR, 'a', 0);
@@ -139,5 +141,5 @@ const struct scenario blocking_reap = {
     .finish = full_ring_finish,
     .bound = 1,
     .random = 10000,
-    .may_expire = true, /* what another one has reaped ends nobody's wait in the backend */
+    .may_expire = true, /* completions that another thread reaps end no wait in the backend */
 };

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The fast path against what takes a cluster away from under it. */
+/* The fast path against requests that take a cluster away from under it. */
 #include "scenarios.h"
 
 #include <errno.h>
@@ -7,8 +7,8 @@
 #include "world.h"
 
 /*
- * The thread that takes the cluster away has a queue of its own: in one queue it would wait for the
- * ring until the fast request's way is over.
+ * The thread that takes the cluster away has a separate queue: in a shared one it would wait for
+ * the ring until the fast request has been sent.
  */
 static ploop_queue *other_queue(void)
 {
@@ -20,7 +20,7 @@ static struct request *write_of(ploop_queue *queue, uint32_t cluster, uint32_t s
     return begin_write(queue, (uint64_t)cluster * CLUSTER + sector * SECTOR, SECTOR, byte, 0);
 }
 
-/* ---- the only host cluster there is goes from guest cluster 0 to guest cluster 1 ---- */
+/* ---- the only host cluster moves from guest cluster 0 to guest cluster 1 ---- */
 
 static void write_zero(void *unused)
 {

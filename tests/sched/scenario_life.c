@@ -48,12 +48,12 @@ const struct scenario fast_suspend = {
     .finish = one_write_finish,
     .bound = 2,
     .random = 1000,
-    .may_expire = true, /* a fast completion rings nobody */
+    .may_expire = true, /* a fast completion wakes no waiter */
 };
 
 /* ---- resume against suspend ---- */
 
-/* How often the device was suspended more than it was resumed. */
+/* The number of suspends less the number of resumes. */
 static int *balance;
 
 static void suspend_meanwhile(void *unused)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The POSIX backend's I/O threads by themselves: submit and kick from two threads, cancel, stop. */
+/* The POSIX backend's I/O threads alone: submit and kick from two threads, cancel, stop. */
 #include "scenarios.h"
 
 #include <errno.h>

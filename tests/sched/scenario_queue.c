@@ -17,7 +17,9 @@ static bool has_room(void *seen)
     return world->room_events != *(const uint64_t *)seen;
 }
 
-/* As an embedder does: no request, so wait until the event says that another try is worth it. */
+/*
+ * As an embedder does: without a request, wait until the event says that another try is worth it.
+ */
 static ploop_pio *get_patiently(void)
 {
     for (;;) {
@@ -34,7 +36,7 @@ static void get_and_put(void *unused)
 {
     (void)unused;
     ploop_pio *pio = get_patiently();
-    struct request *owner = &world->requests[0]; /* `calls`: who has a request */
+    struct request *owner = &world->requests[0]; /* `calls`: the fiber that has a request */
     sched_point(HERE, "has one", owner, true);
     if (owner->pio == pio) {
         sched_fail("two threads have the same request");
@@ -70,7 +72,7 @@ const struct scenario pool_room = {
     .random = 3000,
 };
 
-/* The stack's head is taken and given back under a thread that looks at it (ABA). */
+/* The stack's head is taken and given back while another thread looks at it (ABA). */
 static void take_two_give_back(void *argument)
 {
     (void)argument;
@@ -205,7 +207,7 @@ static bool is_readable(void *unused)
     return sched_readable(ploop_queue_poll_fd(world->queue));
 }
 
-/* It knows the descriptor and the next deadline only: there is no wake_at. */
+/* The loop uses the descriptor and the next deadline only: there is no wake_at. */
 static void event_loop(void *unused)
 {
     struct request *first = begin_write(world->queue, 0, SECTOR, 'a', 0);
@@ -386,7 +388,7 @@ const struct scenario owner_sleeps = {
     .finish = owner_sleeps_finish,
     .bound = 2,
     .random = 3000,
-    .may_expire = true, /* what is reaped on a user's queue rings nobody */
+    .may_expire = true, /* completions reaped on a user's queue wake no waiter */
 };
 
 /* ---- the engine's ring ---- */
@@ -397,7 +399,10 @@ static bool has_edge(void *argument)
     return world->disk.edges != *seen || sched_readable(world->queue->event_fd);
 }
 
-/* Woken once by what becomes ready, however long that stays ready: one run must be enough. */
+/*
+ * Woken once when the descriptor becomes readable, however long it stays so: one run must be
+ * enough.
+ */
 static void run_at_edges(void *unused)
 {
     uint64_t seen = 0;

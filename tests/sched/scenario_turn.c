@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The turn and the cluster locks by themselves, and work that two threads bring to a device at the
- * same time.
+ * The turn and the cluster locks alone, and work that two threads bring to a device at the same
+ * time.
  */
 #include "scenarios.h"
 
@@ -10,7 +10,7 @@
 #include "pio/lock.h"
 #include "world.h"
 
-/* ---- the turn by itself ---- */
+/* ---- the turn alone ---- */
 
 enum { WORKERS = 3, POSTS = 2 };
 
@@ -24,13 +24,13 @@ struct bare {
     struct bare_work works[WORKERS][POSTS];
     bool inside, in_pump;
     unsigned pumps;
-    bool told; /* hand_over has found a taker */
+    bool told; /* hand_over has found another thread */
     unsigned ran;
 };
 
 static struct bare *bare;
 
-/* Says that it is inside, and finds that nobody else is. */
+/* Mark this fiber as inside, and check that no other one is. */
 static void be_alone(bool *inside, const char *what)
 {
     sched_point(HERE, what, inside, true);
@@ -195,7 +195,7 @@ static void get_out(struct locker *locker)
 
 static void lock_run(struct work *work);
 
-/* It is held: go out again in a later turn. */
+/* The lock is held: leave again in a later turn. */
 static void lock_granted(struct lock_waiter *waiter)
 {
     struct locker *locker = container_of(waiter, struct locker, waiter);
@@ -203,7 +203,7 @@ static void lock_granted(struct lock_waiter *waiter)
     turn_enqueue(&locks->turn, &locker->work);
 }
 
-/* The exclusive one lets others in; the shared one gives the lock back to have it alone. */
+/* The exclusive holder lets others in; the shared one gives the lock back to have it alone. */
 static void lock_change(struct locker *locker)
 {
     bool was_exclusive = locker->exclusive;
@@ -213,7 +213,7 @@ static void lock_change(struct locker *locker)
     if (was_exclusive) {
         get_in(locker);
         lock_downgrade(&locker->waiter, &locks->turn);
-        get_out(locker); /* at once, as a step with nothing to do */
+        get_out(locker); /* at once, like a step with nothing to do */
         lock_release(&locker->waiter, &locks->turn);
     } else {
         lock_take_alone(&locker->waiter, &locks->turn);
@@ -387,8 +387,8 @@ static void write_two_new(void *argument)
 }
 
 /*
- * The clock runs so fast that the turn is handed over at every occasion; a runner does what wake_at
- * asks for.
+ * The clock runs so fast that the turn is handed over at every opportunity; a runner does what
+ * wake_at requests.
  */
 static void device_hand_over_set_up(void)
 {

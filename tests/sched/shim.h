@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Included before each source of src/ when it is compiled for the explored schedules: what threads
- * can see of each other goes through a scheduling point first. One thread of the system runs all
- * fibers, so the operations themselves need not be atomic any more; a plain access to an _Atomic
- * object is what the compiler makes of it.
+ * Included before each source of src/ when it is compiled for the explored schedules: every access
+ * that other threads can see goes through a scheduling point first. One thread of the system runs
+ * all fibers, so the operations themselves need not be atomic; a plain access to an _Atomic object
+ * compiles as usual.
  *
- * The order arguments of the explicit forms are dropped: schedules are sequentially consistent
- * ones.
+ * The order arguments of the explicit forms are dropped: schedules are sequentially consistent.
  */
 #ifndef SCHED_SHIM_H
 #define SCHED_SHIM_H
@@ -31,7 +30,7 @@
 #define SCHED_HERE __FILE__, __LINE__
 
 /*
- * ---- variables of a thread: a section of their own, which a switch of fibers saves and loads ----
+ * ---- variables of a thread: in a separate section, which a switch of fibers saves and loads ----
  */
 
 #ifdef __clang__
@@ -80,7 +79,7 @@
         (void)0;                                                                                   \
     })
 
-/* `result` may name what was seen and what was given. */
+/* `result` may name the value that was seen and the value that was given. */
 #define SCHED_CHANGE(name, object, value, result)                                                  \
     __extension__({                                                                                \
         __auto_type sched_at = (object);                                                           \

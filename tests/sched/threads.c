@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Mutexes, conditions, locks, threads, sleep, and event descriptors, upon fibers. Their states
- * stand in the system's own objects, which are zeros when they are initialized.
+ * Mutexes, conditions, locks, threads, sleep, and event descriptors, on top of fibers. Their states
+ * are stored in the system's own objects, which are zeros when they are initialized.
  */
 #include "threads.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What shim.h puts in the place of the system's threads, locks, clock and event descriptors, upon
- * fibers.
+ * The replacements that shim.h installs for the system's threads, locks, clock and event
+ * descriptors, on top of fibers.
  */
 #ifndef SCHED_THREADS_H
 #define SCHED_THREADS_H
@@ -17,10 +17,10 @@
 void sched_point(const char *file, int line, const char *what, const volatile void *object,
                  bool writes);
 
-/* Whether a weak compare-exchange fails although it need not. */
+/* Whether a weak compare-exchange fails without need. */
 bool sched_fails(void);
 
-/* No descriptor is open. */
+/* Start with no descriptor open. */
 void threads_start(void);
 
 int sched_mask(const void *signals); /* there are none */
@@ -43,8 +43,8 @@ int sched_sleep(const char *file, int line, const struct timespec *request);
 int sched_clock(struct timespec *now);
 
 /*
- * Address space is limited: memory that can grow is taken by calloc() then, and lies where each
- * schedule finds it as it was.
+ * Report that address space is limited: memory that can grow is then taken by calloc(), and each
+ * schedule finds it at the same place.
  */
 int sched_rlimit(struct rlimit *limit);
 

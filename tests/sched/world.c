@@ -198,7 +198,7 @@ static bool is_done(void *argument)
 }
 
 /*
- * Another thread has the turn, and will do what a run asked for, or is in the queue's ring: until
+ * Another thread has the turn and will do the work of the run, or is in the queue's ring: until
  * then a further run does nothing new.
  */
 static bool run_is_done(void *argument)

@@ -26,8 +26,8 @@ struct plan {
     uint32_t lower;       /* not 0: clusters [0, lower) of a delta below hold 'l' */
     bool full;            /* the file cannot grow, and no cluster is free */
     unsigned devices;     /* fibers that complete; 1 if 0, with DISK_DEVICE */
-    uint64_t delay_ns;    /* of writeback; an hour if 0 */
-    uint64_t tick_ns;     /* so much later it is each time the device looks at the clock */
+    uint64_t delay_ns;    /* of writeback; 0: an hour */
+    uint64_t tick_ns;     /* the time that passes each time the device reads the clock */
     bool no_wake_at;
 };
 
@@ -45,7 +45,7 @@ struct world {
     ploop_dev *dev;
     ploop_queue *queue;
     struct ploop_clock clock;
-    uint64_t wake_ns; /* what wake_at was told last */
+    uint64_t wake_ns; /* the last time that wake_at was given */
     uint64_t tick_ns, ticks;
     uint64_t room_events;
     bool calling_back[4]; /* by queue */
@@ -53,15 +53,15 @@ struct world {
     unsigned request_count;
 };
 
-/* Of the scenario that was set up last. */
+/* The world of the scenario that was set up last. */
 extern struct world *world;
 
 void world_open(const struct plan *plan);
 
-/* A daemon that runs the device when wake_at asked for it. The clock does not move for it. */
+/* A daemon that runs the device when wake_at asks for it. The clock does not move for it. */
 void world_runner(void *unused);
 
-/* Requests begun, on the world's first queue or a named one. Submit must take them. */
+/* Begin requests, on the world's first queue or a given one. Submit must accept them. */
 struct request *begin_write(ploop_queue *queue, uint64_t offset, uint64_t length, char byte,
                             uint32_t flags);
 struct request *begin_read(ploop_queue *queue, uint64_t offset, uint64_t length);
@@ -69,27 +69,26 @@ struct request *begin_discard(ploop_queue *queue, uint64_t offset, uint64_t leng
 struct request *begin_flush(ploop_queue *queue);
 
 /*
- * What a queue's owner does: it sleeps until its queue's descriptor is readable, runs the queue,
- * and looks again. Every call is enough for the queue: a ring that is lost is a fiber that sleeps
- * for ever.
+ * A queue's owner: it sleeps until its queue's descriptor is readable, runs the queue, and looks
+ * again. Every call is enough for the queue: a lost event leaves a fiber that sleeps for ever.
  */
 typedef bool world_fn(void *argument);
 void run_until(ploop_queue *queue, world_fn *done, void *argument);
 
-/* The same until the request is done. Its result. */
+/* The same until the request is done. Returns its result. */
 int end(struct request *request);
 
 /* A result that is an error is a failure. */
 void must_be(int result, int expected, const char *what);
 
-/* Outside a schedule: read, and compare. */
+/* Outside a schedule: read and compare. */
 void expect(uint64_t offset, uint64_t length, char byte, const char *what);
-/* Each sector is all of one of these bytes ('0' for zeros). */
+/* Each sector holds only one of these bytes ('0' for zeros). */
 void expect_one_of(uint64_t offset, uint64_t length, const char *bytes, const char *what);
 
 /*
- * Nothing left: every request was called back once, nothing in flight, no lock held, nothing to
- * deliver, no work in the turn.
+ * Nothing is left: every request was called back once, nothing is in flight, no lock is held, no
+ * callback waits, the turn has no work.
  */
 void world_is_quiet(void);
 

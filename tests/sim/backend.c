@@ -100,7 +100,7 @@ uint64_t backend_sum(const struct ploop_io *io)
     return sum;
 }
 
-/* Execute a write; `length` of it, from its start. */
+/* Execute `length` bytes of a write, from its start. */
 static uint64_t execute_write(struct backend *backend, const struct request *request,
                               uint64_t length)
 {
@@ -177,7 +177,7 @@ static int injected_error(struct backend *backend, const struct request *request
     }
 }
 
-/* How much of a transfer happens. */
+/* The number of bytes of a transfer that are moved. */
 static uint64_t transfer(struct backend *backend, struct request *request, bool short_now)
 {
     uint64_t sectors = request->io->length / DISK_SECTOR;
@@ -187,8 +187,8 @@ static uint64_t transfer(struct backend *backend, struct request *request, bool 
 }
 
 /*
- * A FUA write asks for errors, and hears of what was lost before it. Its own bytes are in the
- * cache, and not durable.
+ * A FUA write asks for errors, and is told of earlier losses. Its own bytes are in the cache, and
+ * not durable.
  */
 static void tell_loss(struct backend *backend, struct request *request)
 {
@@ -267,8 +267,8 @@ void backend_execute(struct backend *backend, struct request *request)
 }
 
 /*
- * Whether something was lost shows at its very end. What was lost before the session is no reason
- * for RECOVER to fail.
+ * A SYNC reports losses at its very end. Losses before the session are no reason for RECOVER to
+ * fail.
  */
 static int64_t sync_ends(struct backend *backend, const struct request *request)
 {
@@ -306,7 +306,10 @@ void backend_complete(struct backend *backend, struct request *request)
     ploop_io_complete(io, result);
 }
 
-/* It can go on by itself: it was kicked where that is needed, and does not wait to be reaped. */
+/*
+ * The request can continue by itself: it was kicked if that is needed, and does not wait to be
+ * reaped.
+ */
 static bool can_go_on(const struct request *request)
 {
     return request->kicked && !request->ready;

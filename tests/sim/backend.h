@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The backend of the simulator: takes the library's requests, executes and completes them in an
- * order and at times of its own choosing, and fails them on purpose.
+ * The backend of the simulator: it accepts the library's requests, executes and completes them in
+ * an order and at times of its own choosing, and fails them on purpose.
  *
  * A request: TAKEN --execute--> EXECUTED --complete--> gone. Between any two such steps the power
- * can be cut. Where it keeps rings, one for each queue: TAKEN waits for its queue's kick, EXECUTED
- * becomes READY, and completes when its queue is reaped; a ring that is full takes nothing before
- * that. What it watches by itself, because a wrong disk might hide it:
+ * can be cut. If the backend keeps rings, one for each queue: TAKEN waits for its queue's kick,
+ * EXECUTED becomes READY, and completes when its queue is reaped; a full ring accepts nothing
+ * before that. The backend checks some rules itself, because a wrong disk might hide a violation:
  *  - memory lent for a write does not change before its completion;
  *  - R16: no two writes of one sector of the BAT area in flight;
  *  - R17: a write that begins in the BAT area ends in it;
  *  - R7: no punch or truncation while a write to the same place is in flight, unless the guest
  *    itself zeroes something;
  *  - R11: no change but the header's before the mark is durable;
- *  - F8: the stack does not grow with how often a callback submits again;
+ *  - F8: the stack does not grow with the number of times a callback submits again;
  *  - R8, R9: the base, a second file behind the same backend, is only read;
  *  - R18: no punch where the host shows stale blocks;
  *  - R6: after a failed SYNC no write to the BAT area, not even the rest of one that was cut short,
@@ -22,7 +22,7 @@
  *
  * It keeps the rule of ploop/file.h for errors that are reported once (F14): a FUA write that
  * reports a loss leaves it to the next SYNC to report. With backend_steals_reports it breaks the
- * rule, to prove that this would be seen.
+ * rule, to prove that the simulator would find this.
  */
 #ifndef SIM_BACKEND_H
 #define SIM_BACKEND_H
@@ -64,9 +64,9 @@ struct backend {
     unsigned write_back_permille; /* of the steps: the cache writes something back */
     bool keeps_cache;             /* it has no `invalidate` */
     bool needs_kick;
-    bool by_reap;                   /* completes nothing but in reap */
-    unsigned ring;                  /* requests that a queue of a file has room for; 0: no matter */
-    uint32_t queue_count;           /* that attach was told */
+    bool by_reap;                   /* completes requests only in reap */
+    unsigned ring;                  /* requests that a queue's ring has room for; 0: no ring */
+    uint32_t queue_count;           /* that attach was given */
     int poll_fds[2][BACKEND_RINGS]; /* of the file and of the base; -1: not asked for */
     bool reaping[BACKEND_RINGS];    /* inside reap of that queue */
     bool fifo;                      /* the oldest request first */
@@ -82,12 +82,12 @@ struct backend {
     bool fail_persistent;
     int fail_error;
 
-    bool forgiving; /* the next SYNC may fail and the session go on: RECOVER's first */
-    bool synced;    /* a SYNC of this session has ended, well or not */
+    bool forgiving; /* the next SYNC may fail and the session continue: RECOVER's first */
+    bool synced;    /* a SYNC of this session has ended, with or without success */
     uint64_t drops; /* of the cache asked for in this session; RECOVER's is the first, the last may
                        be that of an open that fails */
     bool busy;      /* the first one could not be done */
-    bool latched;   /* a SYNC failed in this session, and the library was told */
+    bool latched;   /* a SYNC failed in this session, and the library knows */
     bool session_marked; /* the mark was found durable in this session */
     bool session_synced; /* a SYNC of this session has succeeded */
     bool writable;
@@ -107,13 +107,13 @@ void backend_ops(struct backend *backend, struct ploop_io_ops *ops);
 void backend_base_ops(const struct backend *backend, struct ploop_io_ops *ops);
 void backend_new_session(struct backend *backend, bool recovers);
 
-/* One step of one request; false: none can go on by itself. */
+/* Do one step of one request; false: none can continue by itself. */
 bool backend_step(struct backend *backend);
 
 unsigned backend_unkicked(const struct backend *backend); /* requests that wait for a kick */
 void backend_close(struct backend *backend);              /* after its files */
 
-/* The data writes and the like that are in flight and not executed: they may happen at a cut. */
+/* Data writes and other requests that are in flight and not executed: they may happen at a cut. */
 typedef void backend_pending_fn(void *context, enum disk_kind kind, uint64_t offset,
                                 uint64_t length, const uint8_t *data);
 void backend_pending(struct backend *backend, backend_pending_fn *fn, void *context);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the backend holds each request to when it is submitted: the list in backend.h. */
+/* The checks of each request when it is submitted: the list in backend.h. */
 #include <inttypes.h>
 #include <string.h>
 
@@ -43,7 +43,7 @@ static void check_shape(const struct backend *backend, const struct ploop_io *io
         violation("contract", "FUA without the capability");
 }
 
-/* What an operation changes: [*start, *end) of the file; false for one that changes nothing. */
+/* The bytes that an operation changes: [*start, *end) of the file; false if it changes nothing. */
 static bool changes(const struct ploop_io *io, uint64_t *start, uint64_t *end)
 {
     *start = io->offset;

@@ -21,9 +21,7 @@ static int sim_get_info(void *context, struct ploop_file_info *info)
     return 0;
 }
 
-/*
- * Callbacks submit again from inside, without bound on how often: that must not show in the stack.
- */
+/* Callbacks may submit again from inside any number of times: the stack must not grow with it. */
 static void check_stack(const struct backend *backend)
 {
     char here;
@@ -132,7 +130,10 @@ static struct request *find_ready(struct backend *backend, uint32_t queue, bool 
     return NULL;
 }
 
-/* A ring gives back what is ready. Without rings a completion may come here as well as anywhere. */
+/*
+ * A ring returns requests that are ready. Without rings a completion may come here as well as
+ * elsewhere.
+ */
 static int reap(struct backend *backend, uint32_t queue, bool below)
 {
     int done = 0;
@@ -147,7 +148,7 @@ static int reap(struct backend *backend, uint32_t queue, bool below)
         return done;
     }
     ssize_t got = read(backend->poll_fds[below][queue], &rung,
-                       sizeof(rung)); /* before looking: what is ready later rings again */
+                       sizeof(rung)); /* before looking: a later one rings again */
     (void)got;
     backend->reaping[queue] = true;
     for (struct request *request; (request = find_ready(backend, queue, below)) != NULL; done++)

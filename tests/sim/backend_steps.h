@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The backend's own: what backend.c (the steps of a request), backend_check.c and backend_ops.c
- * (the table) share.
+ * Internal to the backend: shared by backend.c (the steps of a request), backend_check.c and
+ * backend_ops.c (the table).
  */
 #ifndef SIM_BACKEND_STEPS_H
 #define SIM_BACKEND_STEPS_H
@@ -16,9 +16,9 @@ void backend_check(struct backend *backend, const struct ploop_io *io, bool belo
 void backend_happened(struct backend *backend); /* an event is over */
 void backend_fault(struct backend *backend, enum fault kind);
 bool backend_strikes(struct backend *backend,
-                     enum fault kind); /* whether chance says that this fault strikes now */
+                     enum fault kind); /* whether this fault strikes now, by chance */
 bool backend_nth_fails(
-    struct backend *backend);       /* the Nth call, where an exhaustive loop asked for it */
+    struct backend *backend);       /* the Nth call, if an exhaustive loop asked for it */
 bool backend_again(int64_t result); /* no failure: the library tries again */
 void backend_cache_moves(
     struct backend *backend); /* what a cache does by itself between two steps */

@@ -8,7 +8,7 @@
 #include "model.h"
 #include "report.h"
 
-/* A few clusters, and a part of one that need not end with a sector. */
+/* A few clusters, and a part of one that may end inside a sector. */
 static void build_raw(struct base *base, const struct image *top, struct rng *rng)
 {
     uint64_t clusters = rng_between(rng, 1, top->runs[0].count + 2);

@@ -15,7 +15,7 @@ struct base {
     bool there, raw;
     uint8_t *bytes;
     uint64_t size;
-    uint64_t cluster; /* bytes; set where it is not there, too */
+    uint64_t cluster; /* bytes; set even if there is no base */
     struct oracle oracle;
     struct oracle_memory memory;
 };

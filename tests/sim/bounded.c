@@ -78,7 +78,7 @@ static void work(const struct options *options, enum sim_base base, uint32_t wor
     for (uint32_t variant = 0; variant < VARIANTS; variant++)
         world_init(&worlds[variant], base, variant);
     for (uint32_t length = 0; length <= options->length;
-         length++) { /* the shortest that fails is told */
+         length++) { /* the shortest failing sequence is reported */
         judge.counts = &(*counts)[length];
         for (uint32_t variant = 0; variant < VARIANTS; variant++)
             if (options->variants[variant])

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The command line `sim --bounded N ...`: every short sequence, dealt out to processes; see
+ * The command line `sim --bounded N ...`: every short sequence, distributed to processes; see
  * bounded_play.h.
  */
 #ifndef SIM_BOUNDED_H

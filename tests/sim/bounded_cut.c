@@ -10,7 +10,7 @@
 
 enum { OPS_MAX = 64, SECTORS_MAX = 256, SOURCES_MAX = 512, LOSSES_MAX = 512 };
 
-/* Where a sector may have its content from, apart from the durable one. */
+/* A possible origin of a sector's content, other than the durable one. */
 struct source {
     uint32_t op;
     uint64_t bit;  /* of the operation's mask: its sectors, the first is 1 */
@@ -22,7 +22,7 @@ struct loss {
     uint64_t mask;
 };
 
-/* A cut, made ready to tell its disks by their sums. */
+/* A cut, prepared so that its disks can be identified by their sums. */
 struct ready {
     const struct cut *cut;
     uint64_t durable_sum; /* of all sectors, without the size */
@@ -33,14 +33,14 @@ struct ready {
     uint32_t sector_count;
     struct source sources[SOURCES_MAX];
     uint32_t source_count;
-    uint64_t grown[OPS_MAX]; /* the size that an operation makes, all of it; 0: none */
+    uint64_t grown[OPS_MAX]; /* the size that a whole operation makes; 0: none */
     bool shrinks; /* an operation makes the file smaller: then the disk is built for its sum */
     struct loss losses[LOSSES_MAX];
     uint32_t loss_count;
     uint64_t kept[OPS_MAX];
 };
 
-/* Zeros count as nothing, so that what lies beyond the end need not be told from them. */
+/* Zeros count as nothing, so that bytes beyond the end need not be distinguished from them. */
 static uint64_t term_of(uint64_t sector, const uint8_t *bytes)
 {
     uint64_t hash = 0, any = 0;
@@ -88,7 +88,7 @@ static bool reaches(const struct cut *cut, const struct disk_op *op, uint64_t se
     return true;
 }
 
-/* Note a sector with all its sources, unless none of them changes it. */
+/* Note a sector with all its sources, unless no operation changes it. */
 static void ready_sector(struct ready *ready, uint64_t sector)
 {
     static const uint8_t zeros[DISK_SECTOR];
@@ -125,7 +125,7 @@ static void add_loss(struct ready *ready, uint32_t op, uint64_t mask)
     ready->losses[ready->loss_count++] = (struct loss){op, mask};
 }
 
-/* Each operation as a whole, and each of its sectors that matters where these are several. */
+/* Each operation as a whole, and each of its sectors that matters if there are several. */
 static void ready_losses(struct ready *ready)
 {
     for (uint32_t op = 0; op < ready->cut->op_count; op++) {
@@ -161,7 +161,7 @@ static void ready_make(struct ready *ready, const struct cut *cut)
         end = count && last > end ? last : end;
     }
     for (uint64_t i = 0; i < cut->op_count; i++)
-        for (uint64_t k = 0; k < i; k++) /* cuts off what another brings */
+        for (uint64_t k = 0; k < i; k++) /* cuts off the content of another */
             ready->shrinks |=
                 cut->ops[i].kind == DISK_RESIZE && cut->ops[i].offset < ready->grown[k];
     for (uint64_t sector = 0; sector < end; sector++)
@@ -248,7 +248,7 @@ static uint64_t disk_sum(struct ready *ready)
     return with_size(sum, size);
 }
 
-/* "all but write 4096+1024, sector 1 of punch ...": what a message says. */
+/* "all but write 4096+1024, sector 1 of punch ...": the text of a message. */
 static void describe(const struct ready *ready, bool keep, const struct loss *losses[],
                      uint32_t count, char *text, size_t size)
 {

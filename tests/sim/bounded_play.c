@@ -41,7 +41,7 @@ static void end(struct sim *sim)
     sim_free(sim);
 }
 
-/* What is mapped at the start and what lies below decides which clusters are alike. */
+/* The clusters mapped at the start and the lower deltas decide which clusters are alike. */
 void world_init(struct world *world, enum sim_base base, uint32_t variant)
 {
     uint32_t alike[BOUNDED_CLUSTERS];
@@ -144,7 +144,7 @@ static void submit(struct sim *sim, const struct bounded_request *request)
     }
 }
 
-/* So many steps of the backend, or all there are. Whether everything is at rest then. */
+/* Do `steps` steps of the backend, or all there are. Returns whether everything is at rest then. */
 static bool wait_for(struct sim *sim, uint32_t steps)
 {
     while (steps-- > 0 && backend_step(&sim->backend)) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Bounded-exhaustive simulation: not some long runs by chance, but all short ones. All sequences of
- * at most N requests over three guest clusters, in every world, are run, cut after every event, and
+ * Bounded-exhaustive simulation: not some long random runs, but all short ones. All sequences of at
+ * most N requests over three guest clusters, in every world, are run, cut after every event, and
  * every disk with at most two losses is judged (bounded_cut.h).
  *
  * A world is a base (none, an image, a raw file) and a variant, a sum of
@@ -13,9 +13,10 @@
  *
  * A request is submitted a number of backend steps (each executes a request and completes it) after
  * the one before: a gap of 0 is at once, the largest is until all is at rest. Short sequences have
- * every gap, longer ones these two. When a sequence is at rest, all is read, and the device closed.
+ * every gap, longer ones these two. When a sequence is at rest, all clusters are read, and the
+ * device is closed.
  *
- * Cuts are taken from the last request's submission on: what comes before it is, event for event, a
+ * Cuts are taken from the last request's submission on: the events before it are, one for one, a
  * run of the sequence without it. Sequences that are alike have one run (bounded_request.h).
  */
 #ifndef SIM_BOUNDED_PLAY_H
@@ -46,8 +47,8 @@ struct sequence {
 void world_init(struct world *world, enum sim_base base, uint32_t variant);
 
 /*
- * As a replay line has it: "w0a+2+f0,s" is a comma where the next request waits for rest, +2+ for a
- * gap of 2, + for one of 0.
+ * In the form of a replay line: "w0a+2+f0,s" is a comma if the next request waits for rest, +2+ for
+ * a gap of 2, + for a gap of 0.
  */
 void sequence_print(const struct world *world, const struct sequence *sequence, char *text,
                     size_t size);
@@ -56,7 +57,7 @@ bool sequence_parse(const struct world *world, struct sequence *sequence, const 
 /* The next choice of gaps, after a run; the first is all 0. False: there is none. */
 bool sequence_next_gaps(struct sequence *sequence, bool every_gap);
 
-/* Runs it and judges its cuts; ends the process where something is wrong. */
+/* Run it and judge its cuts; end the process on a violation. */
 void sequence_play(const struct world *world, struct sequence *sequence,
                    struct bounded_judge *judge);
 

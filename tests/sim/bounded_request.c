@@ -73,7 +73,7 @@ void alphabet_init(struct alphabet *alphabet, uint32_t pages,
     }
 }
 
-/* Whether the permutation may rename the sequence, and to one that comes before it. */
+/* Whether the permutation may rename the sequence, to one that comes before it. */
 static bool comes_before(const int8_t *renamed, const uint8_t *sequence, uint32_t length)
 {
     int order = 0;

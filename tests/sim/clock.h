@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The clock of the simulator: stands still until told otherwise, and remembers when the library
+ * The clock of the simulator: it stands still until told otherwise, and stores when the library
  * wants to be run.
  */
 #ifndef SIM_CLOCK_H

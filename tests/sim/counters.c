@@ -95,7 +95,7 @@ void counters_print_cells(const struct counters *all)
     }
 }
 
-/* Cells that are not claimed, and why; everything else is reachable and must not stay at zero. */
+/* Cells that are not claimed, and why; every other cell is reachable and must not stay at zero. */
 struct unclaimed {
     uint32_t rules, states, faults;
     const char *why;

@@ -3,7 +3,7 @@
  * What a run exercised: plain numbers, and a cell for each (rule, page state, fault). They live in
  * memory that the worker processes share with their parent.
  *
- * A rule counts as exercised by a fault when what the rule is about was going on as the fault
+ * A fault exercises a rule if the operation that the rule is about was going on when the fault
  * struck; the page states are those of the device's pages at that moment, from
  * ploop_bat_page_info().
  */
@@ -36,7 +36,7 @@ enum fault {
     FAULT_MEMORY,       /* F11 */
     FAULT_CRASH,        /* the process dies, the cache does not */
     FAULT_TOLD,         /* F14: a FUA write reports a loss that the next SYNC reports too */
-    FAULT_LOST,         /* F15: writeback fails, the cache goes on showing what is lost */
+    FAULT_LOST,         /* F15: writeback fails, the cache still shows what is lost */
     FAULT_BUSY,         /* F15: the cache cannot be dropped */
     FAULT_COUNT
 };
@@ -79,13 +79,13 @@ struct counters {
 
 extern struct counters *counters;
 
-/* `rules` and `states` are masks of what was going on. */
+/* `rules` and `states` are masks of the rules and states at that moment. */
 void counters_fault(enum fault fault, uint32_t rules, uint32_t states);
 void counters_add(struct counters *sum, const struct counters *part);
 void counters_print(const struct counters *all);
 void counters_print_cells(const struct counters *all);
 
-/* Print the cells that are listed as reachable and stayed at zero; how many. */
+/* Print the cells that are listed as reachable and stayed at zero; returns their number. */
 unsigned counters_missing(const struct counters *all);
 
 const char *fault_name(enum fault fault);

@@ -32,11 +32,11 @@ struct cut {
 struct cut *cut_take(struct backend *backend, const struct model *model, struct rng *rng);
 void cut_free(struct cut *cut);
 
-/* The disks, one after another. */
+/* Called with the disks, one after another. */
 typedef void cut_fn(void *context, const struct disk_state *state, const char *name);
 void cut_disks(struct cut *cut, cut_fn *fn, void *context);
 
-/* One of them by chance, for going on. */
+/* Build one of them by chance, to continue with it. */
 void cut_random_disk(struct cut *cut, struct disk_state *state);
 
 #endif

@@ -55,7 +55,7 @@ static uint32_t guest_clusters(const struct damaged *damaged)
     return (uint32_t)((sectors + each - 1) / each);
 }
 
-/* A guest cluster of the disk that is not mapped, as often as not in the BAT's first page. */
+/* A guest cluster of the disk that is not mapped, often in the BAT's first page. */
 static uint32_t unmapped(const struct damaged *damaged, struct rng *rng)
 {
     for (;;) {
@@ -75,7 +75,7 @@ static uint32_t mapped(const struct damaged *damaged, struct rng *rng)
     }
 }
 
-/* More of the file: somebody's old bytes. Returns where they begin. */
+/* Make the file longer, with old bytes of another owner. Returns where they begin. */
 static uint64_t append(struct damaged *damaged, uint64_t bytes)
 {
     uint64_t from = damaged->size;
@@ -103,7 +103,7 @@ static uint64_t l1_entry(struct damaged *damaged, uint64_t bits)
             return entry(damaged, damaged->image.hot[i]) * unit(damaged) / DISK_SECTOR;
 }
 
-/* A cluster of nobody's, below `below`; else one more at the end of the file. */
+/* An unowned cluster, below `below`; else a new one at the end of the file. */
 static uint64_t take_cluster(struct damaged *damaged, uint32_t below)
 {
     for (uint32_t host = 0; host < below; host++) {
@@ -133,7 +133,7 @@ static void add_extension(struct damaged *damaged)
     put32(damaged->found + AT_IN_USE, damaged->damage & DAMAGE_VOID ? 0 : ORACLE_CLOSED);
 }
 
-/* The disk's end moves down, and some clusters to beyond it. */
+/* Move the disk's end down, and some clusters beyond it. */
 static void leave_beyond(struct damaged *damaged, struct rng *rng)
 {
     struct image *image = &damaged->image;
@@ -170,8 +170,8 @@ static void spoil_entries(struct damaged *damaged, struct rng *rng)
 }
 
 /*
- * As the dead process had written it before: a discarded cluster is still mapped, a new one not
- * yet.
+ * The map that the dead process had written before: a discarded cluster is still mapped, a new one
+ * not yet.
  */
 static void keep_older_map(struct damaged *damaged, struct rng *rng)
 {
@@ -250,7 +250,7 @@ void damaged_put_on_disk(const struct damaged *damaged, struct disk *disk, struc
     disk->unreported = rng_permille(rng, 500);
 }
 
-/* ---- what it shows ---- */
+/* ---- the content it shows ---- */
 
 static uint8_t *copy_of(const uint8_t *bytes, uint64_t length)
 {
@@ -259,7 +259,7 @@ static uint8_t *copy_of(const uint8_t *bytes, uint64_t length)
     return copy;
 }
 
-/* An entry that is bad. One that names a cluster which is good in itself is a duplicate. */
+/* A bad entry. One that names a cluster which is good in itself is a duplicate. */
 static struct showing_of read_bad(struct oracle *oracle, uint64_t guest, uint8_t *cluster)
 {
     uint64_t offset = oracle_host_offset(oracle, guest),

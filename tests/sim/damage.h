@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Images that need repair: those of image.h with damage of each kind done to them, and what a guest
- * may read of them before, during and after a repair.
+ * Images that need repair: those of image.h with damage of each kind done to them, and the content
+ * that a guest may read of them before, during and after a repair.
  *
- * Content is told by its bytes: each mapped cluster holds its guest's own, each leaked one
- * somebody's old bytes.
+ * Each cluster is recognised by its bytes: a mapped one holds its guest cluster's content, a leaked
+ * one old bytes of another owner.
  */
 #ifndef SIM_DAMAGE_H
 #define SIM_DAMAGE_H
@@ -45,14 +45,14 @@ struct damaged {
     uint8_t *durable; /* STALE: the BAT area as the disk still has it; else NULL */
 };
 
-/* `image` is chosen, but for what damage adds to it. */
+/* `image` is chosen, except for what damage adds to it. */
 void damaged_build(struct damaged *damaged, uint32_t damage, struct rng *rng);
 void damaged_free(struct damaged *damaged);
 
-/* Such an image on a disk, and what the dead process left in the cache. */
+/* Put such an image on a disk, with the writes that the dead process left in the cache. */
 void damaged_put_on_disk(const struct damaged *damaged, struct disk *disk, struct rng *rng);
 
-/* What a guest cluster may show. */
+/* The possible contents of a guest cluster. */
 enum showing { SHOWS_ZEROS, SHOWS_BYTES, SHOWS_BAD, SHOWS_COPY };
 
 struct showing_of {
@@ -61,7 +61,7 @@ struct showing_of {
                        cluster of its own */
 };
 
-/* What a whole image shows, by the oracle, and what a check finds in it. */
+/* The contents of a whole image, by the oracle, and the findings of a check. */
 struct showings {
     uint64_t guests; /* guest clusters of the disk */
     uint64_t cluster, disk_bytes;
@@ -71,11 +71,11 @@ struct showings {
     bool marked;            /* in_use is neither 0 nor that of a clean close with an extension */
 };
 
-/* False: no image that can be read; `message` (160 bytes) says why. */
+/* False: the image cannot be read; `message` (160 bytes) says why. */
 bool showings_read(struct showings *showings, const struct disk_state *state, char *message);
 void showings_free(struct showings *showings);
 
-/* How many bytes of a guest cluster a guest sees. */
+/* The number of bytes of a guest cluster that a guest sees. */
 uint64_t showings_visible(const struct showings *showings, uint64_t guest);
 
 #endif

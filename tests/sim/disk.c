@@ -41,7 +41,7 @@ void disk_state_init(struct disk_state *state, const uint8_t *bytes, uint64_t si
 void disk_state_copy(struct disk_state *to, const struct disk_state *from)
 {
     memset(to, 0, sizeof(*to));
-    /* only what there is: judges copy a state for each disk they look at */
+    /* only what is there, because judges copy a state for each disk */
     uint64_t capacity =
         sectors_of(from->size > from->marked ? from->size : from->marked) * DISK_SECTOR;
     to->capacity = capacity ? capacity : DISK_SECTOR;
@@ -78,7 +78,7 @@ static void apply_sectors(struct disk_state *state, const struct disk_op *op, di
                           void *context)
 {
     uint64_t end = op->offset + op->length;
-    /* A punch past the end too: an older write must not come back when the end does. */
+    /* A punch past the end too: an older write must not come back when the file grows again. */
     for (uint64_t at = op->offset; at < end; at += DISK_SECTOR) {
         uint64_t sector = at / DISK_SECTOR, bytes = end - at < DISK_SECTOR ? end - at : DISK_SECTOR;
         if (mask && !mask(context, (at - op->offset) / DISK_SECTOR))
@@ -104,7 +104,7 @@ static void apply_shrink(struct disk_state *state, const struct disk_op *op)
     for (uint64_t sector = op->offset / DISK_SECTOR; sector < sectors_of(state->size); sector++) {
         uint64_t from = sector * DISK_SECTOR, end = from + DISK_SECTOR;
         if (state->seq[sector] > op->seq) {
-            keep = keep > end ? keep : end; /* written after it: cannot be cut off by it */
+            keep = keep > end ? keep : end; /* written after it: it cannot cut this off */
             continue;
         }
         from = from > op->offset ? from : op->offset;
@@ -360,7 +360,7 @@ static uint64_t seq_of(const struct disk_state *state, uint64_t sector)
     return sector * DISK_SECTOR < state->capacity ? state->seq[sector] : 0;
 }
 
-/* Nothing was ever written to that block. */
+/* That block was never written. */
 static bool is_hole(const struct disk_state *state, uint64_t block)
 {
     bool written = block * DISK_BLOCK < state->found;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See extension.h. What ext_off may lead to, by in_use:
+ * See extension.h. Where ext_off may point, by in_use:
  *
  *     0               nowhere; in an image whose extension is void from the start, anywhere until a
  *                     device was open on it
- *     the mark        nowhere, or to a whole one that has all that is to be kept and nothing else
- *     closed with it  to a whole one that has all that is to be kept; nothing else once a device
- *                     was open on it
+ *     the mark        nowhere, or to a whole extension that has exactly the features to be kept
+ *     closed with it  to a whole extension that has the features to be kept; nothing else once a
+ *                     device was open on it
  */
 #include "extension.h"
 
@@ -98,7 +98,7 @@ static void note(void *user_data, uint64_t magic, uint64_t flags, const uint8_t 
         found->changed = true;
 }
 
-/* Its letters that are to be kept, in their order. */
+/* Its letters that must be kept, in their order. */
 static void kept_of(const struct image *image, char kept[sizeof(image->features)])
 {
     memset(kept, 0, sizeof(image->features));

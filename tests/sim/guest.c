@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The guest: requests in, completions out, and what each completion promises, told to the model.
- * See sim.h.
+ * The guest: it submits requests, gets completions, and tells the model what each completion
+ * promises. See sim.h.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -18,7 +18,10 @@ static const char *kind_name(enum guest_kind kind)
     return names[kind];
 }
 
-/* The part of a request that changes the guest's sectors: a discard only the clusters within it. */
+/*
+ * The part of a request that changes the guest's sectors: for a discard only the clusters within
+ * it.
+ */
 static void changed(const struct guest_op *op, uint64_t *first, uint64_t *count)
 {
     uint64_t cluster = op->sim->image.cluster_sectors, end = op->first + op->count;
@@ -33,8 +36,8 @@ static void changed(const struct guest_op *op, uint64_t *first, uint64_t *count)
 }
 
 /*
- * The disk's last cluster may be cut by its end: a discard up to there may leave it alone. It may
- * leave alone, too, what the base has.
+ * The disk's end may cut its last cluster: a discard up to there may leave that cluster unchanged,
+ * and also clusters that the base has.
  */
 static bool may_stay(const struct guest_op *op, uint64_t first, uint64_t count)
 {

@@ -83,7 +83,7 @@ void image_random(struct image *image, struct rng *rng)
         image->tail = rng_between(rng, 1, (uint64_t)image->cluster_sectors * DISK_SECTOR - 1);
     image->closed_ext = rng_permille(rng, 100);
     static const char *const features[] = {"b", "t", "bt", "tp", "pTbt", "bt"};
-    struct rng apart = {rng->state ^ 0x657874656e73696f}; /* the other images stay what they are */
+    struct rng apart = {rng->state ^ 0x657874656e73696f}; /* the other images stay the same */
     if (rng_permille(&apart, 250)) {
         uint64_t which = rng_below(&apart, 6);
         image_extend(image, features[which], which == 5);
@@ -132,7 +132,7 @@ void image_below(struct image *image, const struct image *top, struct rng *rng)
     image->version = BASE_VERSION;
     if (rng_permille(rng, 400)) {
         image->entries = top->hot[rng_below(rng, top->hot_count)] +
-                         1; /* it ends inside a cluster that is looked at */
+                         1; /* it ends inside a cluster that is compared */
         image->disk_sectors =
             (uint64_t)image->entries * top->cluster_sectors - rng_below(rng, top->cluster_sectors);
         if (image->disk_sectors > top->disk_sectors)
@@ -191,7 +191,7 @@ uint8_t *image_build(const struct image *image, struct rng *rng, uint64_t *size)
         hosts[i] = i;
     shuffle(hosts, image->host_clusters, rng);
     for (uint64_t at = start; at < *size;
-         at += DISK_SECTOR) /* somebody's old bytes, wherever nothing else will be */
+         at += DISK_SECTOR) /* old bytes of other owners, in all unused places */
         content_fill(bytes + at, UINT32_MAX, at);
     assert(image->mapped <= image->host_clusters);
     for (uint32_t i = 0; i < image->mapped; i++) {

@@ -2,8 +2,8 @@
 /*
  * The images of the simulation, written by hand rather than by the library: small clusters, at
  * least three BAT pages, either version, a data area that may begin inside the last BAT page, guest
- * clusters mapped from the start, host clusters full of somebody's old bytes that belong to nobody,
- * a file of odd size, a format extension.
+ * clusters mapped from the start, unowned host clusters full of old bytes, a file of odd size, a
+ * format extension.
  */
 #ifndef SIM_IMAGE_H
 #define SIM_IMAGE_H
@@ -15,7 +15,7 @@
 
 enum { IMAGE_HOT_MAX = 64, IMAGE_RUNS_MAX = 8 };
 
-/* Guest clusters next to each other: requests stay within a run. */
+/* Adjacent guest clusters: requests stay within a run. */
 struct run_of_clusters {
     uint32_t first, count;
 };
@@ -25,10 +25,9 @@ struct image {
     uint32_t cluster_sectors;
     uint32_t entries;
     uint64_t disk_sectors;
-    uint64_t data_off; /* sectors */
-    uint64_t bat_end;  /* bytes, up to a sector */
-    uint32_t host_clusters,
-        leaks; /* to begin with; leaks of them are nobody's and full of old bytes */
+    uint64_t data_off;             /* sectors */
+    uint64_t bat_end;              /* bytes, up to a sector */
+    uint32_t host_clusters, leaks; /* at the start; leaks are unowned and full of old bytes */
     uint32_t mapped;
     uint64_t tail;       /* bytes after the last whole cluster */
     bool closed_ext;     /* in_use 0x312e3276 */
@@ -44,26 +43,25 @@ struct image {
 void image_random(struct image *image, struct rng *rng);
 
 /*
- * A fixed one for the scenarios: version 2 with 4 KiB clusters, or version 1 with odd data_off;
+ * A fixed image for the scenarios: version 2 with 4 KiB clusters, or version 1 with odd data_off;
  * three pages.
  */
 void image_fixed(struct image *image, bool odd_v1, uint32_t mapped, uint32_t leaks);
 
 /*
- * The smallest there is: three guest clusters of two sectors, all hot, in one page; or, `split`,
- * the first of them the last of page 0. With `used`, one of them is mapped, a host cluster is
- * nobody's and full of old bytes, and the format is version 1, whose data begin inside the last
- * page.
+ * The smallest image: three guest clusters of two sectors, all hot, in one page; or, `split`, the
+ * first of them the last of page 0. With `used`, one of them is mapped, a host cluster is unowned
+ * and full of old bytes, and the format is version 1, whose data begins inside the last page.
  */
 void image_small(struct image *image, bool used, bool split);
 
 /* Give it a format extension, void or not. */
 void image_extend(struct image *image, const char *features, bool is_void);
 
-/* One that can lie below another, with a base's content; it may be smaller. */
+/* An image that can lie below another, with a base's content; it may be smaller. */
 void image_below(struct image *image, const struct image *top, struct rng *rng);
 
-/* Its bytes; *size of them, to be freed with sim_free(). Mapped guest sectors carry its version. */
+/* Its bytes; *size of them; free them with sim_free(). Mapped guest sectors carry its version. */
 uint8_t *image_build(const struct image *image, struct rng *rng, uint64_t *size);
 
 /*
@@ -71,7 +69,7 @@ uint8_t *image_build(const struct image *image, struct rng *rng, uint64_t *size)
  * handed to image_build().
  */
 
-/* Numbers as the format has them. */
+/* Store numbers in the format's byte order. */
 void put32(uint8_t *bytes, uint64_t value);
 void put64(uint8_t *bytes, uint64_t value);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Judging a disk that a cut left: by the oracle (nothing but the in-use mark and leaks; every
- * sector holds what it may), by the library opened with RECOVER (reads the same), and by going on
- * with it (write a little, close cleanly: then there is no error, and everything still reads the
- * same).
+ * Judging a disk that a cut left: by the oracle (no finding but the in-use mark and leaks; every
+ * sector holds an allowed content), by the library opened with RECOVER (reads the same), and by
+ * continuing with it (write a little, close cleanly: then there is no error, and everything still
+ * reads the same).
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -49,7 +49,8 @@ static void scene_open(struct scene *scene, const struct disk_state *state)
 }
 
 /*
- * Nothing but the mark and leaks; with `clean` not even the mark. Returns whether the mark is set.
+ * A check finds nothing but the mark and leaks; with `clean` not even the mark. Returns whether the
+ * mark is set.
  */
 static bool scene_check(struct scene *scene, bool clean)
 {
@@ -62,7 +63,7 @@ static bool scene_check(struct scene *scene, bool clean)
     return result.unclean;
 }
 
-/* Read every hot cluster; whatever else is mapped must be zeros. */
+/* Read every hot cluster; every other mapped cluster must be zeros. */
 static void scene_read(struct scene *scene, uint8_t *content)
 {
     uint8_t *cluster = sim_alloc(cluster_bytes(scene));
@@ -132,8 +133,8 @@ static void compare(struct scene *scene, ploop_dev *dev, const char *when)
 }
 
 /*
- * Write a sector of every third hot cluster, of each where they are few; some must be allocated.
- * The scene's content follows.
+ * Write a sector of every third hot cluster, or of each if they are few; some must be allocated.
+ * The scene's content is updated.
  */
 static void write_a_little(struct scene *scene, ploop_dev *dev)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The simulator's command line: runs from one seed on, in as many processes as asked for, until
- * enough runs, cuts or seconds.
+ * The simulator's command line: runs from one seed on, in a given number of processes, until a
+ * given number of runs, cuts or seconds.
  *
- * Exit: 0 no violation; 3 a violation or a crash, with the line that replays it; 4 something listed
- * as reachable never happened.
+ * Exit: 0 no violation; 3 a violation or a crash, with the line that replays it; 4 a cell listed as
+ * reachable never happened.
  */
 #include <getopt.h>
 #include <inttypes.h>
@@ -133,7 +133,7 @@ static int run_jobs(const struct options *options)
     return code;
 }
 
-/* One run: a replay, or what is to be made shorter. */
+/* One run: a replay, or a run that is to be made shorter. */
 static int run_one(const struct options *options)
 {
     bool *skip = sim_alloc(options->steps * sizeof(bool));

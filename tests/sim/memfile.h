@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A file for the library over one disk_state: every request is carried out at once, inside submit.
- * For judging disks.
+ * A file for the library over one disk_state, for judging disks: every request is carried out at
+ * once, inside submit.
  */
 #ifndef SIM_MEMFILE_H
 #define SIM_MEMFILE_H

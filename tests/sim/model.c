@@ -101,7 +101,7 @@ static bool survives(const struct sector *sector, const struct version *version)
     return true;
 }
 
-/* Forget versions that nothing can show any more. */
+/* Forget versions that no read and no cut can show any more. */
 static void prune(const struct model *model, struct sector *sector)
 {
     uint32_t kept = 0;
@@ -205,7 +205,7 @@ static void print_versions(const struct version *versions, uint32_t count)
     }
 }
 
-/* The content of a sector by its own words; ends the run where they are not this sector's. */
+/* The content that a sector names itself; ends the run if it is not this sector's. */
 static uint64_t named_content(const uint8_t *bytes, uint64_t guest_sector, const char *who)
 {
     uint64_t content, other;

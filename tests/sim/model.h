@@ -87,8 +87,8 @@ void model_read(struct model *model, uint64_t guest_sector, const uint8_t *bytes
                 uint64_t submitted, uint64_t now, const char *who);
 
 /*
- * After a power cut or a recovery, reads show these bytes, and they are durable: from now on
- * nothing else will do.
+ * After a power cut or a recovery, reads show these bytes, and they are durable: from now on no
+ * other content is allowed.
  */
 void model_restart(struct model *model, uint64_t guest_sector, const uint8_t *bytes, uint64_t now);
 
@@ -96,8 +96,8 @@ void snapshot_take(struct snapshot *snapshot, const struct model *model);
 void snapshot_free(struct snapshot *snapshot);
 
 /*
- * Judge what a disk shows. `settled`: it claims to be closed cleanly, so only the current content
- * will do.
+ * Judge the content of a disk. `settled`: it claims to be closed cleanly, so only the current
+ * content is allowed.
  */
 struct judgement {
     const struct snapshot *snapshot;

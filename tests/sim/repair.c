@@ -50,7 +50,7 @@ static const struct repair_scenario {
 
 enum { SCENARIO_COUNT = sizeof(scenarios) / sizeof(scenarios[0]) };
 
-/* How a repair is run. */
+/* How a repair is disturbed. */
 enum trouble { TROUBLE_NONE, TROUBLE_CALL, TROUBLE_ALLOCATION, TROUBLE_CANCEL };
 
 struct playing {
@@ -60,7 +60,7 @@ struct playing {
     uint64_t seed; /* of the image, and all else */
     unsigned cut_permille;
     enum trouble trouble;
-    uint64_t at; /* the call, allocation or chance that is hit */
+    uint64_t at; /* the call, allocation or progress call that is hit */
     bool persistent;
     int error; /* 0: a short transfer */
 };
@@ -72,7 +72,7 @@ struct repairing {
     struct disk disk;
     struct backend backend;
     ploop_file *file;
-    struct model nobody; /* no guest: its content is the judge's business */
+    struct model nobody; /* there is no guest: the judge compares the content */
     struct cut *cuts;
     unsigned cut_permille;
     uint64_t first_seq; /* the first change by the repair that runs */
@@ -118,13 +118,13 @@ static void init_judge(struct repairing *repairing, uint32_t what)
     alloc_resume(failing);
     if (repairing->judge.has_older && repairing->judge.errors < repairing->errors)
         repairing->judge.errors =
-            repairing->errors; /* what an earlier repair failed to make durable can come back */
+            repairing->errors; /* an earlier repair's lost changes can come back */
     repairing->errors = repairing->judge.errors;
     repairing->backend.session_marked =
         repairing->judge.found.marked; /* with a value that is none too */
 }
 
-/* The repair finds what the disk has. What cuts left before that is none of its doing. */
+/* The repair finds what the disk has. It is not responsible for what earlier cuts left. */
 static void on_invalidated(void *context)
 {
     struct repairing *repairing = context;
@@ -145,7 +145,7 @@ static int on_progress(void *user_data, uint64_t done, uint64_t total)
     return repairing->cancel_at && repairing->chances >= repairing->cancel_at;
 }
 
-/* The image, of a fixed kind or, by its seed, of any. */
+/* The image, of a fixed kind, or of a random kind by its seed. */
 static void choose(struct repairing *repairing)
 {
     const struct playing *playing = repairing->playing;
@@ -249,7 +249,7 @@ static int repair_cached(struct repairing *repairing, uint32_t what,
     return call(repairing, what | PLOOP_REPAIR_CACHED, result);
 }
 
-/* One repair by the library, cut as often as it is asked for. */
+/* One repair by the library, with as many cuts as requested. */
 static int repair(struct repairing *repairing, uint32_t what, unsigned cut_permille,
                   struct ploop_check_result *result)
 {
@@ -262,7 +262,7 @@ static int repair(struct repairing *repairing, uint32_t what, unsigned cut_permi
     return repairing->backend.busy ? repair_cached(repairing, what, result) : error;
 }
 
-/* The repair ended well: all that it did is durable, and what was asked for is done. */
+/* The repair succeeded: all its changes are durable, and what was requested is done. */
 static void judge_success(const struct repairing *repairing, uint32_t what)
 {
     const struct disk *disk = &repairing->disk;
@@ -280,7 +280,7 @@ static void judge_success(const struct repairing *repairing, uint32_t what)
         repair_judge_clean(disk->op_count ? &disk->current : &disk->durable, "it succeeded");
 }
 
-/* Cancelled: as it was found, or better, and as well closed. */
+/* Cancelled: the image is as it was found, or better, and as well closed. */
 static void judge_cancelled(struct repairing *repairing)
 {
     struct showings now;
@@ -314,7 +314,7 @@ static int expected_error(const struct playing *playing)
     return 0;
 }
 
-/* The repair that something happens to. Returns how often what was to be hit came by. */
+/* The repair that is disturbed. Returns the number of times the point to be hit was reached. */
 static uint64_t play_first(struct repairing *repairing)
 {
     const struct playing *playing = repairing->playing;
@@ -347,7 +347,7 @@ static uint64_t play_first(struct repairing *repairing)
     return calls;
 }
 
-/* One of the disks that the cuts left is what the next repair finds. */
+/* The next repair finds one of the disks that the cuts left. */
 static void power_cut(struct repairing *repairing)
 {
     struct disk_state state;
@@ -366,8 +366,8 @@ static void power_cut(struct repairing *repairing)
 }
 
 /*
- * A repair of all with nothing in its way but power cuts; and another, which finds nothing and
- * leaves everything alone.
+ * A repair of all that only power cuts disturb; and another, which finds nothing and changes
+ * nothing.
  */
 static void play_again(struct repairing *repairing)
 {

@@ -63,7 +63,10 @@ static bool same_bytes(const struct showings *now, uint64_t guest, const struct 
     return !memcmp(now->of[guest].bytes, before->bytes, showings_visible(now, guest));
 }
 
-/* What it shows now, where it showed that before; `mended`: a repair of all has ended. */
+/*
+ * Whether the present content is allowed, given the content before; `mended`: a repair of all has
+ * ended.
+ */
 static bool is_allowed(const struct showings *now, uint64_t guest, const struct showing_of *before,
                        bool mended)
 {
@@ -103,7 +106,7 @@ static void compare(const struct repair_judge *judge, const struct showings *now
                   mended ? ", repaired" : "");
 }
 
-/* The library's check says what the oracle does. */
+/* The library's check agrees with the oracle. */
 static void judge_check(const struct repair_judge *judge, struct memfile *memfile,
                         const struct showings *now, const char *name)
 {

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Judging a disk that a repair left, cut off, failed, cancelled or done:
+ * Judging a disk that a repair left, whether cut off, failed, cancelled or done:
  *
- *  1. What could be read of a guest cluster before reads the same. One that was bad is as it was,
+ *  1. Data of a guest cluster that could be read before reads the same. A bad cluster is as it was,
  *     or not mapped any more; a duplicate is as it was, or shows its owner's content. Nothing else
  *     is ever shown.
  *  2. The check finds no more errors than before, the mark excepted. A mark that was found is gone
- *     only where that was asked for and no error is left. What RECOVER would have opened it still
- *     opens.
+ *     only if the repair was asked for that and no error is left. An image that RECOVER would have
+ *     opened it still opens.
  *  3. A repair of all, run to its end, leaves nothing to find, everything readable as by 1, and no
  *     cluster bad.
  *  4. Run once more it finds nothing and changes nothing.
@@ -33,14 +33,14 @@ struct repair_judge {
     uint64_t seen_count;
 };
 
-/* Learn what the disk shows before a repair. */
+/* Read the content that the disk shows before a repair. */
 void repair_judge_init(struct repair_judge *judge, const struct disk *disk, uint32_t repair);
 void repair_judge_free(struct repair_judge *judge);
 
 void repair_judge_disk(struct repair_judge *judge, const struct disk_state *state,
                        const char *name);
 
-/* Nothing is left to find. */
+/* Check that nothing is left to find. */
 void repair_judge_clean(const struct disk_state *state, const char *name);
 
 #endif

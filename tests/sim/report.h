@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * How a run ends when a promise is broken: the finding, the line that replays it, and the process
- * exits with 3. A run is a process of its own (main.c forks), so nothing has to be cleaned up.
+ * How a run ends when a promise is broken: the finding and the line that replays it are printed,
+ * and the process exits with 3. Each run has a separate process (main.c forks), so nothing has to
+ * be cleaned up.
  */
 #ifndef SIM_REPORT_H
 #define SIM_REPORT_H
@@ -10,9 +11,9 @@
 
 enum { EXIT_VIOLATION = 3 };
 
-/* The command that replays what runs now; kept for violation() and for a crash. */
+/* The command that replays the present run; kept for violation() and for a crash. */
 void report_set_replay(const char *line);
-void report_crashes(void); /* say the line too when a signal ends the process */
+void report_crashes(void); /* print the line when a signal ends the process, too */
 
 /* Print each event as it happens, where asked for with -v. */
 extern int report_verbose;
@@ -22,7 +23,7 @@ void trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void violation(const char *rule, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* The simulator itself cannot go on: no memory, a wrong call. */
+/* The simulator itself cannot continue: no memory, a wrong call. */
 _Noreturn void give_up(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Memory for the simulator's own use: never fails, and never counts as the library's (alloc.c). */

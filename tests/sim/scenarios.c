@@ -26,7 +26,7 @@ static uint64_t whole(const struct sim *sim)
     return sim->image.cluster_sectors;
 }
 
-/* One request, waited for; whether it succeeds is the model's business. */
+/* Submit one request and wait for it; the model handles its success or failure. */
 static void done(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count,
                  uint32_t flags)
 {
@@ -197,8 +197,8 @@ static void suspend_resume(struct sim *sim)
 }
 
 /*
- * What the base has: a part, all, zeros over a part and all of it, a discard of what is copied and
- * of what is not.
+ * Clusters of the base: a write to a part, to all of it, zeros over a part and all of it, a discard
+ * of a copied cluster and of one that is not copied.
  */
 static void copy_on_write(struct sim *sim)
 {
@@ -241,7 +241,10 @@ static void zeroes(struct sim *sim)
     flush(sim);
 }
 
-/* What is kept of a format extension is there after every close, in a new place after the first. */
+/*
+ * The kept features of a format extension are there after every close, in a new place after the
+ * first.
+ */
 static void extension(struct sim *sim)
 {
     done(sim, GUEST_WRITE, at(sim, 0, 0), whole(sim), 0);
@@ -253,7 +256,7 @@ static void extension(struct sim *sim)
     flush(sim);
 }
 
-/* With nothing else that fails, all of them are parked, and allocations go on. */
+/* If nothing else fails, all of them are parked, and allocations continue. */
 static void expect_parked(struct sim *sim, unsigned count)
 {
     struct ploop_dev_info info = {.size = sizeof(info)};
@@ -268,7 +271,7 @@ static void expect_parked(struct sim *sim, unsigned count)
                   sim->outstanding, info.requests_parked, count);
 }
 
-/* What depends on a page without space waits for it; a suspend tries once. */
+/* Requests that depend on a page without space wait for it; a suspend tries once. */
 static void map_without_space(struct sim *sim)
 {
     session_close(sim);
@@ -307,9 +310,7 @@ static void map_without_space(struct sim *sim)
     flush(sim);
 }
 
-/*
- * The callbacks of two requests submit again, again and again, while everything completes inline.
- */
+/* The callbacks of two requests submit again and again, while everything completes inline. */
 static void inline_storm(struct sim *sim)
 {
     unsigned cuts = sim->cut_permille;
@@ -324,7 +325,9 @@ static void inline_storm(struct sim *sim)
     flush(sim);
 }
 
-/* The backend has room for one request, and nobody runs the queue: all are done all the same. */
+/*
+ * The backend has room for one request, and no thread runs the queue: all requests are still done.
+ */
 static void sleeping_owner(struct sim *sim)
 {
     done(sim, GUEST_WRITE, at(sim, 0, 0), whole(sim), 0);
@@ -339,7 +342,10 @@ static void sleeping_owner(struct sim *sim)
     flush(sim);
 }
 
-/* Something is lost behind everybody's back; a FUA write may hear of it, and the flush must. */
+/*
+ * Writeback loses data that no call has been told of; a FUA write may be told, and the flush must
+ * be.
+ */
 static void lost_writeback(struct sim *sim)
 {
     done(sim, GUEST_WRITE, at(sim, 0, 0), whole(sim), 0);
@@ -358,7 +364,7 @@ static void lost_writeback(struct sim *sim)
     session_reopen(sim);
 }
 
-/* What is lost, the file's size with it, is not known to anybody when the process dies. */
+/* When the process dies, no call has been told of the losses, the file's size among them. */
 static void lost_and_crashed(struct sim *sim)
 {
     done(sim, GUEST_WRITE, at(sim, 0, 0), 1, PLOOP_PIO_FUA);
@@ -378,7 +384,7 @@ static void lost_and_crashed(struct sim *sim)
     session_reopen(sim);
 }
 
-/* The cache cannot be dropped, and nothing is lost the first time. */
+/* The cache cannot be dropped; the first time nothing is lost. */
 static void cache_stays(struct sim *sim)
 {
     sim->backend.chance[FAULT_BUSY] = 1000;
@@ -399,7 +405,7 @@ static void cache_stays(struct sim *sim)
 static const struct scenario {
     const char *name;
     void (*play)(struct sim *sim);
-    bool many_calls;      /* too many to fail each of them in turn */
+    bool many_calls;      /* too many to fail each one in turn */
     const char *features; /* of the image's format extension, or NULL */
     bool over_base;       /* a delta lies below */
 } scenarios[] = {
@@ -445,7 +451,10 @@ struct playing {
     int error;
 };
 
-/* Play it to its end, close, open again, close. Returns how often what was to fail was called. */
+/*
+ * Play it to its end, close, open again, close. Returns the number of calls of the kind to be
+ * failed.
+ */
 static uint64_t play(const struct playing *playing)
 {
     char stack;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A set of hashes: what was judged already. Two things of one hash are taken for the same; with 64
- * bits and millions of things that happens once in a million runs. A set that has grown to SEEN_MAX
- * is forgotten, and what comes again is judged again.
+ * A set of hashes of what was judged already. Two items with one hash count as the same; with 64
+ * bits and millions of items that happens once in a million runs. A set that has grown to SEEN_MAX
+ * is emptied, and repeated items are judged again.
  */
 #ifndef SIM_SEEN_H
 #define SIM_SEEN_H
@@ -19,7 +19,7 @@ struct seen {
 
 void seen_free(struct seen *seen);
 
-/* Whether it is new; it is there from now on. */
+/* Whether it is new; adds it. */
 bool seen_add(struct seen *seen, uint64_t hash);
 
 static inline uint64_t hash_mix(uint64_t hash, uint64_t value)

@@ -47,7 +47,7 @@ void session_found(struct sim *sim)
     sim->kept = extension_is_kept(&sim->image, sim->disk.current.bytes);
 }
 
-/* All that RECOVER found is durable, or was lost for good, and the map was written anew. */
+/* Everything that RECOVER found is durable, or lost for good, and the map was written anew. */
 static void check_recovered(const struct sim *sim, uint64_t first_seq)
 {
     struct ploop_dev_info info = {.size = sizeof(info)};
@@ -153,7 +153,7 @@ static void abort_device(struct sim *sim)
     sim->states = 0;
 }
 
-/* What the guest finds: every hot sector's content as the oracle reads it becomes the model's. */
+/* Adopt the disk's content: the model takes every hot sector as the oracle reads it. */
 static void adopt(struct sim *sim)
 {
     bool failing = alloc_pause();
@@ -235,8 +235,8 @@ static bool may_be_lost(const struct sim *sim)
 }
 
 /*
- * The cache could not be dropped, and RECOVER has refused. The embedder starts the machine anew if
- * anything may be lost, and allows the cache then.
+ * The cache could not be dropped, and RECOVER has refused. The embedder restarts the machine if any
+ * data may be lost, and then allows the cache.
  */
 static int recover_cached(struct sim *sim)
 {
@@ -245,7 +245,7 @@ static int recover_cached(struct sim *sim)
     bool was_quiet = backend->quiet;
     if (may_be_lost(sim))
         session_power_cut(sim);
-    backend->quiet = true; /* nothing is lost now either: the embedder has seen to that */
+    backend->quiet = true; /* nothing is lost now either: the embedder has ensured that */
     backend->fail_at = 0;
     int result = session_open(sim, is_marked(sim) ? SESSION_RECOVER_CACHED : SESSION_PLAIN);
     backend->quiet = was_quiet;
@@ -312,7 +312,7 @@ void session_run(struct sim *sim)
     session_run_queue(sim, (uint32_t)rng_below(&sim->rng, sim->queue_count));
 }
 
-/* The clock says that the device wants to be run. */
+/* The clock says that the device asks to be run. */
 static bool is_due(struct sim *sim)
 {
     uint64_t when = sim->no_wake ? ploop_dev_next_deadline(sim->dev) : sim->clock.wake_ns;
@@ -331,7 +331,7 @@ static bool is_readable(int fd)
 }
 
 /*
- * What an embedder's loop does once: it runs what was announced, and nothing else. Returns whether
+ * One pass of an embedder's loop: it runs what was announced, and nothing else. Returns whether
  * there was anything.
  */
 static bool run_what_is_due(struct sim *sim, uint32_t sleeper)
@@ -339,7 +339,9 @@ static bool run_what_is_due(struct sim *sim, uint32_t sleeper)
     bool any = is_due(sim);
     if (any)
         ploop_dev_run(sim->dev);
-    /* The engine's completions make all of them readable: whichever comes first does the work. */
+    /*
+     * The engine's completions make all descriptors readable: the first queue to run does the work.
+     */
     uint32_t first = (uint32_t)rng_below(&sim->rng, sim->queue_count);
     for (uint32_t i = 0; i < sim->queue_count; i++) {
         uint32_t queue = (first + i) % sim->queue_count;
@@ -359,7 +361,7 @@ static unsigned parked(struct sim *sim)
     return (unsigned)info.requests_parked;
 }
 
-/* Until nothing moves any more. `sleeper`: a queue that its owner does not run. */
+/* Until nothing changes any more. `sleeper`: a queue that its owner does not run. */
 static void drain(struct sim *sim, uint32_t sleeper)
 {
     bool moved = true;
@@ -374,8 +376,8 @@ static void drain(struct sim *sim, uint32_t sleeper)
 }
 
 /*
- * While the owner of a queue sleeps, every request is done, its own too, where the backend
- * completes by itself: they only wait for their callbacks.
+ * While the owner of a queue sleeps, every request is done, including that queue's own, if the
+ * backend completes by itself: only their callbacks wait.
  */
 void session_drain_asleep(struct sim *sim, uint32_t sleeper)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Runs in a process of their own, and a failing run made shorter by leaving out steps. */
+/* Run each run in a separate process, and shorten a failing run by leaving out steps. */
 #ifndef SIM_SHRINK_H
 #define SIM_SHRINK_H
 
@@ -9,14 +9,14 @@
 #include "workload.h"
 
 /*
- * The exit status of a run in a child process, its output thrown away where asked for; 128 + n for
+ * The exit status of a run in a child process, whose output is discarded on request; 128 + n for
  * signal n.
  */
 int run_apart(const struct workload *workload, bool quiet);
 
 /*
- * Leave out every step that the failure does not need; what is left is in workload->skip. False: it
- * does not fail.
+ * Leave out every step that the failure does not need; the rest is in workload->skip. False: the
+ * run does not fail.
  */
 bool shrink(struct workload *workload);
 

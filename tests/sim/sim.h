@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * One simulated world: an image on a disk, the device that has it open, the guest that uses it, and
- * what the guest was promised.
+ * the promises made to the guest.
  *
  * Everything happens in one thread. The guest's steps are drawn from the seed beforehand
- * (workload.c), each with a seed of its own, so that leaving some out (--skip) disturbs the others
- * little. Cuts are taken in the backend's event hook, as snapshots, and judged when no library call
- * is under way.
+ * (workload.c), each with a separate seed, so that leaving some out (--skip) hardly changes the
+ * others. The backend's event hook takes cuts as snapshots; they are judged when no library call is
+ * under way.
  */
 #ifndef SIM_SIM_H
 #define SIM_SIM_H
@@ -54,9 +54,9 @@ struct guest_op {
 
 struct sim {
     struct rng rng;     /* the schedule; seeded anew for each step */
-    struct rng cut_rng; /* apart: whether a cut is taken changes nothing else */
+    struct rng cut_rng; /* separate, so that taking a cut changes nothing else */
     struct image image;
-    struct base base; /* not there: one delta only */
+    struct base base; /* absent: one delta only */
     struct disk disk;
     struct backend backend;
     struct sim_clock clock;
@@ -67,23 +67,23 @@ struct sim {
     ploop_queue *queues[BACKEND_QUEUES];
     uint32_t queue_count;
     uint32_t target;  /* of the request that is made now */
-    uint32_t running; /* the queue whose run delivers now, plus one; else 0 */
-    bool no_wake;     /* the loop looks at the next deadline, and gives no wake_at */
+    uint32_t running; /* the queue whose run calls callbacks now, plus one; else 0 */
+    bool no_wake;     /* the loop uses the next deadline, and gives no wake_at */
     struct guest_op ops[GUEST_OPS];
     unsigned outstanding;
     uint64_t next_id;
     unsigned resubmit_permille; /* callbacks that submit again */
-    uint64_t resubmissions;     /* so often a callback submits its request again */
+    uint64_t resubmissions;     /* the number of times a callback submits its request again */
     bool suspended, aborting, opening, closing;
     bool expect_errors; /* a request may fail: something was injected */
     uint64_t discards;  /* in this session */
-    bool found_marked;  /* this session's image, as the disk has it */
-    bool kept;          /* this session is to keep features of the format extension */
+    bool found_marked;  /* this session's image, as on the disk */
+    bool kept;          /* this session must keep features of the format extension */
 
     unsigned cut_permille; /* per event */
     bool no_cuts;
     struct cut *cuts;           /* taken and not yet judged */
-    uint32_t states;            /* of the pages, as last looked at: a mask of enum page_state */
+    uint32_t states;            /* of the pages, when last read: a mask of enum page_state */
     uint64_t library_errors[2]; /* events told: FAILED, PARKED */
 };
 
@@ -92,7 +92,7 @@ enum sim_base { SIM_ALONE, SIM_OVER_IMAGE, SIM_OVER_RAW };
 void sim_start(
     struct sim *sim,
     enum sim_base below); /* after sim->image is chosen: builds it, and what lies below */
-void sim_make_files(struct sim *sim); /* after the backend's abilities are chosen */
+void sim_make_files(struct sim *sim); /* after the backend's capabilities are chosen */
 void sim_free_all(struct sim *sim);
 void sim_cut(struct sim *sim); /* take a cut now, to be judged later */
 
@@ -108,7 +108,7 @@ void session_lose(
     struct sim *sim); /* writeback of all that is not durable fails, and no call is told yet */
 void session_reopen(
     struct sim *sim); /* however the last one ended; must succeed, without faults if need be */
-bool session_run_queue(struct sim *sim, uint32_t queue); /* whether it delivered anything */
+bool session_run_queue(struct sim *sim, uint32_t queue); /* whether it ran a callback */
 /* The same while the owner of a queue does not run it; the backend completes by itself. */
 void session_drain_asleep(struct sim *sim, uint32_t sleeper);
 void session_drain(
@@ -127,8 +127,8 @@ bool guest_random(struct sim *sim); /* any request */
 /* judge.c */
 void judge_cuts(struct sim *sim);
 /*
- * `going_on`: also open it with the library and go on with it; what comes of that depends on the
- * disk only.
+ * `going_on`: also open it with the library and continue with it; the result depends on the disk
+ * only.
  */
 void judge_disk(struct sim *sim, const struct snapshot *snapshot, const struct disk_state *state,
                 const char *name, bool going_on);

@@ -44,12 +44,12 @@ void sim_init(struct sim *sim, uint64_t seed)
     memset(sim, 0, sizeof(*sim));
     sim->rng.state = seed;
     sim->cut_rng.state = seed ^ 0x5bd1e9955bd1e995;
-    sim->next_id = 1; /* version 1 is what a fresh image holds */
+    sim->next_id = 1; /* a fresh image holds version 1 */
     clock_init(&sim->clock);
     ploop_dev_config_init(&sim->config, sizeof(sim->config));
 }
 
-/* The model learns what the fresh image holds. */
+/* Tell the model the content of the fresh image. */
 static void learn(struct sim *sim, const uint8_t *bytes, uint64_t size)
 {
     const struct image *image = &sim->image;
@@ -125,7 +125,7 @@ void sim_free_all(struct sim *sim)
     disk_free(&sim->disk);
 }
 
-/* How many queues there are, and whether the backend keeps a ring for each. */
+/* Choose the number of queues, and whether the backend keeps a ring for each. */
 static void choose_rings(struct sim *sim)
 {
     struct rng *rng = &sim->rng;
@@ -139,7 +139,7 @@ static void choose_rings(struct sim *sim)
         backend->inline_permille = 0;
 }
 
-/* How the device is opened, and what the backend can do. */
+/* Choose how the device is opened, and the backend's capabilities. */
 static void choose_config(struct sim *sim)
 {
     struct rng *rng = &sim->rng;
@@ -152,7 +152,7 @@ static void choose_config(struct sim *sim)
     config->page_failure_limit = (uint32_t)rng_between(rng, 1, 4);
     config->enospc_policy = rng_permille(rng, 500) ? PLOOP_ENOSPC_PARK : PLOOP_ENOSPC_FAIL;
     config->preallocate_bytes = cluster * rng_between(rng, 1, 8);
-    if (rng_permille(rng, 20)) { /* the library decides: the file becomes large, and a cut dear */
+    if (rng_permille(rng, 20)) { /* the file becomes large, and a cut expensive */
         config->preallocate_bytes = 0;
         sim->cut_permille /= 20;
     }
@@ -179,7 +179,7 @@ static void choose_config(struct sim *sim)
     }
 }
 
-/* Which faults strike, and how often. Many runs have none. */
+/* Choose which faults strike, and how often. Many runs have none. */
 static void choose_faults(struct sim *sim)
 {
     struct rng *rng = &sim->rng;
@@ -237,7 +237,7 @@ static void step_time(struct sim *sim)
     }
     clock_advance(&sim->clock, rng_below(rng, sim->config.writeback_max_age_ns + 1000000));
     session_run(sim);
-    if (rng_permille(rng, 300)) { /* everything due is written, now that the backend gets on */
+    if (rng_permille(rng, 300)) { /* all that is due is written: the backend works */
         session_drain(sim);
         session_check_age(sim);
     }
@@ -324,7 +324,7 @@ static void step_end(struct sim *sim)
         alloc_fail(rng_between(rng, 1, 40), rng_permille(rng, 500));
     }
     sim->backend.quiet =
-        rng_permille(rng, 600); /* else hardly a SYNC would ever live to fail in a running device */
+        rng_permille(rng, 600); /* else a running device would hardly ever reach a failing SYNC */
     session_reopen(sim);
     sim->backend.quiet = false;
     alloc_off();
@@ -342,7 +342,7 @@ static void step_memory(struct sim *sim)
     alloc_off();
 }
 
-/* What a FUA write may hear of first. */
+/* A loss that a FUA write may be told of first. */
 static void step_lose(struct sim *sim)
 {
     if (!sim->backend.chance[FAULT_LOST])
@@ -430,7 +430,7 @@ void workload_run(const struct workload *workload)
     choose_config(sim);
     sim_make_files(sim);
     sim->backend.quiet = true;
-    if (sim->image.features[0]) /* the one open that has to write an extension anew */
+    if (sim->image.features[0]) /* the only open that must write an extension anew */
         choose_faults(sim);
     session_reopen(sim);
     choose_faults(sim);

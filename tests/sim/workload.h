@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A run: a world drawn from its seed, and a list of steps. Each step has a seed of its own, so that
- * a run with steps left out stays much the same: that is what the shrinker works with.
+ * A run: a world drawn from its seed, and a list of steps. Each step has a separate seed, so that a
+ * run with steps left out stays much the same; the shrinker relies on this.
  */
 #ifndef SIM_WORKLOAD_H
 #define SIM_WORKLOAD_H

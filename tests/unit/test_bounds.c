@@ -203,8 +203,8 @@ START_TEST(a_bat_at_its_limit)
 END_TEST
 
 /*
- * Entries as far apart as possible: the check passes over the BAT once for each window of its
- * memory that fits into 2^32 clusters.
+ * Entries as far apart as possible: the check passes over the BAT as often as windows of its memory
+ * fit into 2^32 clusters.
  */
 START_TEST(entries_far_apart)
 {

@@ -229,7 +229,7 @@ START_TEST(refused_direct_requests_are_done_buffered)
     ck_assert_int_eq(atomic_load(&faults[WRITES].direct_calls), 2);
     ck_assert_int_eq(atomic_load(&faults[WRITES].calls), 4);
     atomic_store(&faults[WRITES].direct_refusals, EIO);
-    ck_assert_int_eq(ploop_file_pwrite(file, buffer, 4096, 0), -EIO); /* an error returns no data */
+    ck_assert_int_eq(ploop_file_pwrite(file, buffer, 4096, 0), -EIO); /* EIO is no refusal */
     ploop_file_close(file);
     free(buffer);
 }

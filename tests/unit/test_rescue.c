@@ -59,8 +59,7 @@ static uint32_t draw_entry(struct image *image)
     case 4:
         return entry_at(image, image->fixture.size + draw(image, 3) * image->cluster);
     case 5:
-        return entry_at(image, image->fixture.size -
-                                   half); /* half past the end, if the file's size is odd */
+        return entry_at(image, image->fixture.size - half); /* half past an odd end */
     case 6:
         return (uint32_t[]){UINT32_MAX, UINT32_MAX - 1, 0x80000000, 0x7FFFFFFF}[draw(image, 4)];
     case 7:

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * For each kind of request: the error said last, when, and how often it came since without being
- * said.
+ * For each kind of request: the last error reported, when, and how many unreported failures
+ * followed.
  */
 #include "complaints.h"
 

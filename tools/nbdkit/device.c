@@ -5,12 +5,12 @@
  *
  * nbdkit calls from many threads at once. Each takes a request from a lane's pool, submits it and
  * waits for its callback, so that as many requests are in flight as nbdkit has threads. A lane is a
- * queue of the device; a thread always uses the same one. Where threads share a lane, one of those
- * that wait runs the queue for all of them (`run_by_one`), and the others sleep; it hands that on
- * when its own request is done.
+ * queue of the device; a thread always uses the same one. If threads share a lane, one of the
+ * waiting threads runs the queue for all of them (`run_by_one`), and the others sleep; it hands
+ * this role on when its own request is done.
  *
- * open_lock guards the step from CLOSED to OPEN and is never held around a request. What open sets
- * does not change afterwards.
+ * open_lock guards the step from CLOSED to OPEN and is never held around a request. Variables that
+ * open sets do not change afterwards.
  */
 #include "device.h"
 
@@ -33,8 +33,8 @@ enum { LANE_COUNT = 16, LANE_REQUESTS = 16 };
 #define NS_PER_MS UINT64_C(1000000)
 
 /*
- * A queue of the device, and how many requests its pool has: the thread that took one from `room`
- * finds one there.
+ * A queue of the device, and the number of requests in its pool: a thread that has taken one from
+ * `room` finds a request there.
  */
 struct lane {
     ploop_queue *queue;
@@ -133,7 +133,7 @@ static const char *explain(int error)
     }
 }
 
-/* In a stack a line begins with the file's number, the lowest being 0: its name says more. */
+/* In a stack a line begins with the file's number, 0 the lowest; the file's name is clearer. */
 static void device_log(void *user_data, uint32_t level, uint32_t message_id, const char *text)
 {
     const struct server_config *config = user_data;
@@ -190,7 +190,7 @@ static int probe_file(const struct server_config *config, uint32_t level)
     return 0;
 }
 
-/* Headers that are right each may not fit together; if so, the log has said which. */
+/* Files with valid headers may not fit together; the log then has the reason. */
 static int probe_stack(const struct server_config *config)
 {
     struct ploop_dev_config dev_config;
@@ -249,8 +249,8 @@ static void destroy_lanes(void)
 }
 
 /*
- * Files below are only read, so that servers can share them; one that is to be recovered is
- * written.
+ * Open a file below the top: for reading only, so that servers can share it; for writing if it must
+ * be recovered.
  */
 static int open_base(const struct server_config *config, uint32_t level, bool recover)
 {
@@ -380,7 +380,7 @@ static const char *const request_names[] = {
     [REQUEST_DISCARD] = "trim",
 };
 
-/* One request, on the stack of the thread that waits for it. */
+/* A request, on the stack of the thread that waits for it. */
 struct request {
     enum request_kind kind;
     uint32_t flags; /* PLOOP_PIO_ ... */
@@ -391,7 +391,7 @@ struct request {
     int result;
 };
 
-/* Threads are dealt to the lanes in turn. */
+/* Threads are assigned to the lanes in turn. */
 static struct lane *my_lane(void)
 {
     static atomic_uint threads_seen;
@@ -508,7 +508,7 @@ static void complain(const struct request *request, int error)
     }
 }
 
-/* A fast zero refused is an answer that the client reckons with, and no message. */
+/* A refused fast zero is an expected answer to the client, so it causes no message. */
 static int request_finish(struct request *request)
 {
     int error = request_run(request);
@@ -523,7 +523,7 @@ static int request_finish(struct request *request)
     return -1;
 }
 
-/* A range, in as many requests as the device's limit makes of it. */
+/* A range, in as many requests as the device's limit requires. */
 static int run_range(enum request_kind kind, void *buffer, uint64_t length, uint64_t offset,
                      uint32_t flags)
 {

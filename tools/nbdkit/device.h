@@ -2,7 +2,7 @@
 /*
  * The one device of a server process, and the requests to it.
  *
- * Whatever fails here has told nbdkit why, in a message that names the file and as the errno for
+ * A function that fails has told nbdkit why, in a message that names the file and as the errno for
  * the client, and returns -1.
  */
 #ifndef NBDKIT_PLOOP_DEVICE_H
@@ -15,14 +15,14 @@
 
 enum { BASES_MAX = 254 };
 
-/* What the command line says. Names are absolute: nbdkit changes its directory. */
+/* The command line. Names are absolute, because nbdkit changes its directory. */
 struct server_config {
     char *image;
     char *bases[BASES_MAX]; /* the files below it, the lowest first */
     uint32_t base_count;
     bool has_raw_base; /* bases[0] */
     bool recover;
-    bool recover_cached; /* also where the file's cache cannot be dropped */
+    bool recover_cached; /* even if the file's cache cannot be dropped */
     bool host_shows_stale;
     bool direct;
     bool uring;       /* files are opened with io_uring, where the kernel has it */
@@ -32,7 +32,7 @@ struct server_config {
     uint32_t max_age_ms;
 };
 
-/* Look whether the image can be served, without leaving anything open. */
+/* Check whether the image can be served; leaves nothing open. */
 int device_probe(const struct server_config *config);
 
 /*
@@ -49,13 +49,13 @@ int device_close(void);
 const struct ploop_dev_info *device_info(void);
 
 /*
- * What holds a range: ploop_bat_lookup(), but that a cluster with a bad entry is mapped: reading it
- * will tell.
+ * The extent of a range: ploop_bat_lookup(), except that a cluster with a bad entry counts as
+ * mapped; reading it then fails.
  */
 int device_lookup(uint64_t offset, uint64_t length, struct ploop_extent *extent);
 
 /*
- * Requests: each waits until it is done. Any thread, as many at once as there are. `flags` are
+ * Requests: each call waits until the request is done. Any thread, any number at once. `flags` are
  * PLOOP_PIO_ ...
  */
 int device_read(void *buffer, uint64_t length, uint64_t offset);

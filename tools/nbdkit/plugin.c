@@ -3,14 +3,13 @@
  * nbdkit-ploop-plugin.so: serves a ploop image, so that any client that speaks NBD has a ploop
  * disk.
  *
- * This file is what nbdkit sees: its parameters and its callbacks, in the order nbdkit makes them.
- * The device is in device.c.
+ * This file is nbdkit's view of the plugin: its parameters and its callbacks, in the order nbdkit
+ * calls them. The device is in device.c.
  *
- *   .get_ready  before the fork, so that what is wrong with the image is still said at the terminal
- *   .open       the first one opens the device: only here does nbdkit tell of -r, and a device does
- *   not survive the fork. After a
- *               failure the next connection tries again
- *   .cleanup    no connection any more: the device is closed
+ *   .get_ready  called before the fork, so that errors of the image still appear at the terminal
+ *   .open       the first call opens the device: only here does nbdkit report -r, and a device does
+ *               not survive the fork. After a failure the next connection tries again
+ *   .cleanup    no connection is left: the device is closed
  */
 #include <errno.h>
 #include <stdio.h>
@@ -26,7 +25,7 @@
 
 enum {
     PREFERRED_BLOCK = 4096,
-    MAXIMUM_BLOCK = 64 << 20, /* of reads and writes: nbdkit takes no longer ones */
+    MAXIMUM_BLOCK = 64 << 20, /* of reads and writes: nbdkit sends no longer ones */
     DELAY_DEFAULT_MS = 500,
     MAX_AGE_DEFAULT_MS = 5000
 };
@@ -162,7 +161,7 @@ static int plugin_config(const char *key, const char *value)
     return -1;
 }
 
-/* One of the two times given alone bounds the default of the other. */
+/* If one of the two times is given, it bounds the default of the other. */
 static int plugin_config_complete(void)
 {
     if (!config.image) {
@@ -218,7 +217,7 @@ static void plugin_unload(void)
         free(config.bases[i]);
     }
     /*
-     * The last of the plugin's functions to be called, and nbdkit would exit with 0: a service
+     * The last of the plugin's functions to be called; nbdkit would exit with 0, but a service
      * manager must see an unclean end.
      */
     if (ended_badly) {
@@ -256,8 +255,8 @@ static int plugin_can_write(void *handle)
 }
 
 /*
- * flush, trim, zero, fast zero, extents; many connections too, since they share one device, and a
- * flush covers all of it.
+ * flush, trim, zero, fast zero, extents; also many connections, because they share one device, and
+ * a flush covers all of it.
  */
 static int plugin_can(void *handle)
 {
@@ -272,7 +271,7 @@ static int plugin_can_fua(void *handle)
 }
 
 /*
- * To cache is to read into the host's page cache: where that is bypassed there is nothing to offer.
+ * A cache request reads into the host's page cache; if that is bypassed the plugin cannot offer it.
  */
 static int plugin_can_cache(void *handle)
 {
@@ -308,7 +307,7 @@ static int plugin_flush(void *handle, uint32_t flags)
     return device_flush();
 }
 
-/* A discard has no FUA, so a flush keeps the promise. */
+/* A discard has no FUA, so a flush follows it. */
 static int plugin_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
     (void)handle;
@@ -332,7 +331,7 @@ static int plugin_zero(void *handle, uint32_t count, uint64_t offset, uint32_t f
     return device_write_zeroes(count, offset, how);
 }
 
-/* The list joins neighbours of one type, so "one extent" goes on until the type changes. */
+/* The list joins adjacent extents of one type, so "one extent" continues until the type changes. */
 static int plugin_extents(void *handle, uint32_t count, uint64_t offset, uint32_t flags,
                           struct nbdkit_extents *extents)
 {
@@ -407,6 +406,6 @@ static struct nbdkit_plugin plugin = {
     .extents = plugin_extents,
 };
 
-struct nbdkit_plugin *plugin_init(void); /* what nbdkit's macro defines it does not declare */
+struct nbdkit_plugin *plugin_init(void); /* nbdkit's macro defines it without a declaration */
 
 NBDKIT_REGISTER_PLUGIN(plugin)

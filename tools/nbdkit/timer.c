@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A clock, and a thread that sleeps until the deadline which the device asked for last.
+ * A clock, and a thread that sleeps until the deadline that the device asked for last.
  *
- * The deadline is written by wake_at, from any thread, and taken by the timer thread: it forgets
- * the deadline, runs the device, and then sleeps until what wake_at has said meanwhile. A run at
- * the deadline makes the device say the next one, so none is lost.
+ * wake_at stores the deadline, from any thread. The timer thread clears it, runs the device, and
+ * then sleeps until the deadline that wake_at has stored meanwhile. A run at the deadline makes the
+ * device announce the next one, so none is lost.
  */
 #include "timer.h"
 
@@ -17,7 +17,7 @@
 
 static struct {
     pthread_t thread;
-    pthread_mutex_t lock; /* of what follows */
+    pthread_mutex_t lock; /* protects the fields below */
     pthread_cond_t changed;
     uint64_t deadline_ns;
     bool stop;
@@ -48,7 +48,7 @@ const struct ploop_clock timer_clock = {
 
 /*
  * Sleep, with the lock, until the deadline has come, which may change meanwhile. False: the thread
- * is to stop.
+ * must stop.
  */
 static bool sleep_until_due(void)
 {

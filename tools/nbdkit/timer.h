@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The thread that runs the device when its clock says so: the library has no threads.
+ * The thread that runs the device when its clock asks for it, because the library has no threads.
  */
 #ifndef NBDKIT_PLOOP_TIMER_H
 #define NBDKIT_PLOOP_TIMER_H
@@ -8,7 +8,7 @@
 #include <ploop/dev.h>
 
 /*
- * The clock for ploop_dev_config.clock. It notes deadlines from the moment the device is being
+ * The clock for ploop_dev_config.clock. It stores deadlines from the moment the device is being
  * opened.
  */
 extern const struct ploop_clock timer_clock;

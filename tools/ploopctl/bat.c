@@ -22,7 +22,9 @@ struct page {
     char picture[PICTURE_SIZE];
 };
 
-/* Pages alike are printed as one row: those of which nothing is mapped, and those that are full. */
+/*
+ * Equal adjacent pages are printed as one row: pages with nothing mapped, and pages that are full.
+ */
 struct row {
     struct page first;
     uint32_t page_count;

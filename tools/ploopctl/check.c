@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ploopctl check: is an image sound, and what would make it so. With files below it each is checked
- * alone, the lowest first, and then whether they fit together; what is found is counted together.
+ * ploopctl check: check an image, and repair it. Backing files are checked each alone, lowest
+ * first, and then whether all files fit together; the findings are counted together.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -12,15 +12,15 @@
 #include "json.h"
 
 enum { EXIT_CORRUPT = 2, EXIT_LEAKS = 3 };
-enum { KIND_MISFIT = 0 }; /* of a stack; the library's kinds are those of one image */
+enum { KIND_MISFIT = 0 }; /* of a stack; the library's kinds are for one image */
 
-/* What was found so far, and how it is printed. */
+/* The findings so far, and how they are printed. */
 struct report {
     struct json json;
     bool is_json;
     const char *path;                 /* of the delta being checked */
-    struct ploop_check_result result; /* of all */
-    bool fits;                        /* the headers are right so far */
+    struct ploop_check_result result; /* of all files */
+    bool fits;                        /* the headers are valid so far */
     int status;                       /* the worst */
 };
 
@@ -96,7 +96,7 @@ static const char *status_name(int status)
     return names[status];
 }
 
-/* Errors and leaks are those found, before a repair; `status` is of the image as it is now. */
+/* Errors and leaks are those found before a repair; `status` describes the image as it is now. */
 static void print_result(const char *path, const struct ploop_check_result *result, int status)
 {
     printf("%s: ", path);
@@ -130,7 +130,7 @@ static void print_result_json(struct json *json, const struct report *report)
     json_end_object(json);
 }
 
-/* Where the check itself failed there is no worse. */
+/* A check that itself failed is the worst status. */
 static void add_status(struct report *report, int status)
 {
     static const int severity[] = {
@@ -166,8 +166,8 @@ static const char *check_reason(int error)
 }
 
 /*
- * The check, and after a repair another one that only counts: what that finds decides, the repair's
- * success is not taken on trust.
+ * Check; after a repair, check again and only count: the second check decides the result, not the
+ * repair's own report.
  */
 static void check_delta(struct report *report, const char *path, ploop_file *file, uint32_t repair)
 {
@@ -193,8 +193,7 @@ static void check_delta(struct report *report, const char *path, ploop_file *fil
 }
 
 /*
- * A file that is no image at all is a failure, one whose header cannot be right is for the check to
- * tell of.
+ * A file that is no image at all is a failure; the check reports an image with an invalid header.
  */
 static bool has_header(struct report *report, const char *path, ploop_file *file)
 {
@@ -218,7 +217,9 @@ static bool have_headers(struct report *report, const struct image *image)
     return have && has_header(report, image->path, image->file);
 }
 
-/* Headers can be right each and not fit together: a disk larger than the one above it, say. */
+/*
+ * Files with valid headers may not fit together, for example a disk larger than the one above it.
+ */
 static void check_fit(struct report *report, struct image *image)
 {
     struct ploop_check_record record = {
@@ -276,7 +277,7 @@ static int check(struct image *image, bool is_json, uint32_t repair)
     return report.status;
 }
 
-/* The PLOOP_REPAIR_ flags of a --repair word; 0 where there is no such word. */
+/* The PLOOP_REPAIR_ flags of an argument of --repair; 0: unknown. */
 static uint32_t parse_repair(const char *word)
 {
     static const struct {

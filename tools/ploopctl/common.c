@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What every subcommand needs to speak: options, complaints, sizes. See common.h. */
+/* What every subcommand needs: options, error messages, sizes. See common.h. */
 #include "common.h"
 
 #include <errno.h>

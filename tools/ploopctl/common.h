@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What the subcommands of ploopctl share: how they are described, how they complain, and how they
- * open an image.
+ * Shared by the subcommands of ploopctl: their description, error messages, and opening an image.
  *
- * Every failure is one line on stderr, "ploopctl: SUBJECT: what is wrong: why", printed where it is
- * found; after a wrong call a second line names --help. The functions that print it return
- * EXIT_FAILURE or a negative errno, and their callers pass that on without a word of their own.
+ * Every failure is one line on stderr, "ploopctl: SUBJECT: what is wrong: why", printed by the
+ * function that finds it; after a wrong call a second line names --help. That function returns
+ * EXIT_FAILURE or a negative errno, and its callers pass the value on and print nothing.
  */
 #ifndef PLOOPCTL_COMMON_H
 #define PLOOPCTL_COMMON_H
@@ -22,7 +21,7 @@
  */
 struct command {
     const char *name;
-    const char *synopsis; /* what follows the name */
+    const char *synopsis; /* the words after the name */
     const char *summary;
     const char *options; /* of --help: whole lines */
     const char *notes;   /* the same, below the options; or NULL */
@@ -36,7 +35,7 @@ extern const struct command map_command;
 extern const struct command convert_command;
 extern const struct command bat_command;
 
-/* next_option() beside the values of the options themselves. */
+/* Results of next_option(), beside the values of the options themselves. */
 enum {
     OPTION_END = -1,
     OPTION_WRONG = '?',
@@ -51,8 +50,8 @@ enum {
     }
 
 /*
- * getopt_long() for a subcommand. Handles --help, which does not return; what is wrong has been
- * said.
+ * getopt_long() for a subcommand. Handles --help, which does not return; has printed a message for
+ * an invalid option.
  */
 int next_option(const struct command *command, int argc, char **argv, const struct option *options);
 
@@ -61,7 +60,7 @@ bool has_arguments(const struct command *command, int argc, char **argv, int cou
 
 /*
  * The entries of --base and --raw-base, for every subcommand that reads an image; image_take_base()
- * takes what they bring.
+ * handles them.
  */
 #define OPTION_BASE_ENTRIES                                                                        \
     {"base", required_argument, 0, OPTION_BASE},                                                   \
@@ -82,16 +81,16 @@ __attribute__((format(printf, 2, 3))) int complain_usage(const struct command *c
 int suggest_help(const struct command *command);
 void warn(const char *subject, const char *text);
 
-/* Why: the words for a negative errno that came from an image or its file. */
+/* The text for a negative errno that came from an image or its file. */
 const char *reason(int error);
 
 /*
- * Flush standard output at the end of the program: `status`, or EXIT_FAILURE where it could not be
- * written.
+ * Flush standard output at the end of the program: returns `status`, or EXIT_FAILURE if it could
+ * not be written.
  */
 int finish_output(int status);
 
-/* A size with an optional suffix K, M, G or T. 0, -EINVAL or -EOVERFLOW. */
+/* Parse a size with an optional suffix K, M, G or T. 0, -EINVAL or -EOVERFLOW. */
 int parse_size(const char *text, uint64_t *bytes);
 
 enum { SIZE_TEXT = 64 };
@@ -100,7 +99,7 @@ char *format_size(uint64_t bytes, char text[SIZE_TEXT]);
 
 enum { BASES_MAX = 254 };
 
-/* A file below the image. */
+/* A backing file of the image. */
 struct base {
     const char *path;
     ploop_file *file;
@@ -108,7 +107,7 @@ struct base {
 };
 
 /*
- * An image open for reading, and the files below it, the lowest first. Zeroed, then
+ * An image open for reading, and its backing files, lowest first. Zero it, then call
  * image_take_base(), then image_open().
  */
 struct image {
@@ -121,31 +120,31 @@ struct image {
     bool has_raw_base; /* bases[0] */
 };
 
-/* Takes the argument of --base or --raw-base; complains. */
+/* Handle the argument of --base or --raw-base; prints errors. */
 bool image_take_base(const struct command *command, struct image *image, int option,
                      const char *path);
 
 /*
- * For subcommands that take --json, bases and one image: image->path and its bases are set. 0, or
- * the exit status.
+ * For subcommands that take --json, bases and one image: sets image->path and its bases. 0, or the
+ * exit status.
  */
 int parse_json_and_image(const struct command *command, int argc, char **argv, bool *json,
                          struct image *image);
 
-/* Open a file; complains. 0 or -errno. */
+/* Open a file; prints errors. 0 or -errno. */
 int open_file(const char *path, uint32_t flags, ploop_file **file);
 
 /* Read an image's header. 0, or what ploop_image_probe() returns. */
 int probe(ploop_file *file, struct ploop_image_info *info);
-/* What probe() found wrong. Returns EXIT_FAILURE. */
+/* Print what probe() found wrong. Returns EXIT_FAILURE. */
 int complain_of_header(const char *path, const struct ploop_image_info *info, int error);
 
 /*
- * Open the image's file with these flags and its bases for reading; complains. 0, or -errno with
- * nothing open.
+ * Open the image's file with these flags and its bases for reading; prints errors. 0, or -errno
+ * with nothing open.
  */
 int image_open_files(struct image *image, uint32_t flags);
-/* Open all for reading, and read the headers; complains. 0, or -errno with nothing open. */
+/* Open all for reading, and read the headers; prints errors. 0, or -errno with nothing open. */
 int image_open(struct image *image);
 
 /*
@@ -153,31 +152,33 @@ int image_open(struct image *image);
  * case.
  */
 int image_try_device(struct image *image, const struct ploop_dev_config *config);
-/* Why image_try_device() failed, and which of the files is to blame. */
+/* The reason why image_try_device() failed, with the file at fault. */
 const char *image_blame(const struct image *image, int error, const char **path);
-/* The two together: complains. */
+/* The two together; prints errors. */
 int image_open_device(struct image *image, const struct ploop_dev_config *config);
 void image_close(struct image *image);
 
 /* A configuration whose log keeps the last error line, for last_logged(). */
 void init_config(struct ploop_dev_config *config);
-/* Why the library failed: what it logged, or the words for `error` where it said nothing. */
+/*
+ * The library's reason for a failure: its last log line, or the text for `error` if there is none.
+ */
 const char *last_logged(int error);
 
-/* What create and convert are asked to make. */
+/* The new image that create and convert are to make. */
 struct new_image {
     bool has_size;
     bool has_cluster;
     struct ploop_image_options options;
 };
 void new_image_init(struct new_image *new_image);
-/* Takes the arguments of --size and --cluster; complains. */
+/* Handle the arguments of --size and --cluster; print errors. */
 bool new_image_size(const struct command *command, struct new_image *new_image, const char *text);
 bool new_image_cluster(const struct command *command, struct new_image *new_image,
                        const char *text);
-/* Write it to a file just made; complains. 0 or -errno. */
+/* Write it to a new file; prints errors. 0 or -errno. */
 int new_image_write(const struct new_image *new_image, const char *path, ploop_file *file);
-/* Make a new file's name durable; complains. 0 or -errno. */
+/* Make a new file's name durable; prints errors. 0 or -errno. */
 int sync_directory_of(const char *path);
 
 #endif

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ploopctl convert: a raw file to an image, and an image, with those below it, to a raw file.
+ * ploopctl convert: copies a raw file to an image, and an image with its backing files to a raw
+ * file.
  *
- * The target is a file made here, and removed again where anything fails; a source is only read,
- * under the lock that keeps writers away. The source's format is what the user says, never a guess:
- * a guest can write anything to the start of its disk.
+ * The command creates the target, and removes it again if anything fails. It only reads the source,
+ * under the lock that excludes writers. The user names the source's format; the command never
+ * guesses it, because a guest can write anything to the start of its disk.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,7 +22,7 @@ enum format { FORMAT_UNSAID, FORMAT_RAW, FORMAT_PLOOP };
 struct request {
     const char *source;
     const char *target;
-    struct image image;         /* the source, where it is one */
+    struct image image;         /* the source, if it is an image */
     struct new_image new_image; /* for a target that is an image */
     enum format from, to;
 };
@@ -124,7 +125,7 @@ static int fill_image(const struct request *request, int source, uint64_t source
     return error ? complain(request->target, "cannot flush: %s", last_logged(error)) : EXIT_SUCCESS;
 }
 
-/* `request` has the size of the disk by now. */
+/* `request` has the size of the disk now. */
 static int convert_to_image(const struct request *request, int source, uint64_t source_size,
                             ploop_file *target)
 {
@@ -141,7 +142,7 @@ static int convert_to_image(const struct request *request, int source, uint64_t 
     }
     int status = fill_image(request, source, source_size, dev);
     if (status != EXIT_SUCCESS) {
-        ploop_dev_abort(dev); /* the file goes, so there is nothing to save */
+        ploop_dev_abort(dev); /* the file is removed, so there is nothing to save */
         return status;
     }
     error = ploop_dev_close(dev);
@@ -177,8 +178,8 @@ static int convert_from_raw(struct request *request, ploop_file *target)
 }
 
 /*
- * The target first: it tells at once whether there is anything to do at all, and from then on the
- * file is ours to remove.
+ * Create the target first: this shows at once whether the command can do anything, and from then on
+ * the file is ours to remove.
  */
 static int convert(struct request *request)
 {
@@ -219,7 +220,7 @@ static enum format opposite(enum format format)
     return format == FORMAT_RAW ? FORMAT_PLOOP : FORMAT_RAW;
 }
 
-/* One format said is enough: the other one is its opposite. */
+/* One of the two formats is enough: the other one is the opposite. */
 static bool settle_formats(struct request *request)
 {
     if (request->from == FORMAT_UNSAID && request->to == FORMAT_UNSAID) {

@@ -107,7 +107,7 @@ static void write_ready_buffers(struct copy *copy)
     }
 }
 
-/* Sleep until something completes or is due, and see to it. Callbacks run here and nowhere else. */
+/* Sleep until a request completes or work is due, and handle it. Callbacks run only here. */
 static void copy_wait(struct copy *copy)
 {
     ploop_queue_wait(copy->queue, UINT64_MAX);
@@ -132,7 +132,7 @@ static struct copy_buffer *take_buffer(struct copy *copy)
     return buffer;
 }
 
-/* Read or write [from, to) of a buffer. After an error nothing is started. */
+/* Read or write [from, to) of a buffer. After an error no request is started. */
 static void start_request(struct copy *copy, struct copy_buffer *buffer, uint32_t from, uint32_t to)
 {
     while (!copy->free_requests && !copy->error) {
@@ -215,8 +215,8 @@ int copy_to_raw(struct copy *copy, ploop_file *target)
 /* Raw to device. */
 
 /*
- * The next run of data in a sparse file, from `offset` on: [*from, *to). Files that cannot tell are
- * all data. False at the end.
+ * The next run of data in a sparse file, from `offset` on: [*from, *to). A file that cannot tell
+ * counts as all data. False at the end.
  */
 static bool find_data(int fd, uint64_t offset, uint64_t file_size, uint64_t *from, uint64_t *to)
 {
@@ -234,7 +234,7 @@ static bool find_data(int fd, uint64_t offset, uint64_t file_size, uint64_t *fro
     return *from < *to;
 }
 
-/* Fill a window from the file; what lies past the file's end, in its last sector, is zero. */
+/* Fill a window from the file; bytes past the file's end, in its last sector, are zeros. */
 static bool fill_buffer(struct copy *copy, struct copy_buffer *buffer, int fd, uint64_t file_size)
 {
     uint64_t left = file_size - buffer->offset;
@@ -262,7 +262,7 @@ static bool is_zero(const uint8_t *bytes, uint32_t length)
     return bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0;
 }
 
-/* Write the parts of a window that are not zero, neighbours in one request. */
+/* Write the parts of a window that are not zero, adjacent ones in one request. */
 static void write_parts(struct copy *copy, struct copy_buffer *buffer, uint32_t part)
 {
     uint32_t from = 0; /* of the run of parts that is being collected */

@@ -2,17 +2,17 @@
 /*
  * Copying between a device and a raw file, with many requests in flight.
  *
- * Callbacks run in copy_wait(), and all of this is one thread: the loop walks along the disk,
- * starts a request wherever there is something, and waits only when every buffer is in use.
+ * Callbacks run in copy_wait(), and all of this is one thread: the loop goes along the disk, starts
+ * a request for each piece to copy, and waits only when every buffer is in use.
  *
  * A buffer holds a window of up to 1 MiB of the disk. Its states:
  *
  *     raw to device    FREE --a window is taken--> BUSY (requests > 0) --the last completes--> FREE
  *     device to raw    FREE --a window is taken--> BUSY --the last completes--> READY --written-->
- * FREE
+ *                      FREE
  *
- *  1. A buffer's memory is touched by the loop only when the buffer is not BUSY.
- *  2. After an error nothing is started any more, but whatever is in flight is waited for.
+ *  1. The loop touches a buffer's memory only when the buffer is not BUSY.
+ *  2. After an error no request is started, but requests in flight are waited for.
  */
 #ifndef PLOOPCTL_COPY_H
 #define PLOOPCTL_COPY_H
@@ -46,7 +46,7 @@ struct copy_request {
     uint64_t offset;
 };
 
-/* What went wrong first. */
+/* The side of the first error. */
 enum copy_side { COPY_SOURCE, COPY_TARGET };
 
 struct copy {
@@ -61,31 +61,33 @@ struct copy {
     struct copy_buffer *ready_buffers;
     struct copy_request *free_requests;
     uint32_t in_flight;
-    uint64_t walked;    /* how far along the disk everything was started */
-    ploop_file *target; /* where requests read from the device go; NULL: they are writes to it */
+    uint64_t walked; /* the offset up to which every request was started */
+    /* The target of data read from the device; NULL: requests are writes to the device. */
+    ploop_file *target;
 
     int error; /* the first one, -errno */
     enum copy_side error_side;
     uint64_t error_offset; /* in the disk */
 };
 
-/*
- * The device was opened with at least COPY_REQUESTS pios. 0 or -errno; copy_end() in either case.
- */
+/* The device must have at least COPY_REQUESTS pios. 0 or -errno; copy_end() in either case. */
 int copy_begin(struct copy *copy, ploop_dev *dev, uint64_t disk_size, struct progress *progress);
 void copy_end(struct copy *copy);
 
-/* What the device maps, to a file that is as large as the disk and all holes. 0 or copy->error. */
+/*
+ * Copy the mapped data of the device to a file that is as large as the disk and all holes. 0 or
+ * copy->error.
+ */
 int copy_to_raw(struct copy *copy, ploop_file *target);
 
 /*
- * What is not zero in the raw file behind a descriptor, to an empty device. Its size may be odd;
- * the disk's is rounded up. `part` is the smallest unit that is written or left out, a power of two
- * of at most COPY_BUFFER_BYTES. 0 or copy->error.
+ * Copy the data that is not zero from the raw file behind a descriptor to an empty device. Its size
+ * may be odd; the disk's is rounded up. `part` is the smallest unit that is written or left out, a
+ * power of two of at most COPY_BUFFER_BYTES. 0 or copy->error.
  */
 int copy_from_raw(struct copy *copy, int fd, uint64_t file_size, uint32_t part);
 
-/* Ends a copy at its next step with -EINTR; for a signal handler. */
+/* End a copy at its next step with -EINTR; for a signal handler. */
 void copy_interrupt(int signal);
 
 #endif

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* ploopctl create: a new, empty image in a file that was not there before. */
+/* ploopctl create: a new, empty image in a new file. */
 #include <stdlib.h>
 #include <unistd.h>
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* How the subcommands open an image for reading, and make one. See common.h. */
+/* How the subcommands open an image for reading, and create one. See common.h. */
 #include "common.h"
 
 #include <errno.h>
@@ -12,7 +12,7 @@
 #include <unistd.h>
 
 /*
- * The program has one device at a most, so one line is enough. The library may log from any thread.
+ * The program has at most one device, so one line is enough. The library may log from any thread.
  */
 static struct {
     pthread_mutex_t lock;
@@ -156,7 +156,7 @@ int image_try_device(struct image *image, const struct ploop_dev_config *config)
     return ploop_dev_open(deltas, image->base_count + 1, &own, &image->dev);
 }
 
-/* In a stack the library's line begins with the delta's number, the lowest being 0. */
+/* In a stack the library's line begins with the delta's number, 0 the lowest. */
 const char *image_blame(const struct image *image, int error, const char **path)
 {
     const char *text = last_logged(error);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* ploopctl info: what an image's header says, and how much of the disk is there. */
+/* ploopctl info: the fields of an image's header, and how much of the disk is mapped. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -34,7 +34,7 @@ static void print_json(const struct image *image, uint64_t mapped)
     json_end_object(&json);
 }
 
-/* What is printed of a stack is printed after the device was opened: they fit. */
+/* Stacks are printed after the device was opened, so the files fit together. */
 static void print_bases(const struct image *image)
 {
     if (image->base_count) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * See json.h. Objects inside an array stand on one line each: maps are long, and this keeps them
+ * See json.h. Objects inside an array take one line each: maps are long, and this keeps them
  * readable.
  */
 #include "json.h"
@@ -103,8 +103,8 @@ void json_bool(struct json *json, const char *key, bool value)
 }
 
 /*
- * How many bytes the UTF-8 character at text has, 0 where there is none: too long forms, surrogates
- * and what is past U+10FFFF.
+ * The number of bytes of the UTF-8 character at text; 0 if it is none: overlong forms, surrogates
+ * and values past U+10FFFF.
  */
 static size_t utf8_length(const unsigned char *text)
 {

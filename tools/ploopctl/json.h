@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * JSON on standard output, a value at a time. The caller nests and closes what it opens; keys are
- * NULL inside an array.
+ * JSON on standard output, one value at a time. The caller nests values and closes what it opens;
+ * keys are NULL inside an array.
  */
 #ifndef PLOOPCTL_JSON_H
 #define PLOOPCTL_JSON_H
@@ -11,7 +11,7 @@
 
 struct json {
     int depth;
-    bool has_members; /* of what is open now: the next one needs a comma */
+    bool has_members; /* in the open object or array: the next one needs a comma */
 };
 
 void json_begin_object(struct json *json, const char *key);
@@ -19,8 +19,8 @@ void json_end_object(struct json *json);
 void json_begin_array(struct json *json, const char *key);
 void json_end_array(struct json *json);
 /*
- * A NULL text is null. Bytes that are not UTF-8 come out as the lone surrogates U+DC80 to U+DCFF,
- * as Python has them.
+ * A NULL text is null. Bytes that are not UTF-8 are written as the lone surrogates U+DC80 to
+ * U+DCFF, as Python does.
  */
 void json_string(struct json *json, const char *key, const char *text);
 void json_number(struct json *json, const char *key, uint64_t number);

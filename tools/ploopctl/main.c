@@ -2,7 +2,7 @@
 /*
  * ploopctl: ploop images from the command line, through the library's public interface only.
  *
- * Each subcommand is a file of its own with a `struct command`; this one chooses.
+ * Each subcommand has its own file with a `struct command`; this file selects one.
  */
 #include <signal.h>
 #include <stdio.h>
@@ -52,9 +52,9 @@ static int run(int argc, char **argv)
         {"version", no_argument, 0, 'V'}, OPTION_HELP_ENTRY, {0}};
     static char program[] = "ploopctl";
 
-    argv[0] = program; /* getopt's complaints begin with it, as ours do */
+    argv[0] = program; /* getopt's messages begin with it, as ours do */
     switch (getopt_long(argc, argv, "+hV", options,
-                        NULL)) { /* + leaves what follows the command to it */
+                        NULL)) { /* + leaves the words after the command to it */
     case OPTION_HELP:
         print_usage();
         return EXIT_SUCCESS;

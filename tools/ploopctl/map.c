@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* ploopctl map: which parts of the disk are there, and where in which file. */
+/* ploopctl map: which parts of the disk are mapped, and where in which file. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,8 +36,8 @@ static void print_extent_json(struct json *json, const struct ploop_extent *exte
 }
 
 /*
- * The extent at `offset`. A cluster whose entry is bad is an extent of its own, of state 0: the map
- * goes on behind it.
+ * The extent at `offset`. A cluster with a bad entry is a separate extent, of state 0; the map
+ * continues behind it.
  */
 static int next_extent(const struct image *image, uint64_t offset, struct ploop_extent *extent)
 {

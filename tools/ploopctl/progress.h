@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* A progress bar on standard error, drawn only where that is a terminal. */
+/* A progress bar on standard error, drawn only if that is a terminal. */
 #ifndef PLOOPCTL_PROGRESS_H
 #define PLOOPCTL_PROGRESS_H
 
@@ -13,12 +13,9 @@ struct progress {
 };
 
 void progress_begin(struct progress *progress, uint64_t total);
-/* Draws ten times a second at most, so that it may be called for each request. */
+/* Draws at most ten times a second, so that it may be called for each request. */
 void progress_update(struct progress *progress, uint64_t done);
-/*
- * Leaves the bar on its line as it stands, full after a success. Called before anything else is
- * printed.
- */
+/* Leaves the bar on its line, full after a success. Called before anything else is printed. */
 void progress_end(struct progress *progress, bool success);
 
 #endif
