@@ -7,7 +7,9 @@
 source "$(dirname "$0")/scenarios.bash"
 
 holder=$scratch/lock_holder
-cc -std=c11 -I"$here/../../include" -o "$holder" "$here/lock_holder.c" "$build/src/libploop.a" -pthread || exit 1
+liburing=()
+grep -q '^URING_FOUND:INTERNAL=1' "$build/CMakeCache.txt" && liburing=(-luring)
+cc -std=c11 -I"$here/../../include" -o "$holder" "$here/lock_holder.c" "$build/src/libploop.a" -pthread "${liburing[@]}" || exit 1
 
 # hold COMMAND...: runs in the background until release. It has the image when it has printed a line; it ends with its standard input.
 hold() {

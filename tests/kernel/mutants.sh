@@ -12,6 +12,8 @@ build=$(realpath "$1")
 work=$(mktemp -d) || exit 2
 trap 'rm -rf "$work"' EXIT
 cc=${CC:-cc}
+liburing=()
+grep -q '^URING_FOUND:INTERNAL=1' "$build/CMakeCache.txt" && liburing=(-luring)
 missed=0
 
 # The runs that show each fault; if none is named, all runs, "reopen" among them. Several FUA writes at once depend on chance.
@@ -32,7 +34,7 @@ for patch in "$top"/tests/kernel/mutants/*.patch; do
         changed=$(sed -n "s,^+++ b/\([^[:space:]]*\).*,$work/\1,p" "$patch")
         # shellcheck disable=SC2086
         $cc -std=c11 -D_GNU_SOURCE -DNDEBUG -O1 -w -I"$work/src" -I"$top/include" -I"$top/tests/kernel" -o "$work/lossy" \
-            "$top"/tests/kernel/*.c $changed "$build/src/libploop_internal.a" -lpthread || exit 2
+            "$top"/tests/kernel/*.c $changed "$build/src/libploop_internal.a" -lpthread "${liburing[@]}" || exit 2
         # shellcheck disable=SC2086
         "$top/tests/kernel/kernel.sh" "$work/lossy" ext4-nojournal ${runs[$name]} >"$work/log" 2>&1
         case $? in
