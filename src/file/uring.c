@@ -14,7 +14,8 @@
  *     aligned it goes through a bounce buffer. So direct and buffered writes never meet, and
  *     posix.c's `exclusion` is not needed. This holds where sectors are aligned enough for the file
  *     system; where its blocks are larger, writes go to the threads, which have `exclusion`.
- *     Requests that are not of whole sectors are a caller's without a device, and the threads'.
+ *     The same where a queue has no ring: its buffered writes are the threads'. Requests that are
+ *     not of whole sectors are a caller's without a device, and the threads'.
  *  3. What changes the file's shape runs beside the rings' direct writes: the kernel lets it wait
  *     for those (inode_dio_wait), and none of it dirties pages that the guest writes.
  *  4. A direct write that is refused (EINVAL, ENOTBLK) is carried out by a thread, buffered. From
@@ -201,7 +202,7 @@ static bool enter_write(struct uring *file, bool direct)
     if (!file->rings_write_direct) {
         return false;
     }
-    atomic_fetch_add(&file->direct_writes, 1); /* before it looks: see refuse() */
+    atomic_fetch_add(&file->direct_writes, 1); /* before it looks: see 4 */
     if (atomic_load(&file->is_refused)) {
         direct_write_ends(file);
         return false;
@@ -471,6 +472,8 @@ static int uring_attach(void *context, uint32_t queue_count)
         }
         atomic_store(&file->ring_count, count + 1);
     }
+    file->rings_write_direct = file->posix->direct_alignment <= SECTOR_BYTES &&
+                               atomic_load(&file->ring_count) >= queue_count;
     atomic_store(&file->cancelled, false);
     pthread_mutex_unlock(&file->mutex);
     return 0;
@@ -585,7 +588,6 @@ int ploop_file_open_uring(const char *path, uint32_t flags, ploop_file **file)
         struct posix *posix = made->posix;
         posix->pool.completed = thread_completed;
         posix->pool.completed_context = made;
-        made->rings_write_direct = posix->direct_alignment <= SECTOR_BYTES;
         error = ploop_file_create(&ops, made, file);
         if (error) {
             posix_abandon(posix, path);

@@ -30,7 +30,7 @@ struct uring {
     struct ring *rings[RINGS_MAX];
     _Atomic uint32_t ring_count; /* it grows under `mutex`; a ring stays until the file is closed */
     struct sender sender;
-    bool rings_write_direct;
+    bool rings_write_direct; /* set by attach: uring.c, 2 */
     atomic_bool cancelled;
     /* Refused direct writes: uring.c, 4. */
     atomic_bool is_refused;

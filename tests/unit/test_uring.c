@@ -412,6 +412,23 @@ START_TEST(odd_requests_are_the_threads)
 }
 END_TEST
 
+/* A queue without a ring has its unaligned writes done buffered, which no direct write may meet. */
+START_TEST(direct_writes_want_a_ring_for_each_queue)
+{
+    begin(PLOOP_FILE_DIRECT);
+    struct uring *uring = uring_of();
+    ck_assert_int_eq(ploop_dev_close(dev), 0);
+    bool fits = uring->posix->direct_alignment <= SECTOR_BYTES;
+    ck_assert(uring->rings_write_direct == fits);
+    ck_assert_int_eq(uring_attach(uring, RINGS_MAX + 1), 0);
+    ck_assert(!uring->rings_write_direct && !enter_write(uring, true));
+    ck_assert_int_eq(uring_attach(uring, 2), 0);
+    ck_assert(uring->rings_write_direct == fits);
+    open_device();
+    end();
+}
+END_TEST
+
 /* Two devices that read one file share its rings. */
 START_TEST(two_readers_share_the_rings)
 {
@@ -553,6 +570,7 @@ int main(void)
                                   a_bad_address_stops_no_other_request,
                                   threads_read_a_file_that_was_a_devices,
                                   odd_requests_are_the_threads,
+                                  direct_writes_want_a_ring_for_each_queue,
                                   two_readers_share_the_rings,
                                   io_threads_send_nothing,
                                   a_thread_may_end_before_its_request,
