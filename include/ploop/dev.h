@@ -3,12 +3,12 @@
  * @file dev.h
  * A device: a stack of image files that is open as one disk.
  *
- * The engine has no threads. It works inside the caller's calls and the backend's completions.
- * Callbacks of requests run in ploop_queue_run() and ploop_queue_wait() only, and at the end in
- * ploop_dev_close() and ploop_dev_abort(). ploop_queue_run(), ploop_queue_wait() and
- * ploop_dev_run() also do the work that is due by the clock, and continue requests that cover many
- * clusters and are therefore carried out in slices. A caller learns in one of three ways when to
- * run a device:
+ * The engine has no threads of its own unless ploop_dev_config.runner_count asks for some. It works
+ * inside the caller's calls and the backend's completions. Callbacks of requests run in
+ * ploop_queue_run() and ploop_queue_wait() only, and at the end in ploop_dev_close() and
+ * ploop_dev_abort(). ploop_queue_run(), ploop_queue_wait() and ploop_dev_run() also do the work
+ * that is due by the clock, and continue requests that cover many clusters and are therefore
+ * carried out in slices. A caller learns in one of three ways when to run a device:
  *
  *   - A thread that waits for nothing else calls ploop_queue_wait(), which sleeps until there is
  *     work, and does it.
@@ -17,6 +17,9 @@
  *     deadline moves forward.
  *   - A loop with timers of its own implements the clock's `wake_at`, which tells it when to call
  *     ploop_dev_run().
+ *
+ * With runners none of this is needed. Each queue belongs to one of the library's threads, which
+ * runs its callbacks and all work that is due: submit requests from any thread, and nothing else.
  *
  * Functions that block, such as ploop_dev_pread(), run the device themselves. A program that uses
  * nothing else is correct too: the BAT pages then stay in memory until a flush or the close.
@@ -114,11 +117,13 @@ struct ploop_clock {
 /** The configuration of a device. Call ploop_dev_config_init() first, then change fields. */
 struct ploop_dev_config {
     size_t size;
-    uint32_t flags;         /**< PLOOP_DEV_ ... */
-    uint32_t runner_count;  /**< threads of the library; must be 0 in this version, else -ENOTSUP */
-    uint32_t queue_count;   /**< 0: 1 */
-    uint32_t pio_count;     /**< requests of each queue's pool; 0: 128 */
-    uint32_t enospc_policy; /**< PLOOP_ENOSPC_ ... */
+    uint32_t flags;              /**< PLOOP_DEV_ ... */
+    uint32_t runner_count;       /**< threads of the library that run the queues: queue q belongs to
+                               thread q % runner_count, which is named ploop-run/N and takes no
+                               signals. At most queue_count. 0: none, the caller runs the device */
+    uint32_t queue_count;        /**< 0: 1 */
+    uint32_t pio_count;          /**< requests of each queue's pool; 0: 128 */
+    uint32_t enospc_policy;      /**< PLOOP_ENOSPC_ ... */
     uint32_t page_failure_limit; /**< the number of failed writes of a BAT page in a row after which
                                     the device refuses allocations; 0: 3. With PLOOP_ENOSPC_PARK a
                                     write that finds no space counts only after park_timeout_ns */
@@ -200,7 +205,8 @@ int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop
  * and free the device.
  *
  * Callbacks that have not run yet run inside this call, on the calling thread, because no
- * ploop_queue_run() will come any more.
+ * ploop_queue_run() will come any more. With runners they run on the runners, which end in this
+ * call.
  *
  * @return 0: everything is durable and the mark is cleared. -errno: something did not reach the
  *         disk; the mark stays, and the image needs PLOOP_DEV_RECOVER. In one case the mark may be
@@ -216,7 +222,7 @@ int ploop_dev_close(ploop_dev *dev);
  * End a device as a crash would: write nothing more, and free the device. Requests at the backend
  * are cancelled if the backend can, and waited for otherwise; requests that have not reached the
  * backend complete with -ECANCELED. All callbacks that have not run yet run inside this call, on
- * the calling thread, as no ploop_queue_run() will come any more.
+ * the calling thread or the runners, as no ploop_queue_run() will come any more.
  *
  * Any thread, blocks, not from a callback. No other call may be using the device. NULL is allowed.
  * @since 2.0
@@ -226,7 +232,7 @@ void ploop_dev_abort(ploop_dev *dev);
 /**
  * Do the work that is due on all queues: reap the backends, write BAT pages whose deadline has
  * come, retry requests. The function runs no callbacks: the descriptor of a queue that has
- * completed requests becomes readable.
+ * completed requests becomes readable. With runners nobody has to call it.
  *
  * @return the number of page writes started, requests retried and completions reaped; also more
  *         than 0 if another thread is doing this work now. 0: nothing was due

@@ -63,8 +63,8 @@ enum {
  *                carried out
  *
  * Runs in ploop_queue_run() or ploop_queue_wait() of the request's queue, or at the end in close or
- * abort, on the thread that called it, with no lock held. May get, put, prepare and submit; must
- * not call a function that blocks.
+ * abort, on the thread that called it; on the queue's runner if there are runners. No lock is held.
+ * May get, put, prepare and submit; must not call a function that blocks.
  */
 typedef void ploop_pio_fn(ploop_pio *pio, int result, void *user_data);
 
@@ -79,7 +79,7 @@ ploop_queue *ploop_dev_queue(ploop_dev *dev, uint32_t index);
 /**
  * Reap the backend for this queue, do the work that is due, and run the callbacks of this queue's
  * completed requests.
- * @return the number of callbacks that were run
+ * @return the number of callbacks that were run; -EBUSY: the queue belongs to a runner
  * Any thread. Never blocks. From a callback it runs no callbacks. @since 2.0
  */
 int ploop_queue_run(ploop_queue *queue);
@@ -92,7 +92,8 @@ int ploop_queue_run(ploop_queue *queue);
  * @param timeout_ns  the longest sleep, in real time, rounded up to milliseconds; 0: do not sleep;
  *                    UINT64_MAX: no limit
  * @return the number of callbacks that were run; 0: the time is over, or the work that was due
- *         completed no request of this queue, or a signal arrived; -EDEADLK (from a callback)
+ *         completed no request of this queue, or a signal arrived; -EDEADLK (from a callback);
+ *         -EBUSY: the queue belongs to a runner
  *
  * Any thread, blocks, not from a callback. @since 2.0
  */
@@ -103,7 +104,8 @@ int ploop_queue_wait(ploop_queue *queue, uint64_t timeout_ns);
  * completions at the backend, of this queue or of the engine's own requests. Completions of the
  * engine's requests wake one of the threads that sleep in epoll_wait(2) on their queues'
  * descriptors, not all of them.
- * @return a descriptor that the library owns: poll it and do nothing else with it
+ * @return a descriptor that the library owns: poll it and do nothing else with it; -EBUSY: the
+ *         queue belongs to a runner
  * Any thread, callbacks included. @since 2.0
  */
 int ploop_queue_poll_fd(ploop_queue *queue);

@@ -44,6 +44,14 @@ enum gate_reason {
     GATE_ENDS = GATE_CLOSED | GATE_ABORTING
 };
 
+/* A thread of the library that runs queues: engine/runner.c. */
+struct runner {
+    struct ploop_dev *dev;
+    uint32_t index; /* and the first of its queues */
+    pthread_t thread;
+    atomic_bool stop;
+};
+
 struct ploop_dev {
     struct turn turn;
     struct stack stack;   /* the files, and what is below the top */
@@ -53,6 +61,7 @@ struct ploop_dev {
     struct ploop_dev_config config;
     struct ploop_clock clock;
     uint32_t memory_alignment; /* what the backend wants of requests' memory */
+    uint32_t fast_ops;         /* a bit for each kind of request that may take the fast path */
     bool read_only;
     bool is_inside;                   /* opened by dev_open_inside() */
     bool has_claims;                  /* on its files, see file_claim() */
@@ -74,6 +83,10 @@ struct ploop_dev {
     _Atomic uint64_t clusters_copied;
 
     struct inbox bulk; /* parts: pio/bulk.c */
+
+    struct runner *runners; /* engine/runner.c; config.runner_count of them, or NULL */
+    uint32_t runners_started;
+    _Atomic uint32_t bulk_runner; /* who is next to do bulk work */
 
     struct list parked;    /* parts: ENOSPC_PARK; they hold no lock */
     struct list held;      /* pios: suspended */
@@ -98,7 +111,8 @@ struct ploop_dev {
     _Atomic uint64_t next_deadline_ns;
     pthread_mutex_t clock_mutex;   /* around wake_at */
     _Atomic uint64_t announced_ns; /* what it was told last */
-    uint64_t ran_ns;               /* the time of the last run */
+    _Atomic uint64_t ran_ns;       /* the time of the last run; the turn's, but for a look */
+    atomic_bool engine_waits;      /* the engine's queue may have something to reap */
     bool announce_again;           /* a run came when that was due: the timer is spent */
     _Atomic uint64_t requests_parked;
     _Atomic uint64_t clusters_free, clusters_pending, file_size; /* copies for info.c */

@@ -17,6 +17,7 @@
  */
 #include "engine/engine.h"
 
+#include "engine/runner.h"
 #include "engine/state.h"
 #include "pio/pio.h"
 #include "pio/queue.h"
@@ -86,6 +87,27 @@ static uint32_t reap_other_queues(ploop_dev *dev)
 /* A timer may fire this much before its time: its run finds nothing due, and must set it again. */
 #define EARLY_NS UINT64_C(2000000)
 
+/* With a clock that went back it may have fired all the same. */
+static bool timer_may_have_fired(const ploop_dev *dev, uint64_t now)
+{
+    uint64_t announced = atomic_load(&dev->announced_ns);
+    return now >= announced || announced - now <= EARLY_NS || now < atomic_load(&dev->ran_ns);
+}
+
+/* The turn's owner has perhaps not yet said what it waits for: look at `owned` first. */
+bool engine_is_due(const ploop_dev *dev)
+{
+    uint64_t next = atomic_load(&dev->next_deadline_ns);
+    if (atomic_load(&dev->turn.owned) || atomic_load(&dev->engine_waits) || next == 0) {
+        return true;
+    }
+    if (next == UINT64_MAX && atomic_load(&dev->announced_ns) == UINT64_MAX) {
+        return false;
+    }
+    uint64_t now = dev_now(dev);
+    return now >= next || timer_may_have_fired(dev, now);
+}
+
 static uint64_t earliest(ploop_dev *dev)
 {
     if (!list_is_empty(&dev->later)) {
@@ -108,8 +130,8 @@ static uint64_t earliest(ploop_dev *dev)
 
 static void ring_queues(ploop_dev *dev)
 {
-    for (uint32_t i = 0; i < dev->queue_count; i++) {
-        queue_ring(&dev->queues[i]);
+    for (uint32_t i = 0; i < (dev->config.runner_count ? 1 : dev->queue_count); i++) {
+        queue_ring(&dev->queues[i]); /* of several runners the first one keeps the time */
     }
     dev_wake(dev);
 }
@@ -186,9 +208,13 @@ static void engine_pump(struct turn *turn)
     if (!dev->read_only) {
         bat_pump(dev_bat(dev));
     }
+    bool waits = false;
     for (uint32_t level = 0; level < dev->stack.count; level++) {
-        channel_kick(&dev->stack.deltas[level]->channel);
+        struct channel *channel = &dev->stack.deltas[level]->channel;
+        channel_kick(channel);
+        waits |= dev->reaps && channel->in_flight > 0;
     }
+    atomic_store(&dev->engine_waits, waits);
     publish_state(dev);
     tell_parked(dev);
     announce(dev);
@@ -203,7 +229,11 @@ static void engine_leave(struct turn *turn)
     for (uint32_t i = 0; i < dev->queue_count; i++) {
         queue_announce(&dev->queues[i]);
     }
-    bulk_run(dev);
+    if (dev->config.runner_count == 0 || on_runner()) {
+        bulk_run(dev);
+    } else if (!inbox_is_empty(&dev->bulk)) {
+        runners_do_bulk(dev);
+    }
 }
 
 /* How long others' work may hold a thread that only came with its own. */
@@ -238,9 +268,7 @@ static void run_due(struct work *work)
     atomic_store(&dev->run_posted, false); /* before it looks: see dev_post_run() */
     uint64_t now = dev_now(dev);
     uint32_t done = dev->reaps ? (uint32_t)dev_reap(dev, dev->queue_count) : 0;
-    /* A clock that went back: the timer may have fired all the same. */
-    uint64_t announced = atomic_load(&dev->announced_ns);
-    dev->announce_again |= now >= announced || announced - now <= EARLY_NS || now < dev->ran_ns;
+    dev->announce_again |= timer_may_have_fired(dev, now);
     dev->ran_ns = now;
     for (uint32_t level = 0; level < dev->stack.count; level++) {
         done += channel_retry(&dev->stack.deltas[level]->channel);

@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: MIT */
-/* The engine: the order of a turn and of a run (engine.c, run.c), and calls that wait (block.c). */
+/*
+ * The engine: the order of a turn and of a run (engine.c, run.c), threads of the library that run
+ * it (runner.c), and calls that wait (block.c).
+ */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
+
+#include <ploop/ploop.h>
 
 #include "dev/dev.h"
 
@@ -9,6 +14,19 @@
 void engine_init(ploop_dev *dev);
 /* Reaps all queues, and does what is due; delivers nothing. Returns how much was done. */
 int engine_run(ploop_dev *dev);
+/*
+ * Any thread. Whether a run would find something to do in the turn: something of the engine's to be
+ * reaped, a deadline that has come, or one that the clock is to be told again.
+ */
+bool engine_is_due(const ploop_dev *dev);
+
+/* ---- run.c ---- */
+enum { QUEUE_BUSY_MS = 2 };
+/* A run of this queue; how many callbacks were run. queue_run_ends() says what `looks_again` is. */
+int queue_run(ploop_queue *queue, bool looks_again);
+/* Until the device's deadline, or the timeout: in milliseconds, and never too short. */
+int queue_sleep_ms(const ploop_dev *dev, uint64_t timeout_ns);
+void queue_sleep(const ploop_queue *queue, int ms);
 
 /* ---- block.c ---- */
 typedef bool block_fn(ploop_dev *dev, void *argument);

@@ -14,30 +14,73 @@
 #include <poll.h>
 #include <sys/epoll.h>
 
+/*
+ * The descriptor of the engine's queue may be readable for nothing, as a backend's may; only a reap
+ * makes it quiet again. So a run that found nothing has the engine's queue reaped: the first of a
+ * row of such runs, and then one in IDLE_RUNS, as a thread that polls without sleeping makes many.
+ */
+static void after_idle_run(ploop_queue *queue)
+{
+    enum { IDLE_RUNS = 16 };
+    if (queue->dev->reaps &&
+        atomic_fetch_add_explicit(&queue->idle_runs, 1, memory_order_relaxed) % IDLE_RUNS == 0) {
+        dev_post_run(queue->dev);
+    }
+}
+
+/*
+ * Without anything due, a run of one queue does not touch what others do: it neither takes the turn
+ * nor writes a word that they read.
+ */
+int queue_run(ploop_queue *queue, bool looks_again)
+{
+    ploop_dev *dev = queue->dev;
+    assert(queue->index < dev->queue_count); /* never the engine's */
+    uint64_t deadline_ns = queue_run_begins(queue);
+    queue_reap(queue);
+    if (engine_is_due(dev)) {
+        dev_post_run(dev);
+    } else {
+        turn_take(&dev->turn);
+    }
+    int delivered = queue_run_ends(queue, deadline_ns, looks_again);
+    if (delivered > 0) {
+        atomic_store_explicit(&queue->idle_runs, 0, memory_order_relaxed);
+    } else if (!looks_again) {
+        after_idle_run(queue);
+    }
+    return delivered;
+}
+
 int ploop_queue_run(ploop_queue *queue)
 {
+    if (queue->dev->config.runner_count) {
+        return -EBUSY;
+    }
     if (in_callback()) {
         engine_run(queue->dev);
         return 0; /* what is to be delivered stays announced */
     }
-    assert(queue->index < queue->dev->queue_count); /* never the engine's */
-    queue_run_begins(queue);
-    queue_reap(queue);
-    dev_post_run(queue->dev);
-    return queue_run_ends(queue);
+    return queue_run(queue, false);
 }
 
 /* Until the device's deadline, or the timeout: in milliseconds, and never too short. */
-static int sleep_ms(const ploop_queue *queue, uint64_t timeout_ns)
+int queue_sleep_ms(const ploop_dev *dev, uint64_t timeout_ns)
 {
     const uint64_t ms = 1000000;
-    uint64_t deadline = ploop_dev_next_deadline(queue->dev), now = dev_now(queue->dev);
+    uint64_t deadline = ploop_dev_next_deadline(dev), now = dev_now(dev);
     uint64_t due = deadline == UINT64_MAX ? UINT64_MAX : deadline > now ? deadline - now : 0;
     uint64_t sleep = due < timeout_ns ? due : timeout_ns;
     if (sleep > INT_MAX * ms) {
         return sleep == UINT64_MAX ? -1 : INT_MAX;
     }
     return (int)((sleep + ms - 1) / ms);
+}
+
+void queue_sleep(const ploop_queue *queue, int ms)
+{
+    struct epoll_event event;
+    (void)epoll_wait(queue->poll_fd, &event, 1, ms);
 }
 
 /*
@@ -47,26 +90,27 @@ static int sleep_ms(const ploop_queue *queue, uint64_t timeout_ns)
  */
 static void sleep_until_rung(const ploop_queue *queue, int ms)
 {
-    enum { BUSY_MS = 2 };
     if (atomic_load(&queue->dev->run_posted) || atomic_load(&queue->entered)) {
         struct pollfd event = {.fd = queue->event_fd, .events = POLLIN};
-        (void)poll(&event, 1, ms < 0 || ms > BUSY_MS ? BUSY_MS : ms);
+        (void)poll(&event, 1, ms < 0 || ms > QUEUE_BUSY_MS ? QUEUE_BUSY_MS : ms);
     } else {
-        struct epoll_event event;
-        (void)epoll_wait(queue->poll_fd, &event, 1, ms);
+        queue_sleep(queue, ms);
     }
 }
 
 int ploop_queue_wait(ploop_queue *queue, uint64_t timeout_ns)
 {
+    if (queue->dev->config.runner_count) {
+        return -EBUSY;
+    }
     if (in_callback()) {
         return -EDEADLK;
     }
     assert(queue->event_fd >= 0 && queue->poll_fd >= 0);
-    int delivered = ploop_queue_run(queue);
+    int delivered = queue_run(queue, true);
     if (delivered == 0) {
-        sleep_until_rung(queue, sleep_ms(queue, timeout_ns));
-        delivered = ploop_queue_run(queue);
+        sleep_until_rung(queue, queue_sleep_ms(queue->dev, timeout_ns));
+        delivered = queue_run(queue, false);
     }
     return delivered;
 }

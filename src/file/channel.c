@@ -106,14 +106,27 @@ static void heard_soon(struct channel_io *io, int64_t result)
     turn_enqueue(io->channel->turn, &io->work);
 }
 
+uint64_t channel_in_lanes(const struct channel *channel)
+{
+    uint64_t count = 0;
+    for (uint32_t lane = 0; lane < CHANNEL_LANES; lane++) {
+        count += atomic_load(&channel->lanes[lane].word) & ~LANE_WAITED;
+    }
+    return count;
+}
+
 /* Requests at the backend: the channel's, and those of the fast path. */
 static uint64_t at_backend(const struct channel *channel)
 {
-    uint64_t held = channel->in_flight;
+    return channel->in_flight + channel_in_lanes(channel);
+}
+
+static void mark_lanes(struct channel *channel, bool waited)
+{
     for (uint32_t lane = 0; lane < CHANNEL_LANES; lane++) {
-        held += atomic_load(&channel->lanes[lane].bypassing);
+        _Atomic uint64_t *word = &channel->lanes[lane].word;
+        (void)(waited ? atomic_fetch_or(word, LANE_WAITED) : atomic_fetch_and(word, ~LANE_WAITED));
     }
-    return held;
 }
 
 static void note_room(struct channel *channel)
@@ -126,6 +139,7 @@ static void wait_for_room(struct channel_io *io)
 {
     struct channel *channel = io->channel;
     if (list_is_empty(&channel->retry)) {
+        mark_lanes(channel, true);
         note_room(channel);
     }
     list_append(&channel->retry, &io->link);
@@ -180,6 +194,9 @@ static uint32_t retry(struct channel *channel)
             return tried;
         }
         list_remove(&io->link);
+        if (list_is_empty(&channel->retry)) {
+            mark_lanes(channel, false);
+        }
     }
     if (channel_is_full(channel)) {
         atomic_store(&channel->waiting, false);

@@ -17,15 +17,20 @@
  *     as many as the backend has room for, when another request of the channel makes progress; one
  *     is tried too when a request comes and nothing at all is at the backend; or by
  *     channel_retry(), which a run calls: channel_wants_run() says that nothing else would.
- *     Requests that the fast path sends on a user's queue make progress too: from channel_bypass()
- *     to channel_bypass_over(), which says whether to run.
+ *     Requests that the fast path sends on a user's queue make progress too: they are counted in a
+ *     lane of the channel, from channel_enter() until they leave, and who leaves a lane that is
+ *     WAITED for posts a run. A lane is marked WAITED, in the turn, before the channel looks
+ *     whether anything is at the backend; so either the channel sees the request, or the request
+ *     the mark.
  *  5. After channel_cut() nothing reaches the backend any more: what is begun ends with -ECANCELED.
  *
- * All functions but channel_io_init(), channel_io_aim() and the bypass belong to the owner of the
- * turn.
+ * All functions but channel_io_init(), channel_io_aim() and those of the lanes belong to the owner
+ * of the turn.
  */
 #ifndef FILE_CHANNEL_H
 #define FILE_CHANNEL_H
+
+#include <stdalign.h>
 
 #include "file/file.h"
 #include "format/geometry.h"
@@ -40,11 +45,16 @@ enum {
     CHANNEL_LANES = 16
 };
 
-/* For queues of their own, or few of them: as far from the next as a cache line is long. */
+/*
+ * How many requests the fast path of a queue has at the backend; queues that are CHANNEL_LANES
+ * apart share a lane. Each lane has a cache line of its own.
+ */
 struct channel_lane {
-    _Atomic uint64_t bypassing;
-    uint64_t distance[7];
+    alignas(64) _Atomic uint64_t word; /* the count, and LANE_WAITED */
 };
+
+/* Requests wait for the room that those of the lane leave. Set and cleared in the turn. */
+#define LANE_WAITED (UINT64_C(1) << 63)
 
 struct channel {
     ploop_file *file;
@@ -58,8 +68,7 @@ struct channel {
     atomic_bool waiting; /* requests are on the retry list, or are going to be */
     bool unkicked;       /* something was sent since the last kick */
     bool cut;
-    struct channel_lane
-        lanes[CHANNEL_LANES]; /* requests that were sent directly and are not over */
+    struct channel_lane lanes[CHANNEL_LANES];
 };
 
 struct channel_io;
@@ -121,21 +130,36 @@ static inline void channel_note_full(struct channel *channel)
     atomic_store(&channel->waiting, true);
 }
 
-/* Any thread. A request is about to go to the file directly. */
-static inline void channel_bypass(struct channel *channel, uint32_t queue)
+/* Any thread. A request of this queue's fast path is counted in, before it goes to the file. */
+static inline void channel_enter(struct channel *channel, uint32_t queue)
 {
-    atomic_fetch_add(&channel->lanes[queue % CHANNEL_LANES].bypassing, 1);
+    atomic_fetch_add(&channel->lanes[queue % CHANNEL_LANES].word, 1);
+}
+
+/* Any thread. It goes on in the turn, or was never sent. */
+static inline void channel_leave(struct channel *channel, uint32_t queue)
+{
+    atomic_fetch_sub(&channel->lanes[queue % CHANNEL_LANES].word, 1);
 }
 
 /*
- * It has completed or was refused: true where a run should follow. Of this and channel_wants_run()
- * at least one sees what the other has done: each first writes, then looks.
+ * Any thread. It has ended. True: it has left, and the device may be freed from here on. False: it
+ * is still counted, because a run has to follow when it leaves.
  */
-static inline bool channel_bypass_over(struct channel *channel, uint32_t queue)
+static inline bool channel_leave_unless_waited(struct channel *channel, uint32_t queue)
 {
-    atomic_fetch_sub(&channel->lanes[queue % CHANNEL_LANES].bypassing, 1);
-    return atomic_load(&channel->waiting);
+    _Atomic uint64_t *word = &channel->lanes[queue % CHANNEL_LANES].word;
+    uint64_t count = atomic_load_explicit(word, memory_order_relaxed);
+    while (!(count & LANE_WAITED)) {
+        if (atomic_compare_exchange_weak(word, &count, count - 1)) {
+            return true;
+        }
+    }
+    return false;
 }
+
+/* Any thread. How many requests of the fast path are at the backend. */
+uint64_t channel_in_lanes(const struct channel *channel);
 
 /*
  * Go on with a transfer that was sent to the file directly, past the channel and on a user's queue:

@@ -40,15 +40,8 @@ void file_io_init(struct file_io *io, ploop_file *file, file_io_fn *done)
     atomic_init(&io->state, FILE_IO_IDLE);
 }
 
-int file_io_submit(struct file_io *io)
+int file_io_refused(struct file_io *io, int refused)
 {
-    assert(atomic_load_explicit(&io->state, memory_order_relaxed) == FILE_IO_IDLE);
-    assert(io->pub.op >= PLOOP_IO_READ && io->pub.op <= PLOOP_IO_TRUNCATE);
-    atomic_store_explicit(&io->state, FILE_IO_SENT, memory_order_relaxed);
-    int refused = io->file->ops.submit(io->file->context, &io->pub);
-    if (refused == 0) {
-        return 0; /* it may be completed, sent again or freed by now */
-    }
     if (atomic_exchange_explicit(&io->state, FILE_IO_IDLE, memory_order_acquire) != FILE_IO_SENT) {
         backend_fault(io, "completed a request that it refused");
     }

@@ -16,6 +16,7 @@
 #ifndef FILE_FILE_H
 #define FILE_FILE_H
 
+#include <assert.h>
 #include <stdatomic.h>
 
 #include <ploop/file.h>
@@ -62,7 +63,16 @@ struct file_io {
 void file_io_init(struct file_io *io, ploop_file *file, file_io_fn *done);
 
 /* 0: taken; -errno: not taken (see ploop_io_ops.submit). */
-int file_io_submit(struct file_io *io);
+int file_io_refused(struct file_io *io, int refused);
+static inline int file_io_submit(struct file_io *io)
+{
+    assert(atomic_load_explicit(&io->state, memory_order_relaxed) == FILE_IO_IDLE);
+    assert(io->pub.op >= PLOOP_IO_READ && io->pub.op <= PLOOP_IO_TRUNCATE);
+    atomic_store_explicit(&io->state, FILE_IO_SENT, memory_order_relaxed);
+    int refused = io->file->ops.submit(io->file->context, &io->pub);
+    /* Where it is 0 the request may be completed, sent again or freed by now. */
+    return refused ? file_io_refused(io, refused) : 0;
+}
 
 /*
  * Make reads show what the storage holds, before a recovery or a repair trusts them: SYNC, then the

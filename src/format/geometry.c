@@ -88,11 +88,6 @@ uint64_t geometry_host_offset(const struct geometry *geometry, struct host_clust
     return geometry_place_offset(geometry, host.n);
 }
 
-uint64_t geometry_entry_offset(const struct geometry *geometry, uint32_t entry)
-{
-    return entry * geometry->entry_unit;
-}
-
 uint32_t geometry_entry(const struct geometry *geometry, struct host_cluster host)
 {
     assert(host.n < geometry_host_limit(geometry));

@@ -79,7 +79,10 @@ uint64_t geometry_place_at(const struct geometry *geometry, uint64_t offset);
 uint64_t geometry_place_offset(const struct geometry *geometry, uint64_t place);
 
 uint64_t geometry_host_offset(const struct geometry *geometry, struct host_cluster host);
-uint64_t geometry_entry_offset(const struct geometry *geometry, uint32_t entry);
+static inline uint64_t geometry_entry_offset(const struct geometry *geometry, uint32_t entry)
+{
+    return entry * geometry->entry_unit;
+}
 uint32_t geometry_entry(const struct geometry *geometry, struct host_cluster host);
 
 /* For an entry that is ENTRY_GOOD. */

@@ -7,6 +7,7 @@
  *     abort: the gate closed, the channels cut, every wait ended with -ECANCELED -> at rest ->
  *            freed
  */
+#include "engine/runner.h"
 #include "life/life.h"
 #include "life/mark.h"
 #include "life/rest.h"
@@ -50,6 +51,7 @@ int ploop_dev_close(ploop_dev *dev)
     int error = dev->read_only ? 0 : mark_clear(dev);
     block_control(dev, end_work);
     dev_wait_for_rest(dev);
+    runners_stop(dev);
     assert_nothing_left(dev);
     dev_free(dev);
     return error;
@@ -80,6 +82,7 @@ void ploop_dev_abort(ploop_dev *dev)
     }
     dev_wait_until_quiet(dev);
     dev_wait_for_rest(dev);
+    runners_stop(dev);
     assert_nothing_left(dev);
     dev_free(dev);
 }

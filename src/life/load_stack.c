@@ -141,6 +141,7 @@ static int recover(const struct load *load)
     struct ploop_dev_config config = load->dev->config;
     ploop_dev *dev;
     /* The cache of the file was dropped by load_header(), so RECOVER_CACHED is not needed. */
+    config.runner_count = 0;
     config.flags = PLOOP_DEV_RECOVER | (config.flags & PLOOP_DEV_HOST_SHOWS_STALE);
     int error = file_change_claim(load->file, FILE_ALONE);
     if (!error) {

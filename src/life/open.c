@@ -8,6 +8,7 @@
  *
  * A failure on the way leaves the file's content as it was, up to the mark.
  */
+#include "engine/runner.h"
 #include "life/load.h"
 #include "life/mark.h"
 #include "util/sized.h"
@@ -59,11 +60,11 @@ static int take_config(ploop_dev *dev, const struct ploop_dev_config *given)
     if (config->flags & ~known ||
         (config->flags & PLOOP_DEV_RECOVER_CACHED && !(config->flags & PLOOP_DEV_RECOVER)) ||
         config->queue_count > CHANNEL_QUEUES_MAX || config->pio_count > PIO_COUNT_MAX ||
-        config->enospc_policy > PLOOP_ENOSPC_PARK ||
+        config->runner_count > config->queue_count || config->enospc_policy > PLOOP_ENOSPC_PARK ||
         config->writeback_max_age_ns < config->writeback_delay_ns) {
         return -EINVAL;
     }
-    if (config->runner_count || config->flags & PLOOP_DEV_INACTIVE) {
+    if (config->flags & PLOOP_DEV_INACTIVE) {
         return -ENOTSUP;
     }
     if (config->sync_failed_policy > PLOOP_SYNC_FAILED_REFUSE_CHANGES || config->reserved1) {
@@ -107,11 +108,12 @@ static int take_memory(ploop_dev *dev)
     dev->locks = take_aligned(LOCK_COUNT * sizeof(*dev->locks));
     dev->queues = take_aligned((queues + 1) * sizeof(*dev->queues)); /* and the engine's */
     dev->parts = calloc(parts, sizeof(*dev->parts));
+    /* First of all: queue_free() must not take descriptor 0 for one of theirs. */
+    for (uint32_t i = 0; dev->queues && i <= queues; i++) {
+        dev->queues[i] = (ploop_queue){.dev = dev, .index = i, .event_fd = -1, .poll_fd = -1};
+    }
     if (!dev->extension || !dev->locks || !dev->queues || !dev->parts) {
         return -ENOMEM;
-    }
-    for (uint32_t i = 0; i <= queues; i++) {
-        dev->queues[i] = (ploop_queue){.dev = dev, .index = i, .event_fd = -1, .poll_fd = -1};
     }
     for (uint32_t i = 0; i < LOCK_COUNT; i++) {
         lock_init(&dev->locks[i]);
@@ -326,12 +328,14 @@ static int open_device(ploop_file *const *deltas, uint32_t count,
     }
     dev->queue_count = dev->config.queue_count;
     dev->read_only = dev->config.flags & PLOOP_DEV_READ_ONLY;
+    dev->fast_ops = kinds_fast(dev->read_only);
     error = error ? error : stack_init(&dev->stack, deltas, count);
     error = error || is_inside ? error : claim_files(dev);
     error = error ? error : attach(dev);
     if (!error) {
         error = read_image(dev);
     }
+    error = error ? error : runners_start(dev); /* before the mark: a failure leaves no trace */
     if (error) {
         dev_free(dev);
         return error;

@@ -15,6 +15,9 @@
 bool dev_is_quiet(ploop_dev *dev)
 {
     uint64_t in_flight = 0;
+    for (uint32_t level = 0; level < dev->stack.count; level++) {
+        in_flight += channel_in_lanes(&dev->stack.deltas[level]->channel);
+    }
     for (uint32_t i = 0; i <= dev->queue_count; i++) {
         in_flight += atomic_load(&dev->queues[i].in_flight);
     }
@@ -30,7 +33,7 @@ static bool is_quiet(ploop_dev *dev, void *argument)
 {
     (void)argument;
     int delivered = 0;
-    for (uint32_t i = 0; i < dev->queue_count; i++) {
+    for (uint32_t i = 0; i < dev->queue_count && dev->config.runner_count == 0; i++) {
         delivered += queue_deliver(&dev->queues[i]);
     }
     if (delivered || !dev_is_quiet(dev)) {

@@ -19,7 +19,8 @@ static void prepare(ploop_pio *pio, enum pio_op op, uint64_t offset, uint64_t le
 static void prepare_iov(ploop_pio *pio, enum pio_op op, uint64_t offset, const struct iovec *iov,
                         uint32_t iov_count, uint32_t flags)
 {
-    prepare(pio, op, offset, iov_length(iov, iov_count), flags);
+    uint64_t length = iov_count == 1 ? iov->iov_len : iov_length(iov, iov_count);
+    prepare(pio, op, offset, length, flags);
     assert(kinds[op].has_memory);
     pio->iov = iov;
     pio->iov_count = iov_count;

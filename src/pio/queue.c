@@ -37,8 +37,6 @@
 #include <unistd.h>
 
 static _Thread_local uint32_t callback_depth;
-static _Thread_local const ploop_queue
-    *running; /* this thread is about to deliver its completions: it need not be rung */
 
 bool in_callback(void)
 {
@@ -71,11 +69,24 @@ static int watch_backend(const ploop_queue *queue, const struct ploop_file *file
     return error;
 }
 
+static uint32_t runner_count(const ploop_queue *queue)
+{
+    return queue->dev->config.runner_count;
+}
+
+/* The queues of a runner share one, that of the first. */
+static bool owns_poll_fd(const ploop_queue *queue)
+{
+    return runner_count(queue) == 0 || queue->index < runner_count(queue);
+}
+
 /* One descriptor for two reasons to run: a completion to deliver, and something to reap. */
 static int open_descriptors(ploop_queue *queue)
 {
     queue->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    queue->poll_fd = epoll_create1(EPOLL_CLOEXEC);
+    queue->poll_fd = owns_poll_fd(queue)
+                         ? epoll_create1(EPOLL_CLOEXEC)
+                         : queue->dev->queues[queue->index % runner_count(queue)].poll_fd;
     if (queue->event_fd < 0 || queue->poll_fd < 0) {
         return -errno;
     }
@@ -113,7 +124,7 @@ void queue_free(ploop_queue *queue)
     if (queue->event_fd >= 0) {
         close(queue->event_fd);
     }
-    if (queue->poll_fd >= 0) {
+    if (queue->poll_fd >= 0 && owns_poll_fd(queue)) {
         close(queue->poll_fd);
     }
 }
@@ -186,14 +197,14 @@ int queue_deliver(ploop_queue *queue)
         }
         uint32_t batch = 0;
         struct work *work = inbox_take(&queue->done);
+        callback_depth++;
         while (work) {
             ploop_pio *pio = container_of(work, ploop_pio, work);
             work = work->next;
-            callback_depth++;
             pio->callback(pio, pio->result, pio->user_data);
-            callback_depth--;
             batch++;
         }
+        callback_depth--;
         atomic_fetch_sub_explicit(&queue->waiting, batch, memory_order_relaxed);
         delivered += (int)batch;
         atomic_store(&queue->delivering, false);
@@ -202,9 +213,15 @@ int queue_deliver(ploop_queue *queue)
 }
 
 /*
- * One write to the descriptor covers everything that comes before the next run. A run reads the
- * descriptor, then clears `rung`, then looks for completions. So a thread that finds `rung` set has
- * pushed its completion before that look.
+ * `rung` says that nobody needs to ring: the descriptor is readable or is going to be, or a run is
+ * under way. A run sets it when it begins. When it ends it delivers, reads the descriptor if that
+ * may be readable, clears `rung`, and then looks once more whether there is a completion or an
+ * earlier deadline. So a thread that finds `rung` set has pushed its completion, or stored the
+ * deadline, before that look, and one write covers all that comes before a run.
+ *
+ * A run saves the read where nobody has written, which it may learn too late: `written` is set
+ * after the write. The descriptor then wakes a run for nothing, and a run that delivers nothing
+ * reads in any case.
  */
 void queue_ring(ploop_queue *queue)
 {
@@ -214,11 +231,12 @@ void queue_ring(ploop_queue *queue)
     uint64_t one = 1;
     ssize_t written = write(queue->event_fd, &one, sizeof(one));
     (void)written; /* a full counter is readable too */
+    atomic_store(&queue->written, true);
 }
 
 void queue_announce(ploop_queue *queue)
 {
-    if (!inbox_is_empty(&queue->done) && queue != running) {
+    if (!inbox_is_empty(&queue->done)) {
         queue_ring(queue);
     }
 }
@@ -256,23 +274,37 @@ int queue_reap(ploop_queue *queue)
 
 /* ---- a run ---- */
 
-void queue_run_begins(ploop_queue *queue)
+uint64_t queue_run_begins(ploop_queue *queue)
 {
-    uint64_t count;
-    ssize_t got = read(queue->event_fd, &count, sizeof(count));
-    (void)got;
-    atomic_store(&queue->rung, false);
-    running = queue;
+    uint64_t deadline_ns = atomic_load(&queue->dev->next_deadline_ns);
+    atomic_store(&queue->rung, true);
+    return deadline_ns;
 }
 
-int queue_run_ends(ploop_queue *queue)
+static void silence(ploop_queue *queue)
+{
+    uint64_t count;
+    atomic_store(&queue->written, false);
+    ssize_t got = read(queue->event_fd, &count, sizeof(count));
+    (void)got;
+}
+
+int queue_run_ends(ploop_queue *queue, uint64_t deadline_ns, bool looks_again)
 {
     int delivered = queue_deliver(queue);
-    running = NULL;
+    if (atomic_load(&queue->written) || (delivered == 0 && !looks_again)) {
+        silence(queue);
+    }
+    atomic_store(&queue->rung, false);
+    /* Where another thread delivers, it looks again itself. */
+    if ((!inbox_is_empty(&queue->done) && !atomic_load(&queue->delivering)) ||
+        atomic_load(&queue->dev->next_deadline_ns) < deadline_ns) {
+        queue_ring(queue);
+    }
     return delivered;
 }
 
 int ploop_queue_poll_fd(ploop_queue *queue)
 {
-    return queue->poll_fd;
+    return runner_count(queue) ? -EBUSY : queue->poll_fd;
 }

@@ -7,10 +7,11 @@
 #include "pio/pio.h"
 
 /*
- * in_flight counts the requests that were accepted and are neither completed nor held. A request is
- * completed when it waits in `done` to be delivered; of the fast path, when the thread that
- * completed it has done with the queue. A device is freed when all queues' in_flight and the turn's
- * visitors are 0 and nothing is left to deliver.
+ * in_flight counts the requests that the engine has: accepted and neither completed nor held. Those
+ * of the fast path are counted in the channel's lanes. A request is completed when it waits in
+ * `done` to be delivered; of the fast path, when the thread that completed it has done with the
+ * queue. A device is freed when all of these counts and the turn's visitors are 0 and nothing is
+ * left to deliver.
  */
 struct ploop_queue {
     alignas(64) ploop_dev *dev;
@@ -21,14 +22,17 @@ struct ploop_queue {
     alignas(64) _Atomic uint64_t free_head; /* tag << 32 | index plus one */
     atomic_bool starved;
     _Atomic uint64_t in_flight;
-    atomic_bool entered; /* a thread is in the ring at the backend: queue.c, 2 */
-    _Atomic uint64_t requests, requests_fast;
+    atomic_bool entered;            /* a thread is in the ring at the backend: queue.c, 2 */
+    _Atomic uint64_t requests;      /* that went to the engine */
+    _Atomic uint64_t requests_fast; /* the others; written by who has entered only */
     struct inbox done;
     atomic_bool delivering;
-    _Atomic uint64_t waiting; /* completions for a run to deliver */
-    atomic_bool rung; /* event_fd is readable, or is going to be, and no run has begun since */
-    int event_fd;     /* the engine's queue has none: -1 */
-    int poll_fd;      /* readable when that is, or the backend has something to reap */
+    _Atomic uint64_t waiting;   /* completions for a run to deliver */
+    atomic_bool rung;           /* nobody needs to ring: queue_ring() */
+    atomic_bool written;        /* event_fd may be readable */
+    _Atomic uint32_t idle_runs; /* in a row: run.c */
+    int event_fd;               /* the engine's queue has none: -1 */
+    int poll_fd;                /* readable when that is, or the backend has something to reap */
 };
 
 /* Without a pool and never delivered: blocking calls count their requests in it. */
@@ -48,12 +52,17 @@ int queue_reap(ploop_queue *queue); /* how many were completed */
 
 /* ---- its completions ---- */
 void queue_push(ploop_queue *queue, ploop_pio *pio); /* it is done; queue_announce() follows */
-void queue_announce(ploop_queue *queue); /* tell its owner of what is done, unless it runs now */
+void queue_announce(ploop_queue *queue); /* tell its owner of what is done, unless one runs now */
 void queue_ring(ploop_queue *queue);     /* make its descriptor readable */
 int queue_deliver(ploop_queue *queue);   /* run the callbacks of what is done; how many */
 
-/* A run of this queue by this thread: in between the descriptor is not rung for it. */
-void queue_run_begins(ploop_queue *queue);
-int queue_run_ends(ploop_queue *queue); /* delivers; how many */
+/* A run of this queue by this thread begins: the descriptor is not rung before it ends. */
+uint64_t queue_run_begins(ploop_queue *queue);
+/*
+ * It ends; deadline_ns is what its beginning returned. Delivers; how many. A run that delivers
+ * nothing may have been woken by the descriptor, and makes it unreadable: unless the caller looks
+ * again, in another run, before it returns to its own caller.
+ */
+int queue_run_ends(ploop_queue *queue, uint64_t deadline_ns, bool looks_again);
 
 #endif

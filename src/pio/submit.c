@@ -9,10 +9,17 @@
  * in the queue's `done`; a result that is not simply all of the bytes goes to the engine's channel,
  * which knows what to do.
  *
- *  1. The gate is looked at after in_flight was counted up, and closed before in_flight is looked
+ * A request is in flight from submit to completion, and is counted where it is: in a lane of the
+ * channel on the fast path, in the queue's in_flight when the engine has it.
+ *
+ *  1. The gate is looked at after the request was counted, and closed before the counts are looked
  *     at: a suspend or abort sees every request that did not see it.
- *  2. Between lock_try_shared() and the release the cluster's mapping does not change: removal and
+ *  2. A request that the engine adopts is counted in its queue before it leaves the lane, and who
+ *     adds the counts up looks at the lanes first. So it is never missed between the two.
+ *  3. Between lock_try_shared() and the release the cluster's mapping does not change: removal and
  *     relocation hold the lock alone.
+ *  4. What the fast path takes is valid: is_simple() and the cluster's bounds ask for more than
+ *     pio_validate() does.
  */
 #include "pio/pio.h"
 #include "pio/queue.h"
@@ -46,88 +53,162 @@ static void adopt(struct work *work)
     channel_adopt(&part->io, cursor, part->io.result, adopted_done);
 }
 
+/* The engine goes on with a request of the fast path. turn_post() or turn_enqueue() follows. */
+static void to_engine(struct part *part, int64_t result)
+{
+    ploop_queue *queue = part->pio->queue;
+    part->io.result = result;
+    part->work.run = adopt;
+    atomic_fetch_add(&queue->in_flight, 1);
+    channel_leave(part->io.channel, queue->index);
+}
+
+/* Requests wait for the room that this one leaves. The device outlives a visit. */
+static void leave_and_run(ploop_dev *dev, struct channel *channel, uint32_t index)
+{
+    atomic_fetch_add(&dev->turn.visitors, 1);
+    channel_leave(channel, index);
+    dev_post_run(dev);
+    atomic_fetch_sub(&dev->turn.visitors, 1);
+}
+
+/* It has succeeded. The device may be freed when this returns. */
+static inline void fast_over(ploop_queue *queue, ploop_pio *pio, struct channel *channel)
+{
+    unlock_fast(&pio->part);
+    queue_push(queue, pio);
+    queue_announce(queue);
+    if (!channel_leave_unless_waited(channel, queue->index)) {
+        leave_and_run(queue->dev, channel, queue->index);
+    }
+}
+
 static void fast_done(struct file_io *file_io, int64_t result)
 {
     struct channel_io *io = container_of(file_io, struct channel_io, io);
     struct part *part = container_of(io, struct part, io);
     ploop_pio *pio = part->pio;
-    ploop_queue *queue = pio->queue;
-    bool wants_run = channel_bypass_over(io->channel, queue->index);
-    if (result != (int64_t)pio->length) {
-        io->result = result;
-        part->work.run = adopt;
-        turn_post(&part->dev->turn, &part->work);
+    if (result == (int64_t)pio->length) {
+        fast_over(pio->queue, pio, io->channel);
         return;
     }
-    unlock_fast(part);
-    queue_push(queue, pio);
-    queue_announce(queue);
-    if (wants_run) {
-        dev_post_run(queue->dev); /* the backend has room again for what it refused */
-    }
-    atomic_fetch_sub(&queue->in_flight, 1); /* last: the device may be freed from here on */
+    to_engine(part, result);
+    turn_post(&part->dev->turn, &part->work);
 }
 
-static void fast_send(ploop_queue *queue, ploop_pio *pio, struct channel *channel, uint64_t offset)
+/* Only who has entered the queue counts here: no other thread writes the counter. */
+static void count_fast(ploop_queue *queue)
+{
+    uint64_t count = atomic_load_explicit(&queue->requests_fast, memory_order_relaxed);
+    atomic_store_explicit(&queue->requests_fast, count + 1, memory_order_relaxed);
+}
+
+/* Where a request goes. */
+struct aim {
+    struct channel *channel; /* NULL: to no file */
+    uint64_t offset;
+    bool is_zeros; /* it ends here */
+};
+
+static inline void fast_send(ploop_queue *queue, ploop_pio *pio, struct aim aim)
 {
     struct part *part = &pio->part;
     struct ploop_io *io = &part->io.io.pub;
-    channel_io_aim(&part->io, channel);
+    channel_io_aim(&part->io, aim.channel);
     io->op = kinds[pio->op].fast_op;
     io->flags = 0;
     io->queue = queue->index;
-    io->offset = offset;
+    io->offset = aim.offset;
     io->length = pio->length;
     io->iov = pio->iov;
     io->iov_count = pio->iov_count;
     part->io.io.done = fast_done;
-    atomic_fetch_add_explicit(&queue->requests_fast, 1, memory_order_relaxed);
-    channel_bypass(channel, queue->index);
     int refused = file_io_submit(&part->io.io);
     if (refused) {
         if (refused == -EAGAIN || refused == -EINTR) {
-            channel_note_full(channel); /* the rest of the batch need not ask */
+            channel_note_full(aim.channel); /* the rest of the batch need not ask */
         }
-        channel_bypass_over(channel, queue->index); /* the turn that takes it looks again */
-        part->io.result = refused;
-        part->work.run = adopt;
+        to_engine(part, refused); /* the turn that takes it looks for room again */
         turn_enqueue(&queue->dev->turn, &part->work);
     }
 }
 
-/* Only what one request to the delta's file can do: the lock is given back otherwise. */
-static bool read_lower_fast(ploop_queue *queue, ploop_pio *pio, struct guest_cluster cluster,
-                            uint64_t inside)
+/* Only what one request to the delta's file can do. */
+static struct aim aim_lower(const ploop_dev *dev, const ploop_pio *pio,
+                            struct guest_cluster cluster, uint64_t inside)
 {
-    struct place place = stack_place(&queue->dev->stack, cluster);
+    struct place place = stack_place(&dev->stack, cluster);
     struct channel *channel = &place.delta->channel;
-    const ploop_file *file = place.delta->file;
     struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
     uint64_t offset, filled;
     if (pio->length > channel->max_transfer || channel_is_full(channel) ||
         place.entry == BAT_ENTRY_BAD ||
         delta_fill(place.delta, cluster, place.entry, inside, pio->length, &cursor, &offset,
                    &filled) < pio->length) {
-        unlock_fast(&pio->part);
-        return false;
+        return (struct aim){NULL};
     }
-    fast_send(queue, pio, channel, offset);
-    if (file->ops.kick) {
-        file->ops.kick(file->context, queue->index);
-    }
-    return true;
+    return (struct aim){channel, offset, false};
 }
 
-/* True: the request is under way or done. False: it is the engine's. */
-static bool submit_fast(ploop_queue *queue, ploop_pio *pio)
+/* With the cluster's lock. */
+static inline struct aim aim_at(const ploop_dev *dev, const ploop_pio *pio,
+                                struct guest_cluster cluster, uint64_t inside)
+{
+    struct delta *top = dev_top(dev);
+    uint32_t entry = bat_entry(top->bat, cluster);
+    if (entry != 0 && entry != BAT_ENTRY_BAD) {
+        uint64_t offset = geometry_entry_offset(&top->geometry, entry) + inside;
+        return (struct aim){&top->channel, offset, false};
+    }
+    if (entry != 0 || kinds[pio->op].is_change) {
+        return (struct aim){NULL};
+    }
+    return stack_maps(&dev->stack, cluster) ? aim_lower(dev, pio, cluster, inside)
+                                            : (struct aim){.is_zeros = true};
+}
+
+/* What does not lie in the top. It is counted in the top's lane. False: nothing was done. */
+static bool fast_elsewhere(ploop_queue *queue, ploop_pio *pio, struct aim aim)
+{
+    struct channel *top = &dev_top(queue->dev)->channel;
+    if (aim.is_zeros) {
+        struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
+        iov_zero(&cursor, pio->length);
+        fast_over(queue, pio, top);
+    } else if (aim.channel) {
+        const ploop_file *file = aim.channel->file;
+        channel_enter(aim.channel, queue->index);
+        channel_leave(top, queue->index);
+        fast_send(queue, pio, aim);
+        if (file->ops.kick) {
+            file->ops.kick(file->context, queue->index);
+        }
+    }
+    return aim.is_zeros || aim.channel;
+}
+
+/*
+ * A valid request that one request to a file can carry out, if it lies in one cluster. length - 1
+ * is large where the length is 0.
+ */
+static inline bool is_simple(const ploop_dev *dev, const ploop_pio *pio,
+                             const struct channel *channel)
+{
+    uint64_t size = dev_disk(dev)->disk_size;
+    return dev->fast_ops >> pio->op & 1 && pio->callback &&
+           ((pio->offset | pio->length) % SECTOR_SIZE | pio->flags) == 0 && pio->offset < size &&
+           pio->length <= size - pio->offset && pio->length - 1 < channel->max_transfer &&
+           pio->iov_count <= CHANNEL_IOV_MAX &&
+           (dev->memory_alignment <= 1 || pio_validate(pio) == 0);
+}
+
+/* True: the request is under way or done. False: it is still the caller's. */
+static inline bool submit_fast(ploop_queue *queue, ploop_pio *pio)
 {
     ploop_dev *dev = queue->dev;
-    struct delta *top = dev_top(dev);
-    struct part *part = &pio->part;
+    struct channel *channel = &dev_top(dev)->channel;
     uint64_t inside;
-    if (!kinds[pio->op].fast_op || pio->flags || atomic_load(&dev->gate) || pio->length == 0 ||
-        pio->length > top->channel.max_transfer || pio->iov_count > CHANNEL_IOV_MAX ||
-        channel_is_full(&top->channel)) {
+    if (!is_simple(dev, pio, channel) || channel_is_full(channel)) {
         return false;
     }
     const struct guest_disk *disk = dev_disk(dev);
@@ -135,29 +216,24 @@ static bool submit_fast(ploop_queue *queue, ploop_pio *pio)
     if (pio->length > disk->cluster_size - inside) {
         return false;
     }
-    part->lock.lock = lock_of(dev, cluster);
-    if (!lock_try_shared(part->lock.lock)) {
-        return false;
+    assert(pio_validate(pio) == 0);
+    struct cluster_lock *lock = lock_of(dev, cluster);
+    channel_enter(channel, queue->index);
+    if (!atomic_load(&dev->gate) && lock_try_shared(lock)) {
+        pio->part.lock.lock = lock;
+        pio->result = 0;
+        struct aim aim = aim_at(dev, pio, cluster, inside);
+        if (aim.channel == channel) {
+            fast_send(queue, pio, aim);
+            return true;
+        }
+        if (fast_elsewhere(queue, pio, aim)) {
+            return true;
+        }
+        unlock_fast(&pio->part);
     }
-    uint32_t entry = bat_entry(top->bat, cluster);
-    if (entry != 0 && entry != BAT_ENTRY_BAD) {
-        fast_send(queue, pio, &top->channel, geometry_entry_offset(&top->geometry, entry) + inside);
-        return true;
-    }
-    if (entry == 0 && !kinds[pio->op].is_change && stack_maps(&dev->stack, cluster)) {
-        return read_lower_fast(queue, pio, cluster, inside);
-    }
-    bool zeros = entry == 0 && !kinds[pio->op].is_change;
-    if (zeros) {
-        struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
-        iov_zero(&cursor, pio->length);
-    }
-    unlock_fast(part);
-    if (zeros) {
-        atomic_fetch_add_explicit(&queue->requests_fast, 1, memory_order_relaxed);
-        pio_complete(pio, 0);
-    }
-    return zeros;
+    channel_leave(channel, queue->index);
+    return false;
 }
 
 void pio_accept(ploop_pio *pio)
@@ -172,20 +248,22 @@ void pio_accept(ploop_pio *pio)
 /* `entered`: the queue's ring is this thread's, so that the fast path may use it. */
 static int submit_one(ploop_queue *queue, ploop_pio *pio, bool entered)
 {
-    int error = pio_validate(pio);
-    if (error) {
-        return error;
+    if (entered && submit_fast(queue, pio)) {
+        count_fast(queue);
+        return 0;
     }
-    pio_accept(pio);
-    if (!entered || !submit_fast(queue, pio)) {
+    int error = pio_validate(pio);
+    if (!error) {
+        pio_accept(pio);
         turn_enqueue(&queue->dev->turn, &pio->work);
     }
-    return 0;
+    return error;
 }
 
 int ploop_queue_submit(ploop_queue *queue, ploop_pio *const *pios, uint32_t count)
 {
     ploop_dev *dev = queue->dev;
+    const ploop_file *file = dev_top(dev)->file;
     int error = 0;
     uint32_t taken = 0;
     bool entered = queue_enter(queue);
@@ -193,12 +271,11 @@ int ploop_queue_submit(ploop_queue *queue, ploop_pio *const *pios, uint32_t coun
         taken++;
     }
     if (entered) {
-        if (taken && dev_top(dev)->file->ops.kick) {
-            dev_top(dev)->file->ops.kick(dev_top(dev)->file->context, queue->index);
+        if (taken && file->ops.kick) {
+            file->ops.kick(file->context, queue->index);
         }
         queue_leave(queue);
     }
     turn_take(&dev->turn);
-    queue_announce(queue);
     return taken ? (int)taken : error;
 }

@@ -82,7 +82,8 @@ static int take(struct disk *disk, struct ploop_io *io)
         ploop_io_complete(io, execute(disk, io));
         return 0;
     }
-    if (disk->held_count >= (disk->room ? disk->room : DISK_ROOM_MAX)) {
+    if (disk->refusals > 0 || disk->held_count >= (disk->room ? disk->room : DISK_ROOM_MAX)) {
+        disk->refusals -= disk->refusals > 0;
         disk->refused++;
         return -EAGAIN;
     }

@@ -9,7 +9,7 @@
  *              descriptor is then readable
  *
  *  1. A request takes its effect on the bytes at the moment of its completion, in one step.
- *  2. The disk holds `room` requests; it refuses more with -EAGAIN.
+ *  2. The disk holds `room` requests; it refuses more with -EAGAIN, and first of all `refusals`.
  *  3. While the disk is `shut`, a request is a failure: the library promised to send none.
  *  4. Two threads inside submit, kick or reap for one queue at the same time are a failure.
  */
@@ -34,6 +34,7 @@ struct disk {
     uint64_t size, capacity;
     struct ploop_io *held[DISK_ROOM_MAX];
     unsigned held_count, kicked;
+    unsigned refusals; /* so many requests are refused, whatever room there is */
     uint64_t refused;
     bool inside[DISK_QUEUES_MAX];   /* a thread is in the ring of that queue */
     int ready_fds[DISK_QUEUES_MAX]; /* reap: readable when there is a completion to reap */

@@ -51,6 +51,22 @@ const struct scenario fast_suspend = {
     .may_expire = true, /* a fast completion wakes no waiter */
 };
 
+static void adopt_set_up(void)
+{
+    suspend_set_up();
+    world->disk.refusals = 1;
+}
+
+const struct scenario adopt_suspend = {
+    .name = "adopt-suspend",
+    .about = "a fast write that the backend refuses and the engine adopts, against a suspend",
+    .set_up = adopt_set_up,
+    .finish = one_write_finish,
+    .bound = 1,
+    .random = 4000,
+    .may_expire = true,
+};
+
 /* ---- resume against suspend ---- */
 
 /* The number of suspends less the number of resumes. */
@@ -149,6 +165,22 @@ const struct scenario close_completion = {
     .finish = close_finish,
     .bound = 1,
     .random = 10000,
+    .may_expire = true,
+};
+
+static void runner_close_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_DEVICE, .mapped = 1, .runner_count = 1});
+    sched_spawn("closer", write_and_close, NULL, false);
+}
+
+const struct scenario runner_close = {
+    .name = "runner-close",
+    .about = "close while a runner delivers: it ends, and every callback has run",
+    .set_up = runner_close_set_up,
+    .finish = close_finish,
+    .bound = 0,
+    .random = 3000,
     .may_expire = true,
 };
 

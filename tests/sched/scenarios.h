@@ -11,13 +11,16 @@ extern const struct scenario turn_posts, turn_hand_over, lock_mixed, lock_queued
 /* scenario_fast.c */
 extern const struct scenario fast_discard, read_discard, fast_copy;
 /* scenario_life.c */
-extern const struct scenario fast_suspend, resume_suspend, close_completion, abort_completion;
+extern const struct scenario fast_suspend, adopt_suspend, resume_suspend, close_completion,
+    abort_completion, runner_close;
 /* scenario_queue.c */
 extern const struct scenario pool_room, pool_stack, delivery, callback_chain, event_descriptor,
     event_full_ring, same_queue, same_queue_inline, owner_sleeps, owner_sleeps_discard, engine_ring,
     queue_wait;
 /* scenario_backend.c */
 extern const struct scenario full_ring, flush_completion, blocking_device, blocking_reap;
+/* scenario_runner.c */
+extern const struct scenario runner_device, runner_reap, runner_copy;
 /* scenario_pool.c */
 extern const struct scenario io_threads, io_threads_cancel;
 

@@ -365,12 +365,28 @@ int __wrap_epoll_wait(int epoll, struct epoll_event *events, int most, int ms)
     return sleep_on(epoll, ms);
 }
 
+struct poll_set {
+    struct pollfd *fds;
+    nfds_t count;
+};
+
+static bool one_is_readable(void *argument)
+{
+    const struct poll_set *set = argument;
+    for (nfds_t i = 0; i < set->count; i++) {
+        if (is_readable(&set->fds[i].fd)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int __wrap_poll(struct pollfd *fds, nfds_t count, int ms)
 {
-    if (count != 1) {
-        sched_fail("poll: more than this knows");
-    }
-    return sleep_on(fds->fd, ms);
+    struct poll_set set = {fds, count};
+    uint64_t until = ms < 0 ? 0 : sched_now() + (uint64_t)ms * 1000000;
+    return ms ? sched_wait("descriptors", fds->fd, "sleeps", one_is_readable, &set, until)
+              : one_is_readable(&set);
 }
 
 ssize_t __wrap_read(int fd, void *bytes, size_t size)

@@ -22,12 +22,13 @@ struct plan {
     uint32_t flags;       /* of the device */
     uint32_t pio_count;   /* 8 if 0 */
     uint32_t queue_count; /* 1 if 0 */
-    uint32_t mapped;      /* clusters [0, mapped) hold 'm' */
-    uint32_t lower;       /* not 0: clusters [0, lower) of a delta below hold 'l' */
-    bool full;            /* the file cannot grow, and no cluster is free */
-    unsigned devices;     /* fibers that complete; 1 if 0, with DISK_DEVICE */
-    uint64_t delay_ns;    /* of writeback; 0: an hour */
-    uint64_t tick_ns;     /* the time that passes each time the device reads the clock */
+    uint32_t runner_count;
+    uint32_t mapped;   /* clusters [0, mapped) hold 'm' */
+    uint32_t lower;    /* not 0: clusters [0, lower) of a delta below hold 'l' */
+    bool full;         /* the file cannot grow, and no cluster is free */
+    unsigned devices;  /* fibers that complete; 1 if 0, with DISK_DEVICE */
+    uint64_t delay_ns; /* of writeback; 0: an hour */
+    uint64_t tick_ns;  /* the time that passes each time the device reads the clock */
     bool no_wake_at;
 };
 

@@ -8,7 +8,8 @@
  * threads share map pages, host clusters and locks, and each knows what its own blocks hold. The
  * main thread suspends, resumes, flushes, writes map pages, changes the delay and looks at
  * everything meanwhile. After a session the image is opened again and read whole. Sessions take
- * turns with the backends: POSIX, io_uring, each with and without the page cache.
+ * turns with the backends: POSIX, io_uring, each with and without the page cache; and with who runs
+ * the queues: the threads themselves, or runners.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -64,6 +65,9 @@ struct worker {
     uint32_t index;
     unsigned seed;
     ploop_queue *queue;
+    bool has_runner;
+    pthread_mutex_t mutex; /* around all that follows: a runner calls back */
+    pthread_cond_t called_back;
     uint32_t in_flight;
     struct slot slots[DEPTH];
     bool busy[CLUSTERS / THREADS];                       /* clusters with a request */
@@ -110,6 +114,7 @@ static void request_done(ploop_pio *pio, int result, void *user_data)
     struct slot *slot = user_data;
     struct worker *worker = slot->worker;
     MUST(result == 0, "%s: %s", names[slot->what], strerror(-result));
+    pthread_mutex_lock(&worker->mutex);
     if (slot->what == READ) {
         must_hold(worker, slot->first, slot->count, slot->memory);
     } else if (slot->what != FLUSH) {
@@ -122,6 +127,8 @@ static void request_done(ploop_pio *pio, int result, void *user_data)
     slot->busy = false;
     worker->in_flight--;
     ploop_pio_put(pio);
+    pthread_cond_signal(&worker->called_back);
+    pthread_mutex_unlock(&worker->mutex);
 }
 
 static void prepare(struct slot *slot, ploop_pio *pio)
@@ -177,17 +184,33 @@ static bool begin(struct worker *worker, struct slot *slot)
     return true;
 }
 
+/* Between two requests, with the mutex. */
+static void wait_for_some(struct worker *worker)
+{
+    if (worker->has_runner) {
+        while (worker->in_flight == DEPTH || (worker->in_flight && atomic_load(&stop))) {
+            pthread_cond_wait(&worker->called_back, &worker->mutex);
+        }
+        return;
+    }
+    pthread_mutex_unlock(&worker->mutex);
+    MUST(ploop_queue_wait(worker->queue, NS / 10) >= 0, "ploop_queue_wait");
+    pthread_mutex_lock(&worker->mutex);
+}
+
 static void *work(void *argument)
 {
     struct worker *worker = argument;
+    pthread_mutex_lock(&worker->mutex);
     while (!atomic_load(&stop) || worker->in_flight) {
         for (int i = 0; i < DEPTH && !atomic_load(&stop); i++) {
             if (!worker->slots[i].busy) {
                 (void)begin(worker, &worker->slots[i]);
             }
         }
-        MUST(ploop_queue_wait(worker->queue, NS / 10) >= 0, "ploop_queue_wait");
+        wait_for_some(worker);
     }
+    pthread_mutex_unlock(&worker->mutex);
     return NULL;
 }
 
@@ -241,11 +264,12 @@ static ploop_file *open_file(const char *path, uint32_t session)
     return file;
 }
 
-static void open_device(ploop_file *file)
+static void open_device(ploop_file *file, uint32_t runners)
 {
     struct ploop_dev_config config;
     ploop_dev_config_init(&config, sizeof(config));
     config.queue_count = THREADS;
+    config.runner_count = runners;
     config.writeback_delay_ns = NS / 100;
     int error = ploop_dev_open(&file, 1, &config, &dev);
     MUST(error == 0, "open: %s", strerror(-error));
@@ -255,10 +279,12 @@ static void run_session(const char *path, uint32_t session, uint64_t end_ns)
 {
     ploop_file *file = open_file(path, session);
     unsigned seed = session;
-    open_device(file);
+    uint32_t runners = session & 4 ? 1 + session % 3 : 0;
+    open_device(file, runners);
     atomic_store(&stop, false);
     for (uint32_t i = 0; i < THREADS; i++) {
         workers[i].queue = ploop_dev_queue(dev, i);
+        workers[i].has_runner = runners > 0;
         MUST(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0, "pthread_create");
     }
     while (now_ns() < end_ns) {
@@ -278,7 +304,7 @@ static void verify(const char *path, uint32_t session)
 {
     static uint8_t bytes[CLUSTER];
     ploop_file *file = open_file(path, session);
-    open_device(file);
+    open_device(file, 0);
     for (uint32_t i = 0; i < THREADS; i++) {
         for (uint32_t block = 0; block < CLUSTERS / THREADS * CLUSTER_BLOCKS;
              block += CLUSTER_BLOCKS) {
@@ -309,6 +335,8 @@ static void init_workers(void)
     for (uint32_t i = 0; i < THREADS; i++) {
         workers[i].index = i;
         workers[i].seed = i + 1;
+        pthread_mutex_init(&workers[i].mutex, NULL);
+        pthread_cond_init(&workers[i].called_back, NULL);
         for (int slot = 0; slot < DEPTH; slot++) {
             workers[i].slots[slot].worker = &workers[i];
             /* Every second one is not aligned for direct I/O. */
@@ -332,7 +360,7 @@ int main(int argc, char **argv)
     uint64_t end_ns = now_ns() + strtoull(argv[2], NULL, 10) * NS;
     init_workers();
     create(path);
-    while (now_ns() < end_ns || sessions < 4) {
+    while (now_ns() < end_ns || sessions < 8) {
         run_session(path, sessions, now_ns() + SESSION_SECONDS * NS);
         verify(path, sessions + 1);
         sessions++;

@@ -5,8 +5,10 @@
  * try repairs it. Opening a stack returns -ENOMEM and leaves the top unchanged.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "counted_memory.h"
 #include "file/file.h"
@@ -276,11 +278,13 @@ static bool fail_nth_of_open(uint32_t flags, bool unclean, uint64_t nth, bool on
     memcpy(found, fixture.bytes, fixture.size);
     counted_memory = (struct counted_memory){.fail_at = nth, .fail_on = on};
 
+    int standard_input = fcntl(STDIN_FILENO, F_GETFD);
     int error = open_stack(base, flags, &dev);
     bool failed = counted_memory.failures;
 
     counted_memory = (struct counted_memory){.paused = true};
     ck_assert_int_eq(error, failed ? -ENOMEM : 0);
+    ck_assert_int_eq(fcntl(STDIN_FILENO, F_GETFD), standard_input); /* nobody closed it */
     if (failed) {
         ck_assert_ptr_null(dev);
         ck_assert(memcmp(fixture.bytes, found, fixture.size) == 0);

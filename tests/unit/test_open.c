@@ -114,9 +114,6 @@ START_TEST(what_is_not_in_this_version_says_so)
 {
     struct rig rig;
     rig_create(&rig, 2, 1 << 20, CLUSTER, 0);
-    rig.config.runner_count = 1;
-    refused(&rig, -ENOTSUP);
-    rig.config.runner_count = 0;
     rig.config.flags = PLOOP_DEV_INACTIVE;
     refused(&rig, -ENOTSUP);
     rig.config.flags = 0;

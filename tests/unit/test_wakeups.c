@@ -313,6 +313,59 @@ END_TEST
 
 /* ---- the clock ---- */
 
+static struct script *reaped;
+
+static int reap_held(void *context, uint32_t queue)
+{
+    (void)context;
+    (void)queue;
+    int count = (int)script_held_of(reaped, PLOOP_IO_WRITE);
+    script_release_all(reaped);
+    return count;
+}
+
+/*
+ * Another thread may sleep on the descriptor of the queue that this one runs, until the deadline of
+ * before.
+ */
+START_TEST(a_run_that_moves_the_deadline_forward_rings)
+{
+    struct rig rig;
+    rig_create(&rig, 2, 1 << 20, CLUSTER, 0);
+    reaped = &rig.script;
+    for (int i = 0; i < 2; i++) {
+        rings.fds[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    }
+    rig.script.file->ops.attach = ring_attach;
+    rig.script.file->ops.reap = reap_held;
+    rig.script.file->ops.poll_fd = ring_fd;
+    rig_open(&rig);
+    rig.clock.now_ns += 10 * SECOND;
+    ploop_queue_run(rig.queue);
+    ck_assert_int_eq(ploop_queue_run(rig.queue), 0);
+    ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), UINT64_MAX);
+    ck_assert(!is_readable(rig.queue));
+    rig.script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
+    struct req write;
+    req_write(&write, &rig, at(9), CLUSTER, 1, 0);
+    ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), UINT64_MAX);
+    rig.script.hold = 0;
+    int delivered = 0;
+    while (ploop_dev_next_deadline(rig.dev) == UINT64_MAX) {
+        ck_assert(!is_readable(rig.queue));
+        delivered += ploop_queue_run(rig.queue);
+    }
+    ck_assert(is_readable(rig.queue));
+    delivered += ploop_queue_run(rig.queue);
+    ck_assert_int_eq(delivered, 1);
+    ck_assert(!is_readable(rig.queue));
+    ck_assert_int_eq(req_end(&write), 0);
+    rig_end(&rig);
+    close(rings.fds[0]);
+    close(rings.fds[1]);
+}
+END_TEST
+
 START_TEST(runs_that_come_early_ask_for_nothing)
 {
     struct rig rig;
@@ -421,6 +474,7 @@ int main(void)
         the_descriptor_tells_of_a_deadline_that_moves_forward,
         the_descriptor_alone_brings_a_parked_request_back,
         a_wait_sleeps_and_runs,
+        a_run_that_moves_the_deadline_forward_rings,
         the_engines_queue_is_in_every_descriptor,
         runs_that_come_early_ask_for_nothing,
         functions_that_do_not_fit_together_are_refused,
