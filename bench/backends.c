@@ -177,7 +177,7 @@ static void our_open(enum way way, const char *path)
     uint32_t flags = PLOOP_FILE_READ_WRITE | PLOOP_FILE_CREATE | (direct ? PLOOP_FILE_DIRECT : 0u);
     struct ploop_dev_config config;
     (void)unlink(path);
-    int error = way == URING ? ploop_file_open_uring(path, flags, &ours[way].file)
+    int error = way == URING ? ploop_file_open_uring(path, flags, NULL, &ours[way].file)
                              : ploop_file_open_posix(path, flags, &ours[way].file);
     error = error ? error : ploop_image_create(ours[way].file, &options);
     ploop_dev_config_init(&config, sizeof(config));

@@ -21,6 +21,9 @@ extern "C" {
 /** One image file behind a backend. */
 typedef struct ploop_file ploop_file;
 
+/** The io_uring rings that several files share: see ploop_uring_create(). */
+typedef struct ploop_uring ploop_uring;
+
 /** The operation of a backend request: ploop_io.op. */
 enum {
     PLOOP_IO_READ = 1,
@@ -137,7 +140,8 @@ struct ploop_file_info {
  * Which functions belong together: a backend that completes requests only when it is asked to has
  * `reap`, `poll_fd`, and `wait` for calls that block. Without `wait`, calls that block look every
  * few milliseconds. The open of a device refuses, with -EINVAL and a line in the log that names
- * what is missing, `poll_fd` without `reap` and `reap` without `poll_fd`.
+ * what is missing: `poll_fd` without `reap`, `reap` without `poll_fd`, `register_memory` without
+ * `unregister_memory`.
  */
 struct ploop_io_ops {
     size_t size; /**< of this structure */
@@ -190,6 +194,20 @@ struct ploop_io_ops {
      *         another -errno
      */
     int (*invalidate)(void *context);
+    /**
+     * Optional: the memory of many requests will lie in [memory, memory + length), so the backend
+     * may tell the kernel of it once, and not for each request. Requests may be under way and come
+     * meanwhile. Requests with other memory come as before. See ploop_dev_register_memory().
+     * @return 0; -ENOTSUP, always the same for a file; another -errno. Nothing is registered then.
+     *         -EEXIST: a part of it is registered already. Only the same memory may be, for another
+     *         file or device: then it ends when the last of them unregisters it
+     */
+    int (*register_memory)(void *context, void *memory, uint64_t length);
+    /**
+     * Needed where register_memory is: the end of what one such call has begun; no request with
+     * this memory is under way. The backend keeps no hold of it.
+     */
+    void (*unregister_memory)(void *context, void *memory, uint64_t length);
 };
 
 /**
@@ -201,8 +219,8 @@ struct ploop_io_ops {
  *                library; 0 is no progress, which becomes -EIO), 0 for the others, or -errno;
  *                -EINTR and -EAGAIN are tried again
  *
- * Any thread, from inside submit, reap and cancel too. Never blocks. The one library function a
- * backend may call. Completing a request twice aborts a debug build; a release build ignores it
+ * Any thread, from inside submit, kick, reap and cancel too. Never blocks. The one library function
+ * a backend may call. Completing a request twice aborts a debug build; a release build ignores it
  * where it can. @since 2.0
  */
 void ploop_io_complete(struct ploop_io *io, int64_t result);
@@ -240,21 +258,69 @@ int ploop_file_create(const struct ploop_io_ops *ops, void *context, ploop_file 
  */
 int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file);
 
+/** ploop_uring_options.flags */
+enum {
+    PLOOP_URING_SQPOLL =
+        1 /**< a thread of the kernel's looks for requests, so that sending takes no
+                              system call. It occupies a processor while requests come. Where the
+                              kernel refuses it, rings are as without it, and the log says so */
+};
+
+/** How the rings of a group are made. Zeros but for `size` are the defaults. */
+struct ploop_uring_options {
+    size_t size;
+    uint32_t flags;          /**< PLOOP_URING_ ... */
+    uint32_t sqpoll_idle_ms; /**< PLOOP_URING_SQPOLL: the thread sleeps after this time without a
+                                request, and the next one wakes it; 0: 100 */
+    /** Optional log callback, as ploop_dev_config.log. Called in ploop_uring_create() only. */
+    void (*log)(void *user_data, uint32_t level, uint32_t message_id, const char *text);
+    void *user_data; /**< for log */
+    uint64_t reserved[4];
+};
+
+/**
+ * Make a group: files that are opened in it share one ring for each queue number, where each would
+ * have rings of its own. A device with many files then needs few descriptors, and sends and reaps
+ * the requests to all of them in one call.
+ *
+ * Make one group for each device and open all its files in it. Files of several devices may be in
+ * one group: that is correct, but requests of one device are then completed by threads of the
+ * other, and their queues wait for each other's ring.
+ *
+ * @param options  NULL: the defaults
+ * @param[out] group  the caller's, to be closed with ploop_uring_close(); NULL after a failure
+ * @return 0; -ENOSYS where the kernel has no io_uring, this process may not use it, or the library
+ *         was built without it; -EINVAL (flags, group is NULL); -E2BIG (unknown bytes of the
+ *         options set); -ENOMEM; -EMFILE
+ *
+ * Any thread. A group has two descriptors for each ring, close-on-exec. @since 2.0
+ */
+int ploop_uring_create(const struct ploop_uring_options *options, ploop_uring **group);
+
+/**
+ * Give up the handle of a group, at any time: the rings are freed when the last file of the group
+ * is closed, too. NULL is allowed. Any thread; no further file can be opened in it. @since 2.0
+ */
+void ploop_uring_close(ploop_uring *group);
+
 /**
  * Open a file of the file system, with requests carried out by io_uring.
  *
- * It does what ploop_file_open_posix() does, for the same flags. A device sends its reads and
- * writes through a ring for each queue, in one system call for a batch; they are completed when the
- * queue is run, so nothing is done by another thread. I/O threads do the rest: SYNC, changes of the
- * file's size and blocks, and all requests without a device. With PLOOP_FILE_DIRECT requests whose
- * memory is not aligned are copied through aligned memory.
+ * It does what ploop_file_open_posix() does, for the same flags. Reads and writes go through a ring
+ * for each queue of the device, in one system call for a batch; they are completed when the queue
+ * is run, so nothing is done by another thread. I/O threads do the rest: SYNC and changes of the
+ * file's size and blocks; those are completed when the queue is run, too. With PLOOP_FILE_DIRECT
+ * requests whose memory is not aligned are copied through aligned memory. Where the kernel refuses
+ * a ring for a queue, the queue uses another queue's.
  *
- * @return as ploop_file_open_posix(); -ENOSYS where the kernel has no io_uring, this process may
- *         not use it, or the library was built without it: use ploop_file_open_posix() then
+ * @param group  whose rings the file uses; it stays open as long as the file. NULL: a group of the
+ *               file's own, with the defaults
+ * @return as ploop_file_open_posix(), and without a group as ploop_uring_create(). After -ENOSYS
+ *         use ploop_file_open_posix()
  *
  * Any thread. @since 2.0
  */
-int ploop_file_open_uring(const char *path, uint32_t flags, ploop_file **file);
+int ploop_file_open_uring(const char *path, uint32_t flags, ploop_uring *group, ploop_file **file);
 
 /**
  * A file in memory, of zeros; sparse: only what is written takes memory.

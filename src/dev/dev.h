@@ -119,6 +119,10 @@ struct ploop_dev {
     _Atomic uint32_t shown_state;                                /* for info.c, as the next one */
     _Atomic int32_t shown_error;
 
+    pthread_mutex_t memory_mutex;
+    struct iovec *memory; /* registered: life/memory.c; under memory_mutex */
+    uint32_t memory_count;
+
     pthread_mutex_t wait_mutex;
     pthread_cond_t wait_cond;
     _Atomic uint32_t waiting;

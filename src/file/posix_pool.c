@@ -41,17 +41,18 @@ static void wait_quiet(struct posix_pool *pool)
     }
 }
 
-static _Thread_local bool is_io_thread;
-
-bool posix_pool_has_this_thread(void)
+static void ended(struct posix_pool *pool, struct ploop_io *io, int64_t result)
 {
-    return is_io_thread;
+    if (pool->ended) {
+        pool->ended(pool->ended_context, io, result);
+    } else {
+        ploop_io_complete(io, result);
+    }
 }
 
 static void *io_thread(void *argument)
 {
     struct posix_pool *pool = argument;
-    is_io_thread = true;
     pthread_mutex_lock(&pool->mutex);
     pool->idle--;
     while (!pool->stop) {
@@ -63,10 +64,7 @@ static void *io_thread(void *argument)
         }
         struct ploop_io *io = take(pool);
         pthread_mutex_unlock(&pool->mutex);
-        ploop_io_complete(io, pool->execute(pool->context, io));
-        if (pool->completed) {
-            pool->completed(pool->completed_context);
-        }
+        ended(pool, io, pool->execute(pool->context, io));
         pthread_mutex_lock(&pool->mutex);
         ran_one(pool);
     }
@@ -149,7 +147,7 @@ void posix_pool_cancel(struct posix_pool *pool)
     while (pool->first) {
         struct ploop_io *io = take(pool);
         pthread_mutex_unlock(&pool->mutex);
-        ploop_io_complete(io, -ECANCELED);
+        ended(pool, io, -ECANCELED);
         pthread_mutex_lock(&pool->mutex);
         ran_one(pool);
     }

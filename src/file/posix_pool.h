@@ -44,9 +44,9 @@ struct posix_pool {
     pthread_t threads[POSIX_POOL_THREADS];
     int64_t (*execute)(void *context, const struct ploop_io *io);
     void *context;
-    /* Optional, set before the first request: called by a thread that has completed one. */
-    void (*completed)(void *context);
-    void *completed_context;
+    /* Optional, set before the first request: takes it in place of ploop_io_complete(). */
+    void (*ended)(void *context, struct ploop_io *io, int64_t result);
+    void *ended_context;
 };
 
 /* 0, or -ENOMEM: not even one thread could be started. */
@@ -61,9 +61,6 @@ void posix_pool_kick(struct posix_pool *pool);
  * completion.
  */
 void posix_pool_cancel(struct posix_pool *pool);
-
-/* Whether this thread is one of a pool's: it may sleep in the kernel for long, and hear nothing. */
-bool posix_pool_has_this_thread(void);
 
 /* Ends the threads. Nothing may be left to complete. */
 void posix_pool_stop(struct posix_pool *pool);

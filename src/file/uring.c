@@ -1,318 +1,269 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The io_uring backend: reads and writes go through a ring for each queue; SYNC, what changes the
- * file's shape, and whatever a ring cannot do go to the I/O threads of the POSIX backend, whose
- * descriptors and rules this file shares (posix.h).
+ * The io_uring backend: reads and writes go through a ring for each queue (uring_ring.h), which the
+ * files of a group share (uring_group.h); SYNC, what changes the file's shape, and whatever a ring
+ * cannot do go to the I/O threads of the POSIX backend, whose descriptors and rules this file
+ * shares (posix.h). uring_direct.c has the rules of direct I/O.
  *
- *     submit -> at the ring -----> completed by a reap
- *            -> at a thread -----> completed by it
+ *     submit -> at the ring -----> over, in a reap
+ *            -> waits for a lane -> at the ring
+ *            -> at a thread -----> handed over to the ring -> over, in a reap
  *     at the ring -> refused there -> at a thread, once
  *
- *  1. A FUA write has a lane to itself (posix_fua.h) from submit until it is reaped. Where no lane
- *     is free the ring is full for it.
- *  2. With PLOOP_FILE_DIRECT no request of the ring touches the page cache: where its memory is not
- *     aligned it goes through a bounce buffer. So direct and buffered writes never meet, and
- *     posix.c's `exclusion` is not needed. This holds where sectors are aligned enough for the file
- *     system; where its blocks are larger, writes go to the threads, which have `exclusion`.
- *     The same where a queue has no ring: its buffered writes are the threads'. Requests that are
- *     not of whole sectors are a caller's without a device, and the threads'.
- *  3. What changes the file's shape runs beside the rings' direct writes: the kernel lets it wait
- *     for those (inode_dio_wait), and none of it dirties pages that the guest writes.
- *  4. A direct write that is refused (EINVAL, ENOTBLK) is carried out by a thread, buffered. From
- *     then on all writes are the threads', and none of them begins before the last direct write has
- *     left the rings: until then they are `held`.
- *  5. A ring is not bound to a thread, nor to one device: two that read the same file share it.
- *     When the thread that sent a request ends, the kernel may cancel the request: then the library
- *     sends it again.
- *  6. The kernel posts the completion of a request through the thread that sent it, and waits until
- *     that thread can be interrupted. An I/O thread may sleep in fdatasync or fallocate for long,
- *     and fallocate waits for direct writes: so it sends nothing itself, but wakes the sender, a
- *     thread that does nothing else.
+ *  1. A FUA write has a lane to itself (posix_fua.h) from submit until it is reaped. Where none is
+ *     free it waits in the backend, so that what is not FUA goes on; the next FUA write that ends
+ *     lets the oldest go on. Whether a lane is free is looked at under the mutex under which a
+ *     write begins to wait, and an end gives its lane back before it looks for those that wait.
+ *  2. A reopen waits for the FUA writes at the rings, and reaps them itself: their caller may be
+ *     the one who waits. Those that come meanwhile wait in the backend.
+ *  3. A queue that found no ring of its own uses the last of those that the file has. Which that is
+ *     does not change while a device has the file.
  */
 #include "file/uring.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <time.h>
-#include <unistd.h>
 
-#include "util/iov.h"
-
-enum { RING_ENTRIES = 128, SECTOR_BYTES = 512, BOUNCE_ALIGNMENT = 4096 };
-
-/* backend_data while a request is at a ring. */
-enum { DATA_LINK = 0, DATA_LANE = 1, DATA_BOUNCE = 2, DATA_DIRECT = 3 };
+static struct ring *ring_of(const struct uring *file, uint32_t queue)
+{
+    uint32_t count = atomic_load_explicit(&file->ring_count, memory_order_acquire);
+    return file->group->rings[queue < count ? queue : count - 1];
+}
 
 /* ---- at the I/O threads ---- */
 
-static void to_thread(struct uring *file, struct ploop_io *io)
+void uring_to_thread(struct uring *file, struct ploop_io *io)
 {
+    io->backend_data[DATA_FILE] = file;
     posix_pool_submit(&file->posix->pool, io);
+    atomic_store(&file->unkicked, true);
 }
 
-/* The direct writes have left the rings: those held go on. */
-static void release_held(struct uring *file)
+void uring_kick_threads(struct uring *file)
 {
-    pthread_mutex_lock(&file->mutex);
-    struct ploop_io *io = atomic_load(&file->direct_writes) == 0 ? file->held : NULL;
-    file->held = io ? NULL : file->held;
-    pthread_mutex_unlock(&file->mutex);
-    while (io) {
-        struct ploop_io *next = io->backend_data[DATA_LINK];
-        to_thread(file, io);
-        io = next;
-    }
-    posix_pool_kick(&file->posix->pool);
-}
-
-/* A write after one was refused. */
-static void hold(struct uring *file, struct ploop_io *io)
-{
-    pthread_mutex_lock(&file->mutex);
-    io->backend_data[DATA_LINK] = file->held;
-    file->held = io;
-    pthread_mutex_unlock(&file->mutex);
-    release_held(file);
-}
-
-static void direct_write_ends(struct uring *file)
-{
-    if (atomic_fetch_sub(&file->direct_writes, 1) == 1 && atomic_load(&file->is_refused)) {
-        release_held(file);
+    if (atomic_load_explicit(&file->unkicked, memory_order_relaxed) &&
+        atomic_exchange(&file->unkicked, false)) {
+        posix_pool_kick(&file->posix->pool);
     }
 }
 
-/* Called by a thread of the pool after it has completed a request. */
-static void thread_completed(void *context)
+/* On an I/O thread. */
+static void thread_ended(void *context, struct ploop_io *io, int64_t result)
 {
-    struct uring *file = context;
-    uint64_t one = 1;
-    if (atomic_load(&file->waiters)) {
-        ssize_t written = write(file->event_fd, &one, sizeof(one));
-        (void)written; /* a full counter is readable too */
-    }
+    ring_hand_over(ring_of(context, io->queue), io, result);
 }
 
 /* ---- at a ring ---- */
 
-static bool is_aligned(const struct posix *posix, const struct ploop_io *io)
+/* The descriptor that a request goes to, by number where the ring knows that. */
+static void aim(struct io_uring_sqe *sqe, const struct uring *file, const struct ring *ring,
+                const struct posix_lane *lane, bool direct)
 {
-    uintptr_t memory = 0;
-    uint64_t bits = io->offset | io->length;
-    for (uint32_t i = 0; i < io->iov_count; i++) {
-        memory |= (uintptr_t)io->iov[i].iov_base;
-        bits |= io->iov[i].iov_len;
+    int number = atomic_load_explicit(&file->file_number, memory_order_relaxed);
+    if (lane) {
+        sqe->fd = direct ? lane->direct_fd : lane->fd;
+    } else if (number >= 0 && ring->has_files) {
+        sqe->fd = number + direct;
+        sqe->flags |= IOSQE_FIXED_FILE;
+    } else {
+        sqe->fd = direct ? file->posix->direct_fd : file->posix->fd;
     }
-    return (memory & (posix->memory_alignment - 1)) == 0 &&
-           (bits & (posix->direct_alignment - 1)) == 0;
 }
 
-static struct ring *ring_of(struct uring *file, uint32_t queue)
+static void fill_sqe(struct io_uring_sqe *sqe, const struct uring *file, struct ring *ring,
+                     struct ploop_io *io)
 {
-    return queue < atomic_load(&file->ring_count) ? file->rings[queue] : NULL;
+    static const uint8_t one_piece[] = {
+        [PLOOP_IO_READ] = IORING_OP_READ, [PLOOP_IO_WRITE] = IORING_OP_WRITE};
+    static const uint8_t registered[] = {
+        [PLOOP_IO_READ] = IORING_OP_READ_FIXED, [PLOOP_IO_WRITE] = IORING_OP_WRITE_FIXED};
+    static const uint8_t in_pieces[] = {
+        [PLOOP_IO_READ] = IORING_OP_READV, [PLOOP_IO_WRITE] = IORING_OP_WRITEV};
+    const struct posix_lane *lane = io->backend_data[DATA_LANE];
+    void *bounce = io->backend_data[DATA_BOUNCE];
+    if (bounce) {
+        io_uring_prep_rw(one_piece[io->op], sqe, -1, bounce, (unsigned)io->length, io->offset);
+    } else if (io->iov_count == 1) {
+        void *memory = io->iov->iov_base;
+        int buffer = group_buffer_at(file->group, ring, memory, io->length);
+        io_uring_prep_rw(buffer < 0 ? one_piece[io->op] : registered[io->op], sqe, -1, memory,
+                         (unsigned)io->length, io->offset);
+        sqe->buf_index = (uint16_t)(buffer < 0 ? 0 : buffer);
+    } else {
+        io_uring_prep_rw(in_pieces[io->op], sqe, -1, io->iov, io->iov_count, io->offset);
+    }
+    aim(sqe, file, ring, lane, io->backend_data[DATA_DIRECT]);
+    sqe->rw_flags = lane ? RWF_DSYNC : 0;
+    io_uring_sqe_set_data(sqe, io);
 }
 
-/* The kernel may take a part of them: one that cannot begin ends the batch, and has completed. */
-static void send_all(struct ring *ring)
+/* A READ or WRITE; a FUA write has its lane. 0; -EAGAIN: nothing was kept. */
+static int to_ring(struct uring *file, struct ploop_io *io, struct posix_lane *lane)
 {
-    assert(!posix_pool_has_this_thread());
-    pthread_mutex_lock(&ring->mutex);
-    while (io_uring_sq_ready(&ring->uring) > 0) {
-        int sent = io_uring_submit(&ring->uring);
-        if (sent < 0 && sent != -EINTR) {
-            assert(sent == -EAGAIN || sent == -EBUSY);
-            (void)sched_yield();
+    const struct posix *posix = file->posix;
+    struct ring *ring = ring_of(file, io->queue);
+    bool direct = posix->direct_fd >= 0;
+    io->backend_data[DATA_LANE] = lane;
+    io->backend_data[DATA_BOUNCE] = NULL;
+    io->backend_data[DATA_FILE] = file;
+    if (direct && !direct_is_aligned(posix, io)) {
+        if (posix->direct_alignment > SECTOR_BYTES) {
+            assert(io->op == PLOOP_IO_READ); /* which disturbs no other request, buffered */
+            direct = false;
+        } else if (direct_take_bounce(io)) {
+            return -EAGAIN;
         }
+    }
+    io->backend_data[DATA_DIRECT] = direct ? file : NULL;
+    pthread_mutex_lock(&ring->mutex);
+    struct io_uring_sqe *sqe = ring_take_sqe(ring);
+    if (sqe) {
+        fill_sqe(sqe, file, ring, io);
     }
     pthread_mutex_unlock(&ring->mutex);
-}
-
-static void *sender_thread(void *argument)
-{
-    struct uring *file = argument;
-    struct sender *sender = &file->sender;
-    pthread_mutex_lock(&file->mutex);
-    while (!sender->stop) {
-        if (!sender->wanted) {
-            pthread_cond_wait(&sender->wake, &file->mutex);
-            continue;
-        }
-        sender->wanted = false;
-        pthread_mutex_unlock(&file->mutex);
-        for (uint32_t i = 0; i < atomic_load(&file->ring_count); i++) {
-            send_all(file->rings[i]);
-        }
-        pthread_mutex_lock(&file->mutex);
+    if (!sqe) {
+        free(io->backend_data[DATA_BOUNCE]);
     }
-    pthread_mutex_unlock(&file->mutex);
-    return NULL;
+    return sqe ? 0 : -EAGAIN;
 }
 
-static void wake_sender(struct uring *file)
+/* ---- FUA ---- */
+
+/* For a write at a ring; with the file's mutex held, so that a reopen sees it: 2. */
+static struct posix_lane *take_lane(struct uring *file)
+{
+    struct posix_lane *lane = posix_fua_try(&file->posix->fua);
+    if (lane) {
+        atomic_fetch_add(&file->fua_at_ring, 1);
+    }
+    return lane;
+}
+
+static void give_lane_back(struct uring *file, struct posix_lane *lane)
+{
+    posix_fua_give_back(&file->posix->fua, lane);
+    atomic_fetch_sub(&file->fua_at_ring, 1);
+}
+
+/* The oldest that waits, with a lane for it; without one: none can be had. NULL: none goes on. */
+static struct ploop_io *take_waiting(struct uring *file, struct posix_lane **lane)
 {
     pthread_mutex_lock(&file->mutex);
-    assert(file->sender.runs);
-    file->sender.wanted = true;
-    pthread_cond_signal(&file->sender.wake);
+    struct ploop_io *io = file->reopens == 0 ? file->fua_first : NULL;
+    *lane = io ? take_lane(file) : NULL;
+    if (io && !*lane && !posix_fua_is_missing(&file->posix->fua)) {
+        io = NULL;
+    }
+    file->fua_first = io ? io->backend_data[DATA_LINK] : file->fua_first;
     pthread_mutex_unlock(&file->mutex);
+    return io;
 }
 
-/* As the I/O threads, deaf to signals. 0 or -errno. */
-static int start_sender(struct uring *file)
+static int fua_to_ring(struct uring *file, struct ploop_io *io, struct posix_lane *lane)
 {
-    sigset_t all, before;
-    if (file->sender.runs) {
-        return 0;
-    }
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = -pthread_create(&file->sender.thread, NULL, sender_thread, file);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!error) {
-        file->sender.runs = true;
-        (void)pthread_setname_np(file->sender.thread, "ploop-ring");
+    int error = to_ring(file, io, lane);
+    if (error) {
+        give_lane_back(file, lane);
     }
     return error;
 }
 
-static void stop_sender(struct uring *file)
+static void over(struct uring *file, struct ploop_io *io, int64_t result)
 {
-    if (!file->sender.runs) {
-        return;
-    }
-    pthread_mutex_lock(&file->mutex);
-    file->sender.stop = true;
-    pthread_cond_signal(&file->sender.wake);
-    pthread_mutex_unlock(&file->mutex);
-    pthread_join(file->sender.thread, NULL);
-}
-
-/* Whether a write may go to a ring, and is counted where it is direct. */
-static bool enter_write(struct uring *file, bool direct)
-{
-    if (!direct) {
-        return true;
-    }
-    if (!file->rings_write_direct) {
-        return false;
-    }
-    atomic_fetch_add(&file->direct_writes, 1); /* before it looks: see 4 */
-    if (atomic_load(&file->is_refused)) {
+    if (io->op == PLOOP_IO_WRITE && file->posix->direct_fd >= 0) {
         direct_write_ends(file);
-        return false;
     }
-    return true;
-}
-
-static void fill_sqe(struct io_uring_sqe *sqe, struct ploop_io *io, int fd, int rw_flags)
-{
-    void *bounce = io->backend_data[DATA_BOUNCE];
-    bool is_write = io->op == PLOOP_IO_WRITE;
-    if (bounce || io->iov_count == 1) {
-        void *memory = bounce ? bounce : io->iov->iov_base;
-        if (is_write) {
-            io_uring_prep_write(sqe, fd, memory, (unsigned)io->length, io->offset);
-        } else {
-            io_uring_prep_read(sqe, fd, memory, (unsigned)io->length, io->offset);
-        }
-    } else if (is_write) {
-        io_uring_prep_writev(sqe, fd, io->iov, io->iov_count, io->offset);
-    } else {
-        io_uring_prep_readv(sqe, fd, io->iov, io->iov_count, io->offset);
-    }
-    sqe->rw_flags = rw_flags;
-    io_uring_sqe_set_data(sqe, io);
-}
-
-static struct io_uring_sqe *take_sqe(struct ring *ring)
-{
-    struct io_uring_sqe *sqe = ring->in_flight < ring->room ? io_uring_get_sqe(&ring->uring) : NULL;
-    if (!sqe && ring->in_flight < ring->room && !posix_pool_has_this_thread()) {
-        io_uring_submit(&ring->uring);
-        sqe = io_uring_get_sqe(&ring->uring);
-    }
-    return sqe;
-}
-
-/* Memory that direct I/O takes, in place of the request's. 0 or -EAGAIN. */
-static int take_bounce(struct ploop_io *io)
-{
-    void *bounce = NULL;
-    if (posix_memalign(&bounce, BOUNCE_ALIGNMENT, io->length)) {
-        return -EAGAIN;
-    }
-    if (io->op == PLOOP_IO_WRITE) {
-        iov_copy_out(&(struct iov_cursor){.iov = io->iov, .count = io->iov_count}, bounce,
-                     io->length);
-    }
-    io->backend_data[DATA_BOUNCE] = bounce;
-    return 0;
+    ploop_io_complete(io, result);
 }
 
 /*
- * A READ or a plain or FUA WRITE, with the ring's mutex held. 0; -EAGAIN or -EOPNOTSUPP: nothing
- * was kept.
+ * A lane may be free. What goes on is sent here, but on the ring that the caller sends itself; what
+ * finds the ring full ends, so that the library sends it again when there is room.
  */
-static int to_ring(struct uring *file, struct ring *ring, struct ploop_io *io)
+static void resume_waiting(struct uring *file, const struct ring *sends)
 {
-    struct posix *posix = file->posix;
-    bool is_fua = io->flags & PLOOP_IO_FUA;
-    bool direct = posix->direct_fd >= 0;
-    memset(io->backend_data, 0, sizeof(io->backend_data));
-    if (direct && posix->direct_alignment > SECTOR_BYTES && !is_aligned(posix, io)) {
-        /* Such a write is the threads'; a buffered read meets nothing it could disturb. */
-        assert(io->op == PLOOP_IO_READ);
-        direct = false;
-    }
-    if (direct && !is_aligned(posix, io) && take_bounce(io)) {
-        return -EAGAIN;
-    }
-    struct posix_lane *lane = is_fua ? posix_fua_try(&posix->fua) : NULL;
-    struct io_uring_sqe *sqe = is_fua && !lane ? NULL : take_sqe(ring);
-    if (!sqe) {
-        if (lane) {
-            posix_fua_give_back(&posix->fua, lane);
+    struct posix_lane *lane;
+    struct ploop_io *io;
+    while ((io = take_waiting(file, &lane)) != NULL) {
+        int error = lane ? fua_to_ring(file, io, lane) : -EOPNOTSUPP;
+        if (error) {
+            over(file, io, error);
+        } else if (ring_of(file, io->queue) != sends) {
+            ring_send(ring_of(file, io->queue));
         }
-        free(io->backend_data[DATA_BOUNCE]);
-        return is_fua && posix_fua_is_missing(&posix->fua) ? -EOPNOTSUPP : -EAGAIN;
     }
-    io->backend_data[DATA_LANE] = lane;
-    io->backend_data[DATA_DIRECT] = direct ? file : NULL;
-    int fd = lane ? (direct ? lane->direct_fd : lane->fd) : direct ? posix->direct_fd : posix->fd;
-    fill_sqe(sqe, io, fd, is_fua ? RWF_DSYNC : 0);
-    ring->in_flight++;
-    return 0;
+}
+
+static int submit_fua(struct uring *file, struct ploop_io *io)
+{
+    pthread_mutex_lock(&file->mutex);
+    bool waits = file->fua_first || file->reopens > 0;
+    struct posix_lane *lane = waits ? NULL : take_lane(file);
+    bool is_missing = !lane && !waits && posix_fua_is_missing(&file->posix->fua);
+    if (!lane && !is_missing) {
+        io->backend_data[DATA_LINK] = NULL;
+        if (file->fua_first) {
+            file->fua_last->backend_data[DATA_LINK] = io;
+        } else {
+            file->fua_first = io;
+        }
+        file->fua_last = io;
+    }
+    pthread_mutex_unlock(&file->mutex);
+    int error = lane ? fua_to_ring(file, io, lane) : is_missing ? -EOPNOTSUPP : 0;
+    if (error == -EAGAIN) {
+        resume_waiting(file, NULL); /* some may have begun to wait for the lane meanwhile */
+    }
+    return error;
+}
+
+static void cancel_waiting(struct uring *file)
+{
+    pthread_mutex_lock(&file->mutex);
+    struct ploop_io *io = file->fua_first;
+    file->fua_first = NULL;
+    pthread_mutex_unlock(&file->mutex);
+    while (io) {
+        struct ploop_io *next = io->backend_data[DATA_LINK];
+        over(file, io, -ECANCELED);
+        io = next;
+    }
+}
+
+/* ---- submit ---- */
+
+/* What no ring does; and writes, where the file system has blocks larger than a sector. */
+static bool is_for_threads(const struct uring *file, const struct ploop_io *io)
+{
+    if (io->op > PLOOP_IO_WRITE || (io->offset | io->length) % SECTOR_BYTES != 0 ||
+        io->length > INT32_MAX) {
+        return true;
+    }
+    return io->op == PLOOP_IO_WRITE && file->posix->direct_fd >= 0 && !file->rings_write_direct;
 }
 
 static int uring_submit(void *context, struct ploop_io *io)
 {
     struct uring *file = context;
     int error = posix_refuses(file->posix, io);
-    struct ring *ring = ring_of(file, io->queue);
-    bool is_write = io->op == PLOOP_IO_WRITE;
-    bool direct = file->posix->direct_fd >= 0;
-    bool is_odd = (io->offset | io->length) % SECTOR_BYTES != 0 || io->length > INT32_MAX;
     if (error) {
         return error;
     }
-    if (!ring || (!is_write && io->op != PLOOP_IO_READ) || is_odd) {
-        to_thread(file, io);
+    if (is_for_threads(file, io)) {
+        uring_to_thread(file, io);
         return 0;
     }
-    if (is_write && !enter_write(file, direct)) {
-        hold(file, io);
+    bool is_direct_write = io->op == PLOOP_IO_WRITE && file->posix->direct_fd >= 0;
+    if (is_direct_write && !direct_write_begins(file)) {
+        direct_hold(file, io);
         return 0;
     }
-    pthread_mutex_lock(&ring->mutex);
-    error = to_ring(file, ring, io);
-    pthread_mutex_unlock(&ring->mutex);
-    if (error && is_write && direct) {
+    error = io->flags & PLOOP_IO_FUA ? submit_fua(file, io) : to_ring(file, io, NULL);
+    if (error && is_direct_write) {
         direct_write_ends(file);
     }
     return error;
@@ -320,166 +271,99 @@ static int uring_submit(void *context, struct ploop_io *io)
 
 /* ---- completion ---- */
 
-static bool is_refusal(const struct ploop_io *io, int result)
+/* The kernel refuses direct I/O for it. */
+static void refused(struct uring *file, struct ploop_io *io)
 {
-    return io->backend_data[DATA_DIRECT] && (result == -EINVAL || result == -ENOTBLK);
+    if (io->op == PLOOP_IO_WRITE) {
+        direct_write_refused(file, io);
+    } else {
+        uring_to_thread(file, io);
+        uring_kick_threads(file);
+    }
 }
 
-static void finish(struct uring *file, struct ploop_io *io, int result)
+void uring_ended(struct ring *ring, struct ploop_io *io, int result)
 {
+    struct uring *file = io->backend_data[DATA_FILE];
     struct posix_lane *lane = io->backend_data[DATA_LANE];
-    void *bounce = io->backend_data[DATA_BOUNCE];
-    bool is_write = io->op == PLOOP_IO_WRITE;
-    bool was_direct_write = is_write && io->backend_data[DATA_DIRECT];
-    bool refused = is_refusal(io, result);
+    bool is_refused = (result == -EINVAL || result == -ENOTBLK) && io->backend_data[DATA_DIRECT];
     if (result == -ECANCELED && !atomic_load(&file->cancelled)) {
         result = -EAGAIN;
     }
+    if (io->backend_data[DATA_BOUNCE]) {
+        direct_drop_bounce(io, result);
+    }
     if (lane) {
-        posix_fua_give_back(&file->posix->fua, lane);
+        give_lane_back(file, lane);
+        resume_waiting(file, ring);
     }
-    if (bounce && !is_write && result > 0) {
-        iov_copy_in(&(struct iov_cursor){.iov = io->iov, .count = io->iov_count}, bounce,
-                    (uint64_t)result);
-    }
-    free(bounce);
-    if (refused && was_direct_write) {
-        atomic_store(&file->is_refused, true);
-        hold(file, io);
-    } else if (refused) {
-        to_thread(file, io);
-        posix_pool_kick(&file->posix->pool);
-    }
-    if (was_direct_write) {
-        direct_write_ends(file);
-    }
-    if (!refused) {
-        ploop_io_complete(io, result);
+    if (is_refused) {
+        refused(file, io);
+    } else {
+        over(file, io, result);
     }
 }
 
-/* Completions are taken under the mutex, and told without it: they send further requests. */
-struct completion {
-    struct ploop_io *io;
-    int result;
-};
-
-static uint32_t take_completions(struct ring *ring, struct completion *completions, uint32_t most)
+void uring_carried_out(struct ring *ring, struct ploop_io *io, int64_t result)
 {
-    struct io_uring_cqe *cqe;
-    uint32_t count = 0;
-    pthread_mutex_lock(&ring->mutex);
-    while (count < most && ring->in_flight > 0 && io_uring_peek_cqe(&ring->uring, &cqe) == 0) {
-        completions[count++] = (struct completion){io_uring_cqe_get_data(cqe), cqe->res};
-        io_uring_cqe_seen(&ring->uring, cqe);
-        ring->in_flight--;
+    struct uring *file = io->backend_data[DATA_FILE];
+    if (io->flags & PLOOP_IO_FUA) {
+        resume_waiting(file, ring);
     }
-    pthread_mutex_unlock(&ring->mutex);
-    return count;
+    ploop_io_complete(io, result);
 }
 
 static int uring_reap(void *context, uint32_t queue)
 {
-    enum { BATCH = 64 };
-    struct uring *file = context;
-    struct ring *ring = ring_of(file, queue);
-    struct completion completions[BATCH];
-    uint32_t done = 0, count = ring ? BATCH : 0;
-    while (count == BATCH && done < ring->room) {
-        count = take_completions(ring, completions, BATCH);
-        for (uint32_t i = 0; i < count; i++) {
-            finish(file, completions[i].io, completions[i].result);
-        }
-        done += count;
-    }
-    return (int)done;
+    struct ring *ring = ring_of(context, queue);
+    return ring_is_ready(ring) ? ring_reap(ring) : 0;
 }
 
 static void uring_kick(void *context, uint32_t queue)
 {
     struct uring *file = context;
-    struct ring *ring = ring_of(file, queue);
-    posix_pool_kick(&file->posix->pool);
-    if (ring && posix_pool_has_this_thread()) {
-        wake_sender(file);
-    } else if (ring) {
-        send_all(ring);
-    }
+    uring_kick_threads(file);
+    ring_send(ring_of(file, queue));
 }
 
 /* ---- waiting ---- */
 
 static int uring_wait(void *context, uint32_t queue, uint64_t timeout_ns)
 {
-    struct uring *file = context;
-    struct pollfd fds[2] = {{.fd = file->event_fd, .events = POLLIN}, {.fd = -1, .events = POLLIN}};
+    struct ring *ring = ring_of(context, queue);
+    struct pollfd fd = {.fd = ring->uring.ring_fd, .events = POLLIN};
     const struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
                                      .tv_nsec = (long)(timeout_ns % 1000000000u)};
-    uint64_t count;
-    fds[1].fd = ring_of(file, queue) ? ring_of(file, queue)->uring.ring_fd : -1;
-    atomic_fetch_add(&file->waiters, 1);
-    (void)ppoll(fds, 2, &timeout, NULL);
-    ssize_t got = read(file->event_fd, &count, sizeof(count));
-    (void)got;
-    atomic_fetch_sub(&file->waiters, 1);
+    if (!ring_is_ready(ring)) {
+        (void)ppoll(&fd, 1, &timeout, NULL);
+    }
     return 0;
 }
 
-/* Without rings nothing is ever to be reaped: the threads complete by themselves. */
 static int uring_poll_fd(void *context, uint32_t queue)
 {
-    struct uring *file = context;
-    const struct ring *ring = ring_of(file, queue);
-    return ring ? ring->uring.ring_fd : file->never_fd;
+    return ring_of(context, queue)->uring.ring_fd;
 }
 
-/* ---- rings ---- */
+/* ---- the file ---- */
 
-static void close_ring(struct ring *ring)
-{
-    assert(ring->in_flight == 0);
-    io_uring_queue_exit(&ring->uring);
-    pthread_mutex_destroy(&ring->mutex);
-    free(ring);
-}
-
-/* NULL and *error = -errno. */
-static struct ring *open_ring(unsigned entries, int *error)
-{
-    struct io_uring_params params = {.flags = IORING_SETUP_CLAMP};
-    struct ring *ring = calloc(1, sizeof(*ring));
-    *error = ring ? io_uring_queue_init_params(entries, &ring->uring, &params) : -ENOMEM;
-    if (*error) {
-        free(ring);
-        return NULL;
-    }
-    pthread_mutex_init(&ring->mutex, NULL);
-    ring->room = params.cq_entries;
-    return ring;
-}
-
-/* Rings that are there stay. Queues for which none can be had are the threads'. */
 static int uring_attach(void *context, uint32_t queue_count)
 {
     struct uring *file = context;
+    uint32_t has = group_want_rings(file->group, queue_count);
     pthread_mutex_lock(&file->mutex);
-    uint32_t count = start_sender(file) ? RINGS_MAX : atomic_load(&file->ring_count);
-    for (; count < queue_count && count < RINGS_MAX; count++) {
-        int error;
-        file->rings[count] = open_ring(RING_ENTRIES, &error);
-        if (error) {
-            break;
+    /* Where a device shares rings among its queues, it goes on to: 3. */
+    bool is_short = atomic_load(&file->ring_count) < atomic_load(&file->queue_count);
+    if (queue_count > atomic_load(&file->queue_count)) {
+        atomic_store(&file->queue_count, queue_count);
+        if (!is_short) {
+            atomic_store(&file->ring_count, has < queue_count ? has : queue_count);
         }
-        atomic_store(&file->ring_count, count + 1);
     }
-    file->rings_write_direct = file->posix->direct_alignment <= SECTOR_BYTES &&
-                               atomic_load(&file->ring_count) >= queue_count;
     atomic_store(&file->cancelled, false);
     pthread_mutex_unlock(&file->mutex);
     return 0;
 }
-
-/* ---- the file ---- */
 
 static int uring_get_info(void *context, struct ploop_file_info *info)
 {
@@ -492,13 +376,45 @@ static void uring_cancel(void *context)
 {
     struct uring *file = context;
     atomic_store(&file->cancelled, true);
+    cancel_waiting(file);
     posix_pool_cancel(&file->posix->pool);
+}
+
+/* End the FUA writes at the rings. */
+static void wait_for_fua(struct uring *file)
+{
+    const uint64_t slice_ns = 1000000; /* another thread may reap the last of them */
+    while (atomic_load(&file->fua_at_ring) > 0) {
+        for (uint32_t i = 0; i < atomic_load(&file->ring_count); i++) {
+            ring_send(ring_of(file, i));
+            (void)uring_reap(file, i);
+        }
+        if (atomic_load(&file->fua_at_ring) > 0) {
+            /* They come on one queue, a device's last. */
+            (void)uring_wait(file, atomic_load(&file->queue_count), slice_ns);
+        }
+    }
 }
 
 static int uring_reopen(void *context, uint32_t flags)
 {
     struct uring *file = context;
-    return posix_reopen(file->posix, flags);
+    pthread_mutex_lock(&file->mutex);
+    file->reopens++;
+    pthread_mutex_unlock(&file->mutex);
+    wait_for_fua(file);
+    int error = posix_reopen(file->posix, flags);
+    int number = atomic_load(&file->file_number);
+    if (!error &&
+        !group_replace_files(file->group, number, file->posix->fd, file->posix->direct_fd)) {
+        atomic_store(&file->file_number, -1); /* a ring may have the old ones */
+        group_remove_files(file->group, number);
+    }
+    pthread_mutex_lock(&file->mutex);
+    file->reopens--;
+    pthread_mutex_unlock(&file->mutex);
+    resume_waiting(file, NULL);
+    return error;
 }
 
 static int uring_invalidate(void *context)
@@ -507,19 +423,23 @@ static int uring_invalidate(void *context)
     return posix_invalidate(file->posix);
 }
 
+static int uring_register_memory(void *context, void *memory, uint64_t length)
+{
+    struct uring *file = context;
+    return group_register_memory(file->group, memory, length);
+}
+
+static void uring_unregister_memory(void *context, void *memory, uint64_t length)
+{
+    struct uring *file = context;
+    group_unregister_memory(file->group, memory, length);
+}
+
 static void uring_free(struct uring *file)
 {
-    for (uint32_t i = 0; i < file->ring_count; i++) {
-        close_ring(file->rings[i]);
-    }
-    pthread_cond_destroy(&file->sender.wake);
+    assert(!file->held && !file->fua_first);
     pthread_mutex_destroy(&file->mutex);
-    if (file->event_fd >= 0) {
-        close(file->event_fd);
-    }
-    if (file->never_fd >= 0) {
-        close(file->never_fd);
-    }
+    group_give_back(file->group);
     free(file);
 }
 
@@ -527,40 +447,47 @@ static void uring_close(void *context)
 {
     struct uring *file = context;
     posix_pool_stop(&file->posix->pool);
-    stop_sender(file);
+    group_remove_files(file->group, atomic_load(&file->file_number));
     posix_free(file->posix);
     uring_free(file);
 }
 
-static struct uring *uring_new(void)
+/* In this group, or in one of its own. 0 or -errno. */
+static int uring_new(ploop_uring *group, struct uring **file)
 {
-    struct uring *file = calloc(1, sizeof(*file));
-    if (!file) {
-        return NULL;
+    int error = 0;
+    struct uring *made = calloc(1, sizeof(*made));
+    if (!made) {
+        return -ENOMEM;
     }
-    pthread_mutex_init(&file->mutex, NULL);
-    pthread_cond_init(&file->sender.wake, NULL);
-    file->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    file->never_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (file->event_fd < 0 || file->never_fd < 0) {
-        uring_free(file);
-        return NULL;
+    if (group) {
+        group_take(group);
+    } else {
+        error = ploop_uring_create(NULL, &group);
     }
-    return file;
+    if (error) {
+        free(made);
+        return error;
+    }
+    pthread_mutex_init(&made->mutex, NULL);
+    made->group = group;
+    atomic_init(&made->file_number, -1);
+    atomic_init(&made->ring_count, 1);
+    atomic_init(&made->queue_count, 1);
+    *file = made;
+    return 0;
 }
 
-/* -ENOSYS: the kernel has no io_uring, or this process may not use it. */
-static int probe(void)
+static void ready(struct uring *file)
 {
-    int error;
-    struct ring *ring = open_ring(1, &error);
-    if (ring) {
-        close_ring(ring);
-    }
-    return error == -EPERM || error == -EACCES ? -ENOSYS : error;
+    struct posix *posix = file->posix;
+    posix->pool.ended = thread_ended;
+    posix->pool.ended_context = file;
+    atomic_store(&file->file_number, group_add_files(file->group, posix->fd, posix->direct_fd));
+    file->rings_write_direct = posix->direct_alignment <= SECTOR_BYTES;
 }
 
-int ploop_file_open_uring(const char *path, uint32_t flags, ploop_file **file)
+int ploop_file_open_uring(const char *path, uint32_t flags, ploop_uring *group, ploop_file **file)
 {
     static const struct ploop_io_ops ops = {.size = sizeof(ops),
                                             .get_info = uring_get_info,
@@ -573,28 +500,29 @@ int ploop_file_open_uring(const char *path, uint32_t flags, ploop_file **file)
                                             .cancel = uring_cancel,
                                             .reopen = uring_reopen,
                                             .invalidate = uring_invalidate,
+                                            .register_memory = uring_register_memory,
+                                            .unregister_memory = uring_unregister_memory,
                                             .close = uring_close};
+    struct uring *made;
     if (!file) {
         return -EINVAL;
     }
     *file = NULL;
-    int error = probe();
-    struct uring *made = error ? NULL : uring_new();
-    if (!made) {
-        return error ? error : -ENOMEM;
+    int error = uring_new(group, &made);
+    if (error) {
+        return error;
     }
     error = posix_open(path, flags, &made->posix);
     if (!error) {
-        struct posix *posix = made->posix;
-        posix->pool.completed = thread_completed;
-        posix->pool.completed_context = made;
         error = ploop_file_create(&ops, made, file);
         if (error) {
-            posix_abandon(posix, path);
+            posix_abandon(made->posix, path);
         }
     }
     if (error) {
         uring_free(made);
+        return error;
     }
-    return error;
+    ready(made);
+    return 0;
 }

@@ -1,46 +1,58 @@
 /* SPDX-License-Identifier: MIT */
-/* What the io_uring backend keeps of a file: see uring.c. */
+/* What the parts of the io_uring backend share of a file: uring.c, and uring_direct.c. */
 #ifndef FILE_URING_H
 #define FILE_URING_H
 
-#include <liburing.h>
-#include <stdalign.h>
-
 #include "file/posix.h"
+#include "file/uring_group.h"
 
-/* A queue's ring. Its mutex guards all of it but the descriptor, which is only looked at. */
-struct ring {
-    pthread_mutex_t mutex;
-    struct io_uring uring;
-    uint32_t in_flight; /* taken and not yet completed */
-    uint32_t room;      /* the most of those: the completion ring never overflows */
-};
+enum { SECTOR_BYTES = 512 };
 
-enum { RINGS_MAX = 65 }; /* one for each queue of a device, and the engine's */
-
-/* Sends what an I/O thread may not send: uring.c, 6. */
-struct sender {
-    pthread_t thread;
-    bool runs, wanted, stop; /* under the file's mutex, as what follows */
-    pthread_cond_t wake;
-};
+/*
+ * backend_data. The first is a link while a request is on a list, and with DATA_DIRECT says that
+ * it went past the page cache while it is at a ring.
+ */
+enum { DATA_LINK = 0, DATA_DIRECT = 0, DATA_LANE = 1, DATA_BOUNCE = 2, DATA_FILE = 3 };
 
 struct uring {
     struct posix *posix; /* the file, its descriptors, and the I/O threads */
-    struct ring *rings[RINGS_MAX];
-    _Atomic uint32_t ring_count; /* it grows under `mutex`; a ring stays until the file is closed */
-    struct sender sender;
-    bool rings_write_direct; /* set by attach: uring.c, 2 */
+    struct ploop_uring *group;
+    _Atomic int file_number;      /* what the rings know its descriptors by, or -1 */
+    _Atomic uint32_t ring_count;  /* of the group's, that it uses */
+    _Atomic uint32_t queue_count; /* the most that it was attached for */
     atomic_bool cancelled;
-    /* Refused direct writes: uring.c, 4. */
+    atomic_bool unkicked; /* the I/O threads were given requests since the last kick */
+    pthread_mutex_t mutex;
+    /* Direct writes: uring_direct.c. */
+    bool rings_write_direct;
     atomic_bool is_refused;
     _Atomic uint32_t direct_writes; /* at the rings */
-    pthread_mutex_t mutex;
-    struct ploop_io *held; /* under `mutex`; linked by backend_data[0] */
-    /* Calls that wait for a ring, and have to hear of an I/O thread's completion too. */
-    int event_fd;
-    int never_fd; /* an event that never comes: what a queue without a ring has to be reaped */
-    _Atomic uint32_t waiters;
+    struct ploop_io *held;          /* under `mutex` */
+    /* FUA writes that wait for a lane, the oldest first: uring.c, 1; under `mutex`. */
+    struct ploop_io *fua_first, *fua_last;
+    uint32_t reopens;             /* under way */
+    _Atomic uint32_t fua_at_ring; /* they have a lane each */
 };
+
+/* ---- uring.c ---- */
+/* An I/O thread is to carry it out, after the next kick. */
+void uring_to_thread(struct uring *file, struct ploop_io *io);
+void uring_kick_threads(struct uring *file);
+
+/* ---- uring_direct.c ---- */
+bool direct_is_aligned(const struct posix *posix, const struct ploop_io *io);
+
+/* Memory that direct I/O takes, in place of the request's. 0 or -EAGAIN. */
+int direct_take_bounce(struct ploop_io *io);
+/* Give it back; of `bytes` that were read the request gets its own. */
+void direct_drop_bounce(struct ploop_io *io, int bytes);
+
+/* A direct write is about to go to a ring. False: one was refused, and it is direct_hold()'s. */
+bool direct_write_begins(struct uring *file);
+void direct_write_ends(struct uring *file);
+/* A thread carries the write out once no direct write is at a ring. */
+void direct_hold(struct uring *file, struct ploop_io *io);
+/* The same for the write that was refused: all later ones follow it. */
+void direct_write_refused(struct uring *file, struct ploop_io *io);
 
 #endif

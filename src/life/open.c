@@ -11,6 +11,7 @@
 #include "engine/runner.h"
 #include "life/load.h"
 #include "life/mark.h"
+#include "life/memory.h"
 #include "util/sized.h"
 
 #include <assert.h>
@@ -167,6 +168,7 @@ void dev_free(ploop_dev *dev)
     if (dev->has_claims) {
         give_back_files(dev, dev->stack.count);
     }
+    memory_unregister_all(dev);
     extension_keep_free(dev->extension);
     free(dev->extension);
     cow_free(dev);
@@ -177,6 +179,7 @@ void dev_free(ploop_dev *dev)
     pthread_cond_destroy(&dev->wait_cond);
     pthread_mutex_destroy(&dev->wait_mutex);
     pthread_mutex_destroy(&dev->clock_mutex);
+    pthread_mutex_destroy(&dev->memory_mutex);
     free(dev);
 }
 
@@ -261,6 +264,9 @@ static const char *missing_function(const struct ploop_io_ops *ops)
     if (ops->reap && !ops->poll_fd) {
         return "reap and no poll_fd";
     }
+    if (ops->register_memory && !ops->unregister_memory) {
+        return "register_memory and no unregister_memory";
+    }
     return ops->poll_fd && !ops->reap ? "poll_fd and no reap" : NULL;
 }
 
@@ -318,6 +324,7 @@ static int open_device(ploop_file *const *deltas, uint32_t count,
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_mutex_init(&dev->wait_mutex, NULL);
     pthread_mutex_init(&dev->clock_mutex, NULL);
+    pthread_mutex_init(&dev->memory_mutex, NULL);
     pthread_cond_init(&dev->wait_cond, &attributes);
     pthread_condattr_destroy(&attributes);
     init_lists(dev);

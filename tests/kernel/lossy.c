@@ -210,7 +210,7 @@ static bool with_rings; /* of the run */
 static ploop_file *open_file(uint32_t flags)
 {
     ploop_file *file;
-    int error = with_rings ? ploop_file_open_uring(world.image, flags, &file)
+    int error = with_rings ? ploop_file_open_uring(world.image, flags, NULL, &file)
                            : ploop_file_open_posix(world.image, flags, &file);
     if (error) {
         errno = -error;

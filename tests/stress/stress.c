@@ -77,6 +77,7 @@ struct worker {
 
 static struct worker workers[THREADS];
 static ploop_dev *dev;
+static ploop_uring *group;
 static atomic_bool stop;
 
 static uint64_t now_ns(void)
@@ -219,6 +220,7 @@ static void *work(void *argument)
 static void disturb(unsigned *seed)
 {
     static uint8_t bytes[CLUSTER];
+    const struct iovec region = {bytes, sizeof(bytes)};
     struct ploop_dev_info info = {.size = sizeof(info)};
     struct ploop_extent extent = {.size = sizeof(extent)};
     struct ploop_bat_page_info page = {.size = sizeof(page)};
@@ -248,6 +250,9 @@ static void disturb(unsigned *seed)
     default:
         error = ploop_dev_info(dev, &info);
         ploop_dev_run(dev);
+        if (ploop_dev_register_memory(dev, &region, 1) == 0) {
+            error = error ? error : ploop_dev_unregister_memory(dev, &region, 1);
+        }
     }
     MUST(error == 0, "%s", strerror(-error));
 }
@@ -258,7 +263,7 @@ static ploop_file *open_file(const char *path, uint32_t session)
 {
     uint32_t flags = PLOOP_FILE_READ_WRITE | (session & 2 ? PLOOP_FILE_DIRECT : 0u);
     ploop_file *file;
-    int error = session & 1 ? ploop_file_open_uring(path, flags, &file)
+    int error = session & 1 ? ploop_file_open_uring(path, flags, group, &file)
                             : ploop_file_open_posix(path, flags, &file);
     MUST(error == 0, "%s: %s", path, strerror(-error));
     return file;
@@ -267,16 +272,33 @@ static ploop_file *open_file(const char *path, uint32_t session)
 static void open_device(ploop_file *file, uint32_t runners)
 {
     struct ploop_dev_config config;
+    struct iovec regions[THREADS];
     ploop_dev_config_init(&config, sizeof(config));
     config.queue_count = THREADS;
     config.runner_count = runners;
     config.writeback_delay_ns = NS / 100;
     int error = ploop_dev_open(&file, 1, &config, &dev);
     MUST(error == 0, "open: %s", strerror(-error));
+    /* Of each thread's memory that of its first slot. */
+    for (uint32_t i = 0; i < THREADS; i++) {
+        regions[i] = (struct iovec){workers[i].slots[0].memory, CLUSTER};
+    }
+    error = ploop_dev_register_memory(dev, regions, THREADS);
+    MUST(error == 0 || error == -ENOTSUP, "register: %s", strerror(-error));
+}
+
+/* Every fourth with a thread of the kernel's that polls. */
+static void open_group(uint32_t session)
+{
+    const struct ploop_uring_options options = {.size = sizeof(options),
+                                                .flags = session & 4 ? PLOOP_URING_SQPOLL : 0};
+    int error = session & 1 ? ploop_uring_create(&options, &group) : 0;
+    MUST(error == 0 || error == -ENOSYS, "group: %s", strerror(-error));
 }
 
 static void run_session(const char *path, uint32_t session, uint64_t end_ns)
 {
+    open_group(session);
     ploop_file *file = open_file(path, session);
     unsigned seed = session;
     uint32_t runners = session & 4 ? 1 + session % 3 : 0;
@@ -298,6 +320,8 @@ static void run_session(const char *path, uint32_t session, uint64_t end_ns)
     int error = ploop_dev_close(dev);
     MUST(error == 0, "close: %s", strerror(-error));
     ploop_file_close(file);
+    ploop_uring_close(group);
+    group = NULL;
 }
 
 static void verify(const char *path, uint32_t session)

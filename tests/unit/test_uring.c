@@ -1,174 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * The io_uring backend on real files, with completions that the test can change. Files lie in the
- * current directory, where O_DIRECT is likely to work.
- */
-#include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <liburing.h>
-#include <ploop/ploop.h>
-
-#include "image_fixture.h"
-#include "run_tests.h"
-
-/* Of the next completions of writes (or of reads), `count` have that result; all are counted. */
-static struct {
-    uint32_t op, count;
-    int result;
-    uint64_t seen;
-} inject;
-
-static int peek(struct io_uring *ring, struct io_uring_cqe **cqe)
-{
-    int error = io_uring_peek_cqe(ring, cqe);
-    if (!error) {
-        const struct ploop_io *io = io_uring_cqe_get_data(*cqe);
-        inject.seen++;
-        if (inject.count > 0 && io->op == inject.op) {
-            inject.count--;
-            (*cqe)->res = inject.result;
-        }
-    }
-    return error;
-}
-
-#define io_uring_peek_cqe peek
-#include "file/uring.c" // NOLINT(bugprone-suspicious-include)
-#undef io_uring_peek_cqe
-
-enum { CLUSTER = 65536, DISK_CLUSTERS = 64, DISK = DISK_CLUSTERS * CLUSTER, QUEUES = 2 };
-
-static char path[64];
-static ploop_file *file;
-static ploop_dev *dev;
-
-static struct uring *uring_of(void)
-{
-    return file->context;
-}
-
-static void open_file(uint32_t flags)
-{
-    ck_assert_int_eq(ploop_file_open_uring(path, PLOOP_FILE_READ_WRITE | flags, &file), 0);
-}
-
-static void open_device(void)
-{
-    struct ploop_dev_config config;
-    ploop_dev_config_init(&config, sizeof(config));
-    config.queue_count = QUEUES;
-    ck_assert_int_eq(ploop_dev_open(&file, 1, &config, &dev), 0);
-}
-
-static void begin(uint32_t flags)
-{
-    const struct ploop_image_options options = {
-        .size = sizeof(options), .disk_size = DISK, .cluster_size = CLUSTER};
-    (void)snprintf(path, sizeof(path), "uring-%ld.hds", (long)getpid());
-    (void)unlink(path);
-    inject.count = 0;
-    inject.seen = 0;
-    open_file(PLOOP_FILE_CREATE | flags);
-    ck_assert_int_eq(ploop_image_create(file, &options), 0);
-    open_device();
-}
-
-static void end(void)
-{
-    ck_assert_int_eq(ploop_dev_close(dev), 0);
-    ploop_file_close(file);
-    (void)unlink(path);
-}
-
-/* ---- requests, on their own queue ---- */
-
-struct request {
-    bool done;
-    int result;
-};
-
-static void done(ploop_pio *pio, int result, void *user_data)
-{
-    struct request *request = user_data;
-    *request = (struct request){true, result};
-    ploop_pio_put(pio);
-}
-
-static int wait_for(ploop_queue *queue, ploop_pio *pio, struct request *request)
-{
-    ploop_pio_set_callback(pio, done, request);
-    ck_assert_int_eq(ploop_queue_submit(queue, &pio, 1), 1);
-    while (!request->done) {
-        must(ploop_queue_wait(queue, UINT64_C(1000000000)) >= 0);
-    }
-    return request->result;
-}
-
-static int transfer(uint32_t queue, bool write, void *memory, size_t length, uint64_t offset,
-                    uint32_t flags)
-{
-    struct request request = {0};
-    struct iovec iov[2] = {{memory, 512}, {(char *)memory + 512, length - 512}};
-    ploop_pio *pio = ploop_pio_get(ploop_dev_queue(dev, queue));
-    uint32_t count = length > 512 && length % 1024 ? 2 : 1;
-    iov[0].iov_len = count == 1 ? length : 512;
-    if (write) {
-        ploop_pio_prep_writev(pio, offset, iov, count, flags);
-    } else {
-        ploop_pio_prep_readv(pio, offset, iov, count);
-    }
-    return wait_for(ploop_dev_queue(dev, queue), pio, &request);
-}
-
-/* ---- a disk is an array ---- */
-
-/* Memory that is aligned, and memory that is not; every fifth write is FUA. */
-static void like_an_array(uint32_t flags)
-{
-    begin(flags);
-    uint8_t *model = calloc(1, DISK), *memory = NULL;
-    ck_assert_int_eq(posix_memalign((void **)&memory, 4096, 2 * CLUSTER), 0);
-    unsigned seed = 1;
-    int rounds = is_instrumented() ? 200 : 2000;
-    for (int i = 0; i < rounds; i++) {
-        size_t length = 512 * (1 + (size_t)rand_r(&seed) % 160);
-        uint64_t offset = 512 * ((uint64_t)rand_r(&seed) % ((DISK - length) / 512 + 1));
-        uint8_t *at = memory + (rand_r(&seed) % 2 ? 0 : 8);
-        bool write = rand_r(&seed) % 2;
-        if (write) {
-            memset(at, i + 1, length);
-            memcpy(model + offset, at, length);
-        }
-        int result = transfer((uint32_t)i % QUEUES, write, at, length, offset,
-                              write && i % 5 == 0 ? PLOOP_PIO_FUA : 0);
-        must_msg(result == 0, "%s of %zu at %lu: %d", write ? "write" : "read", length,
-                 (unsigned long)offset, result);
-        must(memcmp(at, model + offset, length) == 0);
-        if (i % 100 == 0) {
-            must(ploop_dev_flush(dev) == 0);
-        }
-    }
-    ck_assert_uint_gt(inject.seen, (uint64_t)rounds / 2); /* the rings did it */
-    ck_assert_int_eq(ploop_dev_close(dev), 0);
-    ploop_file_close(file);
-    /* As another backend finds it. */
-    ck_assert_int_eq(ploop_file_open_posix(path, PLOOP_FILE_READ_WRITE, &file), 0);
-    open_device();
-    for (uint64_t offset = 0; offset < DISK; offset += CLUSTER) {
-        must(ploop_dev_pread(dev, memory, CLUSTER, offset) == CLUSTER);
-        must(memcmp(memory, model + offset, CLUSTER) == 0);
-    }
-    free(memory);
-    free(model);
-    end();
-}
+/* Requests through the io_uring backend: how they end, and who carries them out. */
+#include "uring_inside.h"
 
 START_TEST(a_disk_is_an_array)
 {
@@ -187,11 +19,13 @@ END_TEST
 START_TEST(wrong_flags_are_refused)
 {
     ploop_file *none = (ploop_file *)path;
-    ck_assert_int_eq(ploop_file_open_uring("x", PLOOP_FILE_READ_WRITE, NULL), -EINVAL);
-    ck_assert_int_eq(ploop_file_open_uring("x", 0, &none), -EINVAL);
+    ck_assert_int_eq(ploop_file_open_uring("x", PLOOP_FILE_READ_WRITE, NULL, NULL), -EINVAL);
+    ck_assert_int_eq(ploop_file_open_uring("x", 0, NULL, &none), -EINVAL);
     ck_assert_ptr_null(none);
-    ck_assert_int_eq(ploop_file_open_uring("no/such/file", PLOOP_FILE_READ_ONLY, &none), -ENOENT);
-    ck_assert_int_eq(ploop_file_open_uring("/dev/null", PLOOP_FILE_READ_ONLY, &none), -ENOTBLK);
+    ck_assert_int_eq(ploop_file_open_uring("no/such/file", PLOOP_FILE_READ_ONLY, NULL, &none),
+                     -ENOENT);
+    ck_assert_int_eq(ploop_file_open_uring("/dev/null", PLOOP_FILE_READ_ONLY, NULL, &none),
+                     -ENOTBLK);
 }
 END_TEST
 
@@ -276,13 +110,13 @@ START_TEST(held_writes_wait_for_direct_ones)
     uring = uring_of();
     atomic_store(&uring->direct_writes, 2);
     atomic_store(&uring->is_refused, true);
-    hold(uring, &io);
+    direct_hold(uring, &io);
     ck_assert_ptr_eq(uring->held, &io);
     direct_write_ends(uring);
     ck_assert_ptr_eq(uring->held, &io);
     uring->held = NULL;
     direct_write_ends(uring);
-    ck_assert(!enter_write(uring, true) && enter_write(uring, false));
+    ck_assert(!direct_write_begins(uring));
     ck_assert_uint_eq(uring->direct_writes, 0);
     end();
 }
@@ -321,26 +155,6 @@ START_TEST(a_ring_may_be_full)
         }
         must(requests[i].result == 0);
     }
-    end();
-}
-END_TEST
-
-/* Without rings, and between devices, the I/O threads do everything. */
-START_TEST(threads_do_what_no_ring_does)
-{
-    static uint8_t memory[4096], found[4096];
-    begin(0);
-    ck_assert_int_eq(ploop_dev_suspend(dev), 0);
-    uint32_t count = atomic_exchange(&uring_of()->ring_count, 0);
-    ck_assert_int_eq(ploop_dev_resume(dev), 0);
-    inject.seen = 0;
-    memset(memory, 7, sizeof(memory));
-    ck_assert_int_eq(ploop_dev_pwrite(dev, memory, sizeof(memory), 0), sizeof(memory));
-    ck_assert_int_eq(ploop_dev_flush(dev), 0);
-    ck_assert_int_eq(ploop_dev_pread(dev, found, sizeof(found), 0), sizeof(found));
-    ck_assert_int_eq(memcmp(memory, found, sizeof(found)), 0);
-    ck_assert_uint_eq(inject.seen, 0);
-    atomic_store(&uring_of()->ring_count, count);
     end();
 }
 END_TEST
@@ -412,23 +226,6 @@ START_TEST(odd_requests_are_the_threads)
 }
 END_TEST
 
-/* A queue without a ring has its unaligned writes done buffered, which no direct write may meet. */
-START_TEST(direct_writes_want_a_ring_for_each_queue)
-{
-    begin(PLOOP_FILE_DIRECT);
-    struct uring *uring = uring_of();
-    ck_assert_int_eq(ploop_dev_close(dev), 0);
-    bool fits = uring->posix->direct_alignment <= SECTOR_BYTES;
-    ck_assert(uring->rings_write_direct == fits);
-    ck_assert_int_eq(uring_attach(uring, RINGS_MAX + 1), 0);
-    ck_assert(!uring->rings_write_direct && !enter_write(uring, true));
-    ck_assert_int_eq(uring_attach(uring, 2), 0);
-    ck_assert(uring->rings_write_direct == fits);
-    open_device();
-    end();
-}
-END_TEST
-
 /* Two devices that read one file share its rings. */
 START_TEST(two_readers_share_the_rings)
 {
@@ -459,38 +256,6 @@ START_TEST(two_readers_share_the_rings)
     ck_assert_int_eq(request.result, 0);
     ck_assert_int_eq(memory[0], 5);
     ploop_dev_close(error ? NULL : second);
-    end();
-}
-END_TEST
-
-/* An I/O thread that completes a SYNC may bring the next requests: it does not send them itself. */
-START_TEST(io_threads_send_nothing)
-{
-    static uint8_t memory[64][4096];
-    static struct request requests[64];
-    static struct iovec iovs[64];
-    begin(0);
-    ploop_queue *queue = ploop_dev_queue(dev, 0);
-    for (int round = 0; round < 20; round++) {
-        for (uint32_t i = 0; i < 64; i++) {
-            ploop_pio *pio = ploop_pio_get(queue);
-            iovs[i] = (struct iovec){memory[i], sizeof(memory[i])};
-            requests[i].done = false;
-            if (i % 8 == 7) {
-                ploop_pio_prep_flush(pio);
-            } else {
-                ploop_pio_prep_writev(pio, UINT64_C(65536) * i, &iovs[i], 1, PLOOP_PIO_FUA);
-            }
-            ploop_pio_set_callback(pio, done, &requests[i]);
-            ck_assert_int_eq(ploop_queue_submit(queue, &pio, 1), 1);
-        }
-        for (uint32_t i = 0; i < 64; i++) {
-            while (!requests[i].done) {
-                must(ploop_queue_wait(queue, UINT64_C(100000000)) >= 0);
-            }
-            must(requests[i].result == 0);
-        }
-    }
     end();
 }
 END_TEST
@@ -566,13 +331,10 @@ int main(void)
                                   refused_direct_requests_are_done_buffered,
                                   held_writes_wait_for_direct_ones,
                                   a_ring_may_be_full,
-                                  threads_do_what_no_ring_does,
                                   a_bad_address_stops_no_other_request,
                                   threads_read_a_file_that_was_a_devices,
                                   odd_requests_are_the_threads,
-                                  direct_writes_want_a_ring_for_each_queue,
                                   two_readers_share_the_rings,
-                                  io_threads_send_nothing,
                                   a_thread_may_end_before_its_request,
                                   an_abort_ends_what_is_at_a_ring};
     return RUN_TESTS("uring", tests);

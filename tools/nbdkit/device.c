@@ -47,6 +47,7 @@ struct lane {
 static pthread_mutex_t open_lock = PTHREAD_MUTEX_INITIALIZER;
 static const struct server_config *server;
 static ploop_file *files[BASES_MAX + 1]; /* of the stack, the lowest first; NULL: not open */
+static ploop_uring *group;               /* of the files; NULL: each has rings of its own */
 static ploop_dev *device;                /* NULL: CLOSED */
 static struct ploop_dev_info info;
 static struct lane lanes[LANE_COUNT];
@@ -76,7 +77,7 @@ static int open_with_backend(const struct server_config *config, const char *pat
                              ploop_file **file)
 {
     static atomic_flag told = ATOMIC_FLAG_INIT;
-    int error = config->uring ? ploop_file_open_uring(path, flags, file) : -ENOSYS;
+    int error = config->uring ? ploop_file_open_uring(path, flags, group, file) : -ENOSYS;
 
     if (error != -ENOSYS) {
         return error;
@@ -113,6 +114,8 @@ static void close_files(const struct server_config *config)
         ploop_file_close(files[level]);
         files[level] = NULL;
     }
+    ploop_uring_close(group);
+    group = NULL;
 }
 
 /* Explains an error caused by the image itself. */
@@ -271,6 +274,9 @@ static int open_files(const struct server_config *config, bool read_only)
 {
     int result = 0;
 
+    if (config->uring) {
+        (void)ploop_uring_create(NULL, &group);
+    }
     for (uint32_t level = 0; level < config->base_count && !result; level++) {
         result = open_base(config, level, config->recover && !read_only);
     }
