@@ -119,12 +119,12 @@ static int to_ring(struct uring *file, struct ploop_io *io, struct posix_lane *l
         }
     }
     io->backend_data[DATA_DIRECT] = direct ? file : NULL;
-    pthread_mutex_lock(&ring->mutex);
+    latch_lock(&ring->latch);
     struct io_uring_sqe *sqe = ring_take_sqe(ring);
     if (sqe) {
         fill_sqe(sqe, file, ring, io);
     }
-    pthread_mutex_unlock(&ring->mutex);
+    latch_unlock(&ring->latch);
     if (!sqe) {
         free(io->backend_data[DATA_BOUNCE]);
     }
@@ -236,14 +236,11 @@ static void cancel_waiting(struct uring *file)
 
 /* ---- submit ---- */
 
-/* What no ring does; and writes, where the file system has blocks larger than a sector. */
-static bool is_for_threads(const struct uring *file, const struct ploop_io *io)
+/* What no ring does. */
+static bool is_for_threads(const struct ploop_io *io)
 {
-    if (io->op > PLOOP_IO_WRITE || (io->offset | io->length) % SECTOR_BYTES != 0 ||
-        io->length > INT32_MAX) {
-        return true;
-    }
-    return io->op == PLOOP_IO_WRITE && file->posix->direct_fd >= 0 && !file->rings_write_direct;
+    return io->op > PLOOP_IO_WRITE || (io->offset | io->length) % SECTOR_BYTES != 0 ||
+           io->length > INT32_MAX;
 }
 
 static int uring_submit(void *context, struct ploop_io *io)
@@ -253,11 +250,11 @@ static int uring_submit(void *context, struct ploop_io *io)
     if (error) {
         return error;
     }
-    if (is_for_threads(file, io)) {
+    bool is_direct_write = io->op == PLOOP_IO_WRITE && file->posix->direct_fd >= 0;
+    if (is_for_threads(io) || (is_direct_write && !file->rings_write_direct)) {
         uring_to_thread(file, io);
         return 0;
     }
-    bool is_direct_write = io->op == PLOOP_IO_WRITE && file->posix->direct_fd >= 0;
     if (is_direct_write && !direct_write_begins(file)) {
         direct_hold(file, io);
         return 0;

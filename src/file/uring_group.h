@@ -9,11 +9,13 @@
  *     each request. Every ring has the same numbers, or none; a request that cannot use them goes
  *     the plain way. A file that reopens or closes is replaced in every ring at once: until then
  *     the kernel would keep it open.
- *  4. The list of pieces of memory is changed with all rings' mutexes held, so that a request, with
+ *  4. The list of pieces of memory is changed with all rings' latches held, so that a request, with
  *     one of them, reads it. A piece is in the list only while the kernel has it.
  */
 #ifndef FILE_URING_GROUP_H
 #define FILE_URING_GROUP_H
+
+#include <pthread.h>
 
 #include "file/uring_ring.h"
 
@@ -59,8 +61,13 @@ void group_unregister_memory(struct ploop_uring *group, void *memory, uint64_t l
 /* A new ring, with the group's mutex held and before requests come, learns what the others know. */
 void group_bring_memory(struct ploop_uring *group, struct ring *ring);
 
-/* The number of the memory that holds it wholly, or -1; with the ring's mutex held. */
-int group_buffer_at(const struct ploop_uring *group, struct ring *ring, const void *memory,
-                    uint64_t length);
+/* The number of the memory that holds it wholly, or -1; with the ring's latch held. */
+int group_find_buffer(const struct ploop_uring *group, struct ring *ring, const void *memory,
+                      uint64_t length);
+static inline int group_buffer_at(const struct ploop_uring *group, struct ring *ring,
+                                  const void *memory, uint64_t length)
+{
+    return group->piece_count == 0 ? -1 : group_find_buffer(group, ring, memory, length);
+}
 
 #endif

@@ -101,11 +101,11 @@ static bool holds(const struct piece *piece, uintptr_t begin, uint64_t length)
            begin - piece->begin <= piece->length - length;
 }
 
-int group_buffer_at(const struct ploop_uring *group, struct ring *ring, const void *memory,
-                    uint64_t length)
+int group_find_buffer(const struct ploop_uring *group, struct ring *ring, const void *memory,
+                      uint64_t length)
 {
     uintptr_t begin = (uintptr_t)memory;
-    if (group->piece_count == 0 || !ring->has_memory) {
+    if (!ring->has_memory) {
         return -1;
     }
     uint32_t at = ring->last_piece;
@@ -122,14 +122,14 @@ int group_buffer_at(const struct ploop_uring *group, struct ring *ring, const vo
 static void lock_rings(struct ploop_uring *group)
 {
     for (uint32_t i = 0; i < atomic_load(&group->ring_count); i++) {
-        pthread_mutex_lock(&group->rings[i]->mutex);
+        latch_lock(&group->rings[i]->latch);
     }
 }
 
 static void unlock_rings(struct ploop_uring *group)
 {
     for (uint32_t i = 0; i < atomic_load(&group->ring_count); i++) {
-        pthread_mutex_unlock(&group->rings[i]->mutex);
+        latch_unlock(&group->rings[i]->latch);
     }
 }
 

@@ -21,7 +21,7 @@ struct completion {
 
 /* ---- waking ---- */
 
-/* With the mutex held; the entry that ring_take_sqe() leaves. */
+/* With the latch held; the entry that ring_take_sqe() leaves. */
 static void arm(struct ring *ring)
 {
     struct io_uring_sqe *sqe = ring->is_armed ? NULL : io_uring_get_sqe(&ring->uring);
@@ -67,19 +67,21 @@ struct io_uring_sqe *ring_take_sqe(struct ring *ring)
     if (ring->in_flight >= ring->room) {
         return NULL;
     }
-    if (io_uring_sq_space_left(&ring->uring) < 2) {
+    if (ring->taken + 1 >= ring->uring.sq.ring_entries) {
         (void)io_uring_submit(&ring->uring); /* an error comes again where it is looked at */
-        if (io_uring_sq_space_left(&ring->uring) < 2) {
+        ring->taken = io_uring_sq_ready(&ring->uring);
+        if (ring->taken + 1 >= ring->uring.sq.ring_entries) {
             return NULL;
         }
     }
     ring->in_flight++;
+    ring->taken++;
     atomic_store_explicit(&ring->unsent, true, memory_order_relaxed);
     return io_uring_get_sqe(&ring->uring);
 }
 
 /*
- * Take back what the kernel has not taken, with the mutex held. It looks at the ring only inside
+ * Take back what the kernel has not taken, with the latch held. It looks at the ring only inside
  * of io_uring_submit(); a kernel thread that does so by itself has died where that fails.
  */
 static uint32_t withdraw(struct ring *ring, struct completion *withdrawn, int error)
@@ -120,11 +122,12 @@ void ring_send_taken(struct ring *ring)
     struct completion withdrawn[RING_ENTRIES];
     /* Those that end may let others be taken. */
     while (atomic_load_explicit(&ring->unsent, memory_order_relaxed)) {
-        pthread_mutex_lock(&ring->mutex);
+        latch_lock(&ring->latch);
         atomic_store_explicit(&ring->unsent, false, memory_order_relaxed);
         int error = submit(ring);
         uint32_t count = error ? withdraw(ring, withdrawn, error) : 0;
-        pthread_mutex_unlock(&ring->mutex);
+        ring->taken = io_uring_sq_ready(&ring->uring);
+        latch_unlock(&ring->latch);
         for (uint32_t i = 0; i < count; i++) {
             uring_ended(ring, withdrawn[i].io, withdrawn[i].result);
         }
@@ -137,7 +140,7 @@ static uint32_t take_completions(struct ring *ring, struct completion *completio
 {
     struct io_uring_cqe *cqe;
     uint32_t count = 0;
-    pthread_mutex_lock(&ring->mutex);
+    latch_lock(&ring->latch);
     while (count < BATCH && io_uring_peek_cqe(&ring->uring, &cqe) == 0) {
         struct ploop_io *io = io_uring_cqe_get_data(cqe);
         if (io) {
@@ -150,7 +153,7 @@ static uint32_t take_completions(struct ring *ring, struct completion *completio
         io_uring_cqe_seen(&ring->uring, cqe);
     }
     arm(ring);
-    pthread_mutex_unlock(&ring->mutex);
+    latch_unlock(&ring->latch);
     return count;
 }
 
@@ -223,10 +226,9 @@ struct ring *ring_open(const struct ring_options *options, int *error)
         free(ring);
         return NULL;
     }
-    pthread_mutex_init(&ring->mutex, NULL);
-    pthread_mutex_lock(&ring->mutex);
+    latch_lock(&ring->latch);
     arm(ring);
-    pthread_mutex_unlock(&ring->mutex);
+    latch_unlock(&ring->latch);
     ring_send(ring);
     return ring;
 }
@@ -236,6 +238,5 @@ void ring_close(struct ring *ring)
     assert(ring->in_flight == 0 && !atomic_load(&ring->head));
     io_uring_queue_exit(&ring->uring);
     close(ring->wake_fd);
-    pthread_mutex_destroy(&ring->mutex);
     free(ring);
 }

@@ -6,9 +6,9 @@
  *                           -> refused by ring_send: it ends with that error
  *     carried out by an I/O thread -> handed over (ring_hand_over) -> ended by a reap
  *
- *  1. `mutex` guards the ring. The library has one thread at a time in it for one device; but
+ *  1. `latch` guards the ring. The library has one thread at a time in it for one device; but
  *     devices, and queues that found no ring of their own, may share it, and a file's own calls and
- *     its reopen come from any thread. Requests end without the mutex: they send further ones.
+ *     its reopen come from any thread. Requests end without it: they send further ones.
  *  2. in_flight counts what was taken and has not been reaped. It is at most `room`, so that the
  *     completion ring never overflows.
  *  3. What an I/O thread has carried out ends in a reap. So no I/O thread runs the library, and
@@ -24,17 +24,18 @@
 #define FILE_URING_RING_H
 
 #include <liburing.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 
 #include "file/file.h"
+#include "util/latch.h"
 
 /* Of the files that a ring knows by number there are at most so many: uring_group.h. */
 enum { RING_FILES_MAX = 512, RING_BUFFERS_MAX = 1024 };
 
 struct ring {
-    pthread_mutex_t mutex;
+    struct latch latch;
+    uint32_t taken; /* entries that were not sent yet, at most */
     struct io_uring uring;
     uint32_t in_flight;
     uint32_t room;
@@ -62,10 +63,10 @@ struct ring *ring_open(const struct ring_options *options, int *error);
 /* Nothing is in flight. */
 void ring_close(struct ring *ring);
 
-/* An entry to fill, which counts as in flight; with the mutex held. NULL: the ring is full. */
+/* An entry to fill, which counts as in flight; with the latch held. NULL: the ring is full. */
 struct io_uring_sqe *ring_take_sqe(struct ring *ring);
 
-/* Send what was taken. What the kernel refuses ends here. Not with the mutex. */
+/* Send what was taken. What the kernel refuses ends here. Not with the latch. */
 void ring_send_taken(struct ring *ring);
 static inline void ring_send(struct ring *ring)
 {
@@ -77,7 +78,7 @@ static inline void ring_send(struct ring *ring)
 /* An I/O thread has carried it out. */
 void ring_hand_over(struct ring *ring, struct ploop_io *io, int64_t result);
 
-/* Whether a reap would find something; without the mutex and without a system call. */
+/* Whether a reap would find something; without the latch and without a system call. */
 bool ring_is_ready(struct ring *ring);
 /* End what is over. How many requests that were. */
 int ring_reap(struct ring *ring);
