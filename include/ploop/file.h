@@ -311,7 +311,8 @@ void ploop_uring_close(ploop_uring *group);
  * is run, so nothing is done by another thread. I/O threads do the rest: SYNC and changes of the
  * file's size and blocks; those are completed when the queue is run, too. With PLOOP_FILE_DIRECT
  * requests whose memory is not aligned are copied through aligned memory. Where the kernel refuses
- * a ring for a queue, the queue uses another queue's.
+ * a ring for a queue, the queue uses another queue's. After a process that was killed the kernel
+ * takes some time, about 0.1 s, to close the files of its rings; their locks end with the process.
  *
  * @param group  whose rings the file uses; it stays open as long as the file. NULL: a group of the
  *               file's own, with the defaults

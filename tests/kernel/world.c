@@ -160,7 +160,13 @@ void world_sync(const struct world *world)
 
 void world_drop_caches(struct world *world)
 {
-    if (umount(world->mount)) {
+    /* A child that ended like a crash leaves rings to the kernel, which closes their files late. */
+    int error = umount(world->mount);
+    for (int i = 0; error && errno == EBUSY && i < 5000; i++) {
+        (void)usleep(1000);
+        error = umount(world->mount);
+    }
+    if (error) {
         world_failed("unmount %s", world->mount);
     }
     if (ioctl(world->device_fd, BLKFLSBUF, 0)) {
