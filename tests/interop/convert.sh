@@ -286,7 +286,7 @@ END
 
 # Holes are not even read: neither those of a raw file, nor those inside a mapped cluster of an image.
 test_holes_are_not_read() {
-    local source
+    local source bytes
     truncate -s 256M a.raw
     expect 0 qemu-io -f raw -c "write -P 1 0 8k" -c "write -P 2 100M 64k" -c "write -P 3 201M 4k" a.raw
     silent ploopctl convert --from raw --cluster 64M a.raw a.hds
@@ -296,12 +296,13 @@ test_holes_are_not_read() {
         # shellcheck disable=SC2086
         expect 0 strace -f -qq -e trace=preadv -o trace ploopctl convert --to raw --from $source b.raw
         cmp a.raw b.raw || fail "$source: the copy is not the same"
-        [[ $(awk '$(NF - 1) == "=" { bytes += $NF } END { print bytes + 0 }' trace) -le 1000000 ]] || fail "$source: holes were read: $(cat trace)"
+        bytes=$(awk '$(NF - 1) == "=" { bytes += $NF } END { print bytes + 0 }' trace)
+        [[ $bytes -le 1000000 ]] || fail "$source: holes were read: $bytes bytes in all"
         rm b.raw
     done
 }
 
-# A large disk whose clusters lie in the file in the opposite order is converted in no more than a few seconds.
+# Where clusters lie in the file in reverse order, the search for holes does not go through the rest of the file for each of them.
 test_clusters_in_reverse() {
     expect 0 ploopctl create --size 256M --cluster 64K a.hds
     python3 - <<'END' >commands || fail "commands"
@@ -309,9 +310,7 @@ for cluster in range(4095, -1, -1):
     print("write -q -P %d %d 64k" % (1 + cluster % 255, cluster * 65536))
 END
     qemu-io -f parallels a.hds <commands >/dev/null || fail "qemu-io"
-    SECONDS=0
-    silent ploopctl convert --from ploop a.hds a.raw
-    [[ $SECONDS -le 20 ]] || fail "took $SECONDS seconds"
+    (ulimit -t 4 && silent ploopctl convert --from ploop a.hds a.raw) || exit 1 # seconds of CPU; a tenth of it is enough
     same_content a.hds a.raw
 }
 
@@ -408,6 +407,24 @@ test_input_output_errors() {
     broken "ploopctl: b.hds: error while writing $place" $write --from ploop --to ploop a.hds b.hds
     broken "ploopctl: b.raw: error while writing $place" $write --from ploop a.hds b.raw
     broken "ploopctl: b.raw: cannot sync" fdatasync:error=EIO --from ploop a.hds b.raw
+}
+
+# Another program makes the source shorter, which the lock does not exclude. Reads are slowed down, so that it comes in time.
+test_source_is_truncated() {
+    local status=0 pid
+    head -c 100M /dev/zero | tr '\0' x >a.raw
+    strace -f -qq -o /dev/null -e trace=preadv -e inject=preadv:delay_enter=100000 ploopctl convert --from raw a.raw b.hds >out 2>err &
+    pid=$!
+    for _ in $(seq 500); do
+        [[ -e b.hds && $(stat -c %b b.hds) -gt 64 ]] && break
+        sleep 0.01
+    done
+    truncate -s 1M a.raw
+    wait $pid || status=$?
+    same $status 1 "exit status: $(cat err)"
+    same "$(wc -l <err)" 1 "lines: $(cat err)"
+    like "$(cat err)" "ploopctl: a.raw: error while reading at byte +([0-9]) of the disk: the file was truncated" "a truncated source"
+    [[ ! -e b.hds ]] || fail "the target is left"
 }
 
 # interrupt TARGET COMMAND...: end it as soon as it has begun to fill its target.
