@@ -304,14 +304,22 @@ test_holes_are_not_read() {
 
 # Where clusters lie in the file in reverse order, the search for holes does not go through the rest of the file for each of them.
 test_clusters_in_reverse() {
-    expect 0 ploopctl create --size 256M --cluster 64K a.hds
-    python3 - <<'END' >commands || fail "commands"
-for cluster in range(4095, -1, -1):
-    print("write -q -P %d %d 64k" % (1 + cluster % 255, cluster * 65536))
+    head -c 256M /dev/urandom >a.raw
+    silent ploopctl convert --from raw --cluster 64K a.raw a.hds
+    python3 - <<'END' || fail "reversing"
+import struct
+with open("a.hds", "r+b") as file:
+    file.seek(64)
+    entries = struct.unpack("<4096I", file.read(16384))
+    file.seek(64)
+    file.write(struct.pack("<4096I", *reversed(entries)))
+with open("a.raw", "rb") as file, open("reversed.raw", "wb") as copy:
+    for cluster in range(4095, -1, -1):
+        file.seek(cluster * 65536)
+        copy.write(file.read(65536))
 END
-    qemu-io -f parallels a.hds <commands >/dev/null || fail "qemu-io"
-    (ulimit -t 4 && silent ploopctl convert --from ploop a.hds a.raw) || exit 1 # seconds of CPU; a tenth of it is enough
-    same_content a.hds a.raw
+    (ulimit -t 4 && silent ploopctl convert --from ploop a.hds b.raw) || exit 1 # seconds of CPU; a tenth of it is enough
+    cmp b.raw reversed.raw || fail "the disk"
 }
 
 # Whatever order its threads run in, convert makes the same image: clusters lie in the order of the disk.
