@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# ploopctl convert, both ways; QEMU, OpenVZ's tool and the independent reader check the results.
+# ploopctl convert between raw files and images; QEMU, OpenVZ's tool and the independent reader check the results.
 #
 #   convert.sh BUILD_DIRECTORY [SCENARIO...]
 # shellcheck source=tests/interop/scenarios.bash
@@ -184,11 +184,162 @@ test_zeros_and_holes() {
     judged c.hds
 }
 
+# sparse FILE RAW SLACK: the file takes no more space than the blocks of the raw file that are not zeros, and SLACK KiB.
+sparse() {
+    local most=$(($(data_clusters "$2" 4096) * 8 + $3 * 2))
+    [[ $(stat -c %b "$1") -le $most ]] || fail "$1 is not sparse: $(stat -c %b "$1") blocks, at most $most expected"
+}
+
+test_raw_to_raw() {
+    random_raw a.raw 30000128 11
+    cp --sparse=never a.raw full.raw
+    silent ploopctl convert --from raw --to raw full.raw b.raw
+    cmp a.raw b.raw || fail "a copy is not the same"
+    sparse b.raw a.raw 64
+    truncate -s 30000001 a.raw
+    silent ploopctl convert --from raw --to raw a.raw c.raw
+    truncate -s %512 a.raw
+    cmp a.raw c.raw || fail "a copy of an odd size is not the same"
+}
+
+test_image_to_image() {
+    local cluster
+    random_raw a.raw 50000384 12
+    silent ploopctl convert --from raw --cluster 64K a.raw a.hds
+    for cluster in 4K 64K 1M 16M; do
+        silent ploopctl convert --from ploop --to ploop --cluster $cluster a.hds b.hds
+        same_content b.hds a.raw
+        expect 0 ploopctl check b.hds
+        silent ploopctl info --json b.hds
+        same "$(json 'j["mapped"]')" "$(data_clusters a.raw "$(numfmt --from=iec $cluster)")" "$cluster: clusters"
+        rm b.hds
+    done
+    silent ploopctl convert --from ploop --to ploop --v1 a.hds b.hds
+    same_content b.hds a.raw
+    judged b.hds
+}
+
+# A raw base and two images above it: each has data, holes and zeros of its own, and hides some of what is below it.
+test_stack_as_source() {
+    local level
+    random_raw base.raw 20000256 13
+    for level in 1 2; do
+        random_raw level$level.raw $((20000256 + level * 1000448)) $level
+        # Only every third 64 KiB has data: the rest shows what is below.
+        python3 - level$level.raw $level <<'END'
+import sys
+level = int(sys.argv[2])
+with open(sys.argv[1], "r+b") as file:
+    size = file.seek(0, 2)
+    for at in range(0, size, 65536):
+        if at // 65536 % 3 != level:
+            file.seek(at)
+            file.write(bytes(min(65536, size - at)))
+END
+        silent ploopctl convert --from raw --cluster 64K level$level.raw level$level.hds
+    done
+    silent ploopctl convert --from ploop --raw-base base.raw --base level1.hds level2.hds a.raw
+    # A cluster of zeros is not mapped, so it shows the file below; a file is zeros behind its end.
+    python3 - base.raw level1.raw level2.raw >expected.raw <<'END'
+import sys
+files = [open(path, "rb").read() for path in sys.argv[1:]]
+disk = bytearray(len(files[-1]))
+for file in files:
+    for at in range(0, len(file), 65536):
+        cluster = file[at:at + 65536]
+        if file is files[0] or any(cluster):
+            cluster = cluster.ljust(min(65536, len(disk) - at), b"\0")
+            disk[at:at + len(cluster)] = cluster
+sys.stdout.buffer.write(disk)
+END
+    cmp a.raw expected.raw || fail "the stack's disk"
+    sparse a.raw expected.raw 64
+    silent ploopctl convert --from ploop --to ploop --raw-base base.raw --base level1.hds level2.hds a.hds
+    same_content a.hds expected.raw
+}
+
+# In a cluster of 1 MiB only the blocks with data take space: on the way to an image, to another one, and back.
+test_holes_inside_clusters() {
+    python3 - a.raw <<'END'
+import sys
+with open(sys.argv[1], "wb") as file:
+    file.truncate(40 << 20)
+    for cluster in range(0, 40, 2):
+        for block in range(cluster, 256, 37):
+            file.seek((cluster << 20) + block * 4096)
+            file.write(b"data" * 1024)
+END
+    cp --sparse=never a.raw full.raw
+    silent ploopctl convert --from raw full.raw a.hds
+    silent ploopctl info --json a.hds
+    same "$(json 'j["mapped"]')" 20 clusters
+    sparse a.hds a.raw 64
+    silent ploopctl convert --from ploop --to ploop --cluster 2M a.hds b.hds
+    same_content b.hds a.raw
+    sparse b.hds a.raw 64
+    judged b.hds
+    cp --sparse=never a.hds full.hds
+    silent ploopctl convert --from ploop full.hds b.raw
+    cmp a.raw b.raw || fail "there and back is not the same"
+    sparse b.raw a.raw 64
+}
+
+# Holes are not even read: neither those of a raw file, nor those inside a mapped cluster of an image.
+test_holes_are_not_read() {
+    local source bytes
+    truncate -s 256M a.raw
+    expect 0 qemu-io -f raw -c "write -P 1 0 8k" -c "write -P 2 100M 64k" -c "write -P 3 201M 4k" a.raw
+    silent ploopctl convert --from raw --cluster 64M a.raw a.hds
+    silent ploopctl info --json a.hds
+    same "$(json 'j["mapped"]')" 3 clusters
+    for source in "raw a.raw" "ploop a.hds"; do
+        # shellcheck disable=SC2086
+        expect 0 strace -f -qq -e trace=preadv -o trace ploopctl convert --to raw --from $source b.raw
+        cmp a.raw b.raw || fail "$source: the copy is not the same"
+        bytes=$(awk '$(NF - 1) == "=" { bytes += $NF } END { print bytes + 0 }' trace)
+        [[ $bytes -le 1000000 ]] || fail "$source: holes were read: $bytes bytes in all"
+        rm b.raw
+    done
+}
+
+# Where clusters lie in the file in reverse order, the search for holes does not go through the rest of the file for each of them.
+test_clusters_in_reverse() {
+    head -c 256M /dev/urandom >a.raw
+    silent ploopctl convert --from raw --cluster 64K a.raw a.hds
+    python3 - <<'END' || fail "reversing"
+import struct
+with open("a.hds", "r+b") as file:
+    file.seek(64)
+    entries = struct.unpack("<4096I", file.read(16384))
+    file.seek(64)
+    file.write(struct.pack("<4096I", *reversed(entries)))
+with open("a.raw", "rb") as file, open("reversed.raw", "wb") as copy:
+    for cluster in range(4095, -1, -1):
+        file.seek(cluster * 65536)
+        copy.write(file.read(65536))
+END
+    (ulimit -t 4 && silent ploopctl convert --from ploop a.hds b.raw) || exit 1 # seconds of CPU; a tenth of it is enough
+    cmp b.raw reversed.raw || fail "the disk"
+}
+
+# Whatever order its threads run in, convert makes the same image: clusters lie in the order of the disk.
+test_order_of_clusters() {
+    local run
+    random_raw a.raw 100000256 14
+    for run in 1 2 3 4 5 6; do
+        silent ploopctl convert --from raw --cluster 256K a.raw $run.hds
+        cmp 1.hds $run.hds || fail "run $run differs"
+    done
+    silent ploopctl map --json 1.hds
+    same "$(json 'all(a <= b for a, b in zip(*(lambda h: (h, h[1:]))([e["host_offset"] for e in j if e["state"] == "mapped"])))')" True "the order in the file"
+}
+
 test_wrong_calls() {
     echo x >raw
     ploopctl create --size 1M a.hds || fail create
     misused "ploopctl: convert: --from or --to is required*" ploopctl convert raw b.hds
-    misused "ploopctl: convert: --from and --to must differ" ploopctl convert --from raw --to raw raw b.raw
+    misused "ploopctl: convert: --base and --raw-base require a ploop source" ploopctl convert --from raw --to raw --base a.hds raw b.raw
+    misused "ploopctl: convert: --cluster and --v1 require a ploop target" ploopctl convert --from raw --to raw --v1 raw b.raw
     misused "ploopctl: convert: invalid format 'vdi': expected raw or ploop" ploopctl convert --from vdi raw b.raw
     misused "ploopctl: convert: --cluster and --v1 require a ploop target" ploopctl convert --from ploop --cluster 64K a.hds b.raw
     misused "ploopctl: convert: --cluster and --v1 require a ploop target" ploopctl convert --from ploop --v1 a.hds b.raw
@@ -231,12 +382,57 @@ test_full_file_system() {
         mount -t tmpfs -o size=6M tmpfs small || exit 1
         "$@" --from raw a.raw small/b.hds 2>err1; echo $? >status1
         "$@" --from ploop a.hds small/b.raw 2>err2; echo $? >status2
+        "$@" --from ploop --to ploop a.hds small/c.hds 2>err3; echo $? >status3
+        "$@" --from raw --to raw a.raw small/c.raw 2>err4; echo $? >status4
         ls small >left' - ploopctl convert || fail "a small file system"
-    same "$(cat status1 status2)" $'1\n1' "exit statuses"
-    same "$(wc -l <err1) $(wc -l <err2)" "1 1" "lines: $(cat err1 err2)"
+    same "$(cat status?)" $'1\n1\n1\n1' "exit statuses"
+    same "$(wc -l <err1) $(wc -l <err2) $(wc -l <err3) $(wc -l <err4)" "1 1 1 1" "lines: $(cat err?)"
+    like "$(cat err3)" "ploopctl: small/c.hds: *No space left on device" "image to image"
+    like "$(cat err4)" "ploopctl: small/c.raw: *No space left on device" "raw to raw"
     like "$(cat err1)" "ploopctl: small/b.hds: *No space left on device" "to ploop"
     like "$(cat err2)" "ploopctl: small/b.raw: *No space left on device" "to raw"
     same "$(cat left)" "" "what failed calls left"
+}
+
+# broken PATTERN CALL ARGUMENT...: a conversion in which this system call fails with EIO, after some that succeed.
+broken() {
+    local pattern=$1 call=$2
+    shift 2
+    refused "$pattern: Input/output error" strace -f -qq -o /dev/null -e trace="${call%%:*}" -e inject="$call" ploopctl convert "$@"
+    same "$(echo b.*)" "b.*" "what the failed call left"
+}
+
+test_input_output_errors() {
+    head -c 40M /dev/zero | tr '\0' x >a.raw
+    silent ploopctl convert --from raw a.raw a.hds
+    # Counted for each thread, and each file has eight.
+    local data="preadv:error=EIO:when=4+" write="pwritev:error=EIO:when=4+" place="at byte +([0-9]) of the disk"
+    broken "ploopctl: a.raw: error while reading $place" $data --from raw a.raw b.hds
+    broken "ploopctl: a.raw: error while reading $place" $data --from raw --to raw a.raw b.raw
+    broken "ploopctl: a.hds: error while reading $place" $data --from ploop --to ploop a.hds b.hds
+    broken "ploopctl: a.hds: error while reading $place" $data --from ploop a.hds b.raw
+    broken "ploopctl: b.hds: error while writing $place" $write --from raw a.raw b.hds
+    broken "ploopctl: b.hds: error while writing $place" $write --from ploop --to ploop a.hds b.hds
+    broken "ploopctl: b.raw: error while writing $place" $write --from ploop a.hds b.raw
+    broken "ploopctl: b.raw: cannot sync" fdatasync:error=EIO --from ploop a.hds b.raw
+}
+
+# Another program makes the source shorter, which the lock does not exclude. Reads are slowed down, so that it comes in time.
+test_source_is_truncated() {
+    local status=0 pid
+    head -c 100M /dev/zero | tr '\0' x >a.raw
+    strace -f -qq -o /dev/null -e trace=preadv -e inject=preadv:delay_enter=100000 ploopctl convert --from raw a.raw b.hds >out 2>err &
+    pid=$!
+    for _ in $(seq 500); do
+        [[ -e b.hds && $(stat -c %b b.hds) -gt 64 ]] && break
+        sleep 0.01
+    done
+    truncate -s 1M a.raw
+    wait $pid || status=$?
+    same $status 1 "exit status: $(cat err)"
+    same "$(wc -l <err)" 1 "lines: $(cat err)"
+    like "$(cat err)" "ploopctl: a.raw: error while reading at byte +([0-9]) of the disk: the file was truncated" "a truncated source"
+    [[ ! -e b.hds ]] || fail "the target is left"
 }
 
 # interrupt TARGET COMMAND...: end it as soon as it has begun to fill its target.

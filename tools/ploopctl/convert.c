@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ploopctl convert: copies a raw file to an image, and an image with its backing files to a raw
- * file.
+ * ploopctl convert: copies a disk, which is a raw file or an image with its backing files, to a new
+ * raw file or image.
  *
  * The command creates the target, and removes it again if anything fails. It only reads the source,
  * under the lock that excludes writers. The user names the source's format; the command never
  * guesses it, because a guest can write anything to the start of its disk.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,23 +19,27 @@
 enum format { FORMAT_UNSAID, FORMAT_RAW, FORMAT_PLOOP };
 
 struct request {
-    const char *source;
-    const char *target;
-    struct image image;         /* the source, if it is an image */
-    struct new_image new_image; /* for a target that is an image */
+    const char *source_path;
+    const char *target_path;
     enum format from, to;
+    struct image image; /* the source; a raw one is its file alone */
+    struct data_file data_files[BASES_MAX + 1];
+    struct new_image new_image; /* the target's options, if it is an image */
+    struct copy copy;
 };
 
 static const struct command *const command = &convert_command;
 
-static int complain_of_copy(const struct request *request, const struct copy *copy)
+static int complain_of_copy(const struct request *request)
 {
+    const struct copy *copy = &request->copy;
+
     if (copy->error == -EINTR) {
-        return complain(request->target, "interrupted");
+        return complain(request->target_path, "interrupted");
     }
     bool is_source = copy->error_side == COPY_SOURCE;
     const char *why = copy->error == -ENODATA ? "the file was truncated" : strerror(-copy->error);
-    return complain(is_source ? request->source : request->target,
+    return complain(is_source ? request->source_path : request->target_path,
                     "error while %s at byte %llu of the disk: %s",
                     is_source ? "reading" : "writing", (unsigned long long)copy->error_offset, why);
 }
@@ -45,34 +48,11 @@ static void init_copy_config(struct ploop_dev_config *config, uint32_t flags)
 {
     init_config(config);
     config->flags = flags;
-    config->pio_count = COPY_REQUESTS + 1; /* one for a flush */
+    config->queue_count = COPY_WORKERS;
+    config->pio_count = COPY_REQUESTS;
 }
 
-/* ploop to raw. */
-
-static int fill_raw(const struct request *request, struct image *source, ploop_file *target)
-{
-    struct progress progress;
-    struct copy copy;
-    int error = ploop_file_truncate(target, source->info.disk_size);
-
-    if (error) {
-        return complain(request->target, "cannot resize to %llu bytes: %s",
-                        (unsigned long long)source->info.disk_size, reason(error));
-    }
-    progress_begin(&progress, source->info.disk_size);
-    error = copy_begin(&copy, source->dev, source->info.disk_size, &progress);
-    if (!error) {
-        error = copy_to_raw(&copy, target);
-    }
-    progress_end(&progress, !error);
-    copy_end(&copy);
-    if (error) {
-        return complain_of_copy(request, &copy);
-    }
-    error = ploop_file_sync(target);
-    return error ? complain(request->target, "cannot sync: %s", reason(error)) : EXIT_SUCCESS;
-}
+/* ---- The source ---- */
 
 static void warn_of_mark(const char *path, uint32_t flags)
 {
@@ -81,100 +61,122 @@ static void warn_of_mark(const char *path, uint32_t flags)
     }
 }
 
-static int convert_to_raw(struct request *request, ploop_file *target)
+static int open_image(struct request *request)
 {
+    struct image *image = &request->image;
     struct ploop_dev_config config;
-    struct image *source = &request->image;
 
-    source->path = request->source;
-    if (image_open(source)) {
+    int error = image_open(image);
+    if (error) {
+        return error;
+    }
+    for (uint32_t i = 0; i < image->base_count; i++) {
+        warn_of_mark(image->bases[i].path, image->bases[i].flags);
+    }
+    warn_of_mark(image->path, image->info.flags);
+    init_copy_config(&config, PLOOP_DEV_READ_ONLY);
+    error = image_open_device(image, &config);
+    request->copy.source.dev = image->dev;
+    request->copy.walk.disk_size = image->info.disk_size;
+    return error;
+}
+
+static int open_raw(struct request *request)
+{
+    struct ploop_file_info info = {.size = sizeof(info)};
+    struct copy *copy = &request->copy;
+
+    int error = image_open_files(&request->image, PLOOP_FILE_READ_ONLY);
+    if (error) {
+        return error;
+    }
+    error = ploop_file_info(request->image.file, &info);
+    if (error) {
+        complain(request->source_path, "cannot open: %s", reason(error));
+    }
+    uint64_t rest = info.file_size % PLOOP_SECTOR_SIZE;
+    copy->source.file = request->image.file;
+    copy->source.file_size = info.file_size;
+    copy->walk.disk_size = info.file_size + (rest ? PLOOP_SECTOR_SIZE - rest : 0);
+    return error;
+}
+
+/* Prints errors. 0 or -errno; close_source() in either case. */
+static int open_source(struct request *request)
+{
+    struct image *image = &request->image;
+
+    image->path = request->source_path;
+    int error = request->from == FORMAT_PLOOP ? open_image(request) : open_raw(request);
+    for (uint32_t i = 0; i <= image->base_count; i++) {
+        const char *path = i < image->base_count ? image->bases[i].path : image->path;
+        request->data_files[i] = error ? (struct data_file){.fd = -1} : data_file_open(path);
+    }
+    request->copy.walk.dev = image->dev;
+    request->copy.walk.files = request->data_files;
+    return error;
+}
+
+static void close_source(struct request *request)
+{
+    for (uint32_t i = 0; i <= request->image.base_count; i++) {
+        data_file_close(&request->data_files[i]);
+    }
+    image_close(&request->image);
+}
+
+/* ---- The target ---- */
+
+static int copy_data(struct request *request)
+{
+    struct progress progress;
+
+    progress_begin(&progress, request->copy.walk.disk_size);
+    request->copy.progress = &progress;
+    int error = copy_run(&request->copy);
+    progress_end(&progress, !error);
+    return error ? complain_of_copy(request) : EXIT_SUCCESS;
+}
+
+static int fill_raw(struct request *request, ploop_file *file)
+{
+    uint64_t disk_size = request->copy.walk.disk_size;
+    int error = ploop_file_truncate(file, disk_size);
+
+    if (error) {
+        return complain(request->target_path, "cannot resize to %llu bytes: %s",
+                        (unsigned long long)disk_size, reason(error));
+    }
+    request->copy.target.file = file;
+    if (copy_data(request) != EXIT_SUCCESS) {
         return EXIT_FAILURE;
     }
-    for (uint32_t i = 0; i < source->base_count; i++) {
-        warn_of_mark(source->bases[i].path, source->bases[i].flags);
-    }
-    warn_of_mark(source->path, source->info.flags);
-    init_copy_config(&config, PLOOP_DEV_READ_ONLY);
-    int status =
-        image_open_device(source, &config) ? EXIT_FAILURE : fill_raw(request, source, target);
-    image_close(source);
-    return status;
+    error = ploop_file_sync(file);
+    return error ? complain(request->target_path, "cannot sync: %s", reason(error)) : EXIT_SUCCESS;
 }
 
-/* raw to ploop. */
-
-static int fill_image(const struct request *request, int source, uint64_t source_size,
-                      ploop_dev *dev)
-{
-    uint64_t cluster_size = request->new_image.options.cluster_size;
-    uint32_t part = cluster_size < COPY_BUFFER_BYTES ? (uint32_t)cluster_size : COPY_BUFFER_BYTES;
-    struct progress progress;
-    struct copy copy;
-
-    progress_begin(&progress, request->new_image.options.disk_size);
-    int error = copy_begin(&copy, dev, request->new_image.options.disk_size, &progress);
-    if (!error) {
-        error = copy_from_raw(&copy, source, source_size, part);
-    }
-    progress_end(&progress, !error);
-    copy_end(&copy);
-    if (error) {
-        return complain_of_copy(request, &copy);
-    }
-    error = ploop_dev_flush(dev);
-    return error ? complain(request->target, "cannot flush: %s", last_logged(error)) : EXIT_SUCCESS;
-}
-
-/* `request` has the size of the disk now. */
-static int convert_to_image(const struct request *request, int source, uint64_t source_size,
-                            ploop_file *target)
+static int fill_image(struct request *request, ploop_file *file)
 {
     struct ploop_dev_config config;
     ploop_dev *dev;
 
-    if (new_image_write(&request->new_image, request->target, target)) {
+    request->new_image.options.disk_size = request->copy.walk.disk_size;
+    if (new_image_write(&request->new_image, request->target_path, file)) {
         return EXIT_FAILURE;
     }
     init_copy_config(&config, 0);
-    int error = ploop_dev_open(&target, 1, &config, &dev);
+    int error = ploop_dev_open(&file, 1, &config, &dev);
     if (error) {
-        return complain(request->target, "%s", last_logged(error));
+        return complain(request->target_path, "%s", last_logged(error));
     }
-    int status = fill_image(request, source, source_size, dev);
-    if (status != EXIT_SUCCESS) {
+    request->copy.target.dev = dev;
+    if (copy_data(request) != EXIT_SUCCESS) {
         ploop_dev_abort(dev); /* the file is removed, so there is nothing to save */
-        return status;
-    }
-    error = ploop_dev_close(dev);
-    return error ? complain(request->target, "cannot close: %s", last_logged(error)) : EXIT_SUCCESS;
-}
-
-static int convert_from_raw(struct request *request, ploop_file *target)
-{
-    struct ploop_file_info info = {.size = sizeof(info)};
-    ploop_file *guard; /* holds the lock, and knows the size of a block device; the reading is done
-                          by descriptor, for the holes */
-    int status = EXIT_FAILURE;
-
-    if (open_file(request->source, PLOOP_FILE_READ_ONLY, &guard)) {
         return EXIT_FAILURE;
     }
-    int fd = open(request->source, O_RDONLY | O_CLOEXEC);
-    int error = fd < 0 ? -errno : ploop_file_info(guard, &info);
-    if (error) {
-        complain(request->source, "cannot open: %s", reason(error));
-    } else {
-        uint64_t sectors =
-            info.file_size / PLOOP_SECTOR_SIZE + (info.file_size % PLOOP_SECTOR_SIZE != 0);
-        posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
-        request->new_image.options.disk_size = sectors * PLOOP_SECTOR_SIZE;
-        status = convert_to_image(request, fd, info.file_size, target);
-    }
-    if (fd >= 0) {
-        close(fd);
-    }
-    ploop_file_close(guard);
-    return status;
+    error = ploop_dev_close(dev); /* writes the map, and makes all durable */
+    return error ? complain(request->target_path, "cannot close: %s", last_logged(error))
+                 : EXIT_SUCCESS;
 }
 
 /*
@@ -188,17 +190,21 @@ static int convert(struct request *request)
 
     sigaction(SIGINT, &interrupt, NULL);
     sigaction(SIGTERM, &interrupt, NULL);
-    if (open_file(request->target, PLOOP_FILE_READ_WRITE | PLOOP_FILE_CREATE, &target)) {
+    if (open_file(request->target_path, PLOOP_FILE_READ_WRITE | PLOOP_FILE_CREATE, &target)) {
         return EXIT_FAILURE;
     }
-    int status = request->from == FORMAT_PLOOP ? convert_to_raw(request, target)
-                                               : convert_from_raw(request, target);
-    if (status == EXIT_SUCCESS && sync_directory_of(request->target)) {
+    int status = EXIT_FAILURE;
+    if (!open_source(request)) {
+        status =
+            request->to == FORMAT_RAW ? fill_raw(request, target) : fill_image(request, target);
+    }
+    close_source(request);
+    if (status == EXIT_SUCCESS && sync_directory_of(request->target_path)) {
         status = EXIT_FAILURE;
     }
     if (status != EXIT_SUCCESS) {
-        unlink(
-            request->target); /* while it is still locked: no other program has begun to use it */
+        /* While it is still locked: no other program has begun to use it. */
+        unlink(request->target_path);
     }
     ploop_file_close(target);
     return status;
@@ -233,10 +239,6 @@ static bool settle_formats(struct request *request)
     if (request->to == FORMAT_UNSAID) {
         request->to = opposite(request->from);
     }
-    if (request->from == request->to) {
-        complain_usage(command, "--from and --to must differ");
-        return false;
-    }
     if (request->from == FORMAT_RAW && request->image.base_count) {
         complain_usage(command, "--base and --raw-base require a ploop source");
         return false;
@@ -260,7 +262,7 @@ static int run(int argc, char **argv)
         OPTION_HELP_ENTRY,
         {0},
     };
-    struct request request = {0};
+    static struct request request; /* too large for a stack */
     bool right = true;
     int option;
 
@@ -290,8 +292,8 @@ static int run(int argc, char **argv)
     if (!right || !has_arguments(command, argc, argv, 2) || !settle_formats(&request)) {
         return EXIT_FAILURE;
     }
-    request.source = argv[optind];
-    request.target = argv[optind + 1];
+    request.source_path = argv[optind];
+    request.target_path = argv[optind + 1];
     return convert(&request);
 }
 
@@ -299,13 +301,15 @@ const struct command convert_command = {
     .name = "convert",
     .synopsis = "[--from raw|ploop] [--to raw|ploop] [--cluster SIZE] [--v1] " BASE_SYNOPSIS
                 " SOURCE TARGET",
-    .summary = "Convert a raw disk to a new image, or an image to a new raw file",
+    .summary = "Copy a raw disk or an image to a new image or raw file",
     .options = "      --from FORMAT      format of the source, raw or ploop\n"
                "      --to FORMAT        format of the target, raw or ploop\n"
                "      --cluster SIZE     cluster size: power of two from 4K to 64M (default 1M)\n"
                "      --v1               use format version 1 (at most 2 TiB)\n" BASE_OPTIONS,
-    .notes = "One of --from and --to is enough: the other format is its opposite.\n"
-             "An image is copied together with its backing images, as one disk.\n"
-             "TARGET must not exist; it is removed on error. Zeros take no space in it.\n",
+    .notes =
+        "One of --from and --to is enough: the other format is its opposite.\n"
+        "Both may be given, and may be the same.\n"
+        "An image is copied together with its backing images, as one disk.\n"
+        "TARGET must not exist; it is removed on error. Blocks of zeros take no space in it.\n",
     .run = run,
 };

@@ -3,321 +3,327 @@
 #include "copy.h"
 
 #include <errno.h>
-#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/uio.h>
 
-static volatile sig_atomic_t interrupted;
+/* A piece of the window that is to be read or written. */
+struct piece {
+    struct worker *worker;
+    enum copy_side side;
+    ploop_pio *pio; /* NULL: the disk is a raw file */
+    struct iovec iov;
+    uint64_t offset; /* in the disk */
+};
+
+struct worker {
+    struct copy *copy;
+    ploop_queue *source, *target; /* NULL: a raw file */
+    struct data_window window;
+    uint64_t window_number;
+    uint8_t *bytes; /* of the window */
+    struct piece read;
+    struct piece runs[COPY_REQUESTS];
+    uint32_t run_count;
+    uint32_t in_flight;
+    pthread_t thread;
+};
+
+static atomic_bool is_interrupted;
 
 void copy_interrupt(int signal)
 {
     (void)signal;
-    interrupted = 1;
+    is_interrupted = true;
+}
+
+static void fail_locked(struct copy *copy, enum copy_side side, int error, uint64_t offset)
+{
+    if (!copy->error) {
+        copy->error = error;
+        copy->error_side = side;
+        copy->error_offset = offset;
+    }
 }
 
 static void fail(struct copy *copy, enum copy_side side, int error, uint64_t offset)
 {
-    if (copy->error) {
-        return;
-    }
-    copy->error = error;
-    copy->error_side = side;
-    copy->error_offset = offset;
+    pthread_mutex_lock(&copy->lock);
+    fail_locked(copy, side, error, offset);
+    pthread_mutex_unlock(&copy->lock);
 }
 
-static void free_buffer(struct copy *copy, struct copy_buffer *buffer)
+static bool has_failed(struct copy *copy)
 {
-    buffer->next = copy->free_buffers;
-    copy->free_buffers = buffer;
+    pthread_mutex_lock(&copy->lock);
+    bool failed = copy->error != 0;
+    pthread_mutex_unlock(&copy->lock);
+    return failed;
 }
 
-static void free_request(struct copy *copy, struct copy_request *request)
-{
-    request->next = copy->free_requests;
-    copy->free_requests = request;
-}
-
-int copy_begin(struct copy *copy, ploop_dev *dev, uint64_t disk_size, struct progress *progress)
-{
-    *copy = (struct copy){
-        .dev = dev, .queue = ploop_dev_queue(dev, 0), .disk_size = disk_size, .progress = progress};
-    for (int i = 0; i < COPY_BUFFERS; i++) {
-        copy->buffers[i].bytes = aligned_alloc(4096, COPY_BUFFER_BYTES);
-        if (!copy->buffers[i].bytes) {
-            fail(copy, COPY_SOURCE, -ENOMEM, 0);
-        }
-        free_buffer(copy, &copy->buffers[i]);
-    }
-    for (int i = 0; i < COPY_REQUESTS; i++) {
-        copy->requests[i].copy = copy;
-        copy->requests[i].pio = ploop_pio_get(copy->queue);
-        if (!copy->requests[i].pio) {
-            fail(copy, COPY_SOURCE, -ENOMEM, 0);
-        }
-        free_request(copy, &copy->requests[i]);
-    }
-    return copy->error;
-}
-
-void copy_end(struct copy *copy)
-{
-    for (int i = 0; i < COPY_REQUESTS; i++) {
-        ploop_pio_put(copy->requests[i].pio);
-    }
-    for (int i = 0; i < COPY_BUFFERS; i++) {
-        free(copy->buffers[i].bytes);
-    }
-}
+/* ---- Requests to a device ---- */
 
 static void request_done(ploop_pio *pio, int result, void *user_data)
 {
-    struct copy_request *request = user_data;
-    struct copy *copy = request->copy;
-    struct copy_buffer *buffer = request->buffer;
+    struct piece *piece = user_data;
 
     (void)pio;
+    piece->worker->in_flight--;
     if (result) {
-        fail(copy, copy->target ? COPY_SOURCE : COPY_TARGET, result, request->offset);
+        fail(piece->worker->copy, piece->side, result, piece->offset);
     }
-    copy->in_flight--;
-    if (--buffer->requests == 0) {
-        if (copy->target) {
-            buffer->next = copy->ready_buffers;
-            copy->ready_buffers = buffer;
-        } else {
-            free_buffer(copy, buffer);
+}
+
+static void submit(struct worker *worker, ploop_queue *queue, struct piece *pieces, uint32_t count)
+{
+    ploop_pio *pios[COPY_REQUESTS] = {NULL};
+
+    for (uint32_t i = 0; i < count; i++) {
+        pios[i] = pieces[i].pio;
+    }
+    worker->in_flight = count;
+    int taken = ploop_queue_submit(queue, pios, count);
+    for (uint32_t i = taken < 0 ? 0 : (uint32_t)taken; i < count; i++) {
+        request_done(NULL, taken < 0 ? taken : -EINVAL, &pieces[i]);
+    }
+}
+
+static void wait_for_requests(struct worker *worker, ploop_queue *queue)
+{
+    while (worker->in_flight) {
+        ploop_queue_wait(queue, UINT64_MAX);
+    }
+}
+
+static void set_piece(struct worker *worker, struct piece *piece, uint32_t from, uint32_t to)
+{
+    piece->iov = (struct iovec){.iov_base = worker->bytes + from, .iov_len = to - from};
+    piece->offset = worker->window.offset + from;
+}
+
+/* ---- A window ---- */
+
+static bool take_window(struct worker *worker)
+{
+    struct copy *copy = worker->copy;
+    bool has_window = false;
+
+    pthread_mutex_lock(&copy->lock);
+    if (is_interrupted) {
+        fail_locked(copy, COPY_TARGET, -EINTR, copy->walk.at);
+    }
+    if (!copy->error) {
+        int result = data_next(&copy->walk, &worker->window);
+        has_window = result > 0;
+        worker->window_number = copy->windows_taken;
+        copy->windows_taken += has_window;
+        if (result < 0) {
+            fail_locked(copy, COPY_SOURCE, result, copy->walk.at);
         }
+        progress_update(copy->progress, copy->walk.at);
     }
-    free_request(copy, request);
+    pthread_mutex_unlock(&copy->lock);
+    return has_window;
 }
 
-static void write_ready_buffers(struct copy *copy)
+/* ---- Reading ---- */
+
+static void read_raw(struct worker *worker)
 {
-    while (copy->ready_buffers) {
-        struct copy_buffer *buffer = copy->ready_buffers;
-        copy->ready_buffers = buffer->next;
-        int64_t written = copy->error ? 0
-                                      : ploop_file_pwrite(copy->target, buffer->bytes,
-                                                          buffer->length, buffer->offset);
-        if (written < 0) {
-            fail(copy, COPY_TARGET, (int)written, buffer->offset);
-        }
-        free_buffer(copy, buffer);
+    const struct copy_disk *disk = &worker->copy->source;
+    const struct data_window *window = &worker->window;
+    uint64_t left = disk->file_size - window->offset;
+    uint32_t wanted = left < window->length ? (uint32_t)left : window->length;
+    int64_t count = ploop_file_pread(disk->file, worker->bytes, wanted, window->offset);
+
+    if (count < 0) {
+        fail(worker->copy, COPY_SOURCE, (int)count, window->offset);
+    } else if (count < wanted) {
+        fail(worker->copy, COPY_SOURCE, -ENODATA, window->offset + (uint64_t)count);
     }
+    memset(worker->bytes + wanted, 0, window->length - wanted);
 }
 
-/* Sleep until a request completes or work is due, and handle it. Callbacks run only here. */
-static void copy_wait(struct copy *copy)
+static void read_window(struct worker *worker)
 {
-    ploop_queue_wait(copy->queue, UINT64_MAX);
-    write_ready_buffers(copy);
-}
+    struct piece *piece = &worker->read;
 
-/* A free buffer, or NULL after an error. */
-static struct copy_buffer *take_buffer(struct copy *copy)
-{
-    while (!copy->free_buffers && !copy->error) {
-        copy_wait(copy);
-    }
-    if (interrupted) {
-        fail(copy, COPY_TARGET, -EINTR, copy->walked);
-    }
-    if (copy->error) {
-        return NULL;
-    }
-    struct copy_buffer *buffer = copy->free_buffers;
-    copy->free_buffers = buffer->next;
-    buffer->requests = 0;
-    return buffer;
-}
-
-/* Read or write [from, to) of a buffer. After an error no request is started. */
-static void start_request(struct copy *copy, struct copy_buffer *buffer, uint32_t from, uint32_t to)
-{
-    while (!copy->free_requests && !copy->error) {
-        copy_wait(copy);
-    }
-    if (copy->error) {
+    if (!worker->source) {
+        read_raw(worker);
         return;
     }
-    struct copy_request *request = copy->free_requests;
-    copy->free_requests = request->next;
-    request->buffer = buffer;
-    request->offset = buffer->offset + from;
-    request->iov = (struct iovec){.iov_base = buffer->bytes + from, .iov_len = to - from};
-    if (copy->target) {
-        ploop_pio_prep_readv(request->pio, request->offset, &request->iov, 1);
-    } else {
-        ploop_pio_prep_writev(request->pio, request->offset, &request->iov, 1, 0);
-    }
-    ploop_pio_set_callback(request->pio, request_done, request);
-    buffer->requests++;
-    copy->in_flight++;
-    int taken = ploop_queue_submit(copy->queue, &request->pio, 1);
-    if (taken != 1) {
-        request_done(request->pio, taken < 0 ? taken : -EIO, request);
-    }
+    set_piece(worker, piece, 0, worker->window.length);
+    ploop_pio_prep_readv(piece->pio, piece->offset, &piece->iov, 1);
+    submit(worker, worker->source, piece, 1);
+    wait_for_requests(worker, worker->source);
 }
 
-static void drain(struct copy *copy)
+/* ---- Writing ---- */
+
+/* With the C library's memcmp(), which uses the vector instructions of the machine it runs on. */
+static bool is_zero(const uint8_t *block, uint32_t length)
 {
-    while (copy->in_flight) {
-        copy_wait(copy);
-    }
+    static const uint8_t zeros[DATA_BLOCK_BYTES];
+
+    return memcmp(block, zeros, length) == 0;
 }
 
-static void walked_to(struct copy *copy, uint64_t offset)
+static void add_run(struct worker *worker, uint32_t from, uint32_t to)
 {
-    copy->walked = offset;
-    progress_update(copy->progress, offset);
-}
+    struct piece *run = &worker->runs[worker->run_count++];
 
-/* Device to raw. */
-
-static void read_extent(struct copy *copy, const struct ploop_extent *extent)
-{
-    uint64_t end = extent->offset + extent->length;
-
-    while (copy->walked < end) {
-        struct copy_buffer *buffer = take_buffer(copy);
-        if (!buffer) {
-            return;
-        }
-        uint64_t left = end - copy->walked;
-        buffer->offset = copy->walked;
-        buffer->length = left < COPY_BUFFER_BYTES ? (uint32_t)left : COPY_BUFFER_BYTES;
-        start_request(copy, buffer, 0, buffer->length);
-        walked_to(copy, copy->walked + buffer->length);
+    set_piece(worker, run, from, to);
+    if (run->pio) {
+        ploop_pio_prep_writev(run->pio, run->offset, &run->iov, 1, 0);
     }
 }
 
-int copy_to_raw(struct copy *copy, ploop_file *target)
+/* Find the blocks of the window that are not zeros; adjacent ones are one run. */
+static void find_runs(struct worker *worker)
 {
-    struct ploop_extent extent = {.size = sizeof(extent)};
+    uint32_t length = worker->window.length;
+    uint32_t from = 0; /* of the run that is being collected */
 
-    copy->target = target;
-    while (copy->walked < copy->disk_size && !copy->error) {
-        int error =
-            ploop_bat_lookup(copy->dev, copy->walked, copy->disk_size - copy->walked, &extent);
-        if (error) {
-            fail(copy, COPY_SOURCE, error, copy->walked);
-        } else if (extent.state == PLOOP_EXTENT_MAPPED) {
-            read_extent(copy, &extent);
-        } else {
-            walked_to(copy, copy->walked + extent.length);
-        }
-    }
-    drain(copy);
-    return copy->error;
-}
-
-/* Raw to device. */
-
-/*
- * The next run of data in a sparse file, from `offset` on: [*from, *to). A file that cannot tell
- * counts as all data. False at the end.
- */
-static bool find_data(int fd, uint64_t offset, uint64_t file_size, uint64_t *from, uint64_t *to)
-{
-    off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
-
-    *from = data < 0 ? offset : (uint64_t)data;
-    *to = file_size;
-    if (data < 0 && errno == ENXIO) {
-        return false;
-    }
-    if (data >= 0) {
-        off_t hole = lseek(fd, data, SEEK_HOLE);
-        *to = hole < 0 || (uint64_t)hole > file_size ? file_size : (uint64_t)hole;
-    }
-    return *from < *to;
-}
-
-/* Fill a window from the file; bytes past the file's end, in its last sector, are zeros. */
-static bool fill_buffer(struct copy *copy, struct copy_buffer *buffer, int fd, uint64_t file_size)
-{
-    uint64_t left = file_size - buffer->offset;
-    size_t want = left < buffer->length ? (size_t)left : buffer->length;
-    size_t done = 0;
-
-    while (done < want) {
-        ssize_t count =
-            pread(fd, buffer->bytes + done, want - done, (off_t)(buffer->offset + done));
-        if (count < 0 && errno == EINTR) {
-            continue;
-        }
-        if (count <= 0) {
-            fail(copy, COPY_SOURCE, count < 0 ? -errno : -ENODATA, buffer->offset + done);
-            return false;
-        }
-        done += (size_t)count;
-    }
-    memset(buffer->bytes + want, 0, buffer->length - want);
-    return true;
-}
-
-static bool is_zero(const uint8_t *bytes, uint32_t length)
-{
-    return bytes[0] == 0 && memcmp(bytes, bytes + 1, length - 1) == 0;
-}
-
-/* Write the parts of a window that are not zero, adjacent ones in one request. */
-static void write_parts(struct copy *copy, struct copy_buffer *buffer, uint32_t part)
-{
-    uint32_t from = 0; /* of the run of parts that is being collected */
-
-    buffer->requests =
-        1; /* the loop's own, so that a request that completes early does not free the buffer */
-    for (uint32_t at = 0; at < buffer->length; at += part) {
-        uint32_t end = buffer->length - at < part ? buffer->length : at + part;
-        if (!is_zero(buffer->bytes + at, end - at)) {
+    worker->run_count = 0;
+    for (uint32_t at = 0; at < length; at += DATA_BLOCK_BYTES) {
+        uint32_t end = length - at < DATA_BLOCK_BYTES ? length : at + DATA_BLOCK_BYTES;
+        if (!is_zero(worker->bytes + at, end - at)) {
             continue;
         }
         if (from < at) {
-            start_request(copy, buffer, from, at);
+            add_run(worker, from, at);
         }
         from = end;
     }
-    if (from < buffer->length) {
-        start_request(copy, buffer, from, buffer->length);
-    }
-    if (--buffer->requests == 0) {
-        free_buffer(copy, buffer);
+    if (from < length) {
+        add_run(worker, from, length);
     }
 }
 
-static void write_window(struct copy *copy, struct copy_buffer *buffer, int fd, uint64_t file_size,
-                         uint32_t part)
+static void write_raw(struct worker *worker)
 {
-    uint64_t left = copy->disk_size - copy->walked;
-
-    buffer->offset = copy->walked;
-    buffer->length = left < COPY_BUFFER_BYTES ? (uint32_t)left : COPY_BUFFER_BYTES;
-    if (fill_buffer(copy, buffer, fd, file_size)) {
-        write_parts(copy, buffer, part);
-        walked_to(copy, buffer->offset + buffer->length);
-    } else {
-        free_buffer(copy, buffer);
+    for (uint32_t i = 0; i < worker->run_count && !has_failed(worker->copy); i++) {
+        const struct piece *run = &worker->runs[i];
+        int64_t result = ploop_file_pwrite(worker->copy->target.file, run->iov.iov_base,
+                                           run->iov.iov_len, run->offset);
+        if (result < 0) {
+            fail(worker->copy, COPY_TARGET, (int)result, run->offset);
+        }
     }
 }
 
-int copy_from_raw(struct copy *copy, int fd, uint64_t file_size, uint32_t part)
+/* Submit the runs in the window's turn: copy.h, 4. After an error only let the next window in. */
+static void submit_runs(struct worker *worker)
 {
-    uint64_t from, to;
+    struct copy *copy = worker->copy;
 
-    while (!copy->error && find_data(fd, copy->walked, file_size, &from, &to)) {
-        from -= from % part;
-        if (from > copy->walked) {
-            walked_to(copy, from);
-        }
-        while (copy->walked < to && !copy->error) {
-            struct copy_buffer *buffer = take_buffer(copy);
-            if (buffer) {
-                write_window(copy, buffer, fd, file_size, part);
-            }
+    pthread_mutex_lock(&copy->lock);
+    while (copy->windows_submitted != worker->window_number) {
+        pthread_cond_wait(&copy->submitted, &copy->lock);
+    }
+    bool failed = copy->error != 0;
+    pthread_mutex_unlock(&copy->lock);
+    if (worker->run_count && !failed) {
+        submit(worker, worker->target, worker->runs, worker->run_count);
+    }
+    pthread_mutex_lock(&copy->lock);
+    copy->windows_submitted++;
+    pthread_cond_broadcast(&copy->submitted);
+    pthread_mutex_unlock(&copy->lock);
+}
+
+/* ---- The workers ---- */
+
+static void *work(void *argument)
+{
+    struct worker *worker = argument;
+
+    while (take_window(worker)) {
+        read_window(worker);
+        find_runs(worker);
+        if (worker->target) {
+            submit_runs(worker);
+            wait_for_requests(worker, worker->target);
+        } else {
+            write_raw(worker);
         }
     }
-    drain(copy);
+    return NULL;
+}
+
+static int get_pio(struct worker *worker, struct piece *piece, enum copy_side side,
+                   ploop_queue *queue)
+{
+    *piece = (struct piece){.worker = worker, .side = side};
+    if (!queue) {
+        return 0;
+    }
+    piece->pio = ploop_pio_get(queue);
+    if (!piece->pio) {
+        return -ENOMEM;
+    }
+    ploop_pio_set_callback(piece->pio, request_done, piece);
+    return 0;
+}
+
+static void worker_end(struct worker *worker)
+{
+    ploop_pio_put(worker->read.pio);
+    for (int i = 0; i < COPY_REQUESTS; i++) {
+        ploop_pio_put(worker->runs[i].pio);
+    }
+    free(worker->bytes);
+}
+
+static ploop_queue *queue_of(const struct copy_disk *disk, uint32_t number)
+{
+    return disk->dev ? ploop_dev_queue(disk->dev, number) : NULL;
+}
+
+static int worker_begin(struct worker *worker, struct copy *copy, uint32_t number)
+{
+    *worker = (struct worker){.copy = copy,
+                              .source = queue_of(&copy->source, number),
+                              .target = queue_of(&copy->target, number)};
+    worker->bytes = aligned_alloc(DATA_BLOCK_BYTES, DATA_WINDOW_BYTES);
+    int error = worker->bytes ? 0 : -ENOMEM;
+    if (!error) {
+        error = get_pio(worker, &worker->read, COPY_SOURCE, worker->source);
+    }
+    for (int i = 0; i < COPY_REQUESTS && !error; i++) {
+        error = get_pio(worker, &worker->runs[i], COPY_TARGET, worker->target);
+    }
+    if (!error) {
+        error = -pthread_create(&worker->thread, NULL, work, worker);
+    }
+    if (error) {
+        worker_end(worker);
+    }
+    return error;
+}
+
+int copy_run(struct copy *copy)
+{
+    struct worker workers[COPY_WORKERS];
+    uint32_t started = 0;
+    int error = 0;
+
+    pthread_mutex_init(&copy->lock, NULL);
+    pthread_cond_init(&copy->submitted, NULL);
+    while (started < COPY_WORKERS && !error) {
+        error = worker_begin(&workers[started], copy, started);
+        started += !error;
+    }
+    if (!started) {
+        fail(copy, COPY_SOURCE, error, 0);
+    }
+    for (uint32_t i = 0; i < started; i++) {
+        pthread_join(workers[i].thread, NULL);
+        worker_end(&workers[i]);
+    }
+    pthread_cond_destroy(&copy->submitted);
+    pthread_mutex_destroy(&copy->lock);
     return copy->error;
 }

@@ -1,93 +1,69 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Copying between a device and a raw file, with many requests in flight.
+ * Copying the data of one disk to another one, which reads as zeros so far. Each of the two is a
+ * device or a raw file.
  *
- * Callbacks run in copy_wait(), and all of this is one thread: the loop goes along the disk, starts
- * a request for each piece to copy, and waits only when every buffer is in use.
+ * COPY_WORKERS threads take windows of the source one after the other (data.h). For each window a
+ * thread reads it, looks for blocks of zeros, and writes the runs of other blocks. So as many
+ * requests are in flight as there are threads, on both sides, and the zeros of one window are
+ * looked for while others are read and written. A thread has a queue of its own on each device, and
+ * one buffer of a window.
  *
- * A buffer holds a window of up to 1 MiB of the disk. Its states:
- *
- *     raw to device    FREE --a window is taken--> BUSY (requests > 0) --the last completes--> FREE
- *     device to raw    FREE --a window is taken--> BUSY --the last completes--> READY --written-->
- *                      FREE
- *
- *  1. The loop touches a buffer's memory only when the buffer is not BUSY.
- *  2. After an error no request is started, but requests in flight are waited for.
+ *  1. The walk, the progress bar and the first error belong to the thread that holds the lock.
+ *  2. A window belongs to one thread, and windows do not overlap: no two threads write the same
+ *     byte.
+ *  3. After an error no window is taken. Requests in flight are waited for.
+ *  4. The writes of windows are submitted to a device in the order of the windows. So the device
+ *     allocates clusters in the order of the disk: the same source gives the same image, and what
+ *     is contiguous in the disk is contiguous in the file.
  */
 #ifndef PLOOPCTL_COPY_H
 #define PLOOPCTL_COPY_H
 
-#include <stdbool.h>
+#include <pthread.h>
 #include <stdint.h>
-#include <sys/uio.h>
 
 #include <ploop/ploop.h>
 
+#include "data.h"
 #include "progress.h"
 
-enum { COPY_BUFFERS = 16, COPY_BUFFER_BYTES = 1048576, COPY_REQUESTS = 64 };
-
-struct copy;
-
-struct copy_buffer {
-    struct copy_buffer *next; /* while FREE or READY */
-    uint8_t *bytes;
-    uint64_t offset; /* of the window, in the disk */
-    uint32_t length;
-    uint32_t requests; /* in flight */
-};
-
-struct copy_request {
-    struct copy_request *next; /* while free */
-    struct copy *copy;
-    struct copy_buffer *buffer;
-    ploop_pio *pio;
-    struct iovec iov;
-    uint64_t offset;
-};
+/*
+ * What a device needs: so many queues, and so many requests for each: a window's runs of data, at
+ * most every other block.
+ */
+enum { COPY_WORKERS = 8, COPY_REQUESTS = DATA_WINDOW_BYTES / DATA_BLOCK_BYTES / 2 };
 
 /* The side of the first error. */
 enum copy_side { COPY_SOURCE, COPY_TARGET };
 
-struct copy {
+/* A disk: a device, or the raw file if that is NULL. */
+struct copy_disk {
     ploop_dev *dev;
-    ploop_queue *queue;
-    uint64_t disk_size;
+    ploop_file *file;
+    uint64_t file_size; /* of a raw source; the rest of its last sector is zeros */
+};
+
+struct copy {
+    struct copy_disk source, target;
+    struct data_walk walk; /* of the source */
     struct progress *progress;
 
-    struct copy_buffer buffers[COPY_BUFFERS];
-    struct copy_request requests[COPY_REQUESTS];
-    struct copy_buffer *free_buffers;
-    struct copy_buffer *ready_buffers;
-    struct copy_request *free_requests;
-    uint32_t in_flight;
-    uint64_t walked; /* the offset up to which every request was started */
-    /* The target of data read from the device; NULL: requests are writes to the device. */
-    ploop_file *target;
-
+    pthread_mutex_t lock;
+    pthread_cond_t submitted; /* the second of these has changed: */
+    uint64_t windows_taken, windows_submitted;
     int error; /* the first one, -errno */
     enum copy_side error_side;
     uint64_t error_offset; /* in the disk */
 };
 
-/* The device must have at least COPY_REQUESTS pios. 0 or -errno; copy_end() in either case. */
-int copy_begin(struct copy *copy, ploop_dev *dev, uint64_t disk_size, struct progress *progress);
-void copy_end(struct copy *copy);
-
 /*
- * Copy the mapped data of the device to a file that is as large as the disk and all holes. 0 or
- * copy->error.
+ * Copy. The caller has set source, target, walk and progress, the rest is zeros. 0 or copy->error;
+ * -ENODATA: the source file is shorter than it was; -EINTR: copy_interrupt() was called.
  */
-int copy_to_raw(struct copy *copy, ploop_file *target);
+int copy_run(struct copy *copy);
 
-/*
- * Copy the data that is not zero from the raw file behind a descriptor to an empty device. Its size
- * may be odd; the disk's is rounded up. `part` is the smallest unit that is written or left out, a
- * power of two of at most COPY_BUFFER_BYTES. 0 or copy->error.
- */
-int copy_from_raw(struct copy *copy, int fd, uint64_t file_size, uint32_t part);
-
-/* End a copy at its next step with -EINTR; for a signal handler. */
+/* End a copy at its next window; for a signal handler. */
 void copy_interrupt(int signal);
 
 #endif
