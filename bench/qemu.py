@@ -54,7 +54,7 @@ def mapped(directory):
     for depth in (1, 32):
         for what, options in (("read", []), ("overwrite", ["-w"])):
             rate, cpu = ({format_: [] for format_ in FORMATS} for _ in range(2))
-            for _ in range(5):
+            for _ in range(3):
                 for format_, image in images.items():
                     arguments = [*options, "-s", "4096", "-S", str(SCATTER % FILLED), "-d", str(depth)]
                     count = 8000
