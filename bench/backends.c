@@ -4,7 +4,7 @@
  * POSIX backend beside raw io_uring, past the page cache and through it; CPU time of the process
  * per request, and throughput.
  *
- *   backends --json               files in BENCH_BUILD, or in the current directory
+ *   backends BUILD_DIR --json     files in BENCH_BUILD, or in the current directory
  *   backends reads IMAGE COUNT    for P1b: reads at depth 32 from the first 64 MiB of an image, for
  *                                 bench/callgrind.py
  */

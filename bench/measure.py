@@ -3,9 +3,11 @@
 bench/limits is read and applied.
 
 A measurer is bench/NAME.sh, bench/NAME.py, or the program bench_NAME built of bench/NAME.c. It is
-called with --json and prints a line of JSON for each figure (bench/support/bench.h). It may look at
-BENCH_BUILD, the build directory, and at BENCH_ROWS, the rows that are wanted; it may print more.
+called with the build directory, which is on a disk, and --json, and prints a line of JSON for each
+figure (bench/support/bench.h). It may look at BENCH_BUILD instead, the same directory, and at
+BENCH_ROWS, the rows that are wanted; it may print more.
 """
+import fnmatch
 import json
 import os
 import re
@@ -30,7 +32,7 @@ def command(name):
     """How to start a measurer; None where there is none."""
     for path in (f"{BENCH}/{name}.sh", f"{BENCH}/{name}.py", f"{BUILD}/bench/bench_{name}"):
         if os.path.exists(path):
-            return [path, "--json"]
+            return [path, BUILD, "--json"]
     return None
 
 
@@ -60,7 +62,10 @@ def measure(name, rows):
             found = json.loads(line)
         except json.JSONDecodeError:
             return figures, f"bench/{name} printed what is no JSON: {line[:80]}"
+        if found.get("ratio") is None and found.get("ours") is not None and found.get("peer"):
+            found["ratio"] = found["ours"] / found["peer"]
         if found["row"] in rows:
+            found.setdefault("ratio", None)
             figures.append(found)
     if result.returncode:
         last = result.stderr.decode().strip().splitlines()[-1:] or ["no message"]
@@ -80,9 +85,10 @@ def limits():
 
 
 def limit_of(figure_, limits_):
-    """The first line of bench/limits that is about this figure."""
+    """The first line of bench/limits that is about this figure: about what it is, or that and its unit."""
+    names = (figure_["what"], f"{figure_['what']}, {figure_['unit']}")
     for limit in limits_:
-        if limit["row"] == figure_["row"] and limit["what"] in ("*", figure_["what"]):
+        if limit["row"] == figure_["row"] and any(fnmatch.fnmatchcase(name, limit["what"]) for name in names):
             return limit
     return None
 

@@ -3,7 +3,7 @@
  * P4 and P5: page writes and SYNCs over a memory backend, with a clock that this program sets, so
  * that the same command prints the same figures everywhere.
  *
- *   writeback --json     10,000 random allocating 4 KiB writes to a disk of 16 GiB with 1 MiB
+ *   writeback DIR --json 10,000 random allocating 4 KiB writes to a disk of 16 GiB with 1 MiB
  *                        clusters (17 map pages), 32 in flight, and each 32 in a millisecond: with
  *                        a flush every 32; and without a flush, with a delay and a maximum age of
  *                        20 ms. Then a page that is dirtied all the time.
@@ -189,7 +189,7 @@ static void hot(void)
 
 int main(int argc, char **argv)
 {
-    const char *what = argc == 2 ? argv[1] : "";
+    const char *what = argc > 1 ? argv[argc - 1] : "";
     if (strcmp(what, "--json") == 0) {
         count_writes(false, 20 * MILLISECOND, 20 * MILLISECOND);
         count_writes(true, 500 * MILLISECOND, 5000 * MILLISECOND);
@@ -197,7 +197,7 @@ int main(int argc, char **argv)
     } else if (strcmp(what, "delays") == 0) {
         delays();
     } else {
-        fprintf(stderr, "usage: writeback --json|delays\n");
+        fprintf(stderr, "usage: writeback [BUILD_DIR] --json|delays\n");
         return 1;
     }
     return 0;
