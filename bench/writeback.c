@@ -1,21 +1,19 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The cost and the savings of delayed writeback, by count: page writes and SYNCs over a memory
- * backend, with a clock that this program sets, so that the same command prints the same figures
- * everywhere.
+ * P4 and P5: page writes and SYNCs over a memory backend, with a clock that this program sets, so
+ * that the same command prints the same figures everywhere.
  *
- *   writeback counts     10,000 random allocating 4 KiB writes, 32 in flight: without a flush, and
- *                        with one every 32
+ *   writeback DIR --json 10,000 random allocating 4 KiB writes to a disk of 16 GiB with 1 MiB
+ *                        clusters (17 map pages), 32 in flight, and each 32 in a millisecond: with
+ *                        a flush every 32; and without a flush, with a delay and a maximum age of
+ *                        20 ms. Then a page that is dirtied all the time.
  *   writeback delays     the same writes at one a millisecond, for several delays and maximum
  *                        ages: lines for gnuplot
- *   writeback hot        one page that is dirtied all the time: how often it is written
  */
-#include <ploop/ploop.h>
+#include "support/bench.h"
 
 #include <inttypes.h>
-#include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { WRITES = 10000, IN_FLIGHT = 32, BLOCK = 4096 };
@@ -33,24 +31,10 @@ static uint64_t now_ns(void *context)
     return now;
 }
 
-static void die(const char *what, int error)
-{
-    fprintf(stderr, "writeback: %s: %s\n", what, strerror(-error));
-    exit(1);
-}
-
-static uint64_t next_random(void)
-{
-    random_state = random_state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
-    return random_state >> 33;
-}
-
 static void done(ploop_pio *pio, int result, void *user_data)
 {
     (void)user_data;
-    if (result) {
-        die("a request", result);
-    }
+    bench_check("a request", result);
     live--;
     ploop_pio_put(pio);
 }
@@ -78,9 +62,7 @@ static void begin(struct bench *bench, uint64_t delay_ns, uint64_t max_age_ns)
     int error = ploop_file_create_memory(0, &bench->file);
     error = error ? error : ploop_image_create(bench->file, &options);
     error = error ? error : ploop_dev_open(&bench->file, 1, &config, &bench->dev);
-    if (error) {
-        die("open", error);
-    }
+    bench_check("open", error);
     bench->queue = ploop_dev_queue(bench->dev, 0);
     memset(bench->block, 0x5a, sizeof(bench->block));
     bench->iov = (struct iovec){bench->block, sizeof(bench->block)};
@@ -95,10 +77,7 @@ static struct ploop_dev_info counters(const struct bench *bench)
 
 static void end(struct bench *bench)
 {
-    int error = ploop_dev_close(bench->dev);
-    if (error) {
-        die("close", error);
-    }
+    bench_check("close", ploop_dev_close(bench->dev));
     ploop_file_close(bench->file);
 }
 
@@ -108,22 +87,12 @@ static void submit_write(struct bench *bench, uint64_t offset)
     ploop_pio_prep_writev(pio, offset, &bench->iov, 1, 0);
     ploop_pio_set_callback(pio, done, NULL);
     live++;
-    if (ploop_queue_submit(bench->queue, &pio, 1) != 1) {
-        die("submit", -5);
-    }
+    bench_check("submit", ploop_queue_submit(bench->queue, &pio, 1) - 1);
 }
 
 static uint64_t random_offset(void)
 {
-    return next_random() % (DISK / BLOCK) * BLOCK;
-}
-
-static void flush(struct bench *bench)
-{
-    int error = ploop_dev_flush(bench->dev);
-    if (error) {
-        die("flush", error);
-    }
+    return bench_random(&random_state) % (DISK / BLOCK) * BLOCK;
 }
 
 /* The time of a request that waits for the disk; only ratios to the delay matter. */
@@ -133,10 +102,10 @@ static void pass(struct bench *bench, uint64_t time_ns)
     ploop_queue_run(bench->queue);
 }
 
-static void count_writes(bool flushing, uint64_t delay_ns)
+static void count_writes(bool flushing, uint64_t delay_ns, uint64_t max_age_ns)
 {
     struct bench bench;
-    begin(&bench, delay_ns, delay_ns * 10);
+    begin(&bench, delay_ns, max_age_ns);
     struct ploop_dev_info before = counters(&bench);
     uint64_t started = now;
     for (uint32_t i = 0; i < WRITES; i++) {
@@ -146,31 +115,25 @@ static void count_writes(bool flushing, uint64_t delay_ns)
                 ploop_queue_run(bench.queue);
             }
             if (flushing) {
-                flush(&bench);
+                bench_check("flush", ploop_dev_flush(bench.dev));
             }
             pass(&bench, MILLISECOND);
         }
     }
     struct ploop_dev_info after = counters(&bench);
-    uint64_t periods = (now - started) / delay_ns + 1;
-    printf("%-22s %6u %10" PRIu64 " %11" PRIu64 " %10" PRIu64 " %7" PRIu64 " %9" PRIu64 " %8" PRIu64
-           " %6" PRIu64 "\n",
-           flushing ? "a flush every 32" : "no flush", WRITES, after.clusters_mapped,
-           after.page_writes - before.page_writes, after.page_write_calls - before.page_write_calls,
-           after.syncs - before.syncs, after.flushes - before.flushes,
-           after.barriers - before.barriers, periods);
+    double pages = (double)(after.page_writes - before.page_writes);
+    double flushes = (double)(after.flushes - before.flushes);
+    uint64_t delays = (now - started + delay_ns - 1) / delay_ns;
+    if (flushing) {
+        bench_print("P4", "metadata bytes per data byte, a flush every 32", pages / WRITES, NAN,
+                    "bytes per byte");
+        bench_print("P4", "syncs per flush", (double)(after.syncs - before.syncs) / flushes, NAN,
+                    "syncs");
+    } else {
+        bench_print("P5", "page writes with no flush, for each page and delay",
+                    pages / (double)(ploop_bat_page_count(bench.dev) * delays), NAN, "writes");
+    }
     end(&bench);
-}
-
-static void counts(void)
-{
-    uint64_t delay = 500 * MILLISECOND;
-    printf("# 16 GiB disk, 1 MiB clusters (17 BAT pages), 4 KiB random writes, 32 in flight, delay "
-           "500 ms\n");
-    printf("%-22s %6s %10s %11s %10s %7s %9s %8s %6s\n", "# workload", "writes", "allocated",
-           "page writes", "calls", "syncs", "flushes", "barriers", "delays");
-    count_writes(false, delay);
-    count_writes(true, delay);
 }
 
 static void delays(void)
@@ -219,22 +182,22 @@ static void hot(void)
     }
     struct ploop_bat_page_info page = {.size = sizeof(page)};
     ploop_bat_page_info(bench.dev, 0, &page);
-    printf("# one page, changed every 10 ms for 60 s, delay 500 ms, maximum age 2 s\n");
-    printf("writes %" PRIu64 " at least %" PRIu64 "\n", page.writes, time / max_age - 1);
+    bench_print("P5", "page that changes all the time: writes for each maximum age",
+                (double)page.writes / (double)(time / max_age), NAN, "writes");
     end(&bench);
 }
 
 int main(int argc, char **argv)
 {
-    const char *what = argc == 2 ? argv[1] : "";
-    if (strcmp(what, "counts") == 0) {
-        counts();
+    const char *what = argc > 1 ? argv[argc - 1] : "";
+    if (strcmp(what, "--json") == 0) {
+        count_writes(false, 20 * MILLISECOND, 20 * MILLISECOND);
+        count_writes(true, 500 * MILLISECOND, 5000 * MILLISECOND);
+        hot();
     } else if (strcmp(what, "delays") == 0) {
         delays();
-    } else if (strcmp(what, "hot") == 0) {
-        hot();
     } else {
-        fprintf(stderr, "usage: writeback counts|delays|hot\n");
+        fprintf(stderr, "usage: writeback [BUILD_DIR] --json|delays\n");
         return 1;
     }
     return 0;
