@@ -186,9 +186,7 @@ static void engine_pump(struct turn *turn)
     if (!dev->read_only) {
         bat_pump(dev_bat(dev));
     }
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        channel_kick(&dev->stack.deltas[level]->channel);
-    }
+    help_or_kick(dev);
     publish_state(dev);
     tell_parked(dev);
     announce(dev);

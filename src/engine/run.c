@@ -45,9 +45,10 @@ static int sleep_ms(const ploop_queue *queue, uint64_t timeout_ns)
  * queue's ring, what waits to be reaped there would wake this one at once, again and again. Then
  * only completions wake it, and it looks again soon.
  */
-static void sleep_until_rung(const ploop_queue *queue, int ms)
+void queue_sleep(const ploop_queue *queue, uint64_t timeout_ns)
 {
     enum { BUSY_MS = 2 };
+    int ms = sleep_ms(queue, timeout_ns);
     if (atomic_load(&queue->dev->run_posted) || atomic_load(&queue->entered)) {
         struct pollfd event = {.fd = queue->event_fd, .events = POLLIN};
         (void)poll(&event, 1, ms < 0 || ms > BUSY_MS ? BUSY_MS : ms);
@@ -65,7 +66,7 @@ int ploop_queue_wait(ploop_queue *queue, uint64_t timeout_ns)
     assert(queue->event_fd >= 0 && queue->poll_fd >= 0);
     int delivered = ploop_queue_run(queue);
     if (delivered == 0) {
-        sleep_until_rung(queue, sleep_ms(queue, timeout_ns));
+        queue_sleep(queue, timeout_ns);
         delivered = ploop_queue_run(queue);
     }
     return delivered;

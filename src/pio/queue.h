@@ -29,6 +29,11 @@ struct ploop_queue {
     atomic_bool rung; /* event_fd is readable, or is going to be, and no run has begun since */
     int event_fd;     /* the engine's queue has none: -1 */
     int poll_fd;      /* readable when that is, or the backend has something to reap */
+    /* Threads in ploop_pio_execute() that wait; one of them runs the queue: engine/call.c. */
+    _Atomic uint32_t callers;
+    pthread_mutex_t call_mutex;
+    pthread_cond_t call_changed;
+    bool has_runner;
 };
 
 /* Without a pool and never delivered: blocking calls count their requests in it. */

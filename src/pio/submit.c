@@ -13,6 +13,8 @@
  *     at: a suspend or abort sees every request that did not see it.
  *  2. Between lock_try_shared() and the release the cluster's mapping does not change: removal and
  *     relocation hold the lock alone.
+ *  3. A request that its thread waits for, pio_submit_blocking(), needs no ring where the backend
+ *     has `help`: that thread does the I/O, in submit, and no other thread has a part in it.
  */
 #include "pio/pio.h"
 #include "pio/queue.h"
@@ -60,8 +62,12 @@ static void fast_done(struct file_io *file_io, int64_t result)
         return;
     }
     unlock_fast(part);
-    queue_push(queue, pio);
-    queue_announce(queue);
+    if (pio->blocking) {
+        pio_call_over(pio);
+    } else {
+        queue_push(queue, pio);
+        queue_announce(queue);
+    }
     if (wants_run) {
         dev_post_run(queue->dev); /* the backend has room again for what it refused */
     }
@@ -74,7 +80,7 @@ static void fast_send(ploop_queue *queue, ploop_pio *pio, struct channel *channe
     struct ploop_io *io = &part->io.io.pub;
     channel_io_aim(&part->io, channel);
     io->op = kinds[pio->op].fast_op;
-    io->flags = 0;
+    io->flags = pio->blocking && channel->file->ops.help ? PLOOP_IO_MAY_BLOCK : 0;
     io->queue = queue->index;
     io->offset = offset;
     io->length = pio->length;
@@ -95,31 +101,40 @@ static void fast_send(ploop_queue *queue, ploop_pio *pio, struct channel *channe
     }
 }
 
+/* Whether this thread may send a request to the file from here. */
+static bool may_send(const ploop_pio *pio, const ploop_file *file, bool entered)
+{
+    return entered || (pio->blocking && file->ops.help);
+}
+
 /* Only what one request to the delta's file can do: the lock is given back otherwise. */
-static bool read_lower_fast(ploop_queue *queue, ploop_pio *pio, struct guest_cluster cluster,
-                            uint64_t inside)
+static bool read_lower_fast(ploop_queue *queue, ploop_pio *pio, bool entered,
+                            struct guest_cluster cluster, uint64_t inside)
 {
     struct place place = stack_place(&queue->dev->stack, cluster);
     struct channel *channel = &place.delta->channel;
     const ploop_file *file = place.delta->file;
     struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
     uint64_t offset, filled;
-    if (pio->length > channel->max_transfer || channel_is_full(channel) ||
-        place.entry == BAT_ENTRY_BAD ||
+    if (!may_send(pio, file, entered) || pio->length > channel->max_transfer ||
+        channel_is_full(channel) || place.entry == BAT_ENTRY_BAD ||
         delta_fill(place.delta, cluster, place.entry, inside, pio->length, &cursor, &offset,
                    &filled) < pio->length) {
         unlock_fast(&pio->part);
         return false;
     }
     fast_send(queue, pio, channel, offset);
-    if (file->ops.kick) {
+    if (entered && file->ops.kick) {
         file->ops.kick(file->context, queue->index);
     }
     return true;
 }
 
-/* True: the request is under way or done. False: it is the engine's. */
-static bool submit_fast(ploop_queue *queue, ploop_pio *pio)
+/*
+ * True: the request is under way or done. False: it is the engine's. `entered`: the queue's ring is
+ * this thread's.
+ */
+static bool submit_fast(ploop_queue *queue, ploop_pio *pio, bool entered)
 {
     ploop_dev *dev = queue->dev;
     struct delta *top = dev_top(dev);
@@ -127,7 +142,7 @@ static bool submit_fast(ploop_queue *queue, ploop_pio *pio)
     uint64_t inside;
     if (!kinds[pio->op].fast_op || pio->flags || atomic_load(&dev->gate) || pio->length == 0 ||
         pio->length > top->channel.max_transfer || pio->iov_count > CHANNEL_IOV_MAX ||
-        channel_is_full(&top->channel)) {
+        channel_is_full(&top->channel) || !may_send(pio, top->file, entered)) {
         return false;
     }
     const struct guest_disk *disk = dev_disk(dev);
@@ -145,7 +160,7 @@ static bool submit_fast(ploop_queue *queue, ploop_pio *pio)
         return true;
     }
     if (entry == 0 && !kinds[pio->op].is_change && stack_maps(&dev->stack, cluster)) {
-        return read_lower_fast(queue, pio, cluster, inside);
+        return read_lower_fast(queue, pio, entered, cluster, inside);
     }
     bool zeros = entry == 0 && !kinds[pio->op].is_change;
     if (zeros) {
@@ -169,7 +184,26 @@ void pio_accept(ploop_pio *pio)
     pio->work.run = pio_begin;
 }
 
-/* `entered`: the queue's ring is this thread's, so that the fast path may use it. */
+void pio_submit_blocking(ploop_pio *pio)
+{
+    ploop_queue *queue = pio->queue;
+    ploop_dev *dev = queue->dev;
+    const ploop_file *file = dev_top(dev)->file;
+    bool needs_ring = !file->ops.help && queue != dev_engine_queue(dev);
+    bool entered = needs_ring && queue_enter(queue);
+    pio_accept(pio);
+    bool is_fast = submit_fast(queue, pio, entered);
+    if (entered) {
+        if (file->ops.kick) {
+            file->ops.kick(file->context, queue->index);
+        }
+        queue_leave(queue);
+    }
+    if (!is_fast) {
+        turn_post(&dev->turn, &pio->work);
+    }
+}
+
 static int submit_one(ploop_queue *queue, ploop_pio *pio, bool entered)
 {
     int error = pio_validate(pio);
@@ -177,7 +211,7 @@ static int submit_one(ploop_queue *queue, ploop_pio *pio, bool entered)
         return error;
     }
     pio_accept(pio);
-    if (!entered || !submit_fast(queue, pio)) {
+    if (!entered || !submit_fast(queue, pio, entered)) {
         turn_enqueue(&queue->dev->turn, &pio->work);
     }
     return 0;
