@@ -7,11 +7,11 @@
  *
  * A waiter runs the device, looks, does the I/O that its turns have sent (help.c), and sleeps: in
  * the backend's `wait` for the engine's queue where it has one, so that a process without threads
- * gets on, else until another thread completes something. Completions ring it. It also looks every few milliseconds, for what does not ring it:
- * the last completion's thread that leaves, and completions on a user's queue whose owner sleeps,
- * which it reaps. It delivers nothing. While another thread has the turn, and the waiter's run is
- * still to be done by it, the waiter does not sleep in `wait`: what waits to be reaped there would
- * wake it at once, again and again.
+ * gets on, else until another thread completes something. Completions ring it. It also looks every
+ * few milliseconds, for what does not ring it: the last completion's thread that leaves, and
+ * completions on a user's queue whose owner sleeps, which it reaps. It delivers nothing. While
+ * another thread has the turn, and the waiter's run is still to be done by it, the waiter does not
+ * sleep in `wait`: what waits to be reaped there would wake it at once, again and again.
  */
 #include "engine/engine.h"
 #include "pio/pio.h"
