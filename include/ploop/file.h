@@ -46,8 +46,11 @@ enum { PLOOP_IO_SEGMENTS_MAX = 1024 };
 
 /** Flags of a backend request: ploop_io.flags. */
 enum {
-    PLOOP_IO_FUA = 1 /**< a write that is durable when it completes; sent only where the backend
-                        says PLOOP_FILE_CAN_FUA */
+    PLOOP_IO_FUA = 1,      /**< a write that is durable when it completes; sent only where the
+                              backend says PLOOP_FILE_CAN_FUA */
+    PLOOP_IO_MAY_BLOCK = 2 /**< the thread that submits waits for this request and holds nothing
+                              that another thread needs: `submit` may carry the request out before
+                              it returns. Sent only to a backend that has `help` */
 };
 
 /** What a backend can do: ploop_file_info.capabilities. */
@@ -131,7 +134,10 @@ struct ploop_file_info {
  *  - `submit`, `kick` and `reap` for one queue are called by one thread at a time, though not
  *    always by the same one: a ring needs no lock, and must not be bound to a thread (as io_uring's
  *    SINGLE_ISSUER does). `submit` may come from inside `reap` only for another queue.
- *  - `wait` and `poll_fd` for a queue may be called beside them.
+ *  - `wait` and `poll_fd` for a queue may be called beside them, and so may `help` and the `kick`
+ *    that takes its place.
+ *  - A request with PLOOP_IO_MAY_BLOCK may come from any thread, on any queue, beside others there;
+ *    no `kick` follows it.
  *  - A ring that refuses a request (-EAGAIN) on a user's queue is not asked again for it: it goes
  *    out on the engine's queue.
  *  - ploop_file_pread() and the other calls of this file use queue 0, and are not for a file that a
@@ -208,6 +214,19 @@ struct ploop_io_ops {
      * this memory is under way. The backend keeps no hold of it.
      */
     void (*unregister_memory)(void *context, void *memory, uint64_t length);
+    /**
+     * Optional, for a backend whose requests a thread has to carry out: carry out one request that
+     * was submitted and has not begun, in the calling thread, and complete it. It may take as long
+     * as the request does.
+     *
+     * A thread that is going to wait in a blocking call does not kick what it has sent in its turn.
+     * It calls `help` instead, when it has given the turn back, and until its own request is done
+     * or nothing waits; for what it leaves it calls `kick`. So one request needs no other thread.
+     * Where more than one waits, `help` sees to it that others are begun meanwhile, as `kick`
+     * would.
+     * @return 1: one was carried out; 0: none waits
+     */
+    int (*help)(void *context);
 };
 
 /**
@@ -239,7 +258,34 @@ void ploop_io_complete(struct ploop_io *io, int64_t result);
 int ploop_file_create(const struct ploop_io_ops *ops, void *context, ploop_file **file);
 
 /**
- * Open a file of the file system, with I/O threads of its own.
+ * I/O threads that files of the POSIX backend share. They are started when requests wait that no
+ * thread carries out which waits for them, end after some seconds without work, are named
+ * "ploop-io/N", and block all signals.
+ */
+typedef struct ploop_io_threads ploop_io_threads;
+
+/**
+ * Make I/O threads, to open files with ploop_file_open_posix_shared(). No thread runs yet.
+ *
+ * @param count_max  how many threads may run at once; 0: the default, 8
+ * @param[out] threads  the caller's, to be freed with ploop_io_threads_free(); NULL after a failure
+ * @return 0, -EINVAL (more than 64, threads is NULL) or -ENOMEM
+ *
+ * Any thread. @since 2.0
+ */
+int ploop_io_threads_create(uint32_t count_max, ploop_io_threads **threads);
+
+/**
+ * Give I/O threads back. Files that were opened with them keep them until they are closed, so this
+ * may be called at once after the last open. NULL is allowed.
+ * Any thread; blocks where they end. @since 2.0
+ */
+void ploop_io_threads_free(ploop_io_threads *threads);
+
+/**
+ * Open a file of the file system, with I/O threads of its own: at most eight, started when they are
+ * needed. Calls that block, and ploop_pio_execute(), do their reads and writes in the calling
+ * thread and need none.
  *
  * Unless PLOOP_FILE_UNLOCKED is given the file is locked at once (advisory byte ranges, the same
  * that QEMU takes): shared for reading, exclusive for writing.
@@ -302,6 +348,19 @@ int ploop_uring_create(const struct ploop_uring_options *options, ploop_uring **
  * is closed, too. NULL is allowed. Any thread; no further file can be opened in it. @since 2.0
  */
 void ploop_uring_close(ploop_uring *group);
+
+/**
+ * Open a file as ploop_file_open_posix() does, with I/O threads that other files use too: those of
+ * one device, for example, whose backing images then need no threads of their own.
+ *
+ * @param threads  of ploop_io_threads_create(). A request that hangs, on a file server that is not
+ *                 there, keeps one of them: share them among files that fail together
+ * @return as ploop_file_open_posix(); -EINVAL, too, if threads is NULL
+ *
+ * Any thread. @since 2.0
+ */
+int ploop_file_open_posix_shared(const char *path, uint32_t flags, ploop_io_threads *threads,
+                                 ploop_file **file);
 
 /**
  * Open a file of the file system, with requests carried out by io_uring.

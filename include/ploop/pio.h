@@ -194,6 +194,27 @@ void ploop_pio_set_callback(ploop_pio *pio, ploop_pio_fn *fn, void *user_data);
 int ploop_queue_submit(ploop_queue *queue, ploop_pio *const *pios, uint32_t count);
 
 /**
+ * Submit one request and wait until it is done, for a program with a thread for each request that
+ * it serves. With the POSIX backend the calling thread does the I/O, without any other thread:
+ * reads and overwrites inside of one cluster at once, everything else where it would have to wait.
+ *
+ * The request's callback is not called and need not be set. The caller may put the request, or
+ * prepare and execute it again, when the function returns.
+ *
+ * Threads that share a queue may call this at the same time; one of those that wait then runs the
+ * queue for the others, and runs the callbacks of requests that were submitted to the queue. With
+ * the io_uring backend give each thread a queue, as far as there are queues. Do not run a queue by
+ * ploop_queue_run() or ploop_queue_wait() that is used by this function at the same time: what they
+ * take from its descriptor would be missed.
+ *
+ * @return the request's result, 0 or -errno; -EINVAL, -EROFS as ploop_queue_submit(); -EDEADLK
+ *         (from a callback)
+ *
+ * While the device is suspended the call waits. Any thread, blocks, not from a callback. @since 2.0
+ */
+int ploop_pio_execute(ploop_pio *pio);
+
+/**
  * Read, write or flush, and wait for completion. These calls are for tools and bindings.
  *
  * @return length or 0; -EINVAL, -EROFS as ploop_queue_submit(); -EDEADLK (from a callback); or the

@@ -3,15 +3,15 @@
  * Calls that wait: they run the device themselves and need no other thread to.
  *
  * What they send goes out on the engine's queue, never by the fast path of a queue that belongs to
- * another thread.
+ * another thread. A backend that has `help` has no rings: there the fast path is free for all.
  *
- * A waiter runs the device, looks, and sleeps: in the backend's `wait` for the engine's queue where
- * it has one, so that a process without threads gets on, else until another thread completes
- * something. Completions ring it. It also looks every few milliseconds, for what does not ring it:
- * the last completion's thread that leaves, and completions on a user's queue whose owner sleeps,
- * which it reaps. It delivers nothing. While another thread has the turn, and the waiter's run is
- * still to be done by it, the waiter does not sleep in `wait`: what waits to be reaped there would
- * wake it at once, again and again.
+ * A waiter runs the device, looks, does the I/O that its turns have sent (help.c), and sleeps: in
+ * the backend's `wait` for the engine's queue where it has one, so that a process without threads
+ * gets on, else until another thread completes something. Completions ring it. It also looks every
+ * few milliseconds, for what does not ring it: the last completion's thread that leaves, and
+ * completions on a user's queue whose owner sleeps, which it reaps. It delivers nothing. While
+ * another thread has the turn, and the waiter's run is still to be done by it, the waiter does not
+ * sleep in `wait`: what waits to be reaped there would wake it at once, again and again.
  */
 #include "engine/engine.h"
 #include "pio/pio.h"
@@ -44,13 +44,14 @@ void block_until(ploop_dev *dev, block_fn *done, void *argument)
 {
     const struct ploop_io_ops *ops = &dev_top(dev)->file->ops;
     atomic_fetch_add(&dev->waiting, 1);
+    help_begin(dev);
     for (;;) {
         uint64_t rings = atomic_load(&dev->rings);
         engine_run(dev);
         if (done(dev, argument)) {
             break;
         }
-        if (atomic_load(&dev->has_later)) {
+        if (atomic_load(&dev->has_later) || help_once(dev)) {
             continue;
         }
         if (ops->wait && !atomic_load(&dev->run_posted)) {
@@ -61,6 +62,7 @@ void block_until(ploop_dev *dev, block_fn *done, void *argument)
             nap(dev, rings);
         }
     }
+    help_end(dev);
     atomic_fetch_sub(&dev->waiting, 1);
 }
 
@@ -81,9 +83,12 @@ static int wait_for(ploop_pio *pio)
     if (error) {
         return error;
     }
-    pio_accept(pio);
-    turn_post(&dev->turn, &pio->work);
-    block_until(dev, pio_is_finished, pio);
+    help_begin(dev);
+    pio_submit_blocking(pio);
+    if (!atomic_load(&pio->finished)) {
+        block_until(dev, pio_is_finished, pio);
+    }
+    help_end(dev);
     return pio->result;
 }
 
@@ -163,8 +168,10 @@ static bool round_is_over(ploop_dev *dev, void *argument)
 int block_round(ploop_dev *dev)
 {
     struct block_round round = {.work.run = round_join, .dev = dev};
+    help_begin(dev);
     turn_post(&dev->turn, &round.work);
     block_until(dev, round_is_over, &round);
+    help_end(dev);
     return round.result;
 }
 
@@ -195,6 +202,8 @@ static bool control_is_over(ploop_dev *dev, void *argument)
 void block_control(ploop_dev *dev, void (*control)(ploop_dev *dev))
 {
     struct block_control wait = {.work.run = control_run, .dev = dev, .control = control};
+    help_begin(dev);
     turn_post(&dev->turn, &wait.work);
     block_until(dev, control_is_over, &wait);
+    help_end(dev);
 }

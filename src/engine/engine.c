@@ -210,11 +210,10 @@ static void engine_pump(struct turn *turn)
     }
     bool waits = false;
     for (uint32_t level = 0; level < dev->stack.count; level++) {
-        struct channel *channel = &dev->stack.deltas[level]->channel;
-        channel_kick(channel);
-        waits |= dev->reaps && channel->in_flight > 0;
+        waits |= dev->reaps && dev->stack.deltas[level]->channel.in_flight > 0;
     }
     atomic_store(&dev->engine_waits, waits);
+    help_or_kick(dev);
     publish_state(dev);
     tell_parked(dev);
     announce(dev);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The engine: the order of a turn and of a run (engine.c, run.c), threads of the library that run
- * it (runner.c), and calls that wait (block.c).
+ * it (runner.c), and calls that wait (block.c, call.c), which do the I/O themselves (help.c).
  */
 #ifndef ENGINE_ENGINE_H
 #define ENGINE_ENGINE_H
@@ -26,7 +26,22 @@ enum { QUEUE_BUSY_MS = 2 };
 int queue_run(ploop_queue *queue, bool looks_again);
 /* Until the device's deadline, or the timeout: in milliseconds, and never too short. */
 int queue_sleep_ms(const ploop_dev *dev, uint64_t timeout_ns);
-void queue_sleep(const ploop_queue *queue, int ms);
+/* Sleeps until the descriptor of the queue, or of its runner, is readable. */
+void queue_await(const ploop_queue *queue, int ms);
+/* Sleeps until a run of the queue has something to do, but for `timeout_ns` at most. */
+void queue_sleep(const ploop_queue *queue, uint64_t timeout_ns);
+
+/* ---- help.c ---- */
+/*
+ * From begin, before it posts what it waits for, to end this thread waits for the device, and for
+ * no other. Pairs may lie in one another.
+ */
+void help_begin(const ploop_dev *dev);
+void help_end(const ploop_dev *dev);
+/* Outside the turn: does one request that this thread's turns have sent. False: none is left. */
+bool help_once(const ploop_dev *dev);
+/* In the turn, at the end of a batch: kicks the channels, unless this thread is going to help. */
+void help_or_kick(ploop_dev *dev);
 
 /* ---- block.c ---- */
 typedef bool block_fn(ploop_dev *dev, void *argument);

@@ -77,7 +77,7 @@ int queue_sleep_ms(const ploop_dev *dev, uint64_t timeout_ns)
     return (int)((sleep + ms - 1) / ms);
 }
 
-void queue_sleep(const ploop_queue *queue, int ms)
+void queue_await(const ploop_queue *queue, int ms)
 {
     struct epoll_event event;
     (void)epoll_wait(queue->poll_fd, &event, 1, ms);
@@ -88,13 +88,14 @@ void queue_sleep(const ploop_queue *queue, int ms)
  * queue's ring, what waits to be reaped there would wake this one at once, again and again. Then
  * only completions wake it, and it looks again soon.
  */
-static void sleep_until_rung(const ploop_queue *queue, int ms)
+void queue_sleep(const ploop_queue *queue, uint64_t timeout_ns)
 {
+    int ms = queue_sleep_ms(queue->dev, timeout_ns);
     if (atomic_load(&queue->dev->run_posted) || atomic_load(&queue->entered)) {
         struct pollfd event = {.fd = queue->event_fd, .events = POLLIN};
         (void)poll(&event, 1, ms < 0 || ms > QUEUE_BUSY_MS ? QUEUE_BUSY_MS : ms);
     } else {
-        queue_sleep(queue, ms);
+        queue_await(queue, ms);
     }
 }
 
@@ -109,7 +110,7 @@ int ploop_queue_wait(ploop_queue *queue, uint64_t timeout_ns)
     assert(queue->event_fd >= 0 && queue->poll_fd >= 0);
     int delivered = queue_run(queue, true);
     if (delivered == 0) {
-        sleep_until_rung(queue, queue_sleep_ms(queue->dev, timeout_ns));
+        queue_sleep(queue, timeout_ns);
         delivered = queue_run(queue, false);
     }
     return delivered;

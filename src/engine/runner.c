@@ -67,7 +67,7 @@ static void runner_sleep(const struct runner *runner)
     const ploop_dev *dev = runner->dev;
     int ms = runner->index == 0 ? queue_sleep_ms(dev, UINT64_MAX) : -1;
     if (!others_are_at_it(runner)) {
-        queue_sleep(&dev->queues[runner->index], ms);
+        queue_await(&dev->queues[runner->index], ms);
         return;
     }
     struct pollfd events[CHANNEL_QUEUES_MAX];

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The POSIX backend: a file of the file system, or a block device, whose requests I/O threads carry
- * out with plain system calls. posix.h explains its descriptors.
+ * The POSIX backend: a file of the file system, or a block device, whose requests are carried out
+ * with plain system calls: by the thread that waits for them (submit with PLOOP_IO_MAY_BLOCK, and
+ * help), else by I/O threads (posix_pool.h). posix.h explains its descriptors.
  *
  *  1. SYNC is fdatasync: it covers every operation completed before it was submitted, because those
  *     were done in the kernel. It runs beside other requests.
@@ -29,7 +30,7 @@
 
 #include "file/posix_cache.h"
 
-/* ---- Carrying out requests, on an I/O thread ---- */
+/* ---- Carrying out requests, on any thread that may block ---- */
 
 static bool fits_direct(const struct posix *file, const struct ploop_io *io)
 {
@@ -222,10 +223,15 @@ static int posix_submit(void *context, struct ploop_io *io)
 {
     struct posix *file = context;
     int error = posix_refuses(file, io);
-    if (!error) {
+    if (error) {
+        return error;
+    }
+    if (io->flags & PLOOP_IO_MAY_BLOCK) {
+        ploop_io_complete(io, posix_execute(file, io));
+    } else {
         posix_pool_submit(&file->pool, io);
     }
-    return error;
+    return 0;
 }
 
 static void posix_kick(void *context, uint32_t queue)
@@ -235,6 +241,13 @@ static void posix_kick(void *context, uint32_t queue)
     posix_pool_kick(&file->pool);
 }
 
+static int posix_help(void *context)
+{
+    struct posix *file = context;
+    return posix_pool_help(&file->pool);
+}
+
+/* What a thread carries out that waits for it ends by itself. */
 static void posix_cancel(void *context)
 {
     struct posix *file = context;
@@ -284,7 +297,8 @@ void posix_abandon(struct posix *file, const char *path)
     posix_close(file);
 }
 
-int posix_open(const char *path, uint32_t flags, struct posix **file)
+int posix_open_shared(const char *path, uint32_t flags, struct ploop_io_threads *threads,
+                      struct posix **file)
 {
     uint32_t known =
         POSIX_ACCESS_FLAGS | PLOOP_FILE_UNLOCKED | PLOOP_FILE_DIRECT | PLOOP_FILE_CREATE;
@@ -302,7 +316,7 @@ int posix_open(const char *path, uint32_t flags, struct posix **file)
         error = posix_open_rest(made, flags);
     }
     if (!error) {
-        error = posix_pool_start(&made->pool, posix_execute, made);
+        error = posix_pool_start(&made->pool, threads, posix_execute, made);
     }
     if (error) {
         if (made->is_created) {
@@ -315,7 +329,13 @@ int posix_open(const char *path, uint32_t flags, struct posix **file)
     return 0;
 }
 
-int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file)
+int posix_open(const char *path, uint32_t flags, struct posix **file)
+{
+    return posix_open_shared(path, flags, NULL, file);
+}
+
+static int open_file(const char *path, uint32_t flags, struct ploop_io_threads *threads,
+                     ploop_file **file)
 {
     static const struct ploop_io_ops ops = {.size = sizeof(ops),
                                             .get_info = posix_get_info,
@@ -324,13 +344,10 @@ int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file)
                                             .cancel = posix_cancel,
                                             .reopen = posix_reopen,
                                             .invalidate = posix_invalidate,
-                                            .close = posix_close};
+                                            .close = posix_close,
+                                            .help = posix_help};
     struct posix *made;
-    if (!file) {
-        return -EINVAL;
-    }
-    *file = NULL;
-    int error = posix_open(path, flags, &made);
+    int error = posix_open_shared(path, flags, threads, &made);
     if (error) {
         return error;
     }
@@ -339,4 +356,23 @@ int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file)
         posix_abandon(made, path);
     }
     return error;
+}
+
+int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file)
+{
+    if (!file) {
+        return -EINVAL;
+    }
+    *file = NULL;
+    return open_file(path, flags, NULL, file);
+}
+
+int ploop_file_open_posix_shared(const char *path, uint32_t flags, ploop_io_threads *threads,
+                                 ploop_file **file)
+{
+    if (!file) {
+        return -EINVAL;
+    }
+    *file = NULL;
+    return threads ? open_file(path, flags, threads, file) : -EINVAL;
 }

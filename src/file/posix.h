@@ -80,8 +80,10 @@ int posix_open_rest(struct posix *file, uint32_t flags);
 
 /* ---- posix.c: the file with its I/O threads, for the backend that is made of it ---- */
 
-/* 0 or -errno, nothing left behind. */
+/* 0 or -errno, nothing left behind. The second with I/O threads that it shares. */
 int posix_open(const char *path, uint32_t flags, struct posix **file);
+int posix_open_shared(const char *path, uint32_t flags, struct ploop_io_threads *threads,
+                      struct posix **file);
 /* What posix_open() has made is not used after all: undone. */
 void posix_abandon(struct posix *file, const char *path);
 /* Why a request is not taken: 0 or -errno. */

@@ -1,28 +1,71 @@
 /* SPDX-License-Identifier: MIT */
-/* I/O threads: see the header for the way of a request. */
+/* I/O threads: see the header for the way of a request and that of a thread. */
 #include "file/posix_pool.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
 
 #include "file/file.h"
+
+/* How long a thread waits for work before it ends. */
+enum { IDLE_S = 5 };
+
+enum slot_state { SLOT_NONE, SLOT_RUNS, SLOT_ENDED };
+
+struct slot {
+    pthread_t thread;
+    enum slot_state state;
+    struct ploop_io_threads *threads;
+};
+
+struct ploop_io_threads {
+    pthread_mutex_t mutex;
+    pthread_cond_t work; /* something was queued, or stop */
+    struct list ready;   /* pools with requests to begin */
+    uint32_t queued;     /* in all of them */
+    uint32_t idle;       /* threads asleep, or about to look for work */
+    uint32_t running;    /* threads that have not ended */
+    uint32_t users;      /* pools, and the caller's handle */
+    uint32_t count_max;
+    bool stop;
+    struct slot slots[POSIX_POOL_THREADS_MAX];
+};
+
+static _Thread_local bool is_io_thread;
+
+/* ---- requests ---- */
 
 static struct ploop_io *next_of(const struct ploop_io *io)
 {
     return io->backend_data[0];
 }
 
-/* The oldest request is the caller's to run. */
+static void assert_pool(const struct posix_pool *pool)
+{
+    assert((pool->first == NULL) == (pool->queued == 0));
+    assert(list_is_empty(&pool->link) == (pool->queued == 0));
+    assert(pool->queued <= pool->threads->queued);
+    (void)pool;
+}
+
+/* The pool's oldest request is the caller's to run; other pools come first the next time. */
 static struct ploop_io *take(struct posix_pool *pool)
 {
     struct ploop_io *io = pool->first;
     assert(pool->queued > 0);
     pool->first = next_of(io);
     pool->queued--;
+    pool->threads->queued--;
     pool->running++;
-    assert((pool->first == NULL) == (pool->queued == 0));
+    list_remove(&pool->link);
+    if (pool->first) {
+        list_append(&pool->threads->ready, &pool->link);
+    }
+    assert_pool(pool);
     return io;
 }
 
@@ -31,13 +74,6 @@ static void ran_one(struct posix_pool *pool)
     assert(pool->running > 0);
     if (--pool->running == 0) {
         pthread_cond_broadcast(&pool->quiet);
-    }
-}
-
-static void wait_quiet(struct posix_pool *pool)
-{
-    while (pool->running > 0) {
-        pthread_cond_wait(&pool->quiet, &pool->mutex);
     }
 }
 
@@ -50,25 +86,79 @@ static void ended(struct posix_pool *pool, struct ploop_io *io, int64_t result)
     }
 }
 
-static void *io_thread(void *argument)
+static void wake_threads(struct ploop_io_threads *threads);
+
+/*
+ * The pool's oldest request, with the mutex, which is given back meanwhile. `wakes`: no kick has
+ * woken threads for the others.
+ */
+static void run_one(struct posix_pool *pool, bool wakes)
 {
-    struct posix_pool *pool = argument;
-    pthread_mutex_lock(&pool->mutex);
-    pool->idle--;
-    while (!pool->stop) {
-        if (!pool->first) {
-            pool->idle++;
-            pthread_cond_wait(&pool->work, &pool->mutex);
-            pool->idle--;
-            continue;
-        }
+    struct ploop_io_threads *threads = pool->threads;
+    struct ploop_io *io = take(pool);
+    if (wakes) {
+        wake_threads(threads);
+    }
+    pthread_mutex_unlock(&threads->mutex);
+    ended(pool, io, pool->execute(pool->context, io));
+    pthread_mutex_lock(&threads->mutex);
+    ran_one(pool);
+}
+
+static void wait_quiet(struct posix_pool *pool)
+{
+    while (pool->running > 0) {
+        pthread_cond_wait(&pool->quiet, &pool->threads->mutex);
+    }
+}
+
+static void end_queued(struct posix_pool *pool, int error)
+{
+    while (pool->first) {
         struct ploop_io *io = take(pool);
-        pthread_mutex_unlock(&pool->mutex);
-        ended(pool, io, pool->execute(pool->context, io));
-        pthread_mutex_lock(&pool->mutex);
+        pthread_mutex_unlock(&pool->threads->mutex);
+        ended(pool, io, error);
+        pthread_mutex_lock(&pool->threads->mutex);
         ran_one(pool);
     }
-    pthread_mutex_unlock(&pool->mutex);
+}
+
+/* ---- threads ---- */
+
+/* False: the time is over. */
+static bool wait_for_work(struct ploop_io_threads *threads, const struct timespec *until)
+{
+    threads->idle++;
+    int error = pthread_cond_timedwait(&threads->work, &threads->mutex, until);
+    threads->idle--;
+    return error != ETIMEDOUT;
+}
+
+static void *io_thread(void *argument)
+{
+    struct slot *slot = argument;
+    struct ploop_io_threads *threads = slot->threads;
+    struct timespec until = {.tv_sec = 0};
+    is_io_thread = true;
+    pthread_mutex_lock(&threads->mutex);
+    threads->idle--;
+    while (!threads->stop) {
+        if (!list_is_empty(&threads->ready)) {
+            run_one(container_of(threads->ready.next, struct posix_pool, link), false);
+            until.tv_sec = 0;
+            continue;
+        }
+        if (until.tv_sec == 0) {
+            clock_gettime(CLOCK_MONOTONIC, &until);
+            until.tv_sec += IDLE_S;
+        }
+        if (!wait_for_work(threads, &until) && list_is_empty(&threads->ready)) {
+            break;
+        }
+    }
+    slot->state = SLOT_ENDED;
+    threads->running--;
+    pthread_mutex_unlock(&threads->mutex);
     return NULL;
 }
 
@@ -76,97 +166,189 @@ static void *io_thread(void *argument)
  * One thread more, idle until it has looked round, and deaf to all signals: those are for the
  * embedder's threads.
  */
-static int start_thread(struct posix_pool *pool)
+static int start_thread(struct ploop_io_threads *threads)
 {
     char name[16];
     sigset_t all, old;
+    uint32_t index = 0;
+    while (threads->slots[index].state == SLOT_RUNS) {
+        index++;
+    }
+    assert(index < threads->count_max);
+    struct slot *slot = &threads->slots[index];
+    if (slot->state == SLOT_ENDED) {
+        pthread_join(slot->thread, NULL); /* it has nothing more to do but to return */
+        slot->state = SLOT_NONE;
+    }
+    slot->threads = threads;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    int error = pthread_create(&pool->threads[pool->started], NULL, io_thread, pool);
+    int error = pthread_create(&slot->thread, NULL, io_thread, slot);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (error) {
         return -error;
     }
-    (void)snprintf(name, sizeof(name), "ploop-io/%u", pool->started);
-    pthread_setname_np(pool->threads[pool->started], name);
-    pool->started++;
-    pool->idle++;
+    (void)snprintf(name, sizeof(name), "ploop-io/%u", index % POSIX_POOL_THREADS_MAX);
+    pthread_setname_np(slot->thread, name);
+    slot->state = SLOT_RUNS;
+    threads->running++;
+    threads->idle++;
     return 0;
 }
 
-int posix_pool_start(struct posix_pool *pool,
-                     int64_t (*execute)(void *context, const struct ploop_io *io), void *context)
+/* With the mutex: as many threads awake as there is work for. */
+static void wake_threads(struct ploop_io_threads *threads)
 {
-    *pool = (struct posix_pool){.execute = execute, .context = context};
-    pthread_mutex_init(&pool->mutex, NULL);
-    pthread_cond_init(&pool->work, NULL);
-    pthread_cond_init(&pool->quiet, NULL);
-    pthread_mutex_lock(&pool->mutex);
-    int error = start_thread(pool);
-    pthread_mutex_unlock(&pool->mutex);
-    if (error) {
-        pthread_cond_destroy(&pool->quiet);
-        pthread_cond_destroy(&pool->work);
-        pthread_mutex_destroy(&pool->mutex);
+    int error = 0;
+    while (!error && threads->queued > threads->idle && threads->running < threads->count_max) {
+        error = start_thread(threads);
     }
-    return error ? -ENOMEM : 0; /* not pthread_create's EAGAIN, which would look like a lock */
+    uint32_t wake = threads->queued < threads->idle ? threads->queued : threads->idle;
+    while (wake-- > 0) {
+        pthread_cond_signal(&threads->work);
+    }
+}
+
+int ploop_io_threads_create(uint32_t count_max, ploop_io_threads **threads)
+{
+    if (!threads) {
+        return -EINVAL;
+    }
+    *threads = NULL;
+    if (count_max > POSIX_POOL_THREADS_MAX) {
+        return -EINVAL;
+    }
+    struct ploop_io_threads *made = calloc(1, sizeof(*made));
+    if (!made) {
+        return -ENOMEM;
+    }
+    made->count_max = count_max ? count_max : POSIX_POOL_THREADS;
+    made->users = 1;
+    list_init(&made->ready);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&made->mutex, NULL);
+    pthread_cond_init(&made->work, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    *threads = made;
+    return 0;
+}
+
+/* The last user ends the threads. */
+static void release(struct ploop_io_threads *threads)
+{
+    pthread_mutex_lock(&threads->mutex);
+    bool is_last = --threads->users == 0;
+    threads->stop = is_last;
+    pthread_cond_broadcast(&threads->work);
+    pthread_mutex_unlock(&threads->mutex);
+    if (!is_last) {
+        return;
+    }
+    for (uint32_t i = 0; i < threads->count_max; i++) {
+        if (threads->slots[i].state != SLOT_NONE) {
+            pthread_join(threads->slots[i].thread, NULL);
+        }
+    }
+    assert(threads->queued == 0 && list_is_empty(&threads->ready));
+    pthread_cond_destroy(&threads->work);
+    pthread_mutex_destroy(&threads->mutex);
+    free(threads);
+}
+
+void ploop_io_threads_free(ploop_io_threads *threads)
+{
+    if (threads) {
+        release(threads);
+    }
+}
+
+/* ---- the pool of a file ---- */
+
+int posix_pool_start(struct posix_pool *pool, struct ploop_io_threads *threads,
+                     posix_execute_fn *execute, void *context)
+{
+    *pool = (struct posix_pool){.threads = threads, .execute = execute, .context = context};
+    if (!threads) {
+        int error = ploop_io_threads_create(0, &pool->threads);
+        if (error) {
+            return error;
+        }
+    } else {
+        pthread_mutex_lock(&threads->mutex);
+        threads->users++;
+        pthread_mutex_unlock(&threads->mutex);
+    }
+    list_init(&pool->link);
+    pthread_cond_init(&pool->quiet, NULL);
+    return 0;
 }
 
 void posix_pool_submit(struct posix_pool *pool, struct ploop_io *io)
 {
+    struct ploop_io_threads *threads = pool->threads;
     io->backend_data[0] = NULL;
-    pthread_mutex_lock(&pool->mutex);
-    assert(!pool->stop);
+    pthread_mutex_lock(&threads->mutex);
+    assert(!threads->stop);
     if (pool->first) {
         pool->last->backend_data[0] = io;
     } else {
         pool->first = io;
+        list_append(&threads->ready, &pool->link);
     }
     pool->last = io;
     pool->queued++;
-    pthread_mutex_unlock(&pool->mutex);
+    threads->queued++;
+    assert_pool(pool);
+    pthread_mutex_unlock(&threads->mutex);
 }
 
 void posix_pool_kick(struct posix_pool *pool)
 {
-    pthread_mutex_lock(&pool->mutex);
-    int error = 0;
-    while (!error && pool->queued > pool->idle && pool->started < POSIX_POOL_THREADS) {
-        error = start_thread(pool);
+    struct ploop_io_threads *threads = pool->threads;
+    pthread_mutex_lock(&threads->mutex);
+    wake_threads(threads);
+    while (threads->running == 0 && !list_is_empty(&threads->ready)) {
+        end_queued(container_of(threads->ready.next, struct posix_pool, link), -EAGAIN);
     }
-    uint32_t wake = pool->queued < pool->idle ? pool->queued : pool->idle;
-    while (wake-- > 0) {
-        pthread_cond_signal(&pool->work);
+    pthread_mutex_unlock(&threads->mutex);
+}
+
+bool posix_pool_help(struct posix_pool *pool)
+{
+    struct ploop_io_threads *threads = pool->threads;
+    pthread_mutex_lock(&threads->mutex);
+    bool helps = pool->first != NULL;
+    if (helps) {
+        run_one(pool, true);
     }
-    pthread_mutex_unlock(&pool->mutex);
+    pthread_mutex_unlock(&threads->mutex);
+    return helps;
 }
 
 void posix_pool_cancel(struct posix_pool *pool)
 {
-    pthread_mutex_lock(&pool->mutex);
-    while (pool->first) {
-        struct ploop_io *io = take(pool);
-        pthread_mutex_unlock(&pool->mutex);
-        ended(pool, io, -ECANCELED);
-        pthread_mutex_lock(&pool->mutex);
-        ran_one(pool);
-    }
+    pthread_mutex_lock(&pool->threads->mutex);
+    end_queued(pool, -ECANCELED);
     wait_quiet(pool);
-    pthread_mutex_unlock(&pool->mutex);
+    pthread_mutex_unlock(&pool->threads->mutex);
 }
 
 void posix_pool_stop(struct posix_pool *pool)
 {
-    pthread_mutex_lock(&pool->mutex);
+    pthread_mutex_lock(&pool->threads->mutex);
     wait_quiet(pool); /* the thread that completed the last request may not be back yet */
     assert(pool->queued == 0);
-    pool->stop = true;
-    pthread_cond_broadcast(&pool->work);
-    pthread_mutex_unlock(&pool->mutex);
-    for (uint32_t i = 0; i < pool->started; i++) {
-        pthread_join(pool->threads[i], NULL);
-    }
+    pthread_mutex_unlock(&pool->threads->mutex);
     pthread_cond_destroy(&pool->quiet);
-    pthread_cond_destroy(&pool->work);
-    pthread_mutex_destroy(&pool->mutex);
+    release(pool->threads);
+}
+
+uint32_t posix_pool_thread_count(const struct posix_pool *pool)
+{
+    pthread_mutex_lock(&pool->threads->mutex);
+    uint32_t count = pool->threads->running;
+    pthread_mutex_unlock(&pool->threads->mutex);
+    return count;
 }

@@ -1,18 +1,26 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * I/O threads: a queue of backend requests and the threads that carry them out, one at a time each,
- * oldest first.
+ * I/O threads, and the pools that bring them work: a pool is one file's queue of backend requests.
+ * The threads carry the requests out, one at a time each; of a pool the oldest first, of several
+ * pools one request each in turn, so that a file with much work holds up no other.
  *
  * A request's way: queued (submit) -> running (a thread took it) -> completed. cancel takes it from
- * the first straight to the last.
+ * the first straight to the last. A thread that waits for requests may take them too (help).
+ *
+ * An I/O thread's way: NONE -> RUNS (kick started it) -> ENDED (it was idle for IDLE_S seconds) ->
+ * NONE (joined by whoever starts the next one, or frees the threads).
  *
  *  1. A request is on the queue, or with one thread, or completed; its link is backend_data[0]
  *     while it is queued.
  *  2. Submitting wakes no thread; kick wakes as many threads as there is work for, once for a whole
  *     batch. Threads look for work again before they sleep, so a busy pool needs no waking at all.
- *  3. One thread is started with the pool, the others when work waits and no thread is idle: an
- *     image that is seldom read costs one sleeping thread, and that a further one cannot be started
- *     stops nothing.
+ *     A thread that helps instead of a kick takes one request, and wakes threads for the others.
+ *  3. Threads are started when work waits and none is idle: files that are only used by calls that
+ *     block have none. That a further one cannot be started stops nothing; where not even the first
+ *     can be started, kick completes what waits with -EAGAIN, so that the library sends it again.
+ *  4. A pool is on `ready` while requests are queued in it. All fields belong to the threads'
+ *     mutex.
+ *  5. An ended thread is joined, never detached: the library's code may be unloaded afterwards.
  */
 #ifndef FILE_POSIX_POOL_H
 #define FILE_POSIX_POOL_H
@@ -21,40 +29,44 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "util/list.h"
+
 struct ploop_io;
+struct ploop_io_threads;
 
 /*
- * Eight: enough to keep a solid-state disk busy with requests that bypass the page cache; more gain
- * little, because buffered writes of one file stand in line for its inode in the kernel anyway, and
- * each costs a stack.
+ * Eight, if the caller does not say: enough to keep a solid-state disk busy with requests that
+ * bypass the page cache; more gain little, because buffered writes of one file stand in line for
+ * its inode in the kernel anyway, and each costs a stack.
  */
-enum { POSIX_POOL_THREADS = 8 };
+enum { POSIX_POOL_THREADS = 8, POSIX_POOL_THREADS_MAX = 64 };
+
+typedef int64_t posix_execute_fn(void *context, const struct ploop_io *io);
 
 struct posix_pool {
-    pthread_mutex_t mutex;
-    pthread_cond_t work;  /* something was queued, or stop */
+    struct ploop_io_threads *threads;
+    struct list link;     /* on ready */
     pthread_cond_t quiet; /* nothing is running any more */
     struct ploop_io *first;
     struct ploop_io *last; /* undefined while first is NULL */
     uint32_t queued;
-    uint32_t idle; /* asleep, or about to look for work */
     uint32_t running;
-    uint32_t started;
-    bool stop;
-    pthread_t threads[POSIX_POOL_THREADS];
-    int64_t (*execute)(void *context, const struct ploop_io *io);
+    posix_execute_fn *execute;
     void *context;
     /* Optional, set before the first request: takes it in place of ploop_io_complete(). */
     void (*ended)(void *context, struct ploop_io *io, int64_t result);
     void *ended_context;
 };
 
-/* 0, or -ENOMEM: not even one thread could be started. */
-int posix_pool_start(struct posix_pool *pool,
-                     int64_t (*execute)(void *context, const struct ploop_io *io), void *context);
+/* `threads`: shared with other pools; NULL: of its own. 0 or -ENOMEM. */
+int posix_pool_start(struct posix_pool *pool, struct ploop_io_threads *threads,
+                     posix_execute_fn *execute, void *context);
 
 void posix_pool_submit(struct posix_pool *pool, struct ploop_io *io);
 void posix_pool_kick(struct posix_pool *pool);
+
+/* Carry out one request that waits, in the calling thread. False: none waits. */
+bool posix_pool_help(struct posix_pool *pool);
 
 /*
  * Completes what is queued with -ECANCELED and waits until nothing is running. Not from a
@@ -62,7 +74,10 @@ void posix_pool_kick(struct posix_pool *pool);
  */
 void posix_pool_cancel(struct posix_pool *pool);
 
-/* Ends the threads. Nothing may be left to complete. */
+/* The pool's end; that of its threads where they are its own. Nothing may be left to complete. */
 void posix_pool_stop(struct posix_pool *pool);
+
+/* How many threads run now. */
+uint32_t posix_pool_thread_count(const struct posix_pool *pool);
 
 #endif

@@ -3,9 +3,10 @@
  * One request, waited for: how tools, tests and the steps of opening a device read and write a
  * file.
  *
- * The waiting thread brings its own mutex and condition on its stack; the completion, on whatever
- * thread, rings it. A backend that completes in reap is asked to between sleeps. Everything is sent
- * on queue 0, which every backend has.
+ * The waiting thread carries the request out itself where the backend has `help`. Elsewhere it
+ * brings its own mutex and condition on its stack; the completion, on whatever thread, rings it. A
+ * backend that completes in reap is asked to between sleeps. Everything is sent on queue 0, which
+ * every backend has.
  *
  *     file_sync_io -> transfer (aligned, in pieces of max_transfer, short ones continued) ->
  *     request_once -> backend
@@ -106,6 +107,7 @@ static int64_t request_once(ploop_file *file, uint32_t op, void *buffer, uint64_
     struct sync_io wait = {.mutex = PTHREAD_MUTEX_INITIALIZER, .rung = PTHREAD_COND_INITIALIZER};
     file_io_init(&wait.io, file, sync_io_done);
     wait.io.pub.op = op;
+    wait.io.pub.flags = file->ops.help ? PLOOP_IO_MAY_BLOCK : 0;
     wait.io.pub.offset = offset;
     wait.io.pub.length = length;
     if (buffer) {

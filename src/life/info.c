@@ -63,7 +63,7 @@ int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *info)
         full.double_completions += load(&dev->stack.deltas[level]->file->double_completions);
     }
     for (uint32_t i = 0; i <= dev->queue_count; i++) {
-        uint64_t fast = load(&dev->queues[i].requests_fast);
+        uint64_t fast = load(&dev->queues[i].requests_fast) + load(&dev->queues[i].calls_fast);
         full.requests += load(&dev->queues[i].requests) + fast;
         full.requests_fast += fast;
         full.completions_waiting += (uint32_t)load(&dev->queues[i].waiting);

@@ -57,14 +57,29 @@ void part_wants_space(struct part *part, bool wants)
     }
 }
 
+/* A caller looks at `finished` after it was counted, and before it sleeps. */
+void pio_call_over(ploop_pio *pio)
+{
+    ploop_queue *queue = pio->queue;
+    assert(pio->blocking);
+    atomic_store(&pio->finished, true); /* the caller's again, and perhaps gone */
+    if (queue == dev_engine_queue(queue->dev)) {
+        dev_wake(queue->dev);
+    } else if (atomic_load(&queue->callers) && queue->dev->config.runner_count == 0) {
+        queue_ring(queue);
+    } else if (atomic_load(&queue->callers)) {
+        pthread_mutex_lock(&queue->call_mutex);
+        pthread_cond_broadcast(&queue->call_changed);
+        pthread_mutex_unlock(&queue->call_mutex);
+    }
+}
+
 void pio_complete(ploop_pio *pio, int result)
 {
     ploop_queue *queue = pio->queue;
-    ploop_dev *dev = queue->dev;
     pio->result = result;
     if (pio->blocking) {
-        atomic_store(&pio->finished, true);
-        dev_wake(dev);
+        pio_call_over(pio);
         atomic_fetch_sub(&queue->in_flight, 1);
         return;
     }

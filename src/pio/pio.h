@@ -33,7 +33,7 @@ struct ploop_pio {
     uint32_t index;          /* in the pool, plus one; 0: not of the pool */
     uint64_t offset, length; /* bytes; pages for PIO_BAT_WRITE */
     int result;
-    bool blocking; /* a thread waits for it in block.c; there is no callback */
+    bool blocking; /* a thread waits for it: block.c, call.c; no callback runs */
     atomic_bool finished;
     /* The turn's, while the engine has it: */
     uint64_t next, end; /* what is not yet cut into parts; of a BAT write, the pages left */
@@ -59,6 +59,8 @@ void pio_note_parked(ploop_pio *pio, bool parked);
 void part_wants_space(struct part *part, bool wants);
 /* Any thread. queue_announce() follows; in the turn, when it is given back. */
 void pio_complete(ploop_pio *pio, int result);
+/* Any thread. A pio that a thread waits for is done: its result stands. Before in_flight is. */
+void pio_call_over(ploop_pio *pio);
 
 /* ---- cut.c ---- */
 /* From the fast path, with the cluster's lock held shared: one part, in its steps. */
@@ -82,6 +84,8 @@ void cow_free(ploop_dev *dev);
 /* ---- submit.c ---- */
 /* Counts it; `work` is to be posted, unless the fast path takes it. */
 void pio_accept(ploop_pio *pio);
+/* A valid pio that is `blocking`, whose thread holds nothing and waits for it next. */
+void pio_submit_blocking(ploop_pio *pio);
 
 /* ---- request.c ---- */
 int pio_validate(const ploop_pio *pio);

@@ -103,6 +103,8 @@ int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_
     (void)dev;
     (void)index;
     queue->pio_count = pio_count;
+    pthread_mutex_init(&queue->call_mutex, NULL);
+    pthread_cond_init(&queue->call_changed, NULL);
     queue->pios = calloc(pio_count, sizeof(*queue->pios));
     queue->free_next = calloc(pio_count, sizeof(*queue->free_next));
     if (!queue->pios || !queue->free_next) {
@@ -119,6 +121,10 @@ int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_
 
 void queue_free(ploop_queue *queue)
 {
+    if (queue->pio_count) {
+        pthread_cond_destroy(&queue->call_changed);
+        pthread_mutex_destroy(&queue->call_mutex);
+    }
     free(queue->pios);
     free(queue->free_next);
     if (queue->event_fd >= 0) {

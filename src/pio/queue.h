@@ -25,6 +25,7 @@ struct ploop_queue {
     atomic_bool entered;            /* a thread is in the ring at the backend: queue.c, 2 */
     _Atomic uint64_t requests;      /* that went to the engine */
     _Atomic uint64_t requests_fast; /* the others; written by who has entered only */
+    _Atomic uint64_t calls_fast;    /* and those that a thread waits for: engine/call.c */
     struct inbox done;
     atomic_bool delivering;
     _Atomic uint64_t waiting;   /* completions for a run to deliver */
@@ -33,6 +34,11 @@ struct ploop_queue {
     _Atomic uint32_t idle_runs; /* in a row: run.c */
     int event_fd;               /* the engine's queue has none: -1 */
     int poll_fd;                /* readable when that is, or the backend has something to reap */
+    /* Threads in ploop_pio_execute() that wait; one of them runs the queue: engine/call.c. */
+    _Atomic uint32_t callers;
+    pthread_mutex_t call_mutex;
+    pthread_cond_t call_changed;
+    bool has_leader;
 };
 
 /* Without a pool and never delivered: blocking calls count their requests in it. */

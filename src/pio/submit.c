@@ -20,6 +20,8 @@
  *     relocation hold the lock alone.
  *  4. What the fast path takes is valid: is_simple() and the cluster's bounds ask for more than
  *     pio_validate() does.
+ *  5. A request that its thread waits for, pio_submit_blocking(), needs no ring where the backend
+ *     has `help`: that thread does the I/O, in submit, and no other thread has a part in it.
  */
 #include "pio/pio.h"
 #include "pio/queue.h"
@@ -76,8 +78,12 @@ static void leave_and_run(ploop_dev *dev, struct channel *channel, uint32_t inde
 static inline void fast_over(ploop_queue *queue, ploop_pio *pio, struct channel *channel)
 {
     unlock_fast(&pio->part);
-    queue_push(queue, pio);
-    queue_announce(queue);
+    if (pio->blocking) {
+        pio_call_over(pio);
+    } else {
+        queue_push(queue, pio);
+        queue_announce(queue);
+    }
     if (!channel_leave_unless_waited(channel, queue->index)) {
         leave_and_run(queue->dev, channel, queue->index);
     }
@@ -116,7 +122,7 @@ static inline void fast_send(ploop_queue *queue, ploop_pio *pio, struct aim aim)
     struct ploop_io *io = &part->io.io.pub;
     channel_io_aim(&part->io, aim.channel);
     io->op = kinds[pio->op].fast_op;
-    io->flags = 0;
+    io->flags = pio->blocking && aim.channel->file->ops.help ? PLOOP_IO_MAY_BLOCK : 0;
     io->queue = queue->index;
     io->offset = aim.offset;
     io->length = pio->length;
@@ -133,16 +139,25 @@ static inline void fast_send(ploop_queue *queue, ploop_pio *pio, struct aim aim)
     }
 }
 
+/*
+ * Whether this thread may send a request to the file from here. `entered`: the queue's ring is this
+ * thread's.
+ */
+static inline bool may_send(const ploop_pio *pio, const ploop_file *file, bool entered)
+{
+    return entered || (pio->blocking && file->ops.help);
+}
+
 /* Only what one request to the delta's file can do. */
-static struct aim aim_lower(const ploop_dev *dev, const ploop_pio *pio,
+static struct aim aim_lower(const ploop_dev *dev, const ploop_pio *pio, bool entered,
                             struct guest_cluster cluster, uint64_t inside)
 {
     struct place place = stack_place(&dev->stack, cluster);
     struct channel *channel = &place.delta->channel;
     struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
     uint64_t offset, filled;
-    if (pio->length > channel->max_transfer || channel_is_full(channel) ||
-        place.entry == BAT_ENTRY_BAD ||
+    if (!may_send(pio, place.delta->file, entered) || pio->length > channel->max_transfer ||
+        channel_is_full(channel) || place.entry == BAT_ENTRY_BAD ||
         delta_fill(place.delta, cluster, place.entry, inside, pio->length, &cursor, &offset,
                    &filled) < pio->length) {
         return (struct aim){NULL};
@@ -151,7 +166,7 @@ static struct aim aim_lower(const ploop_dev *dev, const ploop_pio *pio,
 }
 
 /* With the cluster's lock. */
-static inline struct aim aim_at(const ploop_dev *dev, const ploop_pio *pio,
+static inline struct aim aim_at(const ploop_dev *dev, const ploop_pio *pio, bool entered,
                                 struct guest_cluster cluster, uint64_t inside)
 {
     struct delta *top = dev_top(dev);
@@ -163,12 +178,12 @@ static inline struct aim aim_at(const ploop_dev *dev, const ploop_pio *pio,
     if (entry != 0 || kinds[pio->op].is_change) {
         return (struct aim){NULL};
     }
-    return stack_maps(&dev->stack, cluster) ? aim_lower(dev, pio, cluster, inside)
+    return stack_maps(&dev->stack, cluster) ? aim_lower(dev, pio, entered, cluster, inside)
                                             : (struct aim){.is_zeros = true};
 }
 
 /* What does not lie in the top. It is counted in the top's lane. False: nothing was done. */
-static bool fast_elsewhere(ploop_queue *queue, ploop_pio *pio, struct aim aim)
+static bool fast_elsewhere(ploop_queue *queue, ploop_pio *pio, bool entered, struct aim aim)
 {
     struct channel *top = &dev_top(queue->dev)->channel;
     if (aim.is_zeros) {
@@ -180,7 +195,7 @@ static bool fast_elsewhere(ploop_queue *queue, ploop_pio *pio, struct aim aim)
         channel_enter(aim.channel, queue->index);
         channel_leave(top, queue->index);
         fast_send(queue, pio, aim);
-        if (file->ops.kick) {
+        if (entered && file->ops.kick) {
             file->ops.kick(file->context, queue->index);
         }
     }
@@ -195,7 +210,7 @@ static inline bool is_simple(const ploop_dev *dev, const ploop_pio *pio,
                              const struct channel *channel)
 {
     uint64_t size = dev_disk(dev)->disk_size;
-    return dev->fast_ops >> pio->op & 1 && pio->callback &&
+    return dev->fast_ops >> pio->op & 1 && (pio->callback || pio->blocking) &&
            ((pio->offset | pio->length) % SECTOR_SIZE | pio->flags) == 0 && pio->offset < size &&
            pio->length <= size - pio->offset && pio->length - 1 < channel->max_transfer &&
            pio->iov_count <= CHANNEL_IOV_MAX &&
@@ -203,12 +218,13 @@ static inline bool is_simple(const ploop_dev *dev, const ploop_pio *pio,
 }
 
 /* True: the request is under way or done. False: it is still the caller's. */
-static inline bool submit_fast(ploop_queue *queue, ploop_pio *pio)
+static inline bool submit_fast(ploop_queue *queue, ploop_pio *pio, bool entered)
 {
     ploop_dev *dev = queue->dev;
     struct channel *channel = &dev_top(dev)->channel;
     uint64_t inside;
-    if (!is_simple(dev, pio, channel) || channel_is_full(channel)) {
+    if (!may_send(pio, channel->file, entered) || !is_simple(dev, pio, channel) ||
+        channel_is_full(channel)) {
         return false;
     }
     const struct guest_disk *disk = dev_disk(dev);
@@ -222,12 +238,12 @@ static inline bool submit_fast(ploop_queue *queue, ploop_pio *pio)
     if (!atomic_load(&dev->gate) && lock_try_shared(lock)) {
         pio->part.lock.lock = lock;
         pio->result = 0;
-        struct aim aim = aim_at(dev, pio, cluster, inside);
+        struct aim aim = aim_at(dev, pio, entered, cluster, inside);
         if (aim.channel == channel) {
             fast_send(queue, pio, aim);
             return true;
         }
-        if (fast_elsewhere(queue, pio, aim)) {
+        if (fast_elsewhere(queue, pio, entered, aim)) {
             return true;
         }
         unlock_fast(&pio->part);
@@ -245,10 +261,32 @@ void pio_accept(ploop_pio *pio)
     pio->work.run = pio_begin;
 }
 
+void pio_submit_blocking(ploop_pio *pio)
+{
+    ploop_queue *queue = pio->queue;
+    ploop_dev *dev = queue->dev;
+    const ploop_file *file = dev_top(dev)->file;
+    bool needs_ring = !file->ops.help && queue != dev_engine_queue(dev);
+    bool entered = needs_ring && queue_enter(queue);
+    bool is_fast = submit_fast(queue, pio, entered);
+    if (entered) {
+        if (file->ops.kick) {
+            file->ops.kick(file->context, queue->index);
+        }
+        queue_leave(queue);
+    }
+    if (is_fast) {
+        atomic_fetch_add_explicit(&queue->calls_fast, 1, memory_order_relaxed);
+    } else {
+        pio_accept(pio);
+        turn_post(&dev->turn, &pio->work);
+    }
+}
+
 /* `entered`: the queue's ring is this thread's, so that the fast path may use it. */
 static int submit_one(ploop_queue *queue, ploop_pio *pio, bool entered)
 {
-    if (entered && submit_fast(queue, pio)) {
+    if (entered && submit_fast(queue, pio, true)) {
         count_fast(queue);
         return 0;
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The backend of the scenarios: bytes in memory, and three ways to complete a request.
+ * The backend of the scenarios: bytes in memory, and four ways to complete a request.
  *
  *     inline   before submit returns; and always outside a schedule, whatever the disk is
  *     device   by a fiber of its own (disk_device()), at any later moment, in any order, once it
@@ -8,10 +8,14 @@
  *     reap     by the thread that calls reap for its queue, once it was kicked; the queue's
  *              descriptor is then readable
  *
+ *     help     by the thread that submits it, where that may block; else by a thread that helps, or
+ *              as `device`, once it was kicked
+ *
  *  1. A request takes its effect on the bytes at the moment of its completion, in one step.
  *  2. The disk holds `room` requests; it refuses more with -EAGAIN, and first of all `refusals`.
  *  3. While the disk is `shut`, a request is a failure: the library promised to send none.
- *  4. Two threads inside submit, kick or reap for one queue at the same time are a failure.
+ *  4. Two threads inside submit, kick or reap for one queue at the same time are a failure, but
+ *     where the contract allows it for the sake of `help`.
  */
 #ifndef SCHED_DISK_H
 #define SCHED_DISK_H
@@ -23,7 +27,7 @@
 
 enum { DISK_ROOM_MAX = 32, DISK_QUEUES_MAX = 4 };
 
-enum disk_mode { DISK_INLINE, DISK_DEVICE, DISK_REAP };
+enum disk_mode { DISK_INLINE, DISK_DEVICE, DISK_REAP, DISK_HELP };
 
 struct disk {
     enum disk_mode mode;

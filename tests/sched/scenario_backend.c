@@ -125,6 +125,11 @@ static void blocking_reap_set_up(void)
     blocking_set_up(DISK_REAP);
 }
 
+static void blocking_help_set_up(void)
+{
+    blocking_set_up(DISK_HELP);
+}
+
 const struct scenario blocking_device = {
     .name = "blocking-device",
     .about = "two threads in calls that wait, another one completes: no wake-up is lost",
@@ -142,4 +147,86 @@ const struct scenario blocking_reap = {
     .bound = 1,
     .random = 10000,
     .may_expire = true, /* completions that another thread reaps end no wait in the backend */
+};
+
+const struct scenario blocking_help = {
+    .name = "blocking-help",
+    .about = "two threads in calls that wait do the I/O themselves: none is left that nobody does",
+    .set_up = blocking_help_set_up,
+    .finish = full_ring_finish,
+    .bound = 1,
+    .random = 10000,
+};
+
+/* ---- requests that threads execute, on one queue ---- */
+
+static int execute(ploop_pio *pio)
+{
+    int result = ploop_pio_execute(pio);
+    ploop_pio_put(pio);
+    return result;
+}
+
+static void write_and_flush_execute(void *argument)
+{
+    uint64_t cluster = (uint64_t)(uintptr_t)argument;
+    char bytes[SECTOR];
+    struct iovec iov = {bytes, SECTOR};
+    ploop_pio *pio = ploop_pio_get(world->queue);
+    memset(bytes, (char)('a' + cluster), sizeof(bytes));
+    ploop_pio_prep_writev(pio, cluster * CLUSTER, &iov, 1, 0);
+    must_be(execute(pio), 0, "a write");
+    pio = ploop_pio_get(world->queue);
+    ploop_pio_prep_flush(pio);
+    must_be(execute(pio), 0, "flush");
+}
+
+static void execute_set_up(enum disk_mode mode)
+{
+    world_open(&(struct plan){.mode = mode, .mapped = 1});
+    sched_spawn("fast", write_and_flush_execute, (void *)(uintptr_t)0, false);
+    sched_spawn("new", write_and_flush_execute, (void *)(uintptr_t)1, false);
+}
+
+static void execute_device_set_up(void)
+{
+    execute_set_up(DISK_DEVICE);
+}
+
+static void execute_reap_set_up(void)
+{
+    execute_set_up(DISK_REAP);
+}
+
+static void execute_help_set_up(void)
+{
+    execute_set_up(DISK_HELP);
+}
+
+const struct scenario execute_device = {
+    .name = "execute-device",
+    .about = "two threads execute requests on one queue, another one completes: none sleeps on",
+    .set_up = execute_device_set_up,
+    .finish = full_ring_finish,
+    .bound = 1,
+    .random = 10000,
+};
+
+const struct scenario execute_reap = {
+    .name = "execute-reap",
+    .about = "two threads execute requests on one queue and reap for each other",
+    .set_up = execute_reap_set_up,
+    .finish = full_ring_finish,
+    .bound = 1,
+    .random = 10000,
+    .may_expire = true, /* one that finds the turn taken looks again soon: queue_sleep() */
+};
+
+const struct scenario execute_help = {
+    .name = "execute-help",
+    .about = "two threads execute requests on one queue and do the I/O themselves",
+    .set_up = execute_help_set_up,
+    .finish = full_ring_finish,
+    .bound = 1,
+    .random = 10000,
 };

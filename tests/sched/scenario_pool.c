@@ -76,6 +76,9 @@ static void submit_and_wait(void *argument)
 {
     submit_two(argument);
     sched_wait(HERE, "waits for its requests", both_are_done, argument, 0);
+    if (sched_expiries()) {
+        sched_fail("a thread found its work when it was idle for long: a wake-up was lost");
+    }
 }
 
 static void pool_open(void)
@@ -84,7 +87,7 @@ static void pool_open(void)
         .size = sizeof(ops), .get_info = pool_info, .submit = pool_submit};
     pools = calloc(1, sizeof(*pools));
     must_be(ploop_file_create(&ops, &pools->pool, &pools->file), 0, "the file");
-    must_be(posix_pool_start(&pools->pool, pool_execute, pools), 0, "the pool");
+    must_be(posix_pool_start(&pools->pool, NULL, pool_execute, pools), 0, "the pool");
     for (unsigned i = 0; i < IOS; i++) {
         file_io_init(&pools->ios[i].io, pools->file, pool_done);
     }
@@ -113,6 +116,7 @@ const struct scenario io_threads = {
         "two threads submit to the POSIX backend's I/O threads: each request is carried out once",
     .set_up = pool_submit_set_up,
     .finish = pool_submit_finish,
+    .may_expire = true, /* idle threads end; submit_and_wait() looks */
     .bound = 1,
     .random = 20000,
 };

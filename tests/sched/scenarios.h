@@ -18,7 +18,8 @@ extern const struct scenario pool_room, pool_stack, delivery, callback_chain, ev
     event_full_ring, same_queue, same_queue_inline, owner_sleeps, owner_sleeps_discard, engine_ring,
     queue_wait;
 /* scenario_backend.c */
-extern const struct scenario full_ring, flush_completion, blocking_device, blocking_reap;
+extern const struct scenario full_ring, flush_completion, blocking_device, blocking_reap,
+    blocking_help, execute_device, execute_reap, execute_help;
 /* scenario_runner.c */
 extern const struct scenario runner_device, runner_reap, runner_copy;
 /* scenario_pool.c */

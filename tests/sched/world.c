@@ -113,8 +113,8 @@ void world_open(const struct plan *plan)
     make_image(&world->disk, plan->mapped, 'm');
     world->disk.no_growth = plan->full;
     open_device(world->delta_count, plan);
-    for (unsigned i = 0; plan->mode == DISK_DEVICE && i < (plan->devices ? plan->devices : 1);
-         i++) {
+    bool has_device = plan->mode == DISK_DEVICE || plan->mode == DISK_HELP;
+    for (unsigned i = 0; has_device && i < (plan->devices ? plan->devices : 1); i++) {
         sched_spawn(i ? "device 2" : "device", disk_device, &world->disk, true);
         if (plan->lower) {
             sched_spawn("below", disk_device, &world->below, true);

@@ -166,9 +166,9 @@ static void await_idle(struct posix_pool *pool)
     uint32_t busy;
     do {
         usleep(1000);
-        pthread_mutex_lock(&pool->mutex);
-        busy = pool->started - pool->idle;
-        pthread_mutex_unlock(&pool->mutex);
+        pthread_mutex_lock(&pool->threads->mutex);
+        busy = pool->threads->running - pool->threads->idle;
+        pthread_mutex_unlock(&pool->threads->mutex);
     } while (busy);
     usleep(10000);
 }
@@ -213,17 +213,21 @@ START_TEST(requests_run_side_by_side)
     for (uint32_t i = 0; i + 1 < POSIX_POOL_THREADS; i++) {
         ck_assert_int_eq(await(&requests[i]), 1);
     }
-    ck_assert_uint_le(posix_of(file)->pool.started, POSIX_POOL_THREADS);
+    ck_assert_uint_le(posix_pool_thread_count(&posix_of(file)->pool), POSIX_POOL_THREADS);
     ploop_file_close(file);
 }
 END_TEST
 
 START_TEST(one_thread_is_enough)
 {
-    struct request requests[10];
+    struct request requests[10], sync;
     char bytes[10];
     ploop_file *file = new_image(0);
     ck_assert_int_eq(ploop_file_truncate(file, 10), 0);
+    ck_assert_uint_eq(posix_pool_thread_count(&posix_of(file)->pool), 0); /* truncate needs none */
+    send(&sync, file, PLOOP_IO_SYNC, NULL, 0, 0);
+    kick(file);
+    ck_assert_int_eq(await(&sync), 0);
     fail_next(THREADS, 1000, 0);
     for (uint32_t i = 0; i < 10; i++) {
         send(&requests[i], file, PLOOP_IO_READ, &bytes[i], 1, i);
@@ -233,6 +237,107 @@ START_TEST(one_thread_is_enough)
         ck_assert_int_eq(await(&requests[i]), 1);
     }
     ploop_file_close(file);
+}
+END_TEST
+
+START_TEST(without_a_thread_it_is_to_be_sent_again)
+{
+    struct request request;
+    char byte;
+    ploop_file *file = new_image(0);
+    ck_assert_int_eq(ploop_file_truncate(file, 1), 0);
+    fail_next(THREADS, 1, 0);
+    send(&request, file, PLOOP_IO_READ, &byte, 1, 0);
+    kick(file);
+    ck_assert_int_eq(await(&request), -EAGAIN);
+    send(&request, file, PLOOP_IO_READ, &byte, 1, 0);
+    kick(file);
+    ck_assert_int_eq(await(&request), 1);
+    ploop_file_close(file);
+}
+END_TEST
+
+START_TEST(a_helper_carries_out_one_and_has_others_begun)
+{
+    struct request requests[3];
+    char bytes[3];
+    ploop_file *file = new_image(0);
+    ck_assert_int_eq(ploop_file_truncate(file, 3), 0);
+    ck_assert_int_eq(file->ops.help(file->context), 0);
+    send(&requests[0], file, PLOOP_IO_READ, &bytes[0], 1, 0);
+    ck_assert_int_eq(file->ops.help(file->context), 1);
+    ck_assert_int_eq(atomic_load(&requests[0].done), 1);
+    ck_assert_uint_eq(posix_pool_thread_count(&posix_of(file)->pool), 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        send(&requests[i], file, PLOOP_IO_READ, &bytes[i], 1, i);
+    }
+    ck_assert_int_eq(file->ops.help(file->context), 1);
+    for (uint32_t i = 0; i < 3; i++) {
+        ck_assert_int_eq(await(&requests[i]), 1);
+    }
+    ploop_file_close(file);
+}
+END_TEST
+
+START_TEST(idle_threads_end_and_new_ones_come)
+{
+    struct request request;
+    char byte;
+    ploop_file *file = new_image(0);
+    struct posix_pool *pool = &posix_of(file)->pool;
+    ck_assert_int_eq(ploop_file_truncate(file, 1), 0);
+    for (int round = 0; round < 2; round++) {
+        send(&request, file, PLOOP_IO_READ, &byte, 1, 0);
+        kick(file);
+        ck_assert_int_eq(await(&request), 1);
+        ck_assert_uint_eq(posix_pool_thread_count(pool), 1);
+        for (int i = 0; round == 0 && posix_pool_thread_count(pool) > 0; i++) {
+            ck_assert_int_lt(i, 10 * IDLE_S);
+            usleep(1000000);
+        }
+    }
+    ploop_file_close(file);
+}
+END_TEST
+
+START_TEST(files_share_threads)
+{
+    enum { SHARED = 2 };
+    struct request requests[2][SHARED];
+    char bytes[2][SHARED], other[sizeof(path) + 8];
+    ploop_io_threads *threads;
+    ploop_file *files[2];
+    (void)snprintf(other, sizeof(other), "%s-other", path);
+    ck_assert_int_eq(ploop_io_threads_create(POSIX_POOL_THREADS_MAX + 1, &threads), -EINVAL);
+    ck_assert_int_eq(ploop_io_threads_create(1, NULL), -EINVAL);
+    ck_assert_int_eq(ploop_file_open_posix_shared(path, RW | PLOOP_FILE_CREATE, NULL, &files[0]),
+                     -EINVAL);
+    ck_assert_int_eq(ploop_io_threads_create(SHARED, &threads), 0);
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(ploop_file_open_posix_shared(i ? other : path, RW | PLOOP_FILE_CREATE,
+                                                      threads, &files[i]),
+                         0);
+        ck_assert_int_eq(ploop_file_truncate(files[i], SHARED), 0);
+    }
+    ploop_io_threads_free(threads); /* the files keep them */
+    ploop_io_threads_free(NULL);
+    gate_set(true);
+    for (uint32_t i = 0; i < 2 * SHARED; i++) {
+        send(&requests[i % 2][i / 2], files[i % 2], PLOOP_IO_READ, &bytes[i % 2][i / 2], 1, i / 2);
+    }
+    kick(files[0]);
+    gate_await(SHARED); /* one of each file: they take turns */
+    ck_assert_uint_eq(posix_of(files[0])->pool.running, 1);
+    ck_assert_uint_eq(posix_of(files[1])->pool.running, 1);
+    ck_assert_uint_eq(posix_pool_thread_count(&posix_of(files[0])->pool), SHARED);
+    gate_set(false);
+    for (uint32_t i = 0; i < 2 * SHARED; i++) {
+        ck_assert_int_eq(await(&requests[i % 2][i / 2]), 1);
+    }
+    ploop_file_close(files[0]);
+    ck_assert_int_eq(ploop_file_pread(files[1], bytes[0], 1, 0), 1);
+    ploop_file_close(files[1]);
+    unlink(other);
 }
 END_TEST
 
@@ -318,6 +423,10 @@ static Suite *posix_pool_suite(void)
     tcase_add_test(all, nothing_runs_before_the_kick);
     tcase_add_test(all, requests_run_side_by_side);
     tcase_add_test(all, one_thread_is_enough);
+    tcase_add_test(all, without_a_thread_it_is_to_be_sent_again);
+    tcase_add_test(all, a_helper_carries_out_one_and_has_others_begun);
+    tcase_add_test(all, idle_threads_end_and_new_ones_come);
+    tcase_add_test(all, files_share_threads);
     tcase_add_test(all, threads_have_names_and_no_signals);
     tcase_add_test(all, cancel_ends_what_waits_and_awaits_what_runs);
     suite_add_tcase(suite, all);

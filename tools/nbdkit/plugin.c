@@ -4,22 +4,26 @@
  * disk.
  *
  * This file is nbdkit's view of the plugin: its parameters and its callbacks, in the order nbdkit
- * calls them. The device is in device.c.
+ * calls them. The devices are in device.c.
  *
  *   .get_ready  called before the fork, so that errors of the image still appear at the terminal
- *   .open       the first call opens the device: only here does nbdkit report -r, and a device does
- *               not survive the fork. After a failure the next connection tries again
- *   .cleanup    no connection is left: the device is closed
+ *   .open       the first call for an image opens its device: only here does nbdkit report -r and
+ *               the export's name, and a device does not survive the fork. After a failure the next
+ *               connection tries again
+ *   .close      with dir= the last connection to an image closes its device
+ *   .cleanup    no connection is left: what is open is closed
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
 #include "device.h"
+#include "exports.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
@@ -49,6 +53,20 @@ static int set_image(const char *value)
     }
     config.image = nbdkit_absolute_path(value);
     return config.image ? 0 : -1;
+}
+
+static int set_dir(const char *value)
+{
+    if (config.dir) {
+        nbdkit_error("more than one directory: '%s' and '%s'", config.dir, value);
+        return -1;
+    }
+    if (!*value) {
+        nbdkit_error("dir=: missing directory name");
+        return -1;
+    }
+    config.dir = nbdkit_absolute_path(value);
+    return config.dir ? 0 : -1;
 }
 
 static int add_base(const char *key, const char *value, bool is_raw)
@@ -133,6 +151,9 @@ static int plugin_config(const char *key, const char *value)
     if (!strcmp(key, "image")) {
         return set_image(value);
     }
+    if (!strcmp(key, "dir")) {
+        return set_dir(value);
+    }
     if (!strcmp(key, "base") || !strcmp(key, "raw-base")) {
         return add_base(key, value, key[0] == 'r');
     }
@@ -164,8 +185,13 @@ static int plugin_config(const char *key, const char *value)
 /* If one of the two times is given, it bounds the default of the other. */
 static int plugin_config_complete(void)
 {
-    if (!config.image) {
-        nbdkit_error("you must supply the image=IMAGE parameter");
+    if (!config.image == !config.dir) {
+        nbdkit_error(config.dir ? "image= and dir= exclude each other"
+                                : "you must supply the image=IMAGE or the dir=DIRECTORY parameter");
+        return -1;
+    }
+    if (config.dir && config.base_count) {
+        nbdkit_error("base= and raw-base= need image=");
         return -1;
     }
     /* Buffered writes are faster through threads (bench/backends.c). */
@@ -188,6 +214,13 @@ static int plugin_config_complete(void)
     return 0;
 }
 
+static int plugin_list_exports(int read_only, int is_tls, struct nbdkit_exports *exports)
+{
+    (void)read_only;
+    (void)is_tls;
+    return exports_list(&config, exports);
+}
+
 static void plugin_dump(void)
 {
     const uint32_t version = ploop_version();
@@ -200,19 +233,30 @@ static void plugin_dump(void)
 
 static int plugin_get_ready(void)
 {
-    return device_probe(&config);
+    struct stat stat_of_dir;
+
+    if (!config.dir) {
+        return device_probe(&config);
+    }
+    if (stat(config.dir, &stat_of_dir) || !S_ISDIR(stat_of_dir.st_mode)) {
+        nbdkit_error("%s: not a directory", config.dir);
+        return -1;
+    }
+    return 0;
 }
 
 static bool ended_badly;
 
 static void plugin_cleanup(void)
 {
-    ended_badly = device_close() != 0;
+    ended_badly = device_close_all() != 0;
 }
 
 static void plugin_unload(void)
 {
+    buffers_end();
     free(config.image);
+    free(config.dir);
     for (uint32_t i = 0; i < config.base_count; i++) {
         free(config.bases[i]);
     }
@@ -229,20 +273,32 @@ static void plugin_unload(void)
 
 static void *plugin_open(int read_only)
 {
-    return device_open(&config, read_only) ? NULL : NBDKIT_HANDLE_NOT_NEEDED;
+    const char *export = nbdkit_export_name();
+
+    return export ? device_open(&config, export, read_only) : NULL;
+}
+
+static void plugin_close(void *handle)
+{
+    device_release(handle);
+}
+
+static const struct ploop_dev_info *info_of(void *handle)
+{
+    const struct device *device = handle;
+
+    return &device->info;
 }
 
 static int64_t plugin_get_size(void *handle)
 {
-    (void)handle;
-    return (int64_t)device_info()->disk_size;
+    return (int64_t)info_of(handle)->disk_size;
 }
 
 static int plugin_block_size(void *handle, uint32_t *minimum, uint32_t *preferred,
                              uint32_t *maximum)
 {
-    (void)handle;
-    *minimum = device_info()->request_alignment;
+    *minimum = info_of(handle)->request_alignment;
     *preferred = PREFERRED_BLOCK;
     *maximum = MAXIMUM_BLOCK;
     return 0;
@@ -250,8 +306,7 @@ static int plugin_block_size(void *handle, uint32_t *minimum, uint32_t *preferre
 
 static int plugin_can_write(void *handle)
 {
-    (void)handle;
-    return !(device_info()->state & PLOOP_STATE_READ_ONLY);
+    return !(info_of(handle)->state & PLOOP_STATE_READ_ONLY);
 }
 
 /*
@@ -288,47 +343,42 @@ static uint32_t pio_flags(uint32_t flags)
 
 static int plugin_pread(void *handle, void *buffer, uint32_t count, uint64_t offset, uint32_t flags)
 {
-    (void)handle;
     (void)flags;
-    return device_read(buffer, count, offset);
+    return device_read(handle, buffer, count, offset);
 }
 
 static int plugin_pwrite(void *handle, const void *buffer, uint32_t count, uint64_t offset,
                          uint32_t flags)
 {
-    (void)handle;
-    return device_write(buffer, count, offset, pio_flags(flags));
+    return device_write(handle, buffer, count, offset, pio_flags(flags));
 }
 
 static int plugin_flush(void *handle, uint32_t flags)
 {
-    (void)handle;
     (void)flags;
-    return device_flush();
+    return device_flush(handle);
 }
 
 /* A discard has no FUA, so a flush follows it. */
 static int plugin_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
-    (void)handle;
-    if (device_discard(count, offset)) {
+    if (device_discard(handle, count, offset)) {
         return -1;
     }
-    return flags & NBDKIT_FLAG_FUA ? device_flush() : 0;
+    return flags & NBDKIT_FLAG_FUA ? device_flush(handle) : 0;
 }
 
 static int plugin_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
     uint32_t how = pio_flags(flags);
 
-    (void)handle;
     if (!(flags & NBDKIT_FLAG_MAY_TRIM)) {
         how |= PLOOP_PIO_NO_UNMAP;
     }
     if (flags & NBDKIT_FLAG_FAST_ZERO) {
         how |= PLOOP_PIO_FAST_ONLY;
     }
-    return device_write_zeroes(count, offset, how);
+    return device_write_zeroes(handle, count, offset, how);
 }
 
 /* The list joins adjacent extents of one type, so "one extent" continues until the type changes. */
@@ -338,11 +388,10 @@ static int plugin_extents(void *handle, uint32_t count, uint64_t offset, uint32_
     const uint64_t end = offset + count;
     uint32_t state = 0;
 
-    (void)handle;
     while (offset < end) {
         struct ploop_extent extent = {.size = sizeof(extent)};
 
-        if (device_lookup(offset, end - offset, &extent)) {
+        if (device_lookup(handle, offset, end - offset, &extent)) {
             return -1;
         }
         if (state && extent.state != state && flags & NBDKIT_FLAG_REQ_ONE) {
@@ -366,7 +415,8 @@ static struct nbdkit_plugin plugin = {
     .config = plugin_config,
     .config_complete = plugin_config_complete,
     .config_help =
-        "[image=]IMAGE   (required) the ploop image to serve\n"
+        "[image=]IMAGE   the ploop image to serve\n"
+        "dir=DIRECTORY   serve the images of a directory, by export name\n"
         "base=FILE       backing image; repeat for each, lowest first\n"
         "raw-base=FILE   raw backing disk, below all others\n"
         "recover=BOOL    recover an image that was not closed cleanly\n"
@@ -386,7 +436,9 @@ static struct nbdkit_plugin plugin = {
     .get_ready = plugin_get_ready,
     .cleanup = plugin_cleanup,
     .unload = plugin_unload,
+    .list_exports = plugin_list_exports,
     .open = plugin_open,
+    .close = plugin_close,
     .get_size = plugin_get_size,
     .block_size = plugin_block_size,
     .can_write = plugin_can_write,

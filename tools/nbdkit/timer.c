@@ -8,98 +8,110 @@
  */
 #include "timer.h"
 
-#include <pthread.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <time.h>
 
 #define NS_PER_S UINT64_C(1000000000)
 
-static struct {
-    pthread_t thread;
-    pthread_mutex_t lock; /* protects the fields below */
-    pthread_cond_t changed;
-    uint64_t deadline_ns;
-    bool stop;
-} timer = {.lock = PTHREAD_MUTEX_INITIALIZER,
-           .changed = PTHREAD_COND_INITIALIZER,
-           .deadline_ns = UINT64_MAX};
-
-static uint64_t clock_now(void *context)
+uint64_t timer_now(void)
 {
     struct timespec now;
 
-    (void)context;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (uint64_t)now.tv_sec * NS_PER_S + (uint64_t)now.tv_nsec;
 }
 
-static void clock_wake_at(void *context, uint64_t deadline_ns)
+static uint64_t clock_now(void *context)
 {
     (void)context;
-    pthread_mutex_lock(&timer.lock);
-    timer.deadline_ns = deadline_ns;
-    pthread_cond_signal(&timer.changed);
-    pthread_mutex_unlock(&timer.lock);
+    return timer_now();
 }
 
-const struct ploop_clock timer_clock = {
-    .size = sizeof(timer_clock), .now_ns = clock_now, .wake_at = clock_wake_at};
+static void clock_wake_at(void *context, uint64_t deadline_ns)
+{
+    struct timer *timer = context;
+
+    pthread_mutex_lock(&timer->lock);
+    timer->deadline_ns = deadline_ns;
+    pthread_cond_signal(&timer->changed);
+    pthread_mutex_unlock(&timer->lock);
+}
+
+void timer_init(struct timer *timer)
+{
+    *timer = (struct timer){
+        .clock = {.size = sizeof(timer->clock),
+                  .now_ns = clock_now,
+                  .wake_at = clock_wake_at,
+                  .context = timer},
+        .deadline_ns = UINT64_MAX,
+    };
+    pthread_mutex_init(&timer->lock, NULL);
+    pthread_cond_init(&timer->changed, NULL);
+}
+
+void timer_destroy(struct timer *timer)
+{
+    pthread_cond_destroy(&timer->changed);
+    pthread_mutex_destroy(&timer->lock);
+}
 
 /*
  * Sleep, with the lock, until the deadline has come, which may change meanwhile. False: the thread
  * must stop.
  */
-static bool sleep_until_due(void)
+static bool sleep_until_due(struct timer *timer)
 {
-    while (!timer.stop && clock_now(NULL) < timer.deadline_ns) {
-        if (timer.deadline_ns == UINT64_MAX) {
-            pthread_cond_wait(&timer.changed, &timer.lock);
+    while (!timer->stop && timer_now() < timer->deadline_ns) {
+        if (timer->deadline_ns == UINT64_MAX) {
+            pthread_cond_wait(&timer->changed, &timer->lock);
         } else {
             const struct timespec until = {
-                .tv_sec = (time_t)(timer.deadline_ns / NS_PER_S),
-                .tv_nsec = (long)(timer.deadline_ns % NS_PER_S),
+                .tv_sec = (time_t)(timer->deadline_ns / NS_PER_S),
+                .tv_nsec = (long)(timer->deadline_ns % NS_PER_S),
             };
 
-            pthread_cond_clockwait(&timer.changed, &timer.lock, CLOCK_MONOTONIC, &until);
+            pthread_cond_clockwait(&timer->changed, &timer->lock, CLOCK_MONOTONIC, &until);
         }
     }
-    return !timer.stop;
+    return !timer->stop;
 }
 
-static void *timer_main(void *device)
+static void *timer_main(void *argument)
 {
+    struct timer *timer = argument;
+
     pthread_setname_np(pthread_self(), "ploop-timer");
-    pthread_mutex_lock(&timer.lock);
-    while (sleep_until_due()) {
-        timer.deadline_ns = UINT64_MAX;
-        pthread_mutex_unlock(&timer.lock);
-        ploop_dev_run(device);
-        pthread_mutex_lock(&timer.lock);
+    pthread_mutex_lock(&timer->lock);
+    while (sleep_until_due(timer)) {
+        timer->deadline_ns = UINT64_MAX;
+        pthread_mutex_unlock(&timer->lock);
+        ploop_dev_run(timer->dev);
+        pthread_mutex_lock(&timer->lock);
     }
-    pthread_mutex_unlock(&timer.lock);
+    pthread_mutex_unlock(&timer->lock);
     return NULL;
 }
 
-int timer_start(ploop_dev *device)
+int timer_start(struct timer *timer, ploop_dev *dev)
 {
     sigset_t all, before;
     int error;
 
-    timer.stop = false;
+    timer->dev = dev;
     /* Signals are for nbdkit's own threads. */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&timer.thread, NULL, timer_main, device);
+    error = pthread_create(&timer->thread, NULL, timer_main, timer);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return -error;
 }
 
-void timer_stop(void)
+void timer_stop(struct timer *timer)
 {
-    pthread_mutex_lock(&timer.lock);
-    timer.stop = true;
-    pthread_cond_signal(&timer.changed);
-    pthread_mutex_unlock(&timer.lock);
-    pthread_join(timer.thread, NULL);
+    pthread_mutex_lock(&timer->lock);
+    timer->stop = true;
+    pthread_cond_signal(&timer->changed);
+    pthread_mutex_unlock(&timer->lock);
+    pthread_join(timer->thread, NULL);
 }
