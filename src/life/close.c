@@ -43,6 +43,7 @@ int ploop_dev_close(ploop_dev *dev)
     if (in_callback()) {
         return -EDEADLK;
     }
+    help_begin(dev);
     block_control(dev, begin_closing);
     dev_wait_until_quiet(dev);
     block_control(dev, shut);
@@ -50,6 +51,7 @@ int ploop_dev_close(ploop_dev *dev)
     int error = dev->read_only ? 0 : mark_clear(dev);
     block_control(dev, end_work);
     dev_wait_for_rest(dev);
+    help_end(dev);
     assert_nothing_left(dev);
     dev_free(dev);
     return error;
