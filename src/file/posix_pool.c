@@ -247,7 +247,10 @@ static void release(struct ploop_io_threads *threads)
         return;
     }
     for (uint32_t i = 0; i < threads->count_max; i++) {
-        if (threads->slots[i].state != SLOT_NONE) {
+        pthread_mutex_lock(&threads->mutex);
+        bool is_used = threads->slots[i].state != SLOT_NONE;
+        pthread_mutex_unlock(&threads->mutex);
+        if (is_used) {
             pthread_join(threads->slots[i].thread, NULL);
         }
     }

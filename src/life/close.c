@@ -44,6 +44,7 @@ int ploop_dev_close(ploop_dev *dev)
     if (in_callback()) {
         return -EDEADLK;
     }
+    help_begin(dev);
     block_control(dev, begin_closing);
     dev_wait_until_quiet(dev);
     block_control(dev, shut);
@@ -52,6 +53,7 @@ int ploop_dev_close(ploop_dev *dev)
     block_control(dev, end_work);
     dev_wait_for_rest(dev);
     runners_stop(dev);
+    help_end(dev);
     assert_nothing_left(dev);
     dev_free(dev);
     return error;

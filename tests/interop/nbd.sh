@@ -131,7 +131,13 @@ test_wrong_parameters_are_refused() {
     create --size 8M a.hds
     head -c 1M /dev/zero >zeros
     : >empty
-    not_served "you must supply the image=IMAGE parameter" "$plugin"
+    not_served "you must supply the image=IMAGE or the dir=DIRECTORY parameter" "$plugin"
+    not_served "image= and dir= exclude each other" "$plugin" a.hds dir=.
+    not_served "more than one directory: '$PWD/.' and '/'" "$plugin" dir=. dir=/
+    not_served "dir=: missing directory name" "$plugin" dir=
+    not_served "base= and raw-base= need image=" "$plugin" dir=. base=a.hds
+    not_served "$PWD/none: not a directory" "$plugin" dir=none
+    not_served "$PWD/a.hds: not a directory" "$plugin" dir=a.hds
     not_served "image=: missing file name" "$plugin" image=
     not_served "more than one image: '$PWD/a.hds' and 'b.hds'" "$plugin" a.hds image=b.hds
     not_served "unknown parameter 'runners'" "$plugin" a.hds runners=4
@@ -471,19 +477,114 @@ assert sum(length for length, _ in extents(end, 0)) == end'
     done
 }
 
+# Whatever memory nbdkit brings: of 32 MiB that were written and read, at most the map is in the cache.
 test_direct_bypasses_the_page_cache() {
-    local image
-    image=$(mktemp -u "$build/nbd-direct.XXXXXX") # /tmp may be a tmpfs, which cannot
-    create --size 32M --cluster 64K "$image"
-    dd if=/dev/urandom of=raw bs=1M count=32 status=none
-    serve "$plugin" "$image" direct=1
-    client 'assert not h.can_cache()'
-    nbdcopy --requests=64 --flush raw "$uri" || fail "nbdcopy"
-    client 'h.pwrite(b"o" * 512, 512 * 3)'
+    local image backend cached
+    for backend in posix uring; do
+        image=$(mktemp -u "$build/nbd-direct.XXXXXX") # /tmp may be a tmpfs, which cannot
+        create --size 32M --cluster 64K "$image"
+        dd if=/dev/urandom of=raw bs=1M count=32 status=none
+        serve "$plugin" "$image" direct=1 backend=$backend
+        client 'assert not h.can_cache()'
+        nbdcopy --requests=64 --flush raw "$uri" || fail "nbdcopy"
+        client 'h.pwrite(b"o" * 512, 512 * 3)
+assert h.pread(512, 512 * 3) == b"o" * 512'
+        nbdcopy --requests=64 "$uri" back || fail "nbdcopy back"
+        cached=$(fincore --bytes --noheadings --output RES "$image")
+        ((cached <= 1 << 20)) || fail "backend=$backend: $cached bytes are in the page cache"
+        stop_server
+        printf 'o%.0s' {1..512} | dd of=raw bs=512 seek=3 conv=notrunc status=none
+        cmp raw back || fail "backend=$backend: what was read differs"
+        qemu-img compare -f raw -F parallels raw "$image" >out 2>&1 || fail "$(cat out)"
+        rm "$image"
+    done
+}
+
+# exports LIST: what the server lists, sorted and joined by spaces.
+exports() {
+    local listed
+    listed=$(URI=$uri /usr/bin/python3 -c '
+import nbd, os
+h = nbd.NBD()
+h.set_opt_mode(True)
+h.connect_uri(os.environ["URI"])
+names = []
+h.opt_list(lambda name, description: names.append(name) and 0 or 0)
+print(*sorted(names))
+h.opt_abort()') || fail "no list"
+    same "$listed" "$1" "the exports"
+}
+
+# refused_export NAME TEXT: the client is turned away, and the server says why.
+refused_export() {
+    URI=$uri NAME=$1 /usr/bin/python3 -c '
+import nbd, os
+h = nbd.NBD()
+h.set_export_name(os.environ["NAME"])
+try:
+    h.connect_unix(os.environ["URI"].split("socket=")[1])
+except nbd.Error:
+    exit(0)
+exit(1)' || fail "a client was let in: '$1'"
+    grep -qF -- "export '$1': $2" server.log || fail "export '$1': '$2' is not said by: $(cat server.log)"
+}
+
+test_a_directory_of_images() {
+    mkdir images outside
+    create --size 8M images/a.hds
+    create --size 16M images/b.hds
+    create --size 8M outside/c.hds
+    echo "no image" >images/notes
+    mkdir images/sub
+    create --size 8M images/sub/d.hds
+    ln -s ../outside/c.hds images/link.hds
+    serve "$plugin" dir=images
+    exports "a.hds b.hds"
+    local name
+    for name in "" . .. ../outside/c.hds sub/d.hds /etc/passwd "$PWD/outside/c.hds"; do
+        refused_export "$name" "expected the name of a file in"
+    done
+    for name in none link.hds sub; do
+        refused_export "$name" "no such image in"
+    done
+    SOCKET=$PWD/sock /usr/bin/python3 - <<'PYTHON' || fail "the client failed; the server said: $(cat server.log)"
+import nbd, os, time
+def client(name):
+    h = nbd.NBD()
+    h.set_export_name(name)
+    h.connect_unix(os.environ["SOCKET"])
+    return h
+M = 1 << 20
+a, again, b = client("a.hds"), client("a.hds"), client("b.hds")
+assert (a.get_size(), again.get_size(), b.get_size()) == (8 * M, 8 * M, 16 * M)
+a.pwrite(b"a" * M, 0)
+b.pwrite(b"b" * M, 0)
+assert again.pread(M, 0) == b"a" * M and b.pread(M, 0) == b"b" * M
+again.flush()
+again.shutdown()
+assert a.pread(M, 0) == b"a" * M
+a.shutdown()
+# The last connection is gone: the image is closed, without the mark, and may be opened again.
+for _ in range(100):
+    if os.system("ploopctl check images/a.hds >/dev/null 2>&1") == 0:
+        break
+    time.sleep(0.05)
+else:
+    raise AssertionError("a.hds stays open")
+assert os.system("ploopctl check images/b.hds >/dev/null 2>&1") != 0
+c = client("a.hds")
+assert c.pread(M, 0) == b"a" * M
+c.shutdown()
+b.shutdown()
+PYTHON
+    exports "a.hds b.hds"
+    stop_server "export '\|notes: cannot\|is no image\|not a ploop"
+    for name in a b; do
+        oracle check images/$name.hds >out || fail "$name: $(cat out)"
+    done
+    serve "$plugin" outside/c.hds
+    exports ""
     stop_server
-    printf 'o%.0s' {1..512} | dd of=raw bs=512 seek=3 conv=notrunc status=none
-    qemu-img compare -f raw -F parallels raw "$image" >out 2>&1 || fail "$(cat out)"
-    rm "$image"
 }
 
 test_a_server_that_ends_closes_cleanly() {
