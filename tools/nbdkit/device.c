@@ -264,9 +264,6 @@ static int open_files(struct device *device, bool read_only)
     const struct server_config *config = device->config;
     int result = 0;
 
-    if (config->uring) {
-        (void)ploop_uring_create(NULL, &group);
-    }
     for (uint32_t level = 0; level < config->base_count && !result; level++) {
         result = open_base(device, level, config->recover && !read_only);
     }
