@@ -101,15 +101,26 @@ void bat_free(struct bat *bat)
     bat->entries = NULL;
 }
 
-void bat_set_loaded(struct bat *bat, struct guest_cluster guest, uint32_t entry)
+/* No other thread looks yet, so the words need not be stored one by one. */
+void bat_set_loaded(struct bat *bat, uint32_t page, const uint32_t *entries, uint32_t mapped)
+{
+    uint32_t first = geometry_page_first(page), n = geometry_page_entries(&bat->geometry, page);
+    _Static_assert(sizeof(*bat->entries) == sizeof(*entries), "atomic words are plain ones");
+    assert(mapped <= n && bat->pages[page].mapped == 0);
+    growing_fill(&bat->entries_memory, first * sizeof(*entries), entries, n * sizeof(*entries));
+    atomic_store_explicit(&bat->pages[page].mapped, mapped, memory_order_relaxed);
+    count(&bat->stats.mapped, mapped);
+}
+
+void bat_set_bad(struct bat *bat, struct guest_cluster guest)
 {
     assert(guest.n < bat->geometry.bat_entries);
-    uint32_t old = atomic_exchange_explicit(&bat->entries[guest.n], entry, memory_order_relaxed);
-    bool was_mapped = old && old != BAT_ENTRY_BAD, is_mapped = entry && entry != BAT_ENTRY_BAD;
-    if (was_mapped != is_mapped) {
-        atomic_fetch_add_explicit(&bat->pages[geometry_page_of(guest)].mapped,
-                                  is_mapped ? 1 : UINT32_MAX, memory_order_relaxed);
-        count(&bat->stats.mapped, is_mapped ? 1 : UINT64_MAX);
+    uint32_t old =
+        atomic_exchange_explicit(&bat->entries[guest.n], BAT_ENTRY_BAD, memory_order_relaxed);
+    if (old && old != BAT_ENTRY_BAD) {
+        atomic_fetch_sub_explicit(&bat->pages[geometry_page_of(guest)].mapped, 1,
+                                  memory_order_relaxed);
+        count(&bat->stats.mapped, UINT64_MAX);
     }
 }
 

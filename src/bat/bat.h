@@ -152,8 +152,14 @@ int bat_init(struct bat *bat, const struct header *header, struct channel *chann
              const struct alloc_config *space);
 void bat_free(struct bat *bat);
 
-/* At open: an entry that the file has; then BAT_ENTRY_BAD, if it proves to be another's. */
-void bat_set_loaded(struct bat *bat, struct guest_cluster guest, uint32_t entry);
+/*
+ * At open: all entries of a page, BAT_ENTRY_BAD among them, and how many map something. Once for a
+ * page; one that is left out is all 0, and takes no memory.
+ */
+void bat_set_loaded(struct bat *bat, uint32_t page, const uint32_t *entries, uint32_t mapped);
+
+/* At open: an entry that cannot be read, or proves to be another guest cluster's. */
+void bat_set_bad(struct bat *bat, struct guest_cluster guest);
 
 /* 0: unmapped; BAT_ENTRY_BAD; or where it is. Any thread. */
 static inline uint32_t bat_entry(const struct bat *bat, struct guest_cluster guest)

@@ -118,6 +118,25 @@ enum entry_verdict geometry_judge_entry(const struct geometry *geometry, uint64_
     return offset + geometry->cluster_size > file_size ? ENTRY_PAST_END : ENTRY_GOOD;
 }
 
+struct good_entries geometry_good_entries(const struct geometry *geometry, uint64_t file_size)
+{
+    uint64_t first = geometry_host_first(geometry);
+    uint64_t end = min64(geometry_host_end(geometry, file_size), geometry_host_limit(geometry));
+    struct good_entries good = {.first = 1, .step = 1};
+
+    if (first < end) {
+        good = (struct good_entries){
+            .first = geometry_entry(geometry, (struct host_cluster){(uint32_t)first}),
+            .last = geometry_entry(geometry, (struct host_cluster){(uint32_t)(end - 1)}),
+            .step = (uint32_t)(geometry->cluster_size / geometry->entry_unit),
+            .host_first = (uint32_t)first,
+        };
+        assert(geometry_judge_entry(geometry, file_size, good.first) == ENTRY_GOOD);
+        assert(geometry_judge_entry(geometry, file_size, good.last) == ENTRY_GOOD);
+    }
+    return good;
+}
+
 uint32_t geometry_page_count(const struct geometry *geometry)
 {
     return pages_for(geometry->bat_entries);

@@ -92,6 +92,30 @@ struct host_cluster geometry_host(const struct geometry *geometry, uint32_t entr
 enum entry_verdict geometry_judge_entry(const struct geometry *geometry, uint64_t file_size,
                                         uint32_t entry);
 
+/*
+ * The entries that are ENTRY_GOOD in a file of a certain size, for a caller that judges millions:
+ * first, first + step, ... last; none where first > last. The next one names the next host cluster.
+ */
+struct good_entries {
+    uint32_t first, last, step;
+    uint32_t host_first; /* the host cluster that `first` names */
+};
+
+struct good_entries geometry_good_entries(const struct geometry *geometry, uint64_t file_size);
+
+static inline bool good_entries_have(const struct good_entries *good, uint32_t entry)
+{
+    return entry >= good->first && entry <= good->last &&
+           (good->step == 1 || (entry - good->first) % good->step == 0);
+}
+
+/* As geometry_host(), without its division in version 2. */
+static inline struct host_cluster good_entries_host(const struct good_entries *good, uint32_t entry)
+{
+    uint32_t steps = entry - good->first;
+    return (struct host_cluster){good->host_first + (good->step == 1 ? steps : steps / good->step)};
+}
+
 /* BAT pages: 4 KiB pages of the file from offset 0; page 0 begins with the header. */
 uint32_t geometry_page_count(const struct geometry *geometry);
 uint32_t geometry_page_limit(const struct geometry *geometry); /* with all those entries */

@@ -2,6 +2,9 @@
 /*
  * What bat_load.h says. Reads begin on pages of the file and end there or at the end of the BAT,
  * into memory aligned alike, so that a backend which wants alignment gets it.
+ *
+ * Holes of the file are read like everything else. A file system that reports data as a hole, as
+ * some have done, would cost the map, and with it the disk.
  */
 #include "image/bat_load.h"
 
@@ -9,7 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { CHUNK_PAGES = 64 };
+enum { CHUNK_PAGES = 128 };
 
 /* The bytes of pages [first, first + count) that belong to the BAT area. */
 static uint64_t bytes_of(const struct geometry *geometry, uint32_t first, uint32_t count)
@@ -39,8 +42,9 @@ static int load_pages(const struct bat_load *load, uint32_t first, uint32_t coun
         return load->unreadable(load->context, first, unread);
     }
     for (uint32_t i = 0; i < count && !error; i++) {
-        error = unread ? load_pages(load, first + i, 1, bytes)
-                       : load->page(load->context, first + i, bytes + (size_t)i * BAT_PAGE_SIZE);
+        uint8_t *page = bytes + (size_t)i * BAT_PAGE_SIZE;
+        error = unread ? load_pages(load, first + i, 1, page)
+                       : load->page(load->context, first + i, page);
     }
     return error;
 }
@@ -48,12 +52,17 @@ static int load_pages(const struct bat_load *load, uint32_t first, uint32_t coun
 int bat_load(const struct bat_load *load)
 {
     uint32_t pages = geometry_page_count(load->geometry);
-    uint8_t *bytes = aligned_alloc(BAT_PAGE_SIZE, (size_t)CHUNK_PAGES * BAT_PAGE_SIZE);
-    int error = bytes ? 0 : -ENOMEM;
+    uint8_t *chunk = NULL;
+    int error = 0;
+    if (!load->area) {
+        chunk = aligned_alloc(BAT_PAGE_SIZE, (size_t)CHUNK_PAGES * BAT_PAGE_SIZE);
+        error = chunk ? 0 : -ENOMEM;
+    }
     for (uint32_t page = 0; page < pages && !error; page += CHUNK_PAGES) {
         uint32_t left = pages - page;
-        error = load_pages(load, page, left < CHUNK_PAGES ? left : CHUNK_PAGES, bytes);
+        error = load_pages(load, page, left < CHUNK_PAGES ? left : CHUNK_PAGES,
+                           chunk ? chunk : load->area + (size_t)page * BAT_PAGE_SIZE);
     }
-    free(bytes);
+    free(chunk);
     return error;
 }

@@ -16,11 +16,20 @@ struct bat_load {
     ploop_file *file;
     const struct geometry *geometry;
     /*
-     * A page of the BAT as the file has it, in order; page 0 begins with the header. An error ends
+     * Where the pages go, laid out as in the file and aligned to a page; NULL: into memory that
+     * holds some of them at a time.
+     */
+    uint8_t *area;
+    /*
+     * A page of the BAT as the file has it, in order; page 0 begins with the header. The bytes are
+     * the callback's to change; without an area they are its own until it returns. An error ends
      * the loading with that error.
      */
-    int (*page)(void *context, uint32_t page, const uint8_t *bytes);
-    /* A page that cannot be read. 0: the loading goes on; an error ends it with that error. */
+    int (*page)(void *context, uint32_t page, uint8_t *bytes);
+    /*
+     * A page that cannot be read; its part of the area may hold anything. 0: the loading goes on;
+     * an error ends it with that error.
+     */
     int (*unreadable)(void *context, uint32_t page, int error);
     void *context;
 };

@@ -58,12 +58,12 @@ struct area_load {
     const struct image_file_load *load;
 };
 
-static int take_page(void *context, uint32_t page, const uint8_t *bytes)
+static int take_page(void *context, uint32_t page, uint8_t *bytes)
 {
     const struct area_load *area = context;
-    const struct image_file *image = area->image;
-    memcpy(image->area + (size_t)page * BAT_PAGE_SIZE, bytes,
-           geometry_page_bytes(&image->header.geometry, page));
+    const struct geometry *geometry = &area->image->header.geometry;
+    bytes += page == 0 ? HEADER_SIZE : 0;
+    words_from_le32((uint32_t *)(void *)bytes, geometry_page_entries(geometry, page));
     return area->load->progress(area->load->user_data, geometry_page_first(page));
 }
 
@@ -91,9 +91,10 @@ int image_file_load_bat(struct image_file *image, const struct image_file_load *
         return -ENOMEM;
     }
     image->entries = (uint32_t *)(void *)(image->area + HEADER_SIZE);
-    int error = bat_load(&(struct bat_load){image->file, geometry, take_page, skip_page, &area});
-    for (uint32_t i = 0; i < geometry->bat_entries && !error; i++) {
-        image->entries[i] = load_le32((const uint8_t *)&image->entries[i]);
-    }
-    return error;
+    return bat_load(&(struct bat_load){.file = image->file,
+                                       .geometry = geometry,
+                                       .area = image->area,
+                                       .page = take_page,
+                                       .unreadable = skip_page,
+                                       .context = &area});
 }

@@ -6,6 +6,7 @@
 #include "life/load.h"
 
 #include "image/bat_load.h"
+#include "image/bat_run.h"
 #include "image/extension_load.h"
 #include "util/bytes.h"
 #include "util/error_text.h"
@@ -16,6 +17,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 void load_log(const struct load *load, uint32_t level, const char *format, ...)
 {
@@ -139,13 +141,31 @@ static const char *const VERDICTS[] = {
     [ENTRY_PAST_END] = "past the end of the file",
 };
 
-static void set_entry(const struct load *load, struct guest_cluster guest, uint32_t entry)
+/* For the top all that is known of its host clusters; for a lower delta who owns them. */
+static struct space_map *space_of(const struct load *load)
 {
-    assert(guest.n < load->header.geometry.bat_entries);
+    return load->entries ? load->space : &dev_bat(load->dev)->alloc.map;
+}
+
+static void set_page(const struct load *load, uint32_t page, const uint32_t *entries,
+                     uint32_t mapped)
+{
+    const struct geometry *geometry = &load->header.geometry;
     if (load->entries) {
-        load->entries[guest.n] = entry;
+        memcpy(load->entries + geometry_page_first(page), entries,
+               geometry_page_entries(geometry, page) * sizeof(*entries));
     } else {
-        bat_set_loaded(dev_bat(load->dev), guest, entry);
+        bat_set_loaded(dev_bat(load->dev), page, entries, mapped);
+    }
+}
+
+static void set_bad(const struct load *load, struct guest_cluster guest)
+{
+    assert(guest.n < load->header.geometry.bat_entries && load->dev->read_only);
+    if (load->entries) {
+        load->entries[guest.n] = BAT_ENTRY_BAD;
+    } else {
+        bat_set_bad(dev_bat(load->dev), guest);
     }
 }
 
@@ -155,45 +175,70 @@ static uint32_t get_entry(const struct load *load, struct guest_cluster guest)
     return load->entries ? load->entries[guest.n] : bat_entry(dev_bat(load->dev), guest);
 }
 
-static bool claim(const struct load *load, uint32_t entry)
+/* Whether they are all good, and no other guest cluster's; then they are these guest clusters'. */
+static bool take_run(const struct load *load, const uint32_t *run, uint32_t length)
 {
-    return load->entries ||
-           alloc_claim(&dev_bat(load->dev)->alloc, geometry_host(&load->header.geometry, entry));
+    const struct good_entries *good = &load->good;
+    return bat_run_is_good(good, run, length) &&
+           space_map_claim(space_of(load),
+                           (struct space_run){good_entries_host(good, run[0]), length});
 }
 
-/* One entry of the file. 0, or -EUCLEAN where the image cannot be written. */
-static int load_entry(const struct load *load, struct guest_cluster guest, uint32_t entry)
+/* What take_run() refused, and why. 0, or -EUCLEAN where the image cannot be written. */
+static int mark_bad(const struct load *load, struct guest_cluster guest, uint32_t *entry)
 {
-    if (entry == 0) {
-        return 0;
-    }
-    const char *fault = NULL;
     enum entry_verdict verdict =
-        geometry_judge_entry(&load->header.geometry, load->info.file_size, entry);
-    if (verdict != ENTRY_GOOD) {
-        fault = VERDICTS[verdict];
-    } else if (!claim(load, entry)) {
-        fault = "another guest cluster's";
-    }
-    if (fault && !load->dev->read_only) {
-        load_log(load, PLOOP_LOG_ERROR, "BAT[%" PRIu32 "]=%" PRIu32 ": %s", guest.n, entry, fault);
+        geometry_judge_entry(&load->header.geometry, load->info.file_size, *entry);
+    const char *fault = verdict == ENTRY_GOOD ? "another guest cluster's" : VERDICTS[verdict];
+    if (!load->dev->read_only) {
+        load_log(load, PLOOP_LOG_ERROR, "BAT[%" PRIu32 "]=%" PRIu32 ": %s", guest.n, *entry, fault);
         return -EUCLEAN;
     }
-    set_entry(load, guest, fault ? BAT_ENTRY_BAD : entry);
+    *entry = BAT_ENTRY_BAD;
     return 0;
 }
 
-static int load_page(void *context, uint32_t page, const uint8_t *bytes)
+/* A run that is not 0. All of it is taken at once or, where something is wrong, one by one. */
+static int load_run(const struct load *load, struct guest_cluster guest, uint32_t *run,
+                    uint32_t length, uint32_t *mapped)
+{
+    if (take_run(load, run, length)) {
+        *mapped += length;
+        return 0;
+    }
+    int error = 0;
+    for (uint32_t i = 0; i < length && !error; i++) {
+        if (run[i] == 0) {
+            continue; /* a sum wrapped around to it */
+        }
+        if (take_run(load, &run[i], 1)) {
+            ++*mapped;
+        } else {
+            error = mark_bad(load, (struct guest_cluster){guest.n + i}, &run[i]);
+        }
+    }
+    return error;
+}
+
+static int load_page(void *context, uint32_t page, uint8_t *bytes)
 {
     const struct load *load = context;
-    uint32_t first = geometry_page_first(page);
-    uint32_t entries = geometry_page_entries(&load->header.geometry, page);
+    uint32_t first = geometry_page_first(page), mapped = 0;
+    uint32_t count = geometry_page_entries(&load->header.geometry, page);
+    uint32_t *entries = (uint32_t *)(void *)(bytes + (page == 0 ? HEADER_SIZE : 0));
+    bool is_empty = true;
     int error = 0;
-    assert(first + entries <= load->header.geometry.bat_entries);
-    bytes += page == 0 ? HEADER_SIZE : 0;
-    for (uint32_t i = 0; i < entries && !error; i++) {
-        struct guest_cluster guest = {first + i};
-        error = load_entry(load, guest, load_le32(bytes + (size_t)i * 4));
+    assert(first + count <= load->header.geometry.bat_entries);
+    words_from_le32(entries, count);
+    for (uint32_t i = 0, length; i < count && !error; i += length) {
+        length = bat_run_length(entries + i, count - i, load->good.step);
+        if (entries[i]) {
+            is_empty = false;
+            error = load_run(load, (struct guest_cluster){first + i}, entries + i, length, &mapped);
+        }
+    }
+    if (!error && !is_empty) {
+        set_page(load, page, entries, mapped);
     }
     return error;
 }
@@ -209,7 +254,7 @@ static int page_unreadable(void *context, uint32_t page, int error)
     load_log(load, read_only ? PLOOP_LOG_WARNING : PLOOP_LOG_ERROR,
              "BAT page %" PRIu32 " cannot be read: %s", page, ERROR_TEXT(error));
     for (uint32_t i = 0; i < entries && read_only; i++) {
-        set_entry(load, (struct guest_cluster){first + i}, BAT_ENTRY_BAD);
+        set_bad(load, (struct guest_cluster){first + i});
     }
     return read_only ? 0 : error;
 }
@@ -226,9 +271,9 @@ static int compare_numbers(const void *a, const void *b)
 }
 
 /*
- * Duplicates where not every host cluster has a bit, because the delta is a lower one or its file
- * so large (space_map.h): sort the entries, each with its guest cluster behind it, so that the
- * first of equals is the owner.
+ * Duplicates where not every host cluster has a bit, because the file is so large (space_map.h):
+ * sort the entries, each with its guest cluster behind it, so that the first of equals is the
+ * owner.
  */
 static int sort_out_duplicates(const struct load *load)
 {
@@ -256,7 +301,7 @@ static int sort_out_duplicates(const struct load *load)
         }
         uint32_t n = (uint32_t)sorted[i];
         if (load->dev->read_only) {
-            set_entry(load, (struct guest_cluster){n}, BAT_ENTRY_BAD);
+            set_bad(load, (struct guest_cluster){n});
         } else {
             load_log(load, PLOOP_LOG_ERROR, "BAT[%" PRIu32 "]=%" PRIu32 ": another guest cluster's",
                      n, (uint32_t)(sorted[i] >> 32));
@@ -269,10 +314,15 @@ static int sort_out_duplicates(const struct load *load)
 
 int load_bat(struct load *load)
 {
-    const struct bat_load read = {load->file, &load->header.geometry, load_page, page_unreadable,
-                                  load};
+    const struct bat_load read = {.file = load->file,
+                                  .geometry = &load->header.geometry,
+                                  .page = load_page,
+                                  .unreadable = page_unreadable,
+                                  .context = load};
+    load->good = geometry_good_entries(&load->header.geometry, load->info.file_size);
     int error = bat_load(&read);
-    if (!error && (load->entries || !space_map_is_whole(&dev_bat(load->dev)->alloc.map))) {
+    space_map_end_claims(space_of(load));
+    if (!error && !space_map_is_whole(space_of(load))) {
         error = sort_out_duplicates(load);
     }
     return error;

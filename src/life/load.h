@@ -21,7 +21,9 @@ struct load {
     uint32_t level; /* 0: the base */
     struct header header;
     struct ploop_file_info info;
+    struct good_entries good; /* load_bat() makes it */
     uint32_t *entries; /* a lower delta's map; NULL: the top's, which goes to the device's bat */
+    struct space_map *space; /* with `entries`: a lower delta's, while it is loaded */
 };
 
 /* A line for the operator, which says which delta it is about where there are several. */

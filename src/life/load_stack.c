@@ -121,18 +121,24 @@ static int load_lower_header(struct load *load)
 static int load_lower_bat(struct load *load)
 {
     struct stack *stack = &load->dev->stack;
+    const struct geometry *geometry = &load->header.geometry;
+    struct space_map space;
     assert(!load->entries && !is_raw(load));
-    load->entries = calloc((size_t)load->header.geometry.bat_entries + 1, sizeof(*load->entries));
-    int error = load->entries ? load_bat(load) : -ENOMEM;
-    uint32_t clusters = geometry_guest_clusters(&load->header.geometry);
+    load->entries = calloc((size_t)geometry->bat_entries + 1, sizeof(*load->entries));
+    load->space = &space;
+    int error = space_map_init(&space, geometry, load->info.file_size);
+    error = error ? error : load->entries ? load_bat(load) : -ENOMEM;
+    uint32_t clusters = geometry_guest_clusters(geometry);
     for (uint32_t n = 0; n < clusters && !error; n++) {
         if (load->entries[n]) {
             stack_set_place(stack, (struct guest_cluster){n}, stack->deltas[load->level],
                             load->entries[n]);
         }
     }
+    space_map_free(&space);
     free(load->entries);
     load->entries = NULL;
+    load->space = NULL;
     return error;
 }
 

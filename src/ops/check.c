@@ -11,6 +11,7 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include "image/bat_run.h"
 #include "ops/repair.h"
 #include "util/error_text.h"
 #include "util/sized.h"
@@ -149,14 +150,45 @@ static void check_entry(struct check *check, uint32_t index, uint32_t guest_clus
     check->result.mapped++;
 }
 
+uint32_t check_run(const struct check *check, uint32_t index)
+{
+    uint32_t left = check->image.header.geometry.bat_entries - index;
+    uint32_t block = CHECK_BLOCK - index % CHECK_BLOCK;
+
+    return bat_run_length(check->image.entries + index, left < block ? left : block,
+                          check->good.step);
+}
+
+/* A run with nothing to report is counted at once. */
+static bool count_run(struct check *check, uint32_t index, uint32_t length, uint32_t guest_clusters)
+{
+    uint32_t end = index + length;
+
+    if (end > guest_clusters ||
+        !bat_run_is_good(&check->good, check->image.entries + index, length) ||
+        (check->duplicate_count && bitmap_next_set(&check->duplicates, index, end) < end)) {
+        return false;
+    }
+    check->owners += length;
+    check->result.mapped += length;
+    return true;
+}
+
 static void check_entries(struct check *check)
 {
     const struct geometry *geometry = &check->image.header.geometry;
     uint32_t guest_clusters = geometry_guest_clusters(geometry);
+    const uint32_t *entries = check->image.entries;
 
-    for (uint32_t i = 0; i < geometry->bat_entries; i++) {
-        if (check->image.entries[i]) {
-            check_entry(check, i, guest_clusters);
+    for (uint32_t i = 0, length; i < geometry->bat_entries; i += length) {
+        length = check_run(check, i);
+        if (!entries[i] || count_run(check, i, length, guest_clusters)) {
+            continue;
+        }
+        for (uint32_t j = i; j < i + length; j++) {
+            if (entries[j]) { /* of a run of entries past the highest number, the next one is 0 */
+                check_entry(check, j, guest_clusters);
+            }
         }
     }
     if (check->image.header.flags & HEADER_FLAG_EMPTY && check->owners) {
@@ -220,6 +252,7 @@ static int find(struct check *check)
     int error;
 
     check_header_fields(check);
+    check->good = geometry_good_entries(&check->image.header.geometry, check->image.file_size);
     error = image_file_load_bat(&check->image, &load);
     if (!error) {
         error = bitmap_init(&check->duplicates, bat_entries);
@@ -269,6 +302,7 @@ static int check_file(struct check *check, ploop_file *file)
     }
     extension_free(&check->extension);
     bitmap_free(&check->duplicates);
+    bitmap_free(&check->used.used);
     image_file_close(&check->image);
     return error;
 }

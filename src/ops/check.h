@@ -4,7 +4,7 @@
  * behind:
  *
  *     image_file_open, image_file_load_bat   image
- *     check_duplicates             duplicates
+ *     check_duplicates             duplicates, used
  *     extension_load               extension
  *     (the findings in BAT order)  counts, result
  *     check_leaks                  the same
@@ -19,12 +19,28 @@
 #include "image/image_file.h"
 #include "util/bitmap.h"
 
-enum { CHECK_KINDS = PLOOP_CHECK_READ + 1 };
+enum { CHECK_KINDS = PLOOP_CHECK_READ + 1, CHECK_BLOCK = 4096 /* entries */ };
+
+/*
+ * Which of the host clusters [first, end) are used. A bitmap of the whole file could be of any
+ * size, since a sparse file can: see check_hosts.c.
+ */
+struct check_window {
+    struct bitmap used;
+    uint64_t first, end; /* places */
+    uint64_t next;       /* the first used one at or past `end`; CHECK_NO_HOST: none */
+    uint64_t slots_end;  /* where the file's places end */
+};
+
+#define CHECK_NO_HOST UINT64_MAX
 
 struct check {
     struct image_file image;
     struct extension extension;
+    struct good_entries good; /* after image_file_open() */
+    struct check_window used; /* as the last pass over the BAT has left it */
     struct bitmap duplicates; /* a bit per BAT entry: not the first that names its host cluster */
+    uint64_t duplicate_count; /* how many bits are set */
     struct ploop_check_options options;
     struct ploop_check_result result;
     uint64_t counts[CHECK_KINDS]; /* findings by PLOOP_CHECK_ kind */
@@ -41,6 +57,12 @@ void check_report(struct check *check, uint32_t kind, uint64_t guest_cluster, ui
 int check_progress(struct check *check, uint64_t entries_done);
 
 bool check_entry_is_good(const struct check *check, uint32_t entry);
+
+/*
+ * How many entries from `index` on are a run: all 0, or neighbours in the file (image/bat_run.h);
+ * at least one, and none past a multiple of CHECK_BLOCK.
+ */
+uint32_t check_run(const struct check *check, uint32_t index);
 
 /* 0, -ENOMEM, -ECANCELED. */
 int check_duplicates(struct check *check);

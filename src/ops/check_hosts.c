@@ -5,8 +5,10 @@
  * A bitmap of the whole file could be of any size, since a sparse file can. So the bitmap is a
  * window on the host clusters: it is filled by a pass over the BAT, which also finds where the next
  * used cluster past the window lies; the next window begins there. Where the file is about as large
- * as its entries say, one window holds all of it.
+ * as its entries say, one window holds all of it, and what the search for duplicates has put there
+ * does for the leaks too.
  */
+#include "image/bat_run.h"
 #include "ops/check.h"
 
 #include <errno.h>
@@ -14,15 +16,6 @@
 #include <string.h>
 
 enum { WINDOW_BYTES_MIN = 1048576, PROGRESS_ENTRIES = 262144 };
-
-#define NO_HOST UINT64_MAX
-
-struct window {
-    struct bitmap used;
-    uint64_t first, end; /* places */
-    uint64_t next;       /* the first used one at or past `end`; NO_HOST: none */
-    uint64_t slots_end;  /* where the file's places end */
-};
 
 bool check_entry_is_good(const struct check *check, uint32_t entry)
 {
@@ -40,13 +33,13 @@ static uint64_t slots_end(const struct check *check)
            (area % geometry->cluster_size != 0);
 }
 
-static int window_init(struct window *window, const struct check *check)
+static int window_init(struct check_window *window, const struct check *check)
 {
     uint64_t bytes = (uint64_t)4 * check->image.header.geometry.bat_entries / 8;
     uint64_t bits = 8 * (bytes > WINDOW_BYTES_MIN ? bytes : WINDOW_BYTES_MIN);
     uint64_t first = geometry_host_first(&check->image.header.geometry), end = slots_end(check);
 
-    *window = (struct window){.next = first, .slots_end = end};
+    *window = (struct check_window){.next = first, .slots_end = end};
     return bitmap_init(&window->used, bits < end - first ? bits : end - first);
 }
 
@@ -54,7 +47,7 @@ static int window_init(struct window *window, const struct check *check)
  * A used host cluster: into the window, or a candidate for the next one's start. True where it is
  * the first to claim its place.
  */
-static bool window_note(struct window *window, uint64_t host)
+static bool window_note(struct check_window *window, uint64_t host)
 {
     if (host < window->first) {
         return true;
@@ -66,38 +59,88 @@ static bool window_note(struct window *window, uint64_t host)
     return true;
 }
 
-/* All entries, in their order, those first that can be dismissed without a division. */
-static int fill_from_bat(struct check *check, struct window *window, bool mark_duplicates)
+/* A pass over the BAT that fills a window. */
+struct pass {
+    struct check *check;
+    struct check_window *window;
+    uint64_t low, high; /* the entries for the window's ends */
+    uint64_t best;      /* the lowest good entry past the window, so far */
+    bool mark_duplicates;
+};
+
+static struct pass pass_begin(struct check *check, struct check_window *window,
+                              bool mark_duplicates)
 {
     const struct geometry *geometry = &check->image.header.geometry;
-    const uint32_t *entries = check->image.entries;
-    uint64_t low = geometry_place_offset(geometry, window->first) / geometry->entry_unit;
-    uint64_t high = geometry_place_offset(geometry, window->end) / geometry->entry_unit;
-    uint64_t best = UINT64_MAX; /* the lowest good entry past the window, so far */
 
-    for (uint32_t i = 0; i < geometry->bat_entries; i++) {
-        uint32_t entry = entries[i];
+    return (struct pass){
+        .check = check,
+        .window = window,
+        .low = geometry_place_offset(geometry, window->first) / geometry->entry_unit,
+        .high = geometry_place_offset(geometry, window->end) / geometry->entry_unit,
+        .best = UINT64_MAX,
+        .mark_duplicates = mark_duplicates,
+    };
+}
 
+/* Those first that can be dismissed without a division. */
+static void note_entry(struct pass *pass, uint32_t index)
+{
+    struct check *check = pass->check;
+    uint32_t entry = check->image.entries[index];
+
+    if (entry < pass->low || (entry >= pass->high && entry >= pass->best) ||
+        !good_entries_have(&check->good, entry)) {
+        return;
+    }
+    if (entry >= pass->high) {
+        pass->best = entry;
+    }
+    if (!window_note(pass->window, good_entries_host(&check->good, entry).n) &&
+        pass->mark_duplicates) {
+        check->duplicate_count += bitmap_set(&check->duplicates, index);
+    }
+}
+
+/* False: nothing of the run was noted, and it is to be noted entry by entry. */
+static bool note_run(const struct pass *pass, uint32_t index, uint32_t length)
+{
+    const struct good_entries *good = &pass->check->good;
+    const uint32_t *run = pass->check->image.entries + index;
+    struct check_window *window = pass->window;
+
+    if (!bat_run_is_good(good, run, length)) {
+        return false;
+    }
+    uint64_t host = good_entries_host(good, run[0]).n;
+    return host >= window->first && host + length <= window->end &&
+           bitmap_set_range(&window->used, host - window->first, host - window->first + length);
+}
+
+/* All entries, in their order. */
+static int fill_from_bat(struct check *check, struct check_window *window, bool mark_duplicates)
+{
+    const struct geometry *geometry = &check->image.header.geometry;
+    struct pass pass = pass_begin(check, window, mark_duplicates);
+    bool is_first = window->first == geometry_host_first(geometry);
+
+    for (uint32_t i = 0, length; i < geometry->bat_entries; i += length) {
         if (i % PROGRESS_ENTRIES == 0 &&
-            check_progress(
-                check, window->first > geometry_host_first(geometry) ? geometry->bat_entries : i)) {
+            check_progress(check, is_first ? i : geometry->bat_entries)) {
             return -ECANCELED;
         }
-        if (entry < low || !entry || (entry >= high && entry >= best) ||
-            !check_entry_is_good(check, entry)) {
+        length = check_run(check, i);
+        if (!check->image.entries[i] || (length > 1 && note_run(&pass, i, length))) {
             continue;
         }
-        if (entry >= high) {
-            best = entry;
-        }
-        if (!window_note(window, geometry_host(geometry, entry).n) && mark_duplicates) {
-            bitmap_set(&check->duplicates, i);
+        for (uint32_t j = i; j < i + length; j++) {
+            note_entry(&pass, j);
         }
     }
     return 0;
 }
 
-static void fill_from_extension(const struct check *check, struct window *window)
+static void fill_from_extension(const struct check *check, struct check_window *window)
 {
     const struct geometry *geometry = &check->image.header.geometry;
 
@@ -107,32 +150,33 @@ static void fill_from_extension(const struct check *check, struct window *window
 }
 
 /* Move the window to where the last one found more. False: it found nothing. */
-static bool window_advance(struct window *window)
+static bool window_advance(struct check_window *window)
 {
-    if (window->next == NO_HOST) {
+    if (window->next == CHECK_NO_HOST) {
         return false;
     }
     window->first = window->next;
     window->end = window->slots_end - window->first < window->used.bits
                       ? window->slots_end
                       : window->first + window->used.bits;
-    window->next = NO_HOST;
+    window->next = CHECK_NO_HOST;
     memset(window->used.words, 0, (window->used.bits + 63) / 64 * 8);
     return true;
 }
 
+static bool window_is_whole(const struct check *check, const struct check_window *window)
+{
+    return window->used.bits > 0 && window->end == window->slots_end &&
+           window->first == geometry_host_first(&check->image.header.geometry);
+}
+
 int check_duplicates(struct check *check)
 {
-    struct window window;
-    int error = window_init(&window, check);
+    int error = window_init(&check->used, check);
 
-    if (error) {
-        return error;
+    while (!error && window_advance(&check->used)) {
+        error = fill_from_bat(check, &check->used, true);
     }
-    while (!error && window_advance(&window)) {
-        error = fill_from_bat(check, &window, true);
-    }
-    bitmap_free(&window.used);
     return error;
 }
 
@@ -151,7 +195,7 @@ static void report_leak(struct check *check, uint64_t first, uint64_t end)
 }
 
 /* The gaps in a window, and the one before it. *from is the first cluster not yet judged. */
-static void report_gaps(struct check *check, const struct window *window, uint64_t *from)
+static void report_gaps(struct check *check, const struct check_window *window, uint64_t *from)
 {
     uint64_t bits = window->end - window->first;
 
@@ -165,23 +209,29 @@ static void report_gaps(struct check *check, const struct window *window, uint64
 
 int check_leaks(struct check *check)
 {
-    struct window window;
+    struct check_window *window = &check->used;
     uint64_t from = geometry_host_first(&check->image.header.geometry);
-    int error = window_init(&window, check);
 
-    if (error) {
-        return error;
+    if (window_is_whole(check, window)) {
+        if (check_progress(check, 0)) {
+            return -ECANCELED;
+        }
+        fill_from_extension(check, window);
+        report_gaps(check, window, &from);
+        report_leak(check, from, window->slots_end);
+        return 0;
     }
-    while (!error && window_advance(&window)) {
-        fill_from_extension(check, &window);
-        error = fill_from_bat(check, &window, false);
+    bitmap_free(&window->used);
+    int error = window_init(window, check);
+    while (!error && window_advance(window)) {
+        fill_from_extension(check, window);
+        error = fill_from_bat(check, window, false);
         if (!error) {
-            report_gaps(check, &window, &from);
+            report_gaps(check, window, &from);
         }
     }
     if (!error) {
-        report_leak(check, from, window.slots_end);
+        report_leak(check, from, window->slots_end);
     }
-    bitmap_free(&window.used);
     return error;
 }

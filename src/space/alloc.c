@@ -70,7 +70,7 @@ void alloc_free(struct alloc *alloc)
 
 bool alloc_claim(struct alloc *alloc, struct host_cluster host)
 {
-    return space_map_claim(&alloc->map, host);
+    return space_map_claim(&alloc->map, (struct space_run){host, 1});
 }
 
 int alloc_take(struct alloc *alloc, struct host_cluster *host, struct sync_number *number)

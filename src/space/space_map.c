@@ -59,7 +59,7 @@ static void assert_map(const struct space_map *map)
 #ifndef NDEBUG
     assert(map->window <= map->file_end - map->first && map->first <= map->file_end);
     assert(map->file_end <= map->fresh_next && map->fresh_next <= map->fresh_end);
-    assert(map->fresh_end <= map->limit);
+    assert(map->fresh_end <= map->limit && map->claims_end == map->window);
     for (int kind = 0; kind < FREE_KINDS; kind++) {
         const struct space_bits *set = &map->free[kind];
         assert(set->count == 0 || set->low < set->high);
@@ -92,11 +92,8 @@ int space_map_init(struct space_map *map, const struct geometry *geometry, uint6
             return error;
         }
     }
-    struct space_bits *unknown = &map->free[FREE_UNKNOWN];
-    bitmap_set_range(&unknown->bits, 0, map->window);
-    unknown->count = map->window;
-    unknown->high = map->window;
-    assert_map(map);
+    map->free[FREE_UNKNOWN].count = map->window;
+    map->free[FREE_UNKNOWN].high = map->window;
     return 0;
 }
 
@@ -119,22 +116,65 @@ static void set_bit(struct space_map *map, enum free_kind kind, uint64_t bit)
     set->count++;
 }
 
-static bool clear_bit(struct space_map *map, enum free_kind kind, uint64_t bit)
+/* Bits [bit, bit + count). False: one of them was clear, and nothing is changed. */
+static bool clear_bits(struct space_map *map, enum free_kind kind, uint64_t bit, uint64_t count)
 {
     struct space_bits *set = &map->free[kind];
-    if (!bitmap_clear(&set->bits, bit)) {
+    if (count == 1 ? !bitmap_clear(&set->bits, bit)
+                   : !bitmap_clear_range(&set->bits, bit, bit + count)) {
         return false;
     }
-    assert(set->count > 0 && bit >= set->low && bit < set->high);
-    set->count--;
-    set->low += bit == set->low;
+    assert(set->count >= count && bit >= set->low && bit + count <= set->high);
+    set->count -= count;
+    set->low = bit == set->low ? bit + count : set->low;
     return true;
 }
 
-bool space_map_claim(struct space_map *map, struct host_cluster host)
+static bool clear_bit(struct space_map *map, enum free_kind kind, uint64_t bit)
 {
-    uint64_t bit = bit_of(map, host);
-    return bit == BIT_NONE || clear_bit(map, FREE_UNKNOWN, bit);
+    return clear_bits(map, kind, bit, 1);
+}
+
+/* Nothing from `end` on was claimed yet. */
+static void move_claims_end(struct space_map *map, uint64_t end)
+{
+    if (end == map->claims_end) {
+        return; /* without a look at the bitmap: see 4 */
+    }
+    bool set = bitmap_set_range(&map->free[FREE_UNKNOWN].bits, map->claims_end, end);
+    assert(set && end <= map->window);
+    (void)set;
+    map->claims_end = end;
+}
+
+static bool claim_bits(struct space_map *map, uint64_t bit, uint64_t count)
+{
+    struct space_bits *unknown = &map->free[FREE_UNKNOWN];
+    if (bit < map->claims_end) {
+        if (bit + count > map->claims_end) {
+            move_claims_end(map, bit + count);
+        }
+        return clear_bits(map, FREE_UNKNOWN, bit, count);
+    }
+    move_claims_end(map, bit);
+    map->claims_end += count;
+    unknown->count -= count;
+    unknown->low = unknown->low == bit ? bit + count : unknown->low;
+    return true;
+}
+
+bool space_map_claim(struct space_map *map, struct space_run run)
+{
+    uint64_t begin = run.first.n, end = begin + run.count, window_end = map->first + map->window;
+    assert(run.count > 0 && begin >= map->first && end <= map->file_end);
+    return begin >= window_end ||
+           claim_bits(map, begin - map->first, min64(end, window_end) - begin);
+}
+
+void space_map_end_claims(struct space_map *map)
+{
+    move_claims_end(map, map->window);
+    assert_map(map);
 }
 
 void space_map_give_back(struct space_map *map, struct host_cluster host)
@@ -187,9 +227,9 @@ struct space_run space_map_take_unknown(struct space_map *map, uint64_t most)
     }
     uint64_t count = bitmap_run(&set->bits, bit, most);
     assert(count > 0 && count <= most);
-    for (uint64_t i = 0; i < count; i++) {
-        clear_bit(map, FREE_UNKNOWN, bit + i);
-    }
+    bool taken = clear_bits(map, FREE_UNKNOWN, bit, count);
+    assert(taken);
+    (void)taken;
     map->unknown_cursor = bit + count;
     assert_map(map);
     return (struct space_run){host_of(map, bit), count};

@@ -16,6 +16,9 @@
  *     reused.
  *  3. A header can put `first` anywhere for nothing as well, so what lies below it (the header, the
  *     BAT) has no bits.
+ *  4. While an image is loaded the bits [claims_end, window) stand for unknown clusters although
+ *     they are not set yet. So the bitmap of a file that is claimed from its beginning to its end
+ *     is never touched.
  */
 #ifndef SPACE_SPACE_MAP_H
 #define SPACE_SPACE_MAP_H
@@ -34,6 +37,7 @@ struct space_bits {
 struct space_map {
     struct space_bits free[FREE_KINDS];
     uint64_t window;                /* how many bits the file's own clusters have: see 2 */
+    uint64_t claims_end;            /* a bit: see 4 */
     uint64_t first, file_end;       /* places */
     uint64_t fresh_next, fresh_end; /* places */
     uint64_t limit;                 /* no place at or above this is ever used */
@@ -57,10 +61,13 @@ static inline bool space_map_is_whole(const struct space_map *map)
 }
 
 /*
- * At open: an unknown cluster is in use. False: it was in use already. True where it has no bit:
- * then nothing is known.
+ * At open: clusters of the file are in use. False: one of them was in use already, and nothing is
+ * changed. True where they have no bits: then nothing is known.
  */
-bool space_map_claim(struct space_map *map, struct host_cluster host);
+bool space_map_claim(struct space_map *map, struct space_run run);
+
+/* After the first claims, before anything else but more of them. */
+void space_map_end_claims(struct space_map *map);
 
 /* A cluster that was in use is free; its content is not known. */
 void space_map_give_back(struct space_map *map, struct host_cluster host);

@@ -30,17 +30,46 @@ void bitmap_free(struct bitmap *bitmap)
     bitmap->bits = 0;
 }
 
-void bitmap_set_range(struct bitmap *bitmap, uint64_t from, uint64_t end)
+/* The bits of word `word` that lie in [from, end), which has some of them. */
+static uint64_t mask_of(uint64_t word, uint64_t from, uint64_t end)
+{
+    uint64_t low = word == from / 64 ? from % 64 : 0;
+    uint64_t high = word == (end - 1) / 64 ? (end - 1) % 64 : 63;
+    return UINT64_MAX << low & UINT64_MAX >> (63 - high);
+}
+
+/* Whether all bits of [from, end) are set, or all clear. */
+static bool all_are(const struct bitmap *bitmap, uint64_t from, uint64_t end, bool set)
+{
+    uint64_t others = 0, flip = set ? UINT64_MAX : 0;
+    for (uint64_t word = from / 64; word * 64 < end; word++) {
+        others |= (bitmap->words[word] ^ flip) & mask_of(word, from, end);
+    }
+    return others == 0;
+}
+
+bool bitmap_set_range(struct bitmap *bitmap, uint64_t from, uint64_t end)
 {
     assert(from <= end && end <= bitmap->bits);
-    while (from < end && from % 64 != 0) {
-        bitmap_set(bitmap, from++);
+    if (!all_are(bitmap, from, end, false)) {
+        return false;
     }
-    uint64_t words = (end - from) / 64;
-    memset(bitmap->words + from / 64, 0xff, (size_t)(words * sizeof(uint64_t)));
-    for (from += words * 64; from < end; from++) {
-        bitmap_set(bitmap, from);
+    for (uint64_t word = from / 64; word * 64 < end; word++) {
+        bitmap->words[word] |= mask_of(word, from, end);
     }
+    return true;
+}
+
+bool bitmap_clear_range(struct bitmap *bitmap, uint64_t from, uint64_t end)
+{
+    assert(from <= end && end <= bitmap->bits);
+    if (!all_are(bitmap, from, end, true)) {
+        return false;
+    }
+    for (uint64_t word = from / 64; word * 64 < end; word++) {
+        bitmap->words[word] &= ~mask_of(word, from, end);
+    }
+    return true;
 }
 
 bool bitmap_set(struct bitmap *bitmap, uint64_t bit)
@@ -83,9 +112,16 @@ uint64_t bitmap_next_set(const struct bitmap *bitmap, uint64_t from, uint64_t en
 
 uint64_t bitmap_run(const struct bitmap *bitmap, uint64_t from, uint64_t limit)
 {
-    uint64_t count = 0;
-    while (count < limit && from + count < bitmap->bits && bitmap_test(bitmap, from + count)) {
-        count++;
+    uint64_t left = from < bitmap->bits ? bitmap->bits - from : 0;
+    uint64_t most = limit < left ? limit : left, count = 0;
+    while (count < most) {
+        uint64_t at = from + count;
+        uint64_t clear = ~(bitmap->words[at / 64] >> at % 64);
+        uint64_t here = clear ? (uint64_t)__builtin_ctzll(clear) : 64;
+        count += here;
+        if (at % 64 + here < 64) {
+            break;
+        }
     }
-    return count;
+    return count < most ? count : most;
 }

@@ -21,8 +21,9 @@ int bitmap_init(struct bitmap *bitmap, uint64_t bits);
 int bitmap_init_growing(struct bitmap *bitmap, uint64_t bits, uint64_t limit);
 void bitmap_free(struct bitmap *bitmap);
 
-/* Set bits [from, end). */
-void bitmap_set_range(struct bitmap *bitmap, uint64_t from, uint64_t end);
+/* Set or clear bits [from, end) if all of them have the other value. False: nothing was changed. */
+bool bitmap_set_range(struct bitmap *bitmap, uint64_t from, uint64_t end);
+bool bitmap_clear_range(struct bitmap *bitmap, uint64_t from, uint64_t end);
 
 /* True where the bit was clear before. */
 bool bitmap_set(struct bitmap *bitmap, uint64_t bit);

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -105,6 +106,32 @@ int growing_extend(struct growing *growing, uint64_t size)
         return size == growing->size ? 0 : -ENOMEM;
     }
     return make_usable(growing, (size_t)size);
+}
+
+/* [at, end) of a reservation is filled next. Call it before the bytes are touched. */
+static void prepare_fill(struct growing *growing, size_t at, size_t end)
+{
+    if (at != growing->filled_to) {
+        growing->filled_from = at;
+    }
+    growing->filled_to = end;
+    uintptr_t memory = (uintptr_t)growing->memory;
+    uintptr_t huge = (memory + end - 1) / HUGE_PAGE * HUGE_PAGE; /* the one that holds the end */
+    bool begins_now = huge >= memory + at && huge < memory + end;
+    bool follows = huge >= memory + growing->filled_from + HUGE_PAGE;
+    if (begins_now && follows && huge + HUGE_PAGE <= memory + growing->size) {
+        (void)madvise((char *)growing->memory + (huge - memory), HUGE_PAGE, MADV_HUGEPAGE);
+    }
+}
+
+void growing_fill(struct growing *growing, size_t at, const void *bytes, size_t length)
+{
+    assert_growing(growing);
+    assert(length > 0 && length < HUGE_PAGE && at + length <= growing->size);
+    if (growing->reserved) {
+        prepare_fill(growing, at, at + length);
+    }
+    memcpy((char *)growing->memory + at, bytes, length);
 }
 
 void growing_free(struct growing *growing)

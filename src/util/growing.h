@@ -13,7 +13,10 @@
  *     that fails, only `size` bytes are taken, and each growing_extend() is -ENOMEM. A process
  * whose address space is limited (RLIMIT_AS) gets no reservation, because it may need that space
  * for something else.
- *  4. An access outside of [0, size) faults, or is reported by the address sanitizer.
+ *  4. Memory that is filled from its beginning on takes huge pages where the system has them: each
+ *     HUGE_PAGE bytes for which the ones before them were filled completely. So at most as much
+ *     is taken in vain as is used.
+ *  5. An access outside of [0, size) faults, or is reported by the address sanitizer.
  */
 #ifndef UTIL_GROWING_H
 #define UTIL_GROWING_H
@@ -21,10 +24,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { HUGE_PAGE = 2 << 20 };
+
 struct growing {
     void *memory;    /* NULL: empty */
     size_t size;     /* usable bytes */
     size_t reserved; /* bytes of address space; 0: nothing is reserved, it cannot grow */
+    size_t filled_from, filled_to; /* the last calls of growing_fill() filled this without a gap */
 };
 
 /*
@@ -35,6 +41,9 @@ int growing_init(struct growing *growing, uint64_t size, uint64_t limit);
 
 /* Makes more of it usable, in place. 0, or -ENOMEM: it is as it was. */
 int growing_extend(struct growing *growing, uint64_t size);
+
+/* Copies `length` bytes to offset `at`, all of them usable. See 4. */
+void growing_fill(struct growing *growing, size_t at, const void *bytes, size_t length);
 
 /* Harmless for an empty one. */
 void growing_free(struct growing *growing);

@@ -136,6 +136,35 @@ START_TEST(entries_are_judged)
 END_TEST
 
 /* The last value of 32 bits is bad even in a file so large that the offset would lie inside it. */
+/* The test by numbers says what the test by offsets does, and names the same cluster. */
+START_TEST(good_entries_are_those_that_are_judged_good)
+{
+    const struct geometry *const all[] = {&v1, &v2, &largest};
+    for (int i = 0; i < 3; i++) {
+        const struct geometry *geometry = all[i];
+        uint64_t start = geometry->data_start, cluster = geometry->cluster_size;
+        const uint64_t sizes[] = {
+            start,    start + 1, start + cluster - 1, start + cluster, start + 100 * cluster + 5,
+            INT64_MAX};
+        for (int n = 0; n < 6; n++) {
+            struct good_entries good = geometry_good_entries(geometry, sizes[n]);
+            for (uint32_t j = 0; j < 100000; j++) {
+                uint32_t entry = j < 50000 ? j : 0 - (j - 50000);
+                bool is_good =
+                    entry && geometry_judge_entry(geometry, sizes[n], entry) == ENTRY_GOOD;
+                if (good_entries_have(&good, entry) != is_good) {
+                    ck_abort_msg("geometry %d, size %d, entry %u", i, n, entry);
+                }
+                if (is_good &&
+                    good_entries_host(&good, entry).n != geometry_host(geometry, entry).n) {
+                    ck_abort_msg("geometry %d, entry %u: another host cluster", i, entry);
+                }
+            }
+        }
+    }
+}
+END_TEST
+
 START_TEST(the_last_entry_is_always_bad)
 {
     ck_assert_int_eq(geometry_judge_entry(&v2, INT64_MAX, BAT_ENTRY_BAD - 1), ENTRY_GOOD);
@@ -185,6 +214,7 @@ int main(void)
     tcase_add_test(tests, entries_and_host_clusters_go_both_ways);
     tcase_add_test(tests, a_later_data_start_renumbers_nothing);
     tcase_add_test(tests, entries_are_judged);
+    tcase_add_test(tests, good_entries_are_those_that_are_judged_good);
     tcase_add_test(tests, the_last_entry_is_always_bad);
     tcase_add_test(tests, pages_cover_all_entries);
     tcase_set_timeout(tests, 60);

@@ -74,10 +74,23 @@ START_TEST(a_range_of_bits_is_set)
         }
         struct bitmap bitmap;
         ck_assert_int_eq(bitmap_init(&bitmap, 200), 0);
-        bitmap_set_range(&bitmap, from, end);
+        ck_assert(bitmap_set_range(&bitmap, from, end));
         ck_assert_uint_eq(bitmap_next_set(&bitmap, 0, 200), from < end ? from : 200);
         ck_assert_uint_eq(bitmap_run(&bitmap, from, 1000), end - from);
         ck_assert_uint_eq(bitmap_next_set(&bitmap, end, 200), 200);
+        ck_assert_int_eq(bitmap_set_range(&bitmap, from, end), from == end);
+        for (uint64_t bit = from; bit < end; bit += 1 + (end - from) / 3) {
+            bitmap_clear(&bitmap, bit); /* one that is missing: nothing is cleared */
+            ck_assert(!bitmap_clear_range(&bitmap, from, end));
+            ck_assert_uint_eq(bitmap_run(&bitmap, from, 1000), bit - from);
+            ck_assert_uint_eq(bitmap_run(&bitmap, bit + 1, 1000), end - bit - 1);
+            bitmap_set(&bitmap, bit);
+        }
+        ck_assert(from == 0 || bitmap_set(&bitmap, from - 1));
+        ck_assert(end == 200 || bitmap_set(&bitmap, end));
+        ck_assert(bitmap_clear_range(&bitmap, from, end));
+        ck_assert_uint_eq(bitmap_next_set(&bitmap, from, 200), end);
+        ck_assert(from == 0 || bitmap_test(&bitmap, from - 1));
         bitmap_free(&bitmap);
     }
     if (!is_instrumented()) { /* a sanitizer ends the program over such a size */
@@ -170,6 +183,33 @@ START_TEST(memory_without_a_reservation_does_not_grow)
                          0); /* of this process, forked for the test */
         ck_assert_int_eq(growing_init(&growing, 5000, MEGABYTE), 0);
         cannot_grow(&growing);
+    }
+}
+END_TEST
+
+/* Filled in pieces, in order and not; what lies between stays zeros. */
+START_TEST(memory_is_filled_in_pieces)
+{
+    enum { PIECE = 5000 };
+    static uint8_t piece[PIECE];
+    static const size_t at[] = {0, 2 * MEGABYTE - 100, 7 * MEGABYTE + 11};
+    const size_t size = 9 * MEGABYTE;
+    memset(piece, 0x5a, sizeof(piece));
+    for (size_t limit = size; limit <= 2 * size; limit += size) { /* not reserved, and reserved */
+        struct growing growing;
+        ck_assert_int_eq(growing_init(&growing, size, limit), 0);
+        for (size_t i = 0; i < sizeof(at) / sizeof(at[0]); i++) {
+            size_t end = i + 1 < sizeof(at) / sizeof(at[0]) ? at[i + 1] - PIECE : size;
+            size_t from = at[i];
+            for (; from + PIECE < end; from += PIECE) {
+                growing_fill(&growing, from, piece, PIECE);
+            }
+            const uint8_t *bytes = growing.memory;
+            ck_assert_mem_eq(bytes + at[i], piece, PIECE);
+            ck_assert_mem_eq(bytes + from - PIECE, piece, PIECE);
+            ck_assert_uint_eq(bytes[from], 0);
+        }
+        growing_free(&growing);
     }
 }
 END_TEST
@@ -483,6 +523,7 @@ int main(void)
                                   a_range_of_bits_is_set,
                                   memory_grows_where_it_lies,
                                   memory_without_a_reservation_does_not_grow,
+                                  memory_is_filled_in_pieces,
                                   a_bitmap_with_room_to_grow,
                                   lists_keep_their_order,
                                   a_window_shows_the_bytes_at_the_cursor,
