@@ -40,7 +40,7 @@ struct cost {
     double cpu_ms, memory_mib;
 };
 
-/* The targets that the figures are held against; there is none for the shuffled map. */
+/* The figures' rows; bench/limits has no target for the shuffled map. */
 static const char *const rows[KINDS] = {"P9", "P9", "P10"};
 
 static void must(int error, const char *what)

@@ -160,7 +160,7 @@ static struct aim aim_lower(const ploop_dev *dev, const ploop_pio *pio, bool ent
         channel_is_full(channel) || place.entry == BAT_ENTRY_BAD ||
         delta_fill(place.delta, cluster, place.entry, inside, pio->length, &cursor, &offset,
                    &filled) < pio->length) {
-        return (struct aim){NULL};
+        return (struct aim){.channel = NULL};
     }
     return (struct aim){channel, offset, false};
 }
@@ -176,7 +176,7 @@ static inline struct aim aim_at(const ploop_dev *dev, const ploop_pio *pio, bool
         return (struct aim){&top->channel, offset, false};
     }
     if (entry != 0 || kinds[pio->op].is_change) {
-        return (struct aim){NULL};
+        return (struct aim){.channel = NULL};
     }
     return stack_maps(&dev->stack, cluster) ? aim_lower(dev, pio, entered, cluster, inside)
                                             : (struct aim){.is_zeros = true};
