@@ -62,9 +62,9 @@ enum {
  * @param result  0, or the first -errno of any of its parts; other parts of it may have been
  *                carried out
  *
- * Runs in ploop_queue_run() or ploop_queue_wait() of the request's queue, or at the end in close or
- * abort, on the thread that called it; on the queue's runner if there are runners. No lock is held.
- * May get, put, prepare and submit; must not call a function that blocks.
+ * Runs in ploop_queue_run(), ploop_queue_wait() or ploop_pio_execute() of the request's queue, or
+ * at the end in close or abort, on the thread that called it; on the queue's runner if there are
+ * runners. No lock is held. May get, put, prepare and submit; must not call a function that blocks.
  */
 typedef void ploop_pio_fn(ploop_pio *pio, int result, void *user_data);
 
