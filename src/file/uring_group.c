@@ -126,14 +126,14 @@ static int open_first_ring(struct ploop_uring *group)
     return error == -EPERM || error == -EACCES ? -ENOSYS : error;
 }
 
-int ploop_uring_create(const struct ploop_uring_options *given, ploop_uring **group)
+int ploop_uring_create(const struct ploop_uring_options *options, ploop_uring **group)
 {
-    struct ploop_uring_options options;
+    struct ploop_uring_options known;
     if (!group) {
         return -EINVAL;
     }
     *group = NULL;
-    int error = judge_options(given, &options);
+    int error = judge_options(options, &known);
     if (error) {
         return error;
     }
@@ -143,8 +143,8 @@ int ploop_uring_create(const struct ploop_uring_options *given, ploop_uring **gr
     }
     pthread_mutex_init(&made->mutex, NULL);
     atomic_init(&made->references, 1);
-    made->ring_options.polled = options.flags & PLOOP_URING_SQPOLL;
-    made->ring_options.idle_ms = options.sqpoll_idle_ms ? options.sqpoll_idle_ms : IDLE_MS_DEFAULT;
+    made->ring_options.polled = known.flags & PLOOP_URING_SQPOLL;
+    made->ring_options.idle_ms = known.sqpoll_idle_ms ? known.sqpoll_idle_ms : IDLE_MS_DEFAULT;
     for (int i = 0; i < RING_FILES_MAX; i++) {
         made->files[i] = -1;
     }
@@ -155,9 +155,9 @@ int ploop_uring_create(const struct ploop_uring_options *given, ploop_uring **gr
     }
     if (made->ring_options.polled && !made->rings[0]->is_polled) {
         made->ring_options.polled = false;
-        if (options.log) {
-            options.log(options.user_data, LOG_WARNING, POLL_MESSAGE_ID,
-                        "io_uring: the kernel refuses SQPOLL; requests are sent by system calls");
+        if (known.log) {
+            known.log(known.user_data, LOG_WARNING, POLL_MESSAGE_ID,
+                      "io_uring: the kernel refuses SQPOLL; requests are sent by system calls");
         }
     }
     made->ring_options.same_poller = made->ring_options.polled ? made->rings[0] : NULL;

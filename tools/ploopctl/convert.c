@@ -110,7 +110,10 @@ static int open_source(struct request *request)
     int error = request->from == FORMAT_PLOOP ? open_image(request) : open_raw(request);
     for (uint32_t i = 0; i <= image->base_count; i++) {
         const char *path = i < image->base_count ? image->bases[i].path : image->path;
-        request->data_files[i] = error ? (struct data_file){.fd = -1} : data_file_open(path);
+        request->data_files[i] = (struct data_file){.fd = -1};
+        if (!error) {
+            request->data_files[i] = data_file_open(path);
+        }
     }
     request->copy.walk.dev = image->dev;
     request->copy.walk.files = request->data_files;
