@@ -25,14 +25,11 @@ struct holes {
     uint64_t next;       /* a bit: all before it are taken */
 };
 
-/*
- * Calls back for each cluster of the extension to be: its own, and those of its bitmaps. The
- * callback may move it.
- */
+/* Calls back for each cluster of the bitmaps of the extension to be. The callback may move it. */
 typedef int place_fn(struct repair *repair, struct holes *holes, uint64_t *offset);
 
-static int each_bitmap_cluster(struct repair *repair, struct holes *holes,
-                               const struct extension_bitmap *bitmap, place_fn *fn)
+static int each_cluster_of(struct repair *repair, struct holes *holes,
+                           const struct extension_bitmap *bitmap, place_fn *fn)
 {
     int error = 0;
 
@@ -48,25 +45,24 @@ static int each_bitmap_cluster(struct repair *repair, struct holes *holes,
     return error;
 }
 
-static int each_extension_cluster(struct repair *repair, struct holes *holes, place_fn *fn)
+static int each_bitmap_cluster(struct repair *repair, struct holes *holes, place_fn *fn)
 {
     const struct geometry *geometry = &repair->image->header.geometry;
     struct extension_feature feature;
     struct extension_fault fault;
     struct extension_bitmap bitmap;
     size_t at = 0;
-    int error;
+    int error = 0;
 
     if (!repair->extension) {
         return 0;
     }
-    error = fn(repair, holes, &repair->extension_offset);
     while (!error &&
            extension_next(repair->extension, geometry->cluster_size, &at, &feature, &fault)) {
         if (feature.magic == EXTENSION_BITMAP_MAGIC) {
             extension_bitmap_decode(repair->extension, &feature, geometry,
                                     &bitmap); /* good: only such bitmaps are kept */
-            error = each_bitmap_cluster(repair, holes, &bitmap, fn);
+            error = each_cluster_of(repair, holes, &bitmap, fn);
         }
     }
     return error;
@@ -116,35 +112,41 @@ static int copy_into_hole(struct repair *repair, struct holes *holes, uint32_t e
     return repair_copy_cluster(repair, offset, *moved);
 }
 
-/*
- * The extension is void until the end, so what it names can change at once. Its own cluster is
- * written then, not copied.
- */
+/* The extension is void until the end, so what it names can change at once. */
 static int move_one(struct repair *repair, struct holes *holes, uint64_t *offset)
 {
-    const struct geometry *geometry = &repair->image->header.geometry;
+    uint32_t entry = repair->image->header.geometry.bat_entries;
+    int error = copy_into_hole(repair, holes, entry, *offset, offset);
 
-    if (offset == &repair->extension_offset) {
-        if (geometry_place_at(geometry, *offset) >= holes->end) {
-            *offset = geometry_place_offset(geometry, take_hole(holes));
-        }
-        return 0;
+    assert(*offset / SECTOR_SIZE != L1_ALL_ONES);
+    return error;
+}
+
+/*
+ * The extension gets the first hole, which can be where it was. The data area may begin at sector
+ * L1_ALL_ONES, by which no table can name a bitmap's cluster: that place must not be left for one.
+ * None is copied more for it: the extension's own cluster is written at the end, wherever it lies.
+ */
+static void place_extension(struct repair *repair, struct holes *holes)
+{
+    if (repair->extension) {
+        repair->extension_offset =
+            geometry_place_offset(&repair->image->header.geometry, take_hole(holes));
     }
-    return copy_into_hole(repair, holes, geometry->bat_entries, *offset, offset);
 }
 
 static int find_holes(struct repair *repair, struct holes *holes)
 {
     const struct geometry *geometry = &repair->image->header.geometry;
-    int error;
-
     uint64_t first = geometry_host_first(geometry);
+    int error;
 
     *holes = (struct holes){.first = first, .end = first};
     for (uint32_t i = 0; i < geometry->bat_entries; i++) {
         holes->end += repair->image->entries[i] != 0;
     }
-    each_extension_cluster(repair, holes, count_one);
+    holes->end += repair->extension != NULL;
+    each_bitmap_cluster(repair, holes, count_one);
     error = bitmap_init(&holes->taken, holes->end - first);
     if (error) {
         return error;
@@ -156,7 +158,8 @@ static int find_holes(struct repair *repair, struct holes *holes)
             take_one(repair, holes, &offset);
         }
     }
-    each_extension_cluster(repair, holes, take_one);
+    each_bitmap_cluster(repair, holes, take_one);
+    place_extension(repair, holes);
     return 0;
 }
 
@@ -185,7 +188,7 @@ static int move_all(struct repair *repair, struct holes *holes)
     int error = move_guest_clusters(repair, holes);
 
     if (!error) {
-        error = each_extension_cluster(repair, holes, move_one);
+        error = each_bitmap_cluster(repair, holes, move_one);
     }
     if (!error) {
         error = repair_sync(repair);

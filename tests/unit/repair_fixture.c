@@ -64,6 +64,9 @@ void repair_make(struct fixture *fixture, enum scenario scenario, uint32_t versi
     case EXTENSION_LEAKS:
         set_extension(fixture, 12, 13, false);
         break;
+    case EXTENSION_INSIDE: /* it moves, and something else to where it was */
+        set_extension(fixture, 5, 13, false);
+        break;
     case EXTENSION_ENTRIES:
         set_extension(fixture, 13, 4, true);
         break;

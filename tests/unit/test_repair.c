@@ -262,6 +262,96 @@ START_TEST(a_bitmap_moves_with_its_extension)
 }
 END_TEST
 
+/* Where the data area of the smallest images begins: as a table entry this means "all ones". */
+enum { SMALL_ENTRIES = 4, SMALL_HOSTS = 5, SECTOR_ONE = 512 };
+
+/* Host clusters of a small image; a guest's of SMALL_HOSTS: not mapped. */
+struct small_plan {
+    uint32_t version, cluster_sectors, guest, extension, bitmaps[2];
+};
+
+static void make_small(struct fixture *fixture, const struct small_plan *small)
+{
+    uint64_t size = (uint64_t)small->cluster_sectors * 512;
+    uint64_t sectors = (uint64_t)SMALL_ENTRIES * small->cluster_sectors;
+    struct extension_plan plan;
+
+    fixture_open_image(fixture, &(struct image_plan){.version = small->version,
+                                                     .cluster_sectors = small->cluster_sectors,
+                                                     .entries = SMALL_ENTRIES,
+                                                     .sectors = sectors,
+                                                     .in_use = CLOSED,
+                                                     .host_clusters = SMALL_HOSTS,
+                                                     .map = MAP_NONE});
+    ck_assert_uint_eq(image_data_start(fixture->bytes), SECTOR_ONE);
+    if (small->guest < SMALL_HOSTS) {
+        image_set_entry(fixture->bytes, 2, image_entry_for(fixture->bytes, small->guest));
+    }
+    store_le64(fixture->bytes + 56, (SECTOR_ONE + small->extension * size) / 512);
+    extension_begin(&plan, fixture->bytes + SECTOR_ONE + small->extension * size, (uint32_t)size);
+    for (int i = 0; i < 2; i++) {
+        extension_add_bitmap(&plan, sectors, 1, 1,
+                             (uint64_t[]){(SECTOR_ONE + small->bitmaps[i] * size) / 512});
+    }
+    extension_end(&plan);
+}
+
+static void assert_filled(const struct fixture *fixture, uint64_t at, uint64_t size, uint32_t host)
+{
+    ck_assert_uint_ge(at, SECTOR_ONE);
+    ck_assert_uint_le(at + size, fixture->size);
+    for (uint64_t i = at; i < at + size; i++) {
+        must(fixture->bytes[i] == 0xA0 + host);
+    }
+}
+
+static void repair_small(const struct small_plan *small)
+{
+    struct fixture fixture;
+    uint64_t size = (uint64_t)small->cluster_sectors * 512;
+    bool mapped = small->guest < SMALL_HOSTS;
+
+    make_small(&fixture, small);
+    repair_one(&fixture, PLOOP_REPAIR_LEAKS, 0, 0);
+    ck_assert_int_eq(oracle_status(fixture.bytes, fixture.size), 0);
+    ck_assert_uint_eq(fixture.size, SECTOR_ONE + (3 + mapped) * size);
+    if (mapped) {
+        uint64_t unit = small->version == 1 ? 512 : size;
+
+        assert_filled(&fixture, image_entry(fixture.bytes, 2) * unit, size, small->guest);
+    }
+
+    const uint8_t *extension = fixture.bytes + load_le64(fixture.bytes + 56) * 512;
+
+    for (uint32_t i = 0; i < 2; i++) { /* features of 24 + 40 bytes, the entry their last 8 */
+        assert_filled(&fixture, load_le64(extension + 24 + 64 * i + 56) * 512, size,
+                      small->bitmaps[i]);
+    }
+    fixture_close(&fixture);
+}
+
+/* Wherever all of them lay: a bitmap moved there would lose its bits, and leak. */
+START_TEST(no_bitmap_moves_to_sector_one)
+{
+    struct small_plan small = {.version = (uint32_t)_i + 1, .cluster_sectors = _i ? 1 : 8};
+    uint32_t *a = &small.bitmaps[0], *b = &small.bitmaps[1];
+
+    for (small.guest = 0; small.guest <= SMALL_HOSTS; small.guest++) {
+        for (small.extension = 0; small.extension < SMALL_HOSTS; small.extension++) {
+            for (uint32_t pair = 0; pair < SMALL_HOSTS * SMALL_HOSTS; pair++) {
+                *a = pair / SMALL_HOSTS;
+                *b = pair % SMALL_HOSTS;
+                if (*a && *b && *a != *b && *a != small.guest && *b != small.guest &&
+                    small.extension != small.guest && *a != small.extension &&
+                    *b != small.extension) {
+                    repair_small(&small);
+                }
+            }
+        }
+    }
+}
+END_TEST
+
 /*
  * Changed entries change what the guest sees, and no bitmap records it, so bitmaps are dropped; a
  * TRANSIT feature stays.
@@ -315,6 +405,7 @@ int main(void)
     tcase_add_test(tests, only_the_bat_changes);
     tcase_add_loop_test(tests, a_large_cluster_is_copied_whole, 0, 2);
     tcase_add_test(tests, a_bitmap_moves_with_its_extension);
+    tcase_add_loop_test(tests, no_bitmap_moves_to_sector_one, 0, 2);
     tcase_add_test(tests, no_bitmap_survives_changed_entries);
     tcase_add_test(tests, a_necessary_feature_forbids_repair);
     tcase_set_timeout(tests, 250);
