@@ -296,6 +296,42 @@ START_TEST(requests_come_from_any_thread)
 }
 END_TEST
 
+static void *execute_many(void *argument)
+{
+    uint32_t number = (uint32_t)(uintptr_t)argument;
+    uint8_t bytes[512];
+    struct iovec iov = {bytes, sizeof(bytes)};
+    ploop_pio *pio = ploop_pio_get(ploop_dev_queue(dev, 0));
+    ck_assert_ptr_nonnull(pio);
+    for (uint32_t i = 0; i < WRITES; i++) {
+        uint64_t offset = ((uint64_t)i * WRITERS + number) * CLUSTER;
+        memset(bytes, (int)(number + i), sizeof(bytes));
+        ploop_pio_prep_writev(pio, offset, &iov, 1, i % 16 ? 0 : PLOOP_PIO_FUA);
+        ck_assert_int_eq(ploop_pio_execute(pio), 0);
+        bytes[0]++;
+        ploop_pio_prep_readv(pio, offset, &iov, 1);
+        ck_assert_int_eq(ploop_pio_execute(pio), 0);
+        ck_assert_uint_eq(bytes[0], (uint8_t)(number + i));
+    }
+    ploop_pio_put(pio);
+    return NULL;
+}
+
+/* Threads that wait for their requests on a queue that a runner runs: nobody leads there. */
+START_TEST(threads_execute_on_a_runners_queue)
+{
+    pthread_t threads[WRITERS];
+    open_with(1, 1);
+    for (uint32_t i = 0; i < WRITERS; i++) {
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, execute_many, (void *)(uintptr_t)i), 0);
+    }
+    for (uint32_t i = 0; i < WRITERS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    end();
+}
+END_TEST
+
 static void block(ploop_pio *pio, int result, void *user_data)
 {
     struct request *request = user_data;
@@ -350,6 +386,7 @@ int main(void)
         close_ends_the_runners_after_all_callbacks,
         abort_ends_the_runners,
         requests_come_from_any_thread,
+        threads_execute_on_a_runners_queue,
         a_callback_must_not_block_its_runner,
         suspend_and_resume_work_with_runners,
     };
