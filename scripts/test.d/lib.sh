@@ -6,7 +6,7 @@
 
 set -u
 jobs=$(nproc)
-: "${RESULTS:=/dev/null}" "${NOTES:=/dev/null}"
+: "${RESULTS:=/dev/null}" "${NOTES:=/dev/null}" "${TIER:=full}"
 
 # count KIND PASSED FAILED [SKIPPED]
 count() {
@@ -50,10 +50,10 @@ judge_or_skip() {
     esac
 }
 
-# build_preset PRESET: configure and build it, in silence unless it fails.
+# build_preset PRESET [TARGET...]: configure and build it, or only these targets of it, in silence unless it fails.
 build_preset() {
     local log=build/log/build-$1.log
-    if ! { cmake --preset "$1" && cmake --build --preset "$1" -j "$jobs" -- -k 0; } >"$log" 2>&1; then
+    if ! { cmake --preset "$1" && cmake --build --preset "$1" -j "$jobs" ${2:+--target "${@:2}"} -- -k 0; } >"$log" 2>&1; then
         grep -v '^\[[0-9/]*\] \(Building\|Linking\|Generating\)' "$log"
         echo "building $1 failed"
         return 1
@@ -120,8 +120,20 @@ cpp_check() {
         --suppressions-list=scripts/cppcheck-suppressions -j "$jobs" -I include -I src -I tests -D_GNU_SOURCE "$@"
 }
 
-# run_scripts KIND DIRECTORY BUILD: each script there, with the build directory as its argument.
+# run_scripts KIND DIRECTORY BUILD: each script there, with the build directory as its argument; as many at a time as there are cores.
+# The longest file first: it is likely to take longest.
 run_scripts() {
-    local script
-    for script in "$2"/*.sh; do judge "$1" "$script" "$3"; done
+    local script status logs
+    logs=$(mktemp -d)
+    # shellcheck disable=SC2016  # the inner shell's variables
+    wc -c "$2"/*.sh | grep -v ' total$' | sort -rn | sed 's/^ *[0-9]* //' |
+        xargs -P "$jobs" -I{} sh -c '"$3" "$2" >"$1/${3##*/}.log" 2>&1; echo $? >"$1/${3##*/}.status"' - "$logs" "$3" {}
+    for script in "$2"/*.sh; do
+        status=$(cat "$logs/${script##*/}.status")
+        echo "== $script $3"
+        cat "$logs/${script##*/}.log"
+        count "$1" $((status == 0)) $((status != 0))
+        ((status == 0)) || echo "FAILED: $script $3"
+    done
+    rm -rf "$logs"
 }

@@ -352,6 +352,16 @@ bool is_instrumented(void)
 #endif
 }
 
+uint32_t test_share(uint32_t if_slow)
+{
+    const char *share = getenv("PLOOP_TEST_SHARE");
+
+    if (is_instrumented()) {
+        return if_slow;
+    }
+    return share && atoi(share) > 0 ? (uint32_t)atoi(share) : 1;
+}
+
 int oracle_status(const uint8_t *bytes, uint64_t size)
 {
     struct oracle_memory memory = {bytes, size};

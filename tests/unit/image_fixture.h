@@ -119,6 +119,12 @@ int stop_after(void *user_data, uint64_t done, uint64_t total);
 /* Under valgrind or a sanitizer, memory use is different and long loops take too long. */
 bool is_instrumented(void);
 
+/*
+ * A test of very many cases tries one of this many: all (1), or what PLOOP_TEST_SHARE says, or
+ * `if_slow` where the program is instrumented.
+ */
+uint32_t test_share(uint32_t if_slow);
+
 /* The oracle's verdict on the bytes: 0 clean, 1 no image, 2 corrupt, 3 leaks. */
 int oracle_status(const uint8_t *bytes, uint64_t size);
 

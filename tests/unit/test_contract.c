@@ -110,20 +110,17 @@ static void judge_sector(const struct sector *sector, uint32_t number, const uin
 {
     uint64_t word;
     memcpy(&word, bytes, sizeof(word));
-    ck_assert_msg(memcmp(bytes, bytes + sizeof(word), SECTOR - sizeof(word)) == 0,
-                  "sector %u is a mix", number);
+    must_msg(memcmp(bytes, bytes + sizeof(word), SECTOR - sizeof(word)) == 0, "sector %u is a mix",
+             number);
     if (word == 0) {
-        ck_assert_msg(done_zeros || maybe_zeros || sector->maybe_zeros || sector->zeros_sent > done,
-                      "sector %u reads as zeros instead of version %u..%u", number, done,
-                      sector->sent);
+        must_msg(done_zeros || maybe_zeros || sector->maybe_zeros || sector->zeros_sent > done,
+                 "sector %u reads as zeros instead of version %u..%u", number, done, sector->sent);
         return;
     }
     uint32_t version = (uint32_t)word;
-    ck_assert_msg(word >> 32 == number, "sector %u holds sector %u", number,
-                  (uint32_t)(word >> 32));
-    ck_assert_msg((version == done && !done_zeros) || (version > done && version <= sector->sent),
-                  "sector %u has version %u instead of %u..%u", number, version, done,
-                  sector->sent);
+    must_msg(word >> 32 == number, "sector %u holds sector %u", number, (uint32_t)(word >> 32));
+    must_msg((version == done && !done_zeros) || (version > done && version <= sector->sent),
+             "sector %u has version %u instead of %u..%u", number, version, done, sector->sent);
 }
 
 /*
@@ -197,12 +194,12 @@ static void model_complete(struct run *run, struct slot *slot)
     changed_range(slot, &first, &end);
     for (uint32_t i = first; i < end; i++) {
         struct sector *sector = &run->sectors[i];
-        ck_assert(sector->writing);
+        must(sector->writing);
         sector->writing = false;
         if (slot->kind == DISCARD && run->over_base) {
             continue;
         }
-        ck_assert_uint_eq(sector->sent, slot->version);
+        must(sector->sent == slot->version);
         sector->maybe_zeros = false;
         sector->done = slot->version;
         sector->done_zeros = slot->kind != WRITE;

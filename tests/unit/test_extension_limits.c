@@ -65,6 +65,9 @@ static void begin(uint32_t number)
 
 START_TEST(every_field)
 {
+    if (is_instrumented() && _i % 3 != 0) {
+        return; /* a third of the bases then */
+    }
     begin((uint32_t)_i);
 
     uint64_t sectors = load_le64(fixture.bytes + 36);
@@ -92,7 +95,7 @@ START_TEST(every_place_of_a_bitmap)
     begin((uint32_t)_i);
 
     uint64_t c = cluster / 512, d = load_le32(fixture.bytes + 48), end = fixture.size / 512;
-    uint64_t step = is_instrumented() ? 11 : c > 8 ? 5 : 1;
+    uint64_t step = is_instrumented() ? 43 : c > 8 ? 5 : 1;
 
     for (int mapped = 1; mapped >= 0; mapped--) {
         for (uint64_t sector = d > c ? d - c : 0; sector <= end + 1; sector += step) {

@@ -38,7 +38,7 @@ START_TEST(every_pair_of_faults)
 
     fault_base_open(&fixture, &base);
 
-    uint32_t count = fault_list(&fixture, faults), step = is_instrumented() ? STEP_IF_SLOW : 1;
+    uint32_t count = fault_list(&fixture, faults), step = test_share(STEP_IF_SLOW);
     uint64_t size = fixture.size;
     uint8_t *found = malloc(size);
 

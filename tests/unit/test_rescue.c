@@ -16,7 +16,7 @@
 #include "run_tests.h"
 #include "util/bytes.h"
 
-enum { GUESTS = 40, HOSTS = 8, RUNS = 2000, RUNS_IF_SLOW = 20, CLUSTER_MAX = 63 * 512 };
+enum { GUESTS = 40, HOSTS = 8, RUNS = 2000, SHARE_IF_SLOW = 100, CLUSTER_MAX = 63 * 512 };
 
 enum expected { ZEROS, OWN_BYTES, BAD };
 
@@ -199,7 +199,7 @@ static const struct {
 
 START_TEST(any_entries_at_all)
 {
-    uint64_t good = 0, runs = is_instrumented() ? RUNS_IF_SLOW : RUNS;
+    uint64_t good = 0, runs = RUNS / test_share(SHARE_IF_SLOW);
 
     for (uint64_t seed = 1; seed <= runs; seed++) {
         static struct image image;

@@ -20,7 +20,7 @@ enum {
     DEPTH = 4,
     BLOCKS = 32,
     ROUNDS = 400,
-    ROUNDS_INSTRUMENTED = 80
+    ROUNDS_INSTRUMENTED = 40
 };
 
 static int rounds(void)

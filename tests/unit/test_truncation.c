@@ -23,7 +23,9 @@ START_TEST(cut_at_every_offset)
 {
     struct fault_base base = fault_base((uint32_t)_i);
     struct fixture fixture;
-    uint64_t step = is_instrumented() ? STEP_IF_SLOW : _i < EVERY_BYTE_BASES ? 1 : STEP;
+    uint64_t share = test_share(STEP_IF_SLOW), step = _i < EVERY_BYTE_BASES ? 1 : STEP;
+
+    step = step < share ? share : step;
 
     fault_base_open(&fixture, &base);
 
