@@ -12,11 +12,15 @@
 
 #include <assert.h>
 
+/*
+ * In the order in which a request may move: from the top's lane to that of a lower delta, and from
+ * a lane to the engine.
+ */
 bool dev_is_quiet(ploop_dev *dev)
 {
     uint64_t in_flight = 0;
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        in_flight += channel_in_lanes(&dev->stack.deltas[level]->channel);
+    for (uint32_t level = dev->stack.count; level > 0; level--) {
+        in_flight += channel_in_lanes(&dev->stack.deltas[level - 1]->channel);
     }
     for (uint32_t i = 0; i <= dev->queue_count; i++) {
         in_flight += atomic_load(&dev->queues[i].in_flight);

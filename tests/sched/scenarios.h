@@ -22,6 +22,8 @@ extern const struct scenario full_ring, flush_completion, blocking_device, block
     blocking_help, execute_device, execute_reap, execute_help;
 /* scenario_runner.c */
 extern const struct scenario runner_device, runner_reap, runner_copy;
+/* scenario_stack.c */
+extern const struct scenario stack_suspend, stack_full;
 /* scenario_pool.c */
 extern const struct scenario io_threads, io_threads_cancel;
 
