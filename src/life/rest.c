@@ -28,14 +28,26 @@ bool dev_is_quiet(ploop_dev *dev)
     return in_flight == atomic_load(&dev->stuck_count);
 }
 
+/* How many requests were ever submitted. */
+static uint64_t submitted(const ploop_dev *dev)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i <= dev->queue_count; i++) {
+        const ploop_queue *queue = &dev->queues[i];
+        count += atomic_load(&queue->requests) + atomic_load(&queue->requests_fast);
+    }
+    return count;
+}
+
 /*
- * Nothing in flight and nothing to deliver. A callback that is delivered here may submit again, to
- * any queue, so it is only quiet where a look finds nothing that the look before it might have set
- * going.
+ * Nothing in flight and nothing to deliver. A callback, on a runner or delivered here, may submit
+ * again, to any queue, also to one that was looked at before. So it is only quiet where nothing was
+ * submitted during the look: a callback counts what it submits before it ends.
  */
 static bool is_quiet(ploop_dev *dev, void *argument)
 {
     (void)argument;
+    uint64_t before = submitted(dev);
     int delivered = 0;
     for (uint32_t i = 0; i < dev->queue_count && dev->config.runner_count == 0; i++) {
         delivered += queue_deliver(&dev->queues[i]);
@@ -48,7 +60,7 @@ static bool is_quiet(ploop_dev *dev, void *argument)
             return false;
         }
     }
-    return dev_is_quiet(dev);
+    return submitted(dev) == before;
 }
 
 void dev_wait_until_quiet(ploop_dev *dev)

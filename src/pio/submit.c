@@ -285,6 +285,7 @@ void pio_submit_blocking(ploop_pio *pio)
     }
     if (is_fast) {
         atomic_fetch_add_explicit(&queue->calls_fast, 1, memory_order_relaxed);
+        turn_take(&dev->turn); /* the backend may have refused it */
     } else {
         pio_accept(pio);
         turn_post(&dev->turn, &pio->work);

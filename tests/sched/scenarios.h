@@ -21,7 +21,7 @@ extern const struct scenario pool_room, pool_stack, delivery, callback_chain, ev
 extern const struct scenario full_ring, flush_completion, blocking_device, blocking_reap,
     blocking_help, execute_device, execute_reap, execute_help;
 /* scenario_runner.c */
-extern const struct scenario runner_device, runner_reap, runner_copy;
+extern const struct scenario runner_device, runner_reap, runner_copy, runner_execute, runner_chain;
 /* scenario_stack.c */
 extern const struct scenario stack_suspend, stack_full;
 /* scenario_pool.c */
