@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Fast reads of what lies in a lower delta: such a request moves from the lane of the top's channel
- * to that of the lower one.
+ * Requests that move: a fast read of what lies in a lower delta goes from the lane of the top's
+ * channel to that of the lower one, and one that the backend refuses from a lane to the engine.
  */
 #include "scenarios.h"
 
+#include <stdlib.h>
+
+#include "dev/dev.h"
+#include "life/rest.h"
+#include "pio/queue.h"
 #include "world.h"
 
 static void read_below(void *unused)
@@ -14,6 +19,86 @@ static void read_below(void *unused)
     must_be(end(request), 0, "the read");
     must_be(*(const char *)request->iov.iov_base, 'l', "what is below");
 }
+
+/* ---- against a look ---- */
+
+static bool *looked;
+
+static bool is_counted(void *unused)
+{
+    (void)unused;
+    const struct ploop_dev *dev = world->dev;
+    bool counted = dev->queues[0].in_flight > 0;
+    for (uint32_t level = 0; level < dev->stack.count; level++) {
+        counted |= dev->stack.deltas[level]->channel.lanes[0].word > 0;
+    }
+    return counted;
+}
+
+static bool has_looked(void *unused)
+{
+    (void)unused;
+    return *looked;
+}
+
+/* Nothing completes the request before the look is over: whatever way it takes, it is counted. */
+static void look(void *unused)
+{
+    sched_wait(HERE, "waits for the request", is_counted, unused, 0);
+    if (dev_is_quiet(world->dev)) {
+        sched_fail("a request is missed between two places where it is counted");
+    }
+    *looked = true;
+}
+
+static void request_below(void *unused)
+{
+    struct request *request = begin_read(world->queue, 0, SECTOR);
+    sched_wait(HERE, "waits for the look", has_looked, unused, 0);
+    must_be(end(request), 0, "the read");
+}
+
+static void request_refused(void *unused)
+{
+    struct request *request = begin_write(world->queue, CLUSTER, SECTOR, 'a', 0);
+    sched_wait(HERE, "waits for the look", has_looked, unused, 0);
+    must_be(end(request), 0, "the write");
+}
+
+static void look_below_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_REAP, .lower = 1});
+    looked = calloc(1, sizeof(*looked));
+    sched_spawn("request", request_below, NULL, false);
+    sched_spawn("look", look, NULL, false);
+}
+
+static void look_refused_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_REAP, .mapped = 2});
+    world->disk.refusals = 1;
+    looked = calloc(1, sizeof(*looked));
+    sched_spawn("request", request_refused, NULL, false);
+    sched_spawn("look", look, NULL, false);
+}
+
+const struct scenario look_below = {
+    .name = "look-below",
+    .about = "a look whether the device is quiet, while a fast read goes on to a lower delta",
+    .set_up = look_below_set_up,
+    .finish = world_is_quiet,
+    .bound = 2,
+    .random = 1000,
+};
+
+const struct scenario look_refused = {
+    .name = "look-refused",
+    .about = "a look whether the device is quiet, while the engine adopts a refused fast write",
+    .set_up = look_refused_set_up,
+    .finish = world_is_quiet,
+    .bound = 2,
+    .random = 1000,
+};
 
 /* ---- against a suspend ---- */
 

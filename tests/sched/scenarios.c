@@ -45,6 +45,8 @@ const struct scenario *const scenarios[] = {
     &execute_device,
     &execute_reap,
     &execute_help,
+    &look_below,
+    &look_refused,
     &stack_suspend,
     &stack_full,
     &runner_execute,
