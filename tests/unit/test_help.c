@@ -198,7 +198,7 @@ START_TEST(a_call_that_is_stuck_holds_up_no_other)
 }
 END_TEST
 
-/* What the engine goes on with, after a read that the backend could not do, is not done in the turn. */
+/* What the engine goes on with, after a read that failed with EAGAIN, is not done in the turn. */
 START_TEST(a_call_that_goes_on_holds_up_no_other)
 {
     pthread_t stuck;
