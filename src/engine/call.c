@@ -34,10 +34,7 @@ static void run_for_all(ploop_queue *queue, const ploop_pio *pio)
     assert(!queue->has_leader);
     queue->has_leader = true;
     pthread_mutex_unlock(&queue->call_mutex);
-    bool goes_on = ploop_queue_run(queue) > 0;
-    while (!is_finished(pio) && help_once(queue->dev)) {
-        goes_on = true;
-    }
+    bool goes_on = ploop_queue_run(queue) > 0; /* which kicks */
     pthread_mutex_lock(&queue->call_mutex);
     pthread_cond_broadcast(&queue->call_changed);
     if (!goes_on && !is_finished(pio)) {

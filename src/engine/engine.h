@@ -40,6 +40,8 @@ void help_begin(const ploop_dev *dev);
 void help_end(const ploop_dev *dev);
 /* Outside the turn: does one request that this thread's turns have sent. False: none is left. */
 bool help_once(const ploop_dev *dev);
+/* Outside the turn: the backend's own threads are to do what this thread has left. */
+void help_kick(const ploop_dev *dev);
 /* In the turn, at the end of a batch: kicks the channels, unless this thread is going to help. */
 void help_or_kick(ploop_dev *dev);
 

@@ -9,13 +9,16 @@
  *  1. Only what a turn of this thread has left unkicked is left, and this thread sees to it: it
  *     helps until its own request is done, and kicks before it sleeps for another reason or goes.
  *     So no request waits for a thread that sleeps, and none is kicked twice.
- *  2. The turn is not held while a request is carried out: other threads go on.
- *  3. Among what is left may be requests of other threads, whose work this thread's turn has done.
+ *  2. A callback may take long. So a thread kicks before it runs a queue's callbacks, whether there
+ *     are any or not, and in them it leaves nothing.
+ *  3. The turn is not held while a request is carried out: other threads go on.
+ *  4. Among what is left may be requests of other threads, whose work this thread's turn has done.
  *     The backend has its own threads begin them meanwhile, as soon as more than one waits.
- *  4. A backend's threads may serve several devices. What this thread completes for another one
+ *  5. A backend's threads may serve several devices. What this thread completes for another one
  *     runs that one's turn, which kicks: it helps one device.
  */
 #include "engine/engine.h"
+#include "pio/queue.h"
 
 #include <assert.h>
 
@@ -34,7 +37,7 @@ void help_or_kick(ploop_dev *dev)
 {
     for (uint32_t level = 0; level < dev->stack.count; level++) {
         struct channel *channel = &dev->stack.deltas[level]->channel;
-        if (helped == dev && channel->file->ops.help) {
+        if (helped == dev && !in_callback() && channel->file->ops.help) {
             left |= channel->unkicked;
             channel->unkicked = false;
         } else {
@@ -56,12 +59,9 @@ bool help_once(const ploop_dev *dev)
     return false;
 }
 
-void help_end(const ploop_dev *dev)
+void help_kick(const ploop_dev *dev)
 {
-    assert(helped == dev && depth > 0);
-    if (--depth > 0) {
-        return;
-    }
+    assert(!left || helped == dev);
     for (uint32_t level = 0; left && level < dev->stack.count; level++) {
         const ploop_file *file = dev->stack.deltas[level]->file;
         if (file->ops.help && file->ops.kick) {
@@ -69,5 +69,13 @@ void help_end(const ploop_dev *dev)
         }
     }
     left = false;
-    helped = NULL;
+}
+
+void help_end(const ploop_dev *dev)
+{
+    assert(helped == dev && depth > 0);
+    if (--depth == 0) {
+        help_kick(dev);
+        helped = NULL;
+    }
 }

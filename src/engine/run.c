@@ -43,6 +43,7 @@ int queue_run(ploop_queue *queue, bool looks_again)
     } else {
         turn_take(&dev->turn);
     }
+    help_kick(dev); /* a callback may take long */
     int delivered = queue_run_ends(queue, deadline_ns, looks_again);
     if (delivered > 0) {
         atomic_store_explicit(&queue->idle_runs, 0, memory_order_relaxed);

@@ -309,6 +309,7 @@ static void channel_heard(struct work *work)
 void channel_adopt(struct channel_io *io, struct iov_cursor cursor, int64_t result,
                    channel_fn *then)
 {
+    io->io.pub.flags = 0; /* from here on no thread may block for it */
     io->cursor = cursor;
     io->left = io->io.pub.length;
     io->then = then;

@@ -12,11 +12,15 @@
 
 #include <assert.h>
 
+/*
+ * In the order in which a request may move: from the top's lane to that of a lower delta, and from
+ * a lane to the engine.
+ */
 bool dev_is_quiet(ploop_dev *dev)
 {
     uint64_t in_flight = 0;
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        in_flight += channel_in_lanes(&dev->stack.deltas[level]->channel);
+    for (uint32_t level = dev->stack.count; level > 0; level--) {
+        in_flight += channel_in_lanes(&dev->stack.deltas[level - 1]->channel);
     }
     for (uint32_t i = 0; i <= dev->queue_count; i++) {
         in_flight += atomic_load(&dev->queues[i].in_flight);
@@ -24,15 +28,28 @@ bool dev_is_quiet(ploop_dev *dev)
     return in_flight == atomic_load(&dev->stuck_count);
 }
 
+/* How many requests were ever submitted. */
+static uint64_t submitted(const ploop_dev *dev)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i <= dev->queue_count; i++) {
+        const ploop_queue *queue = &dev->queues[i];
+        count += atomic_load(&queue->requests) + atomic_load(&queue->requests_fast);
+    }
+    return count;
+}
+
 /*
- * Nothing in flight and nothing to deliver. A callback that is delivered here may submit again, to
- * any queue, so it is only quiet where a look finds nothing that the look before it might have set
- * going.
+ * Nothing in flight and nothing to deliver. A callback, on a runner or delivered here, may submit
+ * again, to any queue, also to one that was looked at before. So it is only quiet where nothing was
+ * submitted during the look: a callback counts what it submits before it ends.
  */
 static bool is_quiet(ploop_dev *dev, void *argument)
 {
     (void)argument;
+    uint64_t before = submitted(dev);
     int delivered = 0;
+    help_kick(dev); /* a callback may take long */
     for (uint32_t i = 0; i < dev->queue_count && dev->config.runner_count == 0; i++) {
         delivered += queue_deliver(&dev->queues[i]);
     }
@@ -44,7 +61,7 @@ static bool is_quiet(ploop_dev *dev, void *argument)
             return false;
         }
     }
-    return dev_is_quiet(dev);
+    return submitted(dev) == before;
 }
 
 void dev_wait_until_quiet(ploop_dev *dev)

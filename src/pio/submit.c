@@ -14,8 +14,10 @@
  *
  *  1. The gate is looked at after the request was counted, and closed before the counts are looked
  *     at: a suspend or abort sees every request that did not see it.
- *  2. A request that the engine adopts is counted in its queue before it leaves the lane, and who
- *     adds the counts up looks at the lanes first. So it is never missed between the two.
+ *  2. A request that the engine adopts is counted in its queue before it leaves the lane, and one
+ *     that goes to a lower delta in that lane before it leaves the top's. Who adds the counts up
+ *     looks at the top's lanes first, then at the others, and at the queues last. So it is never
+ *     missed between the two.
  *  3. Between lock_try_shared() and the release the cluster's mapping does not change: removal and
  *     relocation hold the lock alone.
  *  4. What the fast path takes is valid: is_simple() and the cluster's bounds ask for more than
@@ -74,6 +76,14 @@ static void leave_and_run(ploop_dev *dev, struct channel *channel, uint32_t inde
     atomic_fetch_sub(&dev->turn.visitors, 1);
 }
 
+/* The channel has nothing more of it. The device may be freed when this returns. */
+static inline void leave(ploop_dev *dev, struct channel *channel, uint32_t index)
+{
+    if (!channel_leave_unless_waited(channel, index)) {
+        leave_and_run(dev, channel, index);
+    }
+}
+
 /* It has succeeded. The device may be freed when this returns. */
 static inline void fast_over(ploop_queue *queue, ploop_pio *pio, struct channel *channel)
 {
@@ -84,9 +94,7 @@ static inline void fast_over(ploop_queue *queue, ploop_pio *pio, struct channel 
         queue_push(queue, pio);
         queue_announce(queue);
     }
-    if (!channel_leave_unless_waited(channel, queue->index)) {
-        leave_and_run(queue->dev, channel, queue->index);
-    }
+    leave(queue->dev, channel, queue->index);
 }
 
 static void fast_done(struct file_io *file_io, int64_t result)
@@ -193,7 +201,7 @@ static bool fast_elsewhere(ploop_queue *queue, ploop_pio *pio, bool entered, str
     } else if (aim.channel) {
         const ploop_file *file = aim.channel->file;
         channel_enter(aim.channel, queue->index);
-        channel_leave(top, queue->index);
+        leave(queue->dev, top, queue->index);
         fast_send(queue, pio, aim);
         if (entered && file->ops.kick) {
             file->ops.kick(file->context, queue->index);
@@ -277,6 +285,7 @@ void pio_submit_blocking(ploop_pio *pio)
     }
     if (is_fast) {
         atomic_fetch_add_explicit(&queue->calls_fast, 1, memory_order_relaxed);
+        turn_take(&dev->turn); /* the backend may have refused it */
     } else {
         pio_accept(pio);
         turn_post(&dev->turn, &pio->work);

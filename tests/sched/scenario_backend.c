@@ -203,6 +203,65 @@ static void execute_help_set_up(void)
     execute_set_up(DISK_HELP);
 }
 
+/* ---- a callback that takes long, on a thread that waits ---- */
+
+static bool *was_long;
+
+static bool second_is_called_back(void *unused)
+{
+    (void)unused;
+    return world->request_count > 0 && world->requests[0].calls > 0;
+}
+
+static bool long_one_is_over(void *unused)
+{
+    (void)unused;
+    return *was_long;
+}
+
+/* It is over when the request is that it submits to another queue. */
+static void take_long(ploop_pio *pio, int result, void *unused)
+{
+    (void)pio;
+    must_be(result, 0, "the request whose callback takes long");
+    (void)begin_write(ploop_dev_queue(world->dev, 1), 2 * CLUSTER, SECTOR, 'd', 0);
+    sched_wait(HERE, "takes long", second_is_called_back, unused, 0);
+    *was_long = true;
+}
+
+static void submit_and_execute(void *unused)
+{
+    ploop_pio *pio = ploop_pio_get(world->queue);
+    ploop_pio_prep_discard(pio, 4 * CLUSTER, CLUSTER);
+    ploop_pio_set_callback(pio, take_long, unused);
+    must_be(ploop_queue_submit(world->queue, &pio, 1), 1, "submit");
+    write_and_flush_execute((void *)(uintptr_t)0);
+    write_and_flush_execute((void *)(uintptr_t)1);
+    run_until(world->queue, long_one_is_over, unused);
+}
+
+static void run_other_queue(void *unused)
+{
+    run_until(ploop_dev_queue(world->dev, 1), second_is_called_back, unused);
+}
+
+static void execute_callback_set_up(void)
+{
+    world_open(&(struct plan){.mode = DISK_HELP, .mapped = 1, .queue_count = 2});
+    was_long = calloc(1, sizeof(*was_long));
+    sched_spawn("executes", submit_and_execute, NULL, false);
+    sched_spawn("other queue", run_other_queue, NULL, false);
+}
+
+const struct scenario execute_callback = {
+    .name = "execute-callback",
+    .about = "a thread that waits runs a callback that takes long: it keeps no request of others",
+    .set_up = execute_callback_set_up,
+    .finish = full_ring_finish,
+    .bound = 1,
+    .random = 5000,
+};
+
 const struct scenario execute_device = {
     .name = "execute-device",
     .about = "two threads execute requests on one queue, another one completes: none sleeps on",

@@ -19,9 +19,11 @@ extern const struct scenario pool_room, pool_stack, delivery, callback_chain, ev
     queue_wait;
 /* scenario_backend.c */
 extern const struct scenario full_ring, flush_completion, blocking_device, blocking_reap,
-    blocking_help, execute_device, execute_reap, execute_help;
+    blocking_help, execute_device, execute_reap, execute_help, execute_callback;
 /* scenario_runner.c */
-extern const struct scenario runner_device, runner_reap, runner_copy;
+extern const struct scenario runner_device, runner_reap, runner_copy, runner_execute, runner_chain;
+/* scenario_stack.c */
+extern const struct scenario look_below, look_refused, stack_suspend, stack_full;
 /* scenario_pool.c */
 extern const struct scenario io_threads, io_threads_cancel;
 

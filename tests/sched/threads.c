@@ -352,10 +352,18 @@ static bool is_readable(void *argument)
     return sched_readable(*fd);
 }
 
+/*
+ * 0: for ever. One that does not sleep lets others go first all the same: schedulers are fair, and
+ * a thread that looks again and again is none that nobody else gets past.
+ */
+static uint64_t end_of_sleep(int ms)
+{
+    return ms < 0 ? 0 : sched_now() + (ms ? (uint64_t)ms * 1000000 : 1);
+}
+
 static int sleep_on(int fd, int ms)
 {
-    uint64_t until = ms < 0 ? 0 : sched_now() + (uint64_t)ms * 1000000;
-    return ms ? sched_wait("descriptor", fd, "sleeps", is_readable, &fd, until) : is_readable(&fd);
+    return sched_wait("descriptor", fd, "sleeps", is_readable, &fd, end_of_sleep(ms));
 }
 
 int __wrap_epoll_wait(int epoll, struct epoll_event *events, int most, int ms)
@@ -384,9 +392,7 @@ static bool one_is_readable(void *argument)
 int __wrap_poll(struct pollfd *fds, nfds_t count, int ms)
 {
     struct poll_set set = {fds, count};
-    uint64_t until = ms < 0 ? 0 : sched_now() + (uint64_t)ms * 1000000;
-    return ms ? sched_wait("descriptors", fds->fd, "sleeps", one_is_readable, &set, until)
-              : one_is_readable(&set);
+    return sched_wait("descriptors", fds->fd, "sleeps", one_is_readable, &set, end_of_sleep(ms));
 }
 
 ssize_t __wrap_read(int fd, void *bytes, size_t size)

@@ -45,11 +45,11 @@ static struct {
     atomic_int direct_refusals;
 } faults[CALL_COUNT];
 
-/* While it is shut, reads wait before they begin. */
+/* While it is shut, reads wait before they begin. `shuts`: behind the next one. */
 static struct {
     pthread_mutex_t mutex;
     pthread_cond_t change;
-    bool shut;
+    bool shut, shuts;
     int waiting;
 } gate = {.mutex = PTHREAD_MUTEX_INITIALIZER, .change = PTHREAD_COND_INITIALIZER};
 
@@ -70,6 +70,8 @@ static inline void gate_pass(void)
         pthread_cond_wait(&gate.change, &gate.mutex);
     }
     gate.waiting--;
+    gate.shut |= gate.shuts;
+    gate.shuts = false;
     pthread_mutex_unlock(&gate.mutex);
 }
 

@@ -198,6 +198,26 @@ START_TEST(a_call_that_is_stuck_holds_up_no_other)
 }
 END_TEST
 
+/* What the engine goes on with, after a read that failed with EAGAIN, is not done in the turn. */
+START_TEST(a_call_that_goes_on_holds_up_no_other)
+{
+    pthread_t stuck;
+    uint64_t offset = 0;
+    char bytes[512] = {1};
+    begin();
+    ck_assert_int_eq(ploop_dev_pwrite(dev, bytes, 512, 0), 512);
+    fail_next(READS, 1, EAGAIN);
+    gate.shuts = true; /* behind the first read, and before the one that goes on */
+    ck_assert_int_eq(pthread_create(&stuck, NULL, read_one, &offset), 0);
+    gate_await(1);
+    ck_assert_int_eq(ploop_dev_pwrite(dev, bytes, 512, CLUSTER), 512);
+    ck_assert_int_eq(ploop_dev_flush(dev), 0);
+    gate_set(false);
+    pthread_join(stuck, NULL);
+    end();
+}
+END_TEST
+
 static int main_result;
 
 static void call_inside(ploop_pio *pio, int result, void *user_data)
@@ -234,6 +254,7 @@ static Suite *help_suite(void)
     tcase_add_test(all, fua_is_one_write_through);
     tcase_add_test(all, a_failed_sync_fails_the_flush_and_those_after);
     tcase_add_test(all, a_call_that_is_stuck_holds_up_no_other);
+    tcase_add_test(all, a_call_that_goes_on_holds_up_no_other);
     tcase_add_test(all, it_is_refused_in_a_callback);
     suite_add_tcase(suite, all);
     return suite;
