@@ -333,7 +333,8 @@ struct ploop_dev_info {
     size_t size;
     uint64_t disk_size;
     uint64_t cluster_size;
-    uint32_t request_alignment;   /**< of a request's offset and length: 512 */
+    uint32_t request_alignment;   /**< of a request's offset and length: 512, whatever the files
+                                     want: see ploop_file_info for what that costs */
     uint32_t discard_granularity; /**< what a discard gives back: the cluster */
     uint64_t max_request_bytes;   /**< the longest request */
     uint32_t state;               /**< PLOOP_STATE_ ... */
@@ -361,8 +362,8 @@ struct ploop_dev_info {
     uint64_t extensions;         /**< of the file */
     uint64_t punches;            /**< host clusters zeroed for reuse */
     uint64_t double_completions; /**< backend requests completed twice: a bug of the backend */
-    uint32_t memory_alignment;   /**< of the address of a request's memory; where it is more than 1,
-                                    each segment's length is a multiple of 512 too */
+    uint32_t memory_alignment;   /**< of the address of a request's memory, up to 512; where it is
+                                    more than 1, each segment's length is a multiple of 512 too */
     uint32_t delta_count;        /**< image files in the stack, the top one included */
     uint64_t clusters_copied;    /**< from lower deltas, because a part of them was written */
     uint32_t max_segments; /**< pieces of memory in a request that is handed to the backend as it

@@ -69,7 +69,8 @@ enum {
     PLOOP_FILE_UNLOCKED = 4, /**< take no lock: the caller keeps other programs away by other means,
                                 or locks the file later through `reopen` */
     PLOOP_FILE_DIRECT =
-        8, /**< bypass the page cache (O_DIRECT) for requests that are aligned for it */
+        8, /**< bypass the page cache (O_DIRECT) for requests that are aligned for it. Where that
+                takes more than sectors, request_alignment says so */
     PLOOP_FILE_CREATE =
         16 /**< create the file; with READ_WRITE. An existing one is -EEXIST and stays as it is */
 };
@@ -97,9 +98,22 @@ struct ploop_io {
 struct ploop_file_info {
     size_t size; /**< of this structure, set by the library; fill no more than this */
     uint64_t file_size;
-    uint32_t capabilities;      /**< PLOOP_FILE_CAN_ ... */
-    uint32_t request_alignment; /**< of offset, length and memory, a power of two; 1 for none */
-    uint64_t max_transfer;      /**< the longest READ or WRITE it takes; 0: no limit */
+    uint32_t capabilities; /**< PLOOP_FILE_CAN_ ... */
+    /**
+     * What offset and length of a READ, WRITE and PUNCH have to be multiples of, a power of two up
+     * to 65536; 1 for none. ALLOCATE and TRUNCATE come for any number of sectors. Memory begins at
+     * multiples of it, and where it is more than 512 each piece of memory ends so; of 4096 where it
+     * is more than that.
+     *
+     * A device's requests are multiples of 512 bytes whatever is said here. Where it is more than
+     * 512, the engine reads and writes whole blocks for them. A request that fills its blocks, in
+     * memory that is aligned, costs what it costs elsewhere. A read of a part of a block is one of
+     * the whole block and a copy, and so is a read into other memory. A write of a part of a block
+     * is a read and a write of the block, and keeps other requests of its cluster waiting. Four
+     * buffers of 64 KiB, taken at open, serve all of a device's files.
+     */
+    uint32_t request_alignment;
+    uint64_t max_transfer; /**< the longest READ or WRITE it takes; 0: no limit */
     uint64_t reserved[4];
 };
 

@@ -60,8 +60,11 @@ struct ploop_dev {
     ploop_queue *queues;  /* and behind them the engine's: dev_engine_queue() */
     struct ploop_dev_config config;
     struct ploop_clock clock;
-    uint32_t memory_alignment; /* what the backend wants of requests' memory */
-    uint32_t fast_ops;         /* a bit for each kind of request that may take the fast path */
+    uint32_t memory_alignment; /* what the backends want of requests' memory, up to a sector */
+    uint32_t fast_alignment;   /* the same, of those with larger blocks too: what the engine has to
+                                  bounce does not take the fast path */
+    struct bounces bounces;
+    uint32_t fast_ops; /* a bit for each kind of request that may take the fast path */
     bool read_only;
     bool is_inside;                   /* opened by dev_open_inside() */
     bool has_claims;                  /* on its files, see file_claim() */

@@ -2,8 +2,11 @@
 /*
  * The states of a channel_io:
  *
- *     idle -> sent | waiting on the retry list waiting -> sent, when there is room sent -> heard
- *     (its work is posted) -> sent again, for the rest | waiting | idle, `then` called
+ *     idle -> sent | waiting on the retry list | in line for a buffer (bounce.h)
+ *     in line -> sent | waiting, when it has the buffer
+ *     waiting -> sent, when there is room
+ *     sent -> heard (its work is posted) -> its next step: as from idle | waiting, for the same one
+ *     again | idle, `then` called
  *
  * `sent` is file_io's SENT. Everything but the step from sent to heard happens in the turn.
  *
@@ -16,7 +19,7 @@
  * a count over all queues serves a backend that shares its room among them as well as one that
  * keeps a ring for each.
  */
-#include "file/channel.h"
+#include "file/channel_steps.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -41,15 +44,21 @@ static void channel_io_done(struct file_io *file_io, int64_t result)
 }
 
 void channel_init(struct channel *channel, ploop_file *file, struct turn *turn,
-                  uint64_t max_transfer, uint32_t queue)
+                  const struct ploop_file_info *info, struct bounces *bounces, uint32_t queue)
 {
-    max_transfer = max_transfer ? max_transfer : UINT64_MAX;
+    uint32_t block = info->request_alignment > SECTOR_SIZE ? info->request_alignment : SECTOR_SIZE;
+    uint64_t max_transfer = info->max_transfer ? info->max_transfer : UINT64_MAX;
     *channel = (struct channel){.file = file,
                                 .turn = turn,
-                                .max_transfer = max_transfer - max_transfer % SECTOR_SIZE,
+                                .max_transfer = max_transfer - max_transfer % block,
+                                .block = block,
+                                .bounces = bounces,
+                                .file_end = info->file_size,
+                                .file_size = info->file_size,
                                 .queue = queue,
                                 .room = UINT64_MAX};
-    assert(channel->max_transfer > 0);
+    assert(channel->max_transfer > 0 && (block & (block - 1)) == 0 && block <= BOUNCE_SIZE);
+    assert(block == SECTOR_SIZE || bounces->memory);
     list_init(&channel->retry);
 }
 
@@ -59,45 +68,8 @@ void channel_io_init(struct channel_io *io, struct channel *channel)
     io->work.run = channel_heard;
     io->channel = channel;
     list_init(&io->link);
-}
-
-static bool is_transfer(const struct channel_io *io)
-{
-    return io->io.pub.op == PLOOP_IO_READ || io->io.pub.op == PLOOP_IO_WRITE;
-}
-
-/* The caller's memory comes in so small pieces that a window of them holds less than a sector. */
-static void bounce_sector(struct channel_io *io)
-{
-    io->bounced = true;
-    io->window[0] = (struct iovec){io->sector, SECTOR_SIZE};
-    io->io.pub.iov_count = 1;
-    if (io->io.pub.op == PLOOP_IO_WRITE) {
-        iov_copy_out(&io->cursor, io->sector, SECTOR_SIZE);
-    }
-}
-
-/* Point the request at as much of what is left as one backend request may carry. */
-static void take_window(struct channel_io *io)
-{
-    struct ploop_io *pub = &io->io.pub;
-    uint64_t length = io->left < io->channel->max_transfer ? io->left : io->channel->max_transfer;
-    io->bounced = false;
-    if (io->cursor.skip == 0 && io->cursor.count <= CHANNEL_IOV_MAX &&
-        iov_length(io->cursor.iov, io->cursor.count) == length) {
-        pub->iov = io->cursor.iov;
-        pub->iov_count = io->cursor.count;
-    } else {
-        iov_window(&io->cursor, length, io->window, CHANNEL_WINDOW, &length);
-        length -= length % SECTOR_SIZE;
-        pub->iov_count = iov_window(&io->cursor, length, io->window, CHANNEL_WINDOW, &length);
-        pub->iov = io->window;
-        if (length == 0) {
-            bounce_sector(io);
-            length = SECTOR_SIZE;
-        }
-    }
-    pub->length = length;
+    list_init(&io->bounce.link);
+    io->bounce.had = NULL;
 }
 
 static void heard_soon(struct channel_io *io, int64_t result)
@@ -155,9 +127,6 @@ static bool channel_try(struct channel_io *io)
     if (stopped) {
         heard_soon(io, stopped);
         return true;
-    }
-    if (is_transfer(io)) {
-        take_window(io);
     }
     io->io.pub.queue = channel->queue;
     io->io.done = channel_io_done;
@@ -218,35 +187,61 @@ static void channel_send(struct channel_io *io)
     }
 }
 
+/* The buffer that the next step waits for is had. */
+static void bounce_granted(struct bounce_wait *wait)
+{
+    struct channel_io *io = container_of(wait, struct channel_io, bounce);
+    assert(io->channel->in_line > 0);
+    io->channel->in_line--;
+    step_into_buffer(io);
+    channel_send(io);
+}
+
+static void next_step(struct channel_io *io)
+{
+    struct channel *channel = io->channel;
+    assert(!io->bounce.had);
+    if (step_directly(io)) {
+        channel_send(io);
+    } else if (bounce_take(channel->bounces, &io->bounce, channel, step_block(io),
+                           bounce_granted)) {
+        step_into_buffer(io);
+        channel_send(io);
+    } else {
+        channel->in_line++;
+    }
+}
+
 void channel_transfer(struct channel_io *io, uint32_t op, uint32_t flags, struct iov_cursor cursor,
                       uint64_t offset, uint64_t length, channel_fn *then)
 {
     assert(length > 0 && length % SECTOR_SIZE == 0);
-    io->io.pub.op = op;
-    io->io.pub.flags = flags;
-    io->io.pub.offset = offset;
+    assert(op == PLOOP_IO_READ || op == PLOOP_IO_WRITE);
+    io->op = op;
+    io->flags = flags;
+    io->at = offset;
     io->cursor = cursor;
     io->left = length;
     io->then = then;
     io->slivers = 0;
-    assert(is_transfer(io));
-    channel_send(io);
+    next_step(io);
 }
 
 void channel_order(struct channel_io *io, uint32_t op, uint64_t offset, uint64_t length,
                    channel_fn *then)
 {
-    struct ploop_io *pub = &io->io.pub;
-    pub->op = op;
-    pub->flags = 0;
-    pub->offset = offset;
-    pub->length = length;
-    pub->iov = NULL;
-    pub->iov_count = 0;
-    io->left = 0;
+    struct channel *channel = io->channel;
+    assert(op != PLOOP_IO_READ && op != PLOOP_IO_WRITE);
+    io->op = op;
+    io->flags = 0;
+    io->at = offset;
+    io->left = length;
     io->then = then;
-    assert(!is_transfer(io));
-    channel_send(io);
+    io->slivers = 0;
+    if (op == PLOOP_IO_TRUNCATE && offset < channel->file_end) {
+        channel->file_end = offset;
+    }
+    next_step(io);
 }
 
 static int try_later(const struct channel_io *io)
@@ -255,51 +250,66 @@ static int try_later(const struct channel_io *io)
 }
 
 /*
- * What the backend said of a request: 1 to send again now, -EAGAIN to send again later, else how it
- * ended.
+ * What the backend said of a request: -EAGAIN to send it again later, 0 where it made progress
+ * (then *bytes says how much), else how it failed.
  */
-static int judge(struct channel_io *io, int64_t result)
+static int judge(struct channel_io *io, uint64_t *bytes)
 {
+    int64_t result = io->result;
+    uint32_t op = io->io.pub.op;
+    *bytes = io->io.pub.length;
     if (says_again(result)) {
         return try_later(io);
     }
     if (result < 0) {
         return result < -4095 ? -EIO : (int)result;
     }
-    if (!is_transfer(io)) {
+    if (op != PLOOP_IO_READ && op != PLOOP_IO_WRITE) {
         return 0;
     }
     if (result == 0 || (uint64_t)result > io->io.pub.length) {
         return -EIO;
     }
-    result -= result % SECTOR_SIZE;
-    if (result == 0) {
-        /* A sliver of a sector: the whole of it, later. */
+    *bytes = (uint64_t)result;
+    if (*bytes >= io->wanted) {
+        *bytes = io->wanted;
+    } else {
+        *bytes -= *bytes % io->channel->block;
+    }
+    if (*bytes == 0) {
+        /* A sliver of a block: the whole of it, later. */
         return ++io->slivers > SLIVERS_MAX ? -EIO : try_later(io);
     }
     io->slivers = 0;
-    if (io->bounced && io->io.pub.op == PLOOP_IO_READ) {
-        iov_copy_in(&io->cursor, io->sector, SECTOR_SIZE);
-    }
-    io->left -= (uint64_t)result;
-    io->io.pub.offset += (uint64_t)result;
-    iov_advance(&io->cursor, (uint64_t)result);
-    return io->left > 0;
+    return 0;
 }
 
 static void channel_heard(struct work *work)
 {
     struct channel_io *io = container_of(work, struct channel_io, work);
     struct channel *channel = io->channel;
+    uint64_t bytes;
     assert(channel->in_flight > 0);
     channel->in_flight--;
-    int verdict = judge(io, io->result);
+    int verdict = judge(io, &bytes);
     if (verdict == -EAGAIN) {
         wait_for_room(io);
         return;
     }
-    if (verdict > 0) {
+    if (!verdict && io->step == STEP_FETCH) {
+        step_merge(io); /* it keeps the block */
         channel_send(io);
+        (void)retry(channel);
+        return;
+    }
+    if (!verdict) {
+        step_over(io, bytes);
+    }
+    if (io->bounce.had) {
+        bounce_give_back(channel->bounces, &io->bounce);
+    }
+    if (!verdict && io->left > 0) {
+        next_step(io);
     } else {
         io->then(io, verdict);
     }
@@ -309,12 +319,17 @@ static void channel_heard(struct work *work)
 void channel_adopt(struct channel_io *io, struct iov_cursor cursor, int64_t result,
                    channel_fn *then)
 {
-    io->io.pub.flags = 0; /* from here on no thread may block for it */
+    /* From here on no thread may block for it. */
+    io->io.pub.flags &= ~(uint32_t)PLOOP_IO_MAY_BLOCK;
+    io->op = io->io.pub.op;
+    io->flags = io->io.pub.flags;
     io->cursor = cursor;
-    io->left = io->io.pub.length;
+    io->at = io->io.pub.offset;
+    io->left = io->wanted = io->io.pub.length;
     io->then = then;
     io->slivers = 0;
-    io->bounced = false;
+    io->step = STEP_DIRECT;
+    assert(channel_fits(io->channel, io->at, io->left) && !io->bounce.had);
     if (says_again(result) && !io->channel->cut) {
         wait_for_room(io); /* now, so that it stands before those that come later */
         return;
@@ -335,7 +350,7 @@ bool channel_wants_run(const struct channel *channel)
 
 bool channel_is_idle(const struct channel *channel)
 {
-    return channel->in_flight == 0 && list_is_empty(&channel->retry);
+    return channel->in_flight == 0 && channel->in_line == 0 && list_is_empty(&channel->retry);
 }
 
 void channel_kick(struct channel *channel)

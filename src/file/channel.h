@@ -23,6 +23,11 @@
  *     whether anything is at the backend; so either the channel sees the request, or the request
  *     the mark.
  *  5. After channel_cut() nothing reaches the backend any more: what is begun ends with -ECANCELED.
+ *  6. The backend sees whole blocks of the file only, in READ, WRITE and PUNCH, and memory that is
+ *     aligned for it. Who begins a request sees neither: what begins or ends inside a block, or has
+ *     other memory, goes through a buffer (channel_steps.h).
+ *  7. Bytes from file_end on are nobody's, and zeros to whoever comes to own them; the file may be
+ *     longer, by the rest of a block.
  *
  * All functions but channel_io_init(), channel_io_aim() and those of the lanes belong to the owner
  * of the turn.
@@ -32,6 +37,7 @@
 
 #include <stdalign.h>
 
+#include "file/bounce.h"
 #include "file/file.h"
 #include "format/geometry.h"
 #include "util/iov.h"
@@ -59,20 +65,28 @@ struct channel_lane {
 struct channel {
     ploop_file *file;
     struct turn *turn;
-    uint64_t max_transfer;
-    uint32_t queue;     /* the engine's: what the backend is told with every request */
-    uint64_t in_flight; /* begun here and at the backend */
-    uint64_t room;      /* how many the backend held when it last refused one */
-    uint64_t sent;      /* without a refusal since then, or since `room` grew */
+    uint64_t max_transfer;   /* a multiple of block */
+    uint32_t block;          /* what requests are multiples of; a sector at least */
+    uint32_t queue;          /* the engine's: what the backend is told with every request */
+    struct bounces *bounces; /* the device's; used where block is more than a sector */
+    uint64_t file_end;       /* see 7 */
+    uint64_t file_size;      /* bytes, now */
+    uint64_t in_flight;      /* begun here and at the backend */
+    uint64_t room;           /* how many the backend held when it last refused one */
+    uint64_t sent;           /* without a refusal since then, or since `room` grew */
     struct list retry;
     atomic_bool waiting; /* requests are on the retry list, or are going to be */
     bool unkicked;       /* something was sent since the last kick */
     bool cut;
+    uint32_t in_line; /* requests that wait for a buffer or a block */
     struct channel_lane lanes[CHANNEL_LANES];
 };
 
 struct channel_io;
 typedef void channel_fn(struct channel_io *io, int result);
+
+/* What is at the backend of a transfer or an order: channel_steps.h. */
+enum channel_step { STEP_DIRECT, STEP_SECTOR, STEP_READ, STEP_WRITE, STEP_FETCH, STEP_STORE };
 
 struct channel_io {
     struct file_io io;
@@ -84,17 +98,22 @@ struct channel_io {
         *stop; /* or NULL: once this is an error the request is sent no more, and ends with it */
     _Atomic int
         *trip; /* or NULL: becomes -EIO as soon as the backend says that this request failed */
+    uint32_t op, flags; /* what was asked for */
     struct iov_cursor cursor;
-    uint64_t left; /* bytes of a transfer still to be moved */
+    uint64_t at, left; /* of a transfer or punch: what is still to be done */
     int64_t result;
-    uint32_t slivers; /* results in a row that moved less than a sector */
-    bool bounced;     /* the backend has `sector` instead of the caller's memory */
+    uint32_t slivers; /* results in a row that moved less than a block */
+    enum channel_step step;
+    uint64_t wanted; /* bytes of a READ or WRITE with which the step is over */
+    uint64_t span;   /* bytes of the request that a step with a buffer is about */
+    struct bounce_wait bounce;
     struct iovec window[CHANNEL_WINDOW];
     uint8_t sector[SECTOR_SIZE];
 };
 
+/* `bounces` has memory where info->request_alignment is more than a sector. */
 void channel_init(struct channel *channel, ploop_file *file, struct turn *turn,
-                  uint64_t max_transfer, uint32_t queue);
+                  const struct ploop_file_info *info, struct bounces *bounces, uint32_t queue);
 void channel_io_init(struct channel_io *io, struct channel *channel);
 
 /* What an idle io is begun with next goes there. Any thread that owns the io. */
@@ -104,13 +123,19 @@ static inline void channel_io_aim(struct channel_io *io, struct channel *channel
     io->io.file = channel->file;
 }
 
-/* READ or WRITE. The iovec array behind the cursor stays valid until `then`. */
+/* READ or WRITE, of whole sectors. The iovec array behind the cursor stays valid until `then`. */
 void channel_transfer(struct channel_io *io, uint32_t op, uint32_t flags, struct iov_cursor cursor,
                       uint64_t offset, uint64_t length, channel_fn *then);
 
-/* SYNC, ALLOCATE, PUNCH, TRUNCATE. */
+/* SYNC, ALLOCATE, PUNCH, TRUNCATE. A punch writes zeros over what it has of blocks in part. */
 void channel_order(struct channel_io *io, uint32_t op, uint64_t offset, uint64_t length,
                    channel_fn *then);
+
+/* Any thread. Whether the file takes a request for this range as it is. */
+static inline bool channel_fits(const struct channel *channel, uint64_t offset, uint64_t length)
+{
+    return ((offset | length) & (channel->block - 1)) == 0;
+}
 
 /*
  * Any thread. Requests wait for room: what would be sent directly now goes through the channel,

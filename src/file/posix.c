@@ -7,7 +7,9 @@
  *  1. SYNC is fdatasync: it covers every operation completed before it was submitted, because those
  *     were done in the kernel. It runs beside other requests.
  *  2. With PLOOP_FILE_DIRECT a request whose offset, length and memory are aligned goes past the
- *     page cache, any other through it; so request_alignment is 1 all the same. A direct write of a
+ *     page cache, any other through it. Where sectors are not aligned enough the file says so
+ *     (request_alignment), and the library sends whole blocks in aligned memory; elsewhere only
+ *     memory makes the difference, and request_alignment is 1. A direct write of a
  *     page drops it from the cache: were it dirty from a buffered write at that moment, one of the
  *     two writes would be lost. Hence `exclusion`: direct writes share it, everything that dirties
  *     pages or changes the file's shape has it alone. Reads need nothing: the kernel writes dirty
@@ -263,7 +265,7 @@ int posix_get_info(void *context, struct ploop_file_info *info)
     }
     info->file_size = (uint64_t)size;
     info->capabilities = atomic_load_explicit(&file->capabilities, memory_order_relaxed);
-    info->request_alignment = 1;
+    info->request_alignment = file->block;
     info->max_transfer = 0;
     return 0;
 }

@@ -39,13 +39,14 @@ enum { POSIX_ACCESS_FLAGS = PLOOP_FILE_READ_ONLY | PLOOP_FILE_READ_WRITE };
  * Where the kernel does not say what direct requests must be aligned to, this is enough for any
  * disk.
  */
-enum { POSIX_PAGE = 4096 };
+enum { POSIX_PAGE = 4096, POSIX_BLOCK_MAX = 65536, SECTOR_BYTES = 512 };
 
 struct posix {
     int fd;
     int direct_fd; /* -1: none */
     int lock_fd;
     bool is_block;
+    uint32_t block;            /* what requests are to be multiples of; 1: bytes */
     uint32_t direct_alignment; /* of offset and length */
     uint32_t memory_alignment;
     _Atomic uint32_t access; /* PLOOP_FILE_READ_ONLY or READ_WRITE */

@@ -151,7 +151,7 @@ int posix_open_file(struct posix *file, const char *path, uint32_t flags)
     return open_lock(file);
 }
 
-/* The second descriptor; without one every request is buffered. */
+/* The second descriptor; without one every request is buffered. What is not known is a page. */
 static int open_direct(struct posix *file, uint32_t access)
 {
     int fd = posix_open_again(file->fd, open_mode(access) | O_DIRECT);
@@ -161,7 +161,6 @@ static int open_direct(struct posix *file, uint32_t access)
     if (fd < 0) {
         return fd;
     }
-    file->direct_fd = fd;
     file->direct_alignment = file->memory_alignment = POSIX_PAGE;
 #ifdef STATX_DIOALIGN
     struct statx stat;
@@ -171,12 +170,31 @@ static int open_direct(struct posix *file, uint32_t access)
         file->memory_alignment = stat.stx_dio_mem_align;
     }
 #endif
+    if (file->direct_alignment > POSIX_BLOCK_MAX) {
+        close(fd);
+        return 0;
+    }
+    file->direct_fd = fd;
+    if (file->direct_alignment > SECTOR_BYTES) {
+        file->block = file->direct_alignment;
+    }
     return 0;
+}
+
+/* The kernel punches no part of a device's sector, through the page cache either. */
+static void find_sector(struct posix *file)
+{
+    int bytes = 0;
+    if (file->is_block && ioctl(file->fd, BLKSSZGET, &bytes) == 0 && bytes > SECTOR_BYTES &&
+        bytes <= POSIX_BLOCK_MAX) {
+        file->block = (uint32_t)bytes;
+    }
 }
 
 int posix_open_rest(struct posix *file, uint32_t flags)
 {
     int error = change_lock(file, flags);
+    find_sector(file);
     if (!error && flags & PLOOP_FILE_DIRECT) {
         error = open_direct(file, flags & POSIX_ACCESS_FLAGS);
     }
@@ -322,6 +340,7 @@ struct posix *posix_new(uint32_t access)
         return NULL;
     }
     file->fd = file->direct_fd = file->lock_fd = file->sync_fd = -1;
+    file->block = 1;
     atomic_init(&file->access, access);
     pthread_mutex_init(&file->reopening, NULL);
     pthread_mutex_init(&file->syncing, NULL);

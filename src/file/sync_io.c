@@ -23,7 +23,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { SLICE_NS = 1000000, BOUNCE_BYTES = 1 << 20 };
+enum { SLICE_NS = 1000000, BOUNCE_BYTES = 1 << 20, SLIVERS_MAX = 100 };
 
 /* A request and the one thread that waits for it. */
 struct sync_io {
@@ -157,6 +157,7 @@ static int64_t transfer(ploop_file *file, const struct sync_limits *limits, uint
                         uint8_t *buffer, uint64_t length, uint64_t offset)
 {
     uint64_t moved = 0;
+    uint32_t slivers = 0; /* results in a row that moved less than a block */
     while (moved < length) {
         uint64_t piece =
             length - moved < limits->max_transfer ? length - moved : limits->max_transfer;
@@ -176,9 +177,10 @@ static int64_t transfer(ploop_file *file, const struct sync_limits *limits, uint
                 bytes %
                 limits->alignment; /* the rest is asked for from a place that may be asked for */
         }
-        if (bytes == 0) {
+        if (bytes == 0 && (result == 0 || ++slivers > SLIVERS_MAX)) {
             return -EIO;
         }
+        slivers = bytes ? 0 : slivers;
         moved += bytes;
     }
     return (int64_t)moved;

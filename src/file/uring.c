@@ -110,13 +110,8 @@ static int to_ring(struct uring *file, struct ploop_io *io, struct posix_lane *l
     io->backend_data[DATA_LANE] = lane;
     io->backend_data[DATA_BOUNCE] = NULL;
     io->backend_data[DATA_FILE] = file;
-    if (direct && !direct_is_aligned(posix, io)) {
-        if (posix->direct_alignment > SECTOR_BYTES) {
-            assert(io->op == PLOOP_IO_READ); /* which disturbs no other request, buffered */
-            direct = false;
-        } else if (direct_take_bounce(io)) {
-            return -EAGAIN;
-        }
+    if (direct && !direct_is_aligned(posix, io) && direct_take_bounce(io)) {
+        return -EAGAIN;
     }
     io->backend_data[DATA_DIRECT] = direct ? file : NULL;
     latch_lock(&ring->latch);
@@ -251,7 +246,7 @@ static int uring_submit(void *context, struct ploop_io *io)
         return error;
     }
     bool is_direct_write = io->op == PLOOP_IO_WRITE && file->posix->direct_fd >= 0;
-    if (is_for_threads(io) || (is_direct_write && !file->rings_write_direct)) {
+    if (is_for_threads(io)) {
         uring_to_thread(file, io);
         return 0;
     }
@@ -481,7 +476,6 @@ static void ready(struct uring *file)
     posix->pool.ended = thread_ended;
     posix->pool.ended_context = file;
     atomic_store(&file->file_number, group_add_files(file->group, posix->fd, posix->direct_fd));
-    file->rings_write_direct = posix->direct_alignment <= SECTOR_BYTES;
 }
 
 int ploop_file_open_uring(const char *path, uint32_t flags, ploop_uring *group, ploop_file **file)

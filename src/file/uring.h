@@ -6,8 +6,6 @@
 #include "file/posix.h"
 #include "file/uring_group.h"
 
-enum { SECTOR_BYTES = 512 };
-
 /*
  * backend_data. The first is a link while a request is on a list, and with DATA_DIRECT says that
  * it went past the page cache while it is at a ring.
@@ -24,7 +22,6 @@ struct uring {
     atomic_bool unkicked; /* the I/O threads were given requests since the last kick */
     pthread_mutex_t mutex;
     /* Direct writes: uring_direct.c. */
-    bool rings_write_direct;
     atomic_bool is_refused;
     _Atomic uint32_t direct_writes; /* at the rings */
     struct ploop_io *held;          /* under `mutex` */

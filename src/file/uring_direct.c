@@ -4,9 +4,9 @@
  *
  *  1. With PLOOP_FILE_DIRECT no request of a ring touches the page cache: where its memory is not
  *     aligned it goes through a bounce buffer. So direct and buffered writes never meet, and
- *     posix.c's `exclusion` is not needed. This holds where sectors are aligned enough for the file
- *     system; where its blocks are larger, all writes go to the threads, which have `exclusion`.
- *     Requests that are not of whole sectors are a caller's without a device, and the threads'.
+ *     posix.c's `exclusion` is not needed. Where sectors are not aligned enough for the file system
+ *     the library sends whole blocks (request_alignment). Requests that are not of whole sectors
+ *     are a caller's without a device, and the threads'.
  *  2. What changes the file's shape runs beside the rings' direct writes: the kernel lets it wait
  *     for those (inode_dio_wait), and none of it dirties pages that the guest writes.
  *  3. A direct write that is refused (EINVAL, ENOTBLK) is carried out by a thread, buffered. From

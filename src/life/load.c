@@ -47,16 +47,21 @@ int load_info(struct load *load)
                  info->max_transfer);
         return -ENOTSUP;
     }
-    if (info->request_alignment > SECTOR_SIZE) {
+    uint32_t alignment = info->request_alignment;
+    if (alignment > BOUNCE_SIZE) {
         load_log(load, PLOOP_LOG_ERROR,
-                 "request_alignment %" PRIu32 ": this version takes up to 512",
-                 info->request_alignment);
+                 "request_alignment %" PRIu32 ": this version takes up to %d", alignment,
+                 BOUNCE_SIZE);
         return -ENOTSUP;
     }
-    if (info->request_alignment > dev->memory_alignment) {
-        dev->memory_alignment = info->request_alignment;
+    if (alignment <= SECTOR_SIZE && alignment > dev->memory_alignment) {
+        dev->memory_alignment = alignment;
     }
-    return 0;
+    alignment = alignment < BOUNCE_MEMORY_ALIGN ? alignment : BOUNCE_MEMORY_ALIGN;
+    if (alignment > dev->fast_alignment) {
+        dev->fast_alignment = alignment;
+    }
+    return info->request_alignment > SECTOR_SIZE ? bounces_init(&dev->bounces) : 0;
 }
 
 static int read_header(struct load *load)

@@ -104,7 +104,7 @@ static int load_lower_header(struct load *load)
     struct delta *lower = dev->stack.deltas[load->level];
     int error = load_info(load);
     if (!error) {
-        channel_init(&lower->channel, lower->file, &dev->turn, load->info.max_transfer,
+        channel_init(&lower->channel, lower->file, &dev->turn, &load->info, &dev->bounces,
                      dev->queue_count);
     }
     if (error || is_raw(load)) {

@@ -172,6 +172,7 @@ void dev_free(ploop_dev *dev)
     extension_keep_free(dev->extension);
     free(dev->extension);
     cow_free(dev);
+    bounces_free(&dev->bounces);
     stack_free(&dev->stack);
     free(dev->queues);
     free(dev->locks);
@@ -205,7 +206,7 @@ static int read_image(ploop_dev *dev)
         return error;
     }
     set_geometry(dev, &top.header);
-    channel_init(&dev_top(dev)->channel, dev_top(dev)->file, &dev->turn, info->max_transfer,
+    channel_init(&dev_top(dev)->channel, dev_top(dev)->file, &dev->turn, info, &dev->bounces,
                  dev->queue_count);
     error = take_memory(dev);
     if (error) {
@@ -318,7 +319,7 @@ static int open_device(ploop_file *const *deltas, uint32_t count,
     }
     kinds_assert();
     dev->is_inside = is_inside;
-    dev->memory_alignment = 1;
+    dev->memory_alignment = dev->fast_alignment = 1;
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);

@@ -77,6 +77,7 @@ void assert_nothing_left(const ploop_dev *dev)
     assert(list_is_empty(&dev->held) && list_is_empty(&dev->later));
     assert(list_is_empty(&dev->parked) && list_is_empty(&dev->part_waiters));
     assert(list_is_empty(&dev->cow_waiters) && dev->parked_count == 0);
+    assert(bounces_are_idle(&dev->bounces));
     for (uint32_t i = 0; i < RESERVATION_HASH; i++) {
         assert(list_is_empty(&dev->reservation_hash[i]));
     }

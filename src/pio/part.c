@@ -80,6 +80,18 @@ bool part_is_whole(const struct part *part)
            part->length == (left < disk->cluster_size ? left : disk->cluster_size);
 }
 
+bool part_fills_blocks(const struct part *part)
+{
+    const struct delta *top = dev_top(part->dev);
+    const struct geometry *geometry = &top->geometry;
+    uint32_t entry = bat_entry(top->bat, part->cluster);
+    uint64_t place = geometry_entry_offset(geometry, entry) + part->inside;
+    if (entry == 0) {
+        place = geometry->data_start | geometry->cluster_size | part->inside;
+    }
+    return channel_fits(&top->channel, place, part->length);
+}
+
 /* ---- the lock ---- */
 
 /* The lock is had, and not yet known to be had as it is needed. */

@@ -132,6 +132,13 @@ struct part {
  */
 bool part_is_whole(const struct part *part);
 
+/*
+ * Whether what it writes to the top fills the blocks of the file that it touches. A part that does
+ * not holds its cluster's lock alone (R17), because others may fill those blocks meanwhile. Of a
+ * cluster without a place it is known where all clusters lie on blocks.
+ */
+bool part_fills_blocks(const struct part *part);
+
 static inline bool part_has_lock(const struct part *part)
 {
     return part->state >= PART_LOCKED && part->state <= PART_FOR_OTHERS;

@@ -89,6 +89,8 @@ void pio_submit_blocking(ploop_pio *pio);
 
 /* ---- request.c ---- */
 int pio_validate(const ploop_pio *pio);
+/* Whether its pieces of memory begin at multiples of this, and end so: at sectors at least. */
+bool pio_memory_fits(const ploop_pio *pio, uint32_t alignment);
 void pio_begin(struct work *work);     /* the turn's entry */
 void pio_restart_held(ploop_dev *dev); /* and those that wait for a part: some may be free */
 

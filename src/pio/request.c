@@ -13,15 +13,16 @@
 #include <assert.h>
 #include <errno.h>
 
-static bool memory_is_aligned(const ploop_pio *pio, uint32_t alignment)
+bool pio_memory_fits(const ploop_pio *pio, uint32_t alignment)
 {
+    size_t unit = alignment > SECTOR_SIZE ? alignment : SECTOR_SIZE;
     uintptr_t bases = 0;
     size_t lengths = 0;
     for (uint32_t i = 0; i < pio->iov_count; i++) {
         bases |= (uintptr_t)pio->iov[i].iov_base;
         lengths |= pio->iov[i].iov_len;
     }
-    return bases % alignment == 0 && lengths % SECTOR_SIZE == 0;
+    return bases % alignment == 0 && lengths % unit == 0;
 }
 
 static int validate_pages(const ploop_pio *pio)
@@ -41,7 +42,7 @@ static int validate_bytes(const ploop_pio *pio, const struct kind *kind)
     }
     if (kind->has_memory &&
         (pio->length > MAX_REQUEST_BYTES ||
-         (dev->memory_alignment > 1 && !memory_is_aligned(pio, dev->memory_alignment)))) {
+         (dev->memory_alignment > 1 && !pio_memory_fits(pio, dev->memory_alignment)))) {
         return -EINVAL;
     }
     return 0;

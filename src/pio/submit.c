@@ -22,7 +22,9 @@
  *     relocation hold the lock alone.
  *  4. What the fast path takes is valid: is_simple() and the cluster's bounds ask for more than
  *     pio_validate() does.
- *  5. A request that its thread waits for, pio_submit_blocking(), needs no ring where the backend
+ *  5. A request that does not fill the blocks of the file that it touches never goes this way: the
+ *     engine reads, changes and writes them, with the cluster's lock held alone (R17).
+ *  6. A request that its thread waits for, pio_submit_blocking(), needs no ring where the backend
  *     has `help`: that thread does the I/O, in submit, and no other thread has a part in it.
  */
 #include "pio/pio.h"
@@ -167,7 +169,8 @@ static struct aim aim_lower(const ploop_dev *dev, const ploop_pio *pio, bool ent
     if (!may_send(pio, place.delta->file, entered) || pio->length > channel->max_transfer ||
         channel_is_full(channel) || place.entry == BAT_ENTRY_BAD ||
         delta_fill(place.delta, cluster, place.entry, inside, pio->length, &cursor, &offset,
-                   &filled) < pio->length) {
+                   &filled) < pio->length ||
+        !channel_fits(channel, offset, pio->length)) {
         return (struct aim){.channel = NULL};
     }
     return (struct aim){channel, offset, false};
@@ -181,6 +184,9 @@ static inline struct aim aim_at(const ploop_dev *dev, const ploop_pio *pio, bool
     uint32_t entry = bat_entry(top->bat, cluster);
     if (entry != 0 && entry != BAT_ENTRY_BAD) {
         uint64_t offset = geometry_entry_offset(&top->geometry, entry) + inside;
+        if (!channel_fits(&top->channel, offset, pio->length)) {
+            return (struct aim){.channel = NULL};
+        }
         return (struct aim){&top->channel, offset, false};
     }
     if (entry != 0 || kinds[pio->op].is_change) {
@@ -222,7 +228,7 @@ static inline bool is_simple(const ploop_dev *dev, const ploop_pio *pio,
            ((pio->offset | pio->length) % SECTOR_SIZE | pio->flags) == 0 && pio->offset < size &&
            pio->length <= size - pio->offset && pio->length - 1 < channel->max_transfer &&
            pio->iov_count <= CHANNEL_IOV_MAX &&
-           (dev->memory_alignment <= 1 || pio_validate(pio) == 0);
+           (dev->fast_alignment <= 1 || pio_memory_fits(pio, dev->fast_alignment));
 }
 
 /* True: the request is under way or done. False: it is still the caller's. */

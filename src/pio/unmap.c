@@ -115,14 +115,15 @@ static bool zeroes_unmap(const struct part *part)
 }
 
 /*
- * Alone to remove the cluster from the map or to copy it. And where it is not mapped: zeros over it
- * are there already, but not in the place that a write has reserved for it. What a write that
- * failed left there would show when another one enters the place in the map, so zeros wait until no
- * write is left.
+ * Alone to remove the cluster from the map or to copy it, and over blocks in part (R17). And where
+ * it is not mapped: zeros over it are there already, but not in the place that a write has reserved
+ * for it. What a write that failed left there would show when another one enters the place in the
+ * map, so zeros wait until no write is left.
  */
 bool zeroes_wants_alone(const struct part *part)
 {
-    return zeroes_unmap(part) || bat_entry(dev_bat(part->dev), part->cluster) == 0;
+    return zeroes_unmap(part) || bat_entry(dev_bat(part->dev), part->cluster) == 0 ||
+           !part_fills_blocks(part);
 }
 
 void zeroes_fill(const struct part *part, uint64_t from, uint8_t *bytes, uint64_t length)

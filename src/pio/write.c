@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Writes of one cluster, under its shared lock.
+ * Writes of one cluster, under its shared lock; alone where they do not fill their blocks (R17).
  *
  * A mapped cluster is overwritten in place. The first write to one that no delta has takes a host
  * cluster and makes a reservation (what a lower delta has is copied: cow.c):
@@ -70,7 +70,8 @@ static int reservation_make(struct part *part)
 static void reservation_join(struct reservation *reservation, struct part *part)
 {
     assert(!part->reservation && list_is_empty(&part->link));
-    assert(reservation->guest.n == part->cluster.n && !part->lock.exclusive);
+    assert(reservation->guest.n == part->cluster.n);
+    assert(!part->lock.exclusive || list_is_empty(&reservation->parts));
     list_append(&reservation->parts, &part->link);
     part->reservation = reservation;
     part->write_error = 0;
@@ -198,7 +199,7 @@ static void reserved_written(struct channel_io *io, int result)
 
 bool write_wants_alone(const struct part *part)
 {
-    return wants_copy(part);
+    return wants_copy(part) || !part_fills_blocks(part);
 }
 
 void write_fill(const struct part *part, uint64_t from, uint8_t *bytes, uint64_t length)
@@ -237,7 +238,7 @@ void write_locked(struct part *part)
         uint64_t offset = geometry_entry_offset(&top->geometry, entry) + part->inside;
         part_transfer(part, top, PLOOP_IO_WRITE, data_flags(part), part->cursor, offset,
                       part->length, mapped_written);
-    } else if (part->lock.exclusive) {
+    } else if (wants_copy(part)) {
         cow_locked(part);
     } else {
         write_reserved(part);

@@ -190,8 +190,11 @@ void space_extend(struct space_work *work, uint64_t clusters, bool least)
     work->io.stop = NULL;
     work->new_end = map->fresh_end + (clusters < room ? clusters : room);
     assert_space(work);
-    channel_order(&work->io, PLOOP_IO_TRUNCATE,
-                  geometry_place_offset(work->geometry, work->new_end), 0, extension_done);
+    /* To the end of a block: a write of a part of it meanwhile cannot make the file longer. */
+    uint64_t end = geometry_place_offset(work->geometry, work->new_end);
+    uint64_t block = work->io.channel->block;
+    channel_order(&work->io, PLOOP_IO_TRUNCATE, (end + block - 1) / block * block, 0,
+                  extension_done);
 }
 
 static void extended(struct space_work *work)
@@ -200,7 +203,7 @@ static void extended(struct space_work *work)
     uint64_t added = work->new_end - map->fresh_end;
     bool all_taken = space_map_fresh_count(map) == 0;
     space_map_extend(map, work->new_end);
-    work->file_size = geometry_place_offset(work->geometry, work->new_end);
+    work->file_size = work->io.io.pub.offset;
     work->extension_number = sync_next(work->syncer);
     atomic_fetch_add_explicit(&work->extensions, 1, memory_order_relaxed);
     /*
@@ -270,7 +273,7 @@ static void trimmed(struct channel_io *io, int result)
 bool space_trim(struct space_work *work, bool may_cut)
 {
     uint64_t end = geometry_place_offset(work->geometry, space_map_used_end(work->map));
-    if (!may_cut || end >= work->file_size) {
+    if (!may_cut || end >= work->io.channel->file_size) {
         set_space_state(work, SPACE_ENDED);
         return false;
     }

@@ -134,7 +134,7 @@ void *sim_alloc(uint64_t size)
 void *sim_alloc_aligned(uint64_t size)
 {
     void *memory;
-    if (__real_posix_memalign(&memory, 512, size ? size : 1))
+    if (__real_posix_memalign(&memory, 4096, size ? size : 1))
         give_up("out of memory");
     memset(memory, 0, size);
     return memory;

@@ -9,7 +9,8 @@
  * before that. The backend checks some rules itself, because a wrong disk might hide a violation:
  *  - memory lent for a write does not change before its completion;
  *  - R16: no two writes of one sector of the BAT area in flight;
- *  - R17: a write that begins in the BAT area ends in it;
+ *  - R17: a write that begins in the BAT area ends in it, or with the block of the file that it
+ *    ends in; reads, writes and punches are of whole blocks;
  *  - R7: no punch or truncation while a write to the same place is in flight, unless the guest
  *    itself zeroes something;
  *  - R11: no change but the header's before the mark is durable;

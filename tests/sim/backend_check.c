@@ -15,13 +15,17 @@ const char *backend_op_name(uint32_t op)
 
 static void check_shape(const struct backend *backend, const struct ploop_io *io)
 {
-    uint64_t length = 0;
+    uint64_t length = 0, blocks = backend->alignment > DISK_SECTOR;
+    uint32_t memory = backend->alignment < 4096 ? backend->alignment : 4096;
     for (uint32_t i = 0; i < io->iov_count; i++) {
         length += io->iov[i].iov_len;
-        if ((uintptr_t)io->iov[i].iov_base % backend->alignment)
+        if ((uintptr_t)io->iov[i].iov_base % memory || (blocks && io->iov[i].iov_len % memory))
             violation("contract", "%s: memory not aligned to %" PRIu32, backend_op_name(io->op),
-                      backend->alignment);
+                      memory);
     }
+    if (blocks && io->op == PLOOP_IO_PUNCH && (io->offset | io->length) % backend->alignment)
+        violation("R17", "punch of %" PRIu64 "+%" PRIu64 " not aligned to %" PRIu32, io->offset,
+                  io->length, backend->alignment);
     if (io->queue >= backend->queue_count)
         violation("contract", "%s on queue %" PRIu32 " of %" PRIu32, backend_op_name(io->op),
                   io->queue, backend->queue_count);
@@ -78,17 +82,37 @@ static void check_order(const struct backend *backend, const struct ploop_io *io
     }
 }
 
+/* In the block that the BAT ends in a write of data puts back what is there of it. */
+static bool changes_bat(const struct backend *backend, const struct ploop_io *io)
+{
+    uint64_t at = io->offset;
+    if (!backend_is_page(backend, io) || io->offset + io->length <= backend->bat_end)
+        return backend_is_page(backend, io);
+    for (uint32_t i = 0; i < io->iov_count && at < backend->bat_end; i++) {
+        uint64_t length = io->iov[i].iov_len;
+        if (length > backend->bat_end - at)
+            length = backend->bat_end - at;
+        if (memcmp(io->iov[i].iov_base, backend->disk->current.bytes + at, length))
+            return true;
+        at += length;
+    }
+    return false;
+}
+
 static void check_rules(struct backend *backend, const struct ploop_io *io)
 {
     if (io->op == PLOOP_IO_READ || io->op == PLOOP_IO_SYNC)
         return;
     if (!backend->writable)
         violation("contract", "%s on a file open for reading", backend_op_name(io->op));
-    if (backend_is_page(backend, io) && io->offset + io->length > backend->bat_end)
+    uint64_t bat_end = backend->bat_end + backend->alignment - 1;
+    bat_end -=
+        backend->alignment > DISK_SECTOR ? bat_end % backend->alignment : backend->alignment - 1;
+    if (backend_is_page(backend, io) && io->offset + io->length > bat_end)
         violation("R17",
                   "a page write of %" PRIu64 "+%" PRIu64 " passes the end of the BAT at %" PRIu64,
                   io->offset, io->length, backend->bat_end);
-    if (backend_is_page(backend, io) && backend->latched)
+    if (backend->latched && changes_bat(backend, io))
         violation("R6", "a BAT page is written after a failed SYNC");
     if (io->op == PLOOP_IO_ALLOCATE && io->offset + io->length <= backend->bat_end)
         return; /* blocks for the BAT: no content changes */

@@ -153,6 +153,8 @@ static void make_iov(struct guest_op *op)
 {
     struct rng *rng = &op->sim->rng;
     uint64_t length = op->count * DISK_SECTOR, at = 0, alignment = op->sim->backend.alignment;
+    if (alignment > DISK_SECTOR)
+        alignment = 1; /* the library copies what does not fit */
     op->buffer = sim_alloc_aligned(length);
     op->iov_count = 0;
     while (at < length) {

@@ -139,6 +139,20 @@ static void choose_rings(struct sim *sim)
         backend->inline_permille = 0;
 }
 
+/* Blocks of the file that are larger than a sector, and mostly than a cluster (R17). */
+static void choose_blocks(struct sim *sim)
+{
+    struct backend *backend = &sim->backend;
+    struct rng apart = {sim->rng.state ^ 0x626c6f636b73}; /* the other runs stay the same */
+    if (!rng_permille(&apart, 200))
+        return;
+    backend->alignment = rng_permille(&apart, 700)   ? 4096
+                         : rng_permille(&apart, 500) ? 1024
+                                                     : 65536;
+    if (backend->max_transfer)
+        backend->max_transfer = rng_between(&apart, 1, 3) * backend->alignment;
+}
+
 /* Choose how the device is opened, and the backend's capabilities. */
 static void choose_config(struct sim *sim)
 {
@@ -165,6 +179,7 @@ static void choose_config(struct sim *sim)
     backend->alignment = rng_permille(rng, 150) ? DISK_SECTOR : 1;
     if (rng_permille(rng, 150))
         backend->max_transfer = rng_between(rng, 1, 8) * DISK_SECTOR;
+    choose_blocks(sim);
     static const unsigned inlines[] = {0, 0, 100, 500, 1000};
     backend->inline_permille = inlines[rng_below(rng, 5)];
     backend->fifo = rng_permille(rng, 150);
@@ -216,6 +231,9 @@ static void choose_limit(struct sim *sim)
     uint64_t cluster = (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
     sim->backend.size_limit =
         sim->disk.current.size + rng_below(&sim->rng, 6) * cluster + rng_below(&sim->rng, cluster);
+    if (sim->backend.alignment > DISK_SECTOR) /* a file system with such blocks has whole ones */
+        sim->backend.size_limit +=
+            sim->backend.alignment - sim->backend.size_limit % sim->backend.alignment;
     sim->expect_errors = true;
 }
 

@@ -242,7 +242,7 @@ static void begin(struct req *req, struct rig *rig, uint64_t length)
     ck_assert_ptr_nonnull(req->pio);
     ploop_pio_set_callback(req->pio, req_callback, req);
     if (length) {
-        req->iov = (struct iovec){malloc(length), length};
+        req->iov = (struct iovec){aligned_alloc(4096, (length + 4095) / 4096 * 4096), length};
         ck_assert_ptr_nonnull(req->iov.iov_base);
     }
 }

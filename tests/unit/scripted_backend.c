@@ -31,9 +31,19 @@ static void check_request(const struct script *script, const struct ploop_io *io
         ck_assert_uint_gt(length, 0);
         ck_assert(!script->max_transfer || length <= script->max_transfer);
     }
+    if (script->alignment > 1 && io->op != PLOOP_IO_ALLOCATE && io->op != PLOOP_IO_TRUNCATE) {
+        uint64_t memory = script->alignment < PAGE ? script->alignment : PAGE, bits = 0;
+        for (uint32_t i = 0; i < io->iov_count; i++) {
+            bits |= (uintptr_t)io->iov[i].iov_base;
+            bits |= script->alignment > 512 ? io->iov[i].iov_len : 0;
+        }
+        ck_assert_uint_eq((io->offset | io->length) % script->alignment, 0);
+        ck_assert_uint_eq(bits % memory, 0);
+    }
     if (io->op == PLOOP_IO_WRITE && io->offset < script->meta_end) {
-        /* No metadata write may cover a byte of data. */
-        ck_assert_uint_le(io->offset + length, script->meta_end);
+        /* No metadata write may cover a byte of data, but in the block that it ends in. */
+        uint64_t end = script->meta_end + script->alignment - 1;
+        ck_assert_uint_le(io->offset + length, end - end % script->alignment);
     }
 }
 

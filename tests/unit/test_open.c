@@ -117,7 +117,7 @@ START_TEST(what_is_not_in_this_version_says_so)
     rig.config.flags = PLOOP_DEV_INACTIVE;
     refused(&rig, -ENOTSUP);
     rig.config.flags = 0;
-    rig.script.alignment = 4096;
+    rig.script.alignment = 131072;
     refused_with_line(&rig, -ENOTSUP, "alignment");
     rig_free(&rig);
 }
