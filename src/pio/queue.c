@@ -240,13 +240,6 @@ void queue_ring(ploop_queue *queue)
     atomic_store(&queue->written, true);
 }
 
-void queue_announce(ploop_queue *queue)
-{
-    if (!inbox_is_empty(&queue->done)) {
-        queue_ring(queue);
-    }
-}
-
 void queue_push(ploop_queue *queue, ploop_pio *pio)
 {
     assert(!pio->blocking && queue->index < queue->dev->queue_count);

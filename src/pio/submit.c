@@ -29,6 +29,9 @@
 #include <assert.h>
 #include <errno.h>
 
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define NEVER_INLINE __attribute__((noinline))
+
 static void unlock_fast(struct part *part)
 {
     lock_release_shared(part->lock.lock, &part->dev->turn);
@@ -116,7 +119,16 @@ struct aim {
     bool is_zeros; /* it ends here */
 };
 
-static inline void fast_send(ploop_queue *queue, ploop_pio *pio, struct aim aim)
+static NEVER_INLINE void fast_refused(struct part *part, int refused)
+{
+    if (refused == -EAGAIN || refused == -EINTR) {
+        channel_note_full(part->io.channel); /* the rest of the batch need not ask */
+    }
+    to_engine(part, refused); /* the turn that takes it looks for room again */
+    turn_enqueue(&part->dev->turn, &part->work);
+}
+
+static ALWAYS_INLINE void fast_send(ploop_queue *queue, ploop_pio *pio, struct aim aim)
 {
     struct part *part = &pio->part;
     struct ploop_io *io = &part->io.io.pub;
@@ -131,11 +143,7 @@ static inline void fast_send(ploop_queue *queue, ploop_pio *pio, struct aim aim)
     part->io.io.done = fast_done;
     int refused = file_io_submit(&part->io.io);
     if (refused) {
-        if (refused == -EAGAIN || refused == -EINTR) {
-            channel_note_full(aim.channel); /* the rest of the batch need not ask */
-        }
-        to_engine(part, refused); /* the turn that takes it looks for room again */
-        turn_enqueue(&queue->dev->turn, &part->work);
+        fast_refused(part, refused);
     }
 }
 
@@ -149,7 +157,7 @@ static inline bool may_send(const ploop_pio *pio, const ploop_file *file, bool e
 }
 
 /* Only what one request to the delta's file can do. */
-static struct aim aim_lower(const ploop_dev *dev, const ploop_pio *pio, bool entered,
+static NEVER_INLINE struct aim aim_lower(const ploop_dev *dev, const ploop_pio *pio, bool entered,
                             struct guest_cluster cluster, uint64_t inside)
 {
     struct place place = stack_place(&dev->stack, cluster);
@@ -166,7 +174,7 @@ static struct aim aim_lower(const ploop_dev *dev, const ploop_pio *pio, bool ent
 }
 
 /* With the cluster's lock. */
-static inline struct aim aim_at(const ploop_dev *dev, const ploop_pio *pio, bool entered,
+static ALWAYS_INLINE struct aim aim_at(const ploop_dev *dev, const ploop_pio *pio, bool entered,
                                 struct guest_cluster cluster, uint64_t inside)
 {
     struct delta *top = dev_top(dev);
@@ -183,7 +191,7 @@ static inline struct aim aim_at(const ploop_dev *dev, const ploop_pio *pio, bool
 }
 
 /* What does not lie in the top. It is counted in the top's lane. False: nothing was done. */
-static bool fast_elsewhere(ploop_queue *queue, ploop_pio *pio, bool entered, struct aim aim)
+static NEVER_INLINE bool fast_elsewhere(ploop_queue *queue, ploop_pio *pio, bool entered, struct aim aim)
 {
     struct channel *top = &dev_top(queue->dev)->channel;
     if (aim.is_zeros) {
@@ -218,7 +226,7 @@ static inline bool is_simple(const ploop_dev *dev, const ploop_pio *pio,
 }
 
 /* True: the request is under way or done. False: it is still the caller's. */
-static inline bool submit_fast(ploop_queue *queue, ploop_pio *pio, bool entered)
+static ALWAYS_INLINE bool submit_fast(ploop_queue *queue, ploop_pio *pio, bool entered)
 {
     ploop_dev *dev = queue->dev;
     struct channel *channel = &dev_top(dev)->channel;
