@@ -142,7 +142,7 @@ ploop_queue *ploop_dev_queue(ploop_dev *dev, uint32_t index)
 
 /* ---- the pool ---- */
 
-static ploop_pio *pool_pop(ploop_queue *queue)
+static inline __attribute__((always_inline)) ploop_pio *pool_pop(ploop_queue *queue)
 {
     uint64_t head = atomic_load(&queue->free_head), next;
     do {
@@ -181,11 +181,11 @@ void ploop_pio_put(ploop_pio *pio)
     }
     ploop_queue *queue = pio->queue;
     assert(pio->index);
+    uint32_t index = pio->index;
     uint64_t head = atomic_load(&queue->free_head), next;
     do {
-        atomic_store_explicit(&queue->free_next[pio->index - 1], (uint32_t)head,
-                              memory_order_relaxed);
-        next = ((head >> 32) + 1) << 32 | pio->index;
+        atomic_store_explicit(&queue->free_next[index - 1], (uint32_t)head, memory_order_relaxed);
+        next = ((head >> 32) + 1) << 32 | index;
     } while (!atomic_compare_exchange_weak(&queue->free_head, &head, next));
     if (atomic_load(&queue->starved) && atomic_exchange(&queue->starved, false)) {
         dev_event(queue->dev, PLOOP_EVENT_POOL_HAS_ROOM, queue->index);
@@ -238,13 +238,6 @@ void queue_ring(ploop_queue *queue)
     ssize_t written = write(queue->event_fd, &one, sizeof(one));
     (void)written; /* a full counter is readable too */
     atomic_store(&queue->written, true);
-}
-
-void queue_announce(ploop_queue *queue)
-{
-    if (!inbox_is_empty(&queue->done)) {
-        queue_ring(queue);
-    }
 }
 
 void queue_push(ploop_queue *queue, ploop_pio *pio)

@@ -58,9 +58,15 @@ int queue_reap(ploop_queue *queue); /* how many were completed */
 
 /* ---- its completions ---- */
 void queue_push(ploop_queue *queue, ploop_pio *pio); /* it is done; queue_announce() follows */
-void queue_announce(ploop_queue *queue); /* tell its owner of what is done, unless one runs now */
-void queue_ring(ploop_queue *queue);     /* make its descriptor readable */
-int queue_deliver(ploop_queue *queue);   /* run the callbacks of what is done; how many */
+void queue_ring(ploop_queue *queue);                 /* make its descriptor readable */
+/* Tell its owner of what is done, unless one runs now. */
+static inline void queue_announce(ploop_queue *queue)
+{
+    if (!atomic_load(&queue->rung) && !inbox_is_empty(&queue->done)) {
+        queue_ring(queue);
+    }
+}
+int queue_deliver(ploop_queue *queue); /* run the callbacks of what is done; how many */
 
 /* A run of this queue by this thread begins: the descriptor is not rung before it ends. */
 uint64_t queue_run_begins(ploop_queue *queue);

@@ -33,6 +33,13 @@
 #include <assert.h>
 #include <errno.h>
 
+/*
+ * What every request meets is one function, and what few meet are others: else the compiler saves
+ * registers for both.
+ */
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define NEVER_INLINE __attribute__((noinline))
+
 static void unlock_fast(struct part *part)
 {
     lock_release_shared(part->lock.lock, &part->dev->turn);
@@ -103,7 +110,7 @@ static void fast_done(struct file_io *file_io, int64_t result)
 {
     struct channel_io *io = container_of(file_io, struct channel_io, io);
     struct part *part = container_of(io, struct part, io);
-    ploop_pio *pio = part->pio;
+    ploop_pio *pio = container_of(part, ploop_pio, part);
     if (result == (int64_t)pio->length) {
         fast_over(pio->queue, pio, io->channel);
         return;
@@ -126,13 +133,23 @@ struct aim {
     bool is_zeros; /* it ends here */
 };
 
-static inline void fast_send(ploop_queue *queue, ploop_pio *pio, struct aim aim)
+static NEVER_INLINE void fast_refused(struct part *part, int refused)
+{
+    if (refused == -EAGAIN || refused == -EINTR) {
+        channel_note_full(part->io.channel); /* the rest of the batch need not ask */
+    }
+    to_engine(part, refused); /* the turn that takes it looks for room again */
+    turn_enqueue(&part->dev->turn, &part->work);
+}
+
+static ALWAYS_INLINE void fast_send(ploop_queue *queue, ploop_pio *pio, struct aim aim,
+                                    bool blocking)
 {
     struct part *part = &pio->part;
     struct ploop_io *io = &part->io.io.pub;
     channel_io_aim(&part->io, aim.channel);
     io->op = kinds[pio->op].fast_op;
-    io->flags = pio->blocking && aim.channel->file->ops.help ? PLOOP_IO_MAY_BLOCK : 0;
+    io->flags = blocking && aim.channel->file->ops.help ? PLOOP_IO_MAY_BLOCK : 0;
     io->queue = queue->index;
     io->offset = aim.offset;
     io->length = pio->length;
@@ -141,11 +158,7 @@ static inline void fast_send(ploop_queue *queue, ploop_pio *pio, struct aim aim)
     part->io.io.done = fast_done;
     int refused = file_io_submit(&part->io.io);
     if (refused) {
-        if (refused == -EAGAIN || refused == -EINTR) {
-            channel_note_full(aim.channel); /* the rest of the batch need not ask */
-        }
-        to_engine(part, refused); /* the turn that takes it looks for room again */
-        turn_enqueue(&queue->dev->turn, &part->work);
+        fast_refused(part, refused);
     }
 }
 
@@ -159,8 +172,8 @@ static inline bool may_send(const ploop_pio *pio, const ploop_file *file, bool e
 }
 
 /* Only what one request to the delta's file can do. */
-static struct aim aim_lower(const ploop_dev *dev, const ploop_pio *pio, bool entered,
-                            struct guest_cluster cluster, uint64_t inside)
+static NEVER_INLINE struct aim aim_lower(const ploop_dev *dev, const ploop_pio *pio, bool entered,
+                                         struct guest_cluster cluster, uint64_t inside)
 {
     struct place place = stack_place(&dev->stack, cluster);
     struct channel *channel = &place.delta->channel;
@@ -177,8 +190,8 @@ static struct aim aim_lower(const ploop_dev *dev, const ploop_pio *pio, bool ent
 }
 
 /* With the cluster's lock. */
-static inline struct aim aim_at(const ploop_dev *dev, const ploop_pio *pio, bool entered,
-                                struct guest_cluster cluster, uint64_t inside)
+static ALWAYS_INLINE struct aim aim_at(const ploop_dev *dev, const ploop_pio *pio, bool entered,
+                                       struct guest_cluster cluster, uint64_t inside)
 {
     struct delta *top = dev_top(dev);
     uint32_t entry = bat_entry(top->bat, cluster);
@@ -197,7 +210,8 @@ static inline struct aim aim_at(const ploop_dev *dev, const ploop_pio *pio, bool
 }
 
 /* What does not lie in the top. It is counted in the top's lane. False: nothing was done. */
-static bool fast_elsewhere(ploop_queue *queue, ploop_pio *pio, bool entered, struct aim aim)
+static NEVER_INLINE bool fast_elsewhere(ploop_queue *queue, ploop_pio *pio, bool entered,
+                                        struct aim aim)
 {
     struct channel *top = &dev_top(queue->dev)->channel;
     if (aim.is_zeros) {
@@ -208,7 +222,7 @@ static bool fast_elsewhere(ploop_queue *queue, ploop_pio *pio, bool entered, str
         const ploop_file *file = aim.channel->file;
         channel_enter(aim.channel, queue->index);
         leave(queue->dev, top, queue->index);
-        fast_send(queue, pio, aim);
+        fast_send(queue, pio, aim, pio->blocking);
         if (entered && file->ops.kick) {
             file->ops.kick(file->context, queue->index);
         }
@@ -221,29 +235,33 @@ static bool fast_elsewhere(ploop_queue *queue, ploop_pio *pio, bool entered, str
  * is large where the length is 0.
  */
 static inline bool is_simple(const ploop_dev *dev, const ploop_pio *pio,
-                             const struct channel *channel)
+                             const struct channel *channel, uint64_t disk_size)
 {
-    uint64_t size = dev_disk(dev)->disk_size;
+    uint64_t offset = pio->offset, length = pio->length;
     return dev->fast_ops >> pio->op & 1 && (pio->callback || pio->blocking) &&
-           ((pio->offset | pio->length) % SECTOR_SIZE | pio->flags) == 0 && pio->offset < size &&
-           pio->length <= size - pio->offset && pio->length - 1 < channel->max_transfer &&
+           ((offset | length) % SECTOR_SIZE | pio->flags) == 0 && offset < disk_size &&
+           length <= disk_size - offset && length - 1 < channel->max_transfer &&
            pio->iov_count <= CHANNEL_IOV_MAX &&
            (dev->fast_alignment <= 1 || pio_memory_fits(pio, dev->fast_alignment));
 }
 
-/* True: the request is under way or done. False: it is still the caller's. */
-static inline bool submit_fast(ploop_queue *queue, ploop_pio *pio, bool entered)
+/*
+ * True: the request is under way or done. False: it is still the caller's. `blocking` is the
+ * request's, as a constant of each call.
+ */
+static ALWAYS_INLINE bool submit_fast(ploop_queue *queue, ploop_pio *pio, bool entered,
+                                      bool blocking)
 {
     ploop_dev *dev = queue->dev;
     struct channel *channel = &dev_top(dev)->channel;
+    const struct guest_disk *disk = dev_disk(dev);
     uint64_t inside;
-    if (!may_send(pio, channel->file, entered) || !is_simple(dev, pio, channel) ||
-        channel_is_full(channel)) {
+    assert(pio->blocking == blocking);
+    if (!may_send(pio, channel->file, entered) || !is_simple(dev, pio, channel, disk->disk_size)) {
         return false;
     }
-    const struct guest_disk *disk = dev_disk(dev);
     struct guest_cluster cluster = guest_cluster_at(disk, pio->offset, &inside);
-    if (pio->length > disk->cluster_size - inside) {
+    if (pio->length > disk->cluster_size - inside || channel_is_full(channel)) {
         return false;
     }
     assert(pio_validate(pio) == 0);
@@ -254,7 +272,7 @@ static inline bool submit_fast(ploop_queue *queue, ploop_pio *pio, bool entered)
         pio->result = 0;
         struct aim aim = aim_at(dev, pio, entered, cluster, inside);
         if (aim.channel == channel) {
-            fast_send(queue, pio, aim);
+            fast_send(queue, pio, aim, blocking);
             return true;
         }
         if (fast_elsewhere(queue, pio, entered, aim)) {
@@ -282,7 +300,7 @@ void pio_submit_blocking(ploop_pio *pio)
     const ploop_file *file = dev_top(dev)->file;
     bool needs_ring = !file->ops.help && queue != dev_engine_queue(dev);
     bool entered = needs_ring && queue_enter(queue);
-    bool is_fast = submit_fast(queue, pio, entered);
+    bool is_fast = submit_fast(queue, pio, entered, true);
     if (entered) {
         if (file->ops.kick) {
             file->ops.kick(file->context, queue->index);
@@ -301,7 +319,7 @@ void pio_submit_blocking(ploop_pio *pio)
 /* `entered`: the queue's ring is this thread's, so that the fast path may use it. */
 static int submit_one(ploop_queue *queue, ploop_pio *pio, bool entered)
 {
-    if (entered && submit_fast(queue, pio, true)) {
+    if (entered && submit_fast(queue, pio, true, false)) {
         count_fast(queue);
         return 0;
     }

@@ -44,6 +44,9 @@ START_TEST(lanes_share_no_cache_line)
     struct rig rig;
     rig_usual(&rig);
     const struct channel *channel = &dev_top(rig.dev)->channel;
+    /* The first lane begins a line, so what all threads read before it is not in that line. */
+    ck_assert_uint_eq((uintptr_t)&channel->lanes[0] % CACHE_LINE, 0);
+    ck_assert_uint_ne(line_of(&channel->lanes[0]), line_of(&channel->cut));
     for (uint32_t i = 1; i < CHANNEL_LANES; i++) {
         /* The counter is a lane's first member. */
         ck_assert_uint_ne(line_of(&channel->lanes[i]), line_of(&channel->lanes[i - 1]));
