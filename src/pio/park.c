@@ -5,7 +5,8 @@
  *     space      for a host cluster. The allocator works for it until it has some, or none.
  *     record     for a removal's record: a reclaim is under way.
  *     reclaim    the backend said ENOSPC to a data write; before that is believed, pending clusters
- *                are made ripe and punched, and blocks ahead of need given back, once for each part.
+ *                are made ripe and punched, and blocks ahead of need given back, once for each
+ *                part.
  *     parked     there is no space for data, or for a page of the map (flush.c), and the policy is
  *                to wait for it. Tried again by the clock and by ploop_dev_retry_parked(), failed
  *                after park_timeout_ns and by a close.

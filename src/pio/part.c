@@ -176,6 +176,11 @@ int part_take_host(struct part *part, struct host_cluster *host, struct sync_num
     return error;
 }
 
+uint32_t part_host_flags(const struct part *part, struct host_cluster host)
+{
+    return alloc_has_blocks(&dev_bat(part->dev)->alloc, host) ? 0 : PLOOP_IO_ALLOCATES;
+}
+
 /* ---- the end ---- */
 
 void part_end(struct part *part, int result)

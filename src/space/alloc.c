@@ -47,8 +47,6 @@ int alloc_init(struct alloc *alloc, struct channel *channel, struct syncer *sync
                             .can_grow = config->capabilities & PLOOP_FILE_CAN_GROW};
     alloc->work.can_punch =
         config->capabilities & PLOOP_FILE_CAN_PUNCH && !config->host_shows_stale;
-    alloc->work.can_allocate =
-        config->capabilities & PLOOP_FILE_CAN_ALLOCATE && alloc->work.can_punch;
     alloc->work.host_shows_stale = config->host_shows_stale;
     alloc->work.syncer = syncer;
     alloc->work.geometry = geometry;
@@ -57,6 +55,8 @@ int alloc_init(struct alloc *alloc, struct channel *channel, struct syncer *sync
     list_init(&alloc->waits);
     list_init(&alloc->record_waits);
     list_init(&alloc->reclaim_waits);
+    alloc->work.can_allocate =
+        config->capabilities & PLOOP_FILE_CAN_ALLOCATE && alloc->work.can_punch;
     pending_init(&alloc->pending);
     int error = space_map_init(&alloc->map, geometry, config->file_size);
     return error ? error : space_work_init(&alloc->work, channel, config->file_size);

@@ -117,7 +117,7 @@ bool alloc_claim(struct alloc *alloc, struct host_cluster host);
 /* 0, with *number (invariant 3); -EAGAIN: nothing now, and the caller may alloc_wait(). */
 int alloc_take(struct alloc *alloc, struct host_cluster *host, struct sync_number *number);
 
-/* The cluster that was just taken is for a write that enters that guest cluster at its beginning. */
+/* The cluster that was just taken is for a write that enters this guest cluster at its start. */
 void alloc_entered(struct alloc *alloc, struct guest_cluster guest, struct host_cluster host);
 
 /*
@@ -131,8 +131,8 @@ bool alloc_can_reclaim(const struct alloc *alloc);
 
 /*
  * Until pending clusters have come back: after a reclaim that begins now or, where one is under
- * way, after that, when what it brought is zeroed; so are the blocks ahead. `then` runs later, never
- * inside, with 0; or with the error of alloc_fail_waits().
+ * way, after that, when what it brought is zeroed; the blocks ahead come back, too. `then` runs
+ * later, never inside, with 0; or with the error of alloc_fail_waits().
  */
 void alloc_wait_for_reclaim(struct alloc *alloc, struct alloc_wait *wait, alloc_fn *then);
 
@@ -189,6 +189,12 @@ static inline bool alloc_can_punch(const struct alloc *alloc)
 static inline void alloc_cannot_punch(struct alloc *alloc)
 {
     alloc->work.can_punch = false;
+}
+
+/* Whether a cluster that was taken has blocks, as far as is known. */
+static inline bool alloc_has_blocks(const struct alloc *alloc, struct host_cluster host)
+{
+    return space_has_blocks(&alloc->work, host);
 }
 
 /* Free below the end of the file, for the statistics. */

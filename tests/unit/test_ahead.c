@@ -156,6 +156,23 @@ START_TEST(not_where_blocks_could_not_be_given_back)
 }
 END_TEST
 
+START_TEST(a_backend_is_told_which_writes_have_no_blocks)
+{
+    struct rig rig;
+    open_rig(&rig);
+    ck_assert_int_eq(rig_write(&rig, at(50), 512, 1, 0), 0);
+    ck_assert_uint_eq(nth(&rig, PLOOP_IO_WRITE, 0)->flags, PLOOP_IO_ALLOCATES);
+    ck_assert_int_eq(rig_write(&rig, at(50), 512, 1, 0), 0); /* mapped */
+    ck_assert_uint_eq(nth(&rig, PLOOP_IO_WRITE, 1)->flags, 0);
+    write_stream(&rig, 0, MIN + 2);
+    for (uint32_t i = 0; i < MIN + 2; i++) {
+        ck_assert_uint_eq(nth(&rig, PLOOP_IO_WRITE, 2 + i)->flags,
+                          i < MIN ? PLOOP_IO_ALLOCATES : 0u);
+    }
+    rig_end(&rig);
+}
+END_TEST
+
 /* ---- no request waits for them ---- */
 
 START_TEST(writes_go_on_meanwhile)
@@ -289,6 +306,7 @@ int main(void)
                                   one_long_write_is_a_stream,
                                   there_is_a_most,
                                   not_where_blocks_could_not_be_given_back,
+                                  a_backend_is_told_which_writes_have_no_blocks,
                                   writes_go_on_meanwhile,
                                   a_close_cuts_them_off,
                                   a_backend_that_cannot_is_asked_once,
