@@ -19,11 +19,12 @@
  *  3. Threads are started when work waits and none is idle: files that are only used by calls that
  *     block have none. That a further one cannot be started stops nothing; where not even the first
  *     can be started, kick completes what waits with -EAGAIN, so that the library sends it again.
- *  4. Of one file's writes that allocate blocks POSIX_POOL_ALLOCATING are carried out at a time, and
- *     the other threads do other requests. Those that wait for that need no waking: the thread that
- *     ends one of them looks for work again, and one that helps goes on helping, or kicks.
- *  5. A pool is on `ready` while it has requests that could begin. All fields belong to the threads'
- *     mutex.
+ *  4. Of one file's writes that allocate blocks at most POSIX_POOL_ALLOCATING are carried out at a
+ *     time; the other threads do other requests. Those that wait for that need no waking: the
+ *     thread that ends one of them looks for work again, and one that helps goes on helping, or
+ *     kicks.
+ *  5. A pool is on `ready` while it has requests that could begin. All fields belong to the
+ *     threads' mutex.
  *  6. An ended thread is joined, never detached: the library's code may be unloaded afterwards.
  */
 #ifndef FILE_POSIX_POOL_H
@@ -47,9 +48,11 @@ enum { POSIX_POOL_THREADS = 8, POSIX_POOL_THREADS_MAX = 64 };
 
 /*
  * Writes that allocate blocks stand in line for the file's inode in the kernel, whichever thread
- * makes them; a thread more then costs switches between threads and gains nothing.
+ * makes them. Measured on ext4, 32 random 4 KiB writes at once past the page cache: four threads
+ * take two thirds of the time that one takes, and eight gain nothing over four. Through the page
+ * cache the number makes no difference.
  */
-enum { POSIX_POOL_ALLOCATING = 2 };
+enum { POSIX_POOL_ALLOCATING = 4 };
 
 typedef int64_t posix_execute_fn(void *context, const struct ploop_io *io);
 
