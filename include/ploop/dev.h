@@ -131,8 +131,9 @@ struct ploop_dev_config {
     uint64_t writeback_delay_ns;
     /** The most time from the first change of a page to its write. */
     uint64_t writeback_max_age_ns;
-    uint64_t preallocate_bytes; /**< the most by which the file is extended ahead of need; 0: the
-                                      library decides */
+    uint64_t preallocate_bytes; /**< the most by which the file is extended ahead of need, and no
+                                      blocks are allocated ahead beyond that; 0: the library
+                                      decides */
     uint64_t bat_limit_bytes; /**< the most memory for the BAT of one image, else -EFBIG; 0: 1 GiB.
                                  In a stack the map of the lower deltas takes 8 bytes more for each
                                  entry of the top */

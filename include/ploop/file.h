@@ -46,11 +46,14 @@ enum { PLOOP_IO_SEGMENTS_MAX = 1024 };
 
 /** Flags of a backend request: ploop_io.flags. */
 enum {
-    PLOOP_IO_FUA = 1,      /**< a write that is durable when it completes; sent only where the
+    PLOOP_IO_FUA = 1,       /**< a write that is durable when it completes; sent only where the
                               backend says PLOOP_FILE_CAN_FUA */
-    PLOOP_IO_MAY_BLOCK = 2 /**< the thread that submits waits for this request and holds nothing
+    PLOOP_IO_MAY_BLOCK = 2, /**< the thread that submits waits for this request and holds nothing
                               that another thread needs: `submit` may carry the request out before
                               it returns. Sent only to a backend that has `help` */
+    PLOOP_IO_ALLOCATES = 4  /**< a hint: the file probably has no blocks yet for this write. A file
+                                system carries such writes to one file out one after the other,
+                                so that a backend with threads had better not use many for them */
 };
 
 /** What a backend can do: ploop_file_info.capabilities. */

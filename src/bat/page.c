@@ -276,6 +276,9 @@ void page_write_failed(struct bat *bat, uint32_t index, int error)
     struct bat_page *page = &bat->pages[index];
     assert(page_is(page, PLOOP_BAT_PAGE_WRITEBACK) && error);
     uint64_t now = bat->now_ns(bat->owner);
+    if (is_no_space(error)) {
+        alloc_give_blocks_back(&bat->alloc);
+    }
     writeback_done(bat, index);
     page->tries++;
     page->failures += failure_counts(bat, page, error, now);

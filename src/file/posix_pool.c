@@ -4,12 +4,12 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "file/file.h"
+#include "util/thread.h"
 
 /* How long a thread waits for work before it ends. */
 enum { IDLE_S = 5 };
@@ -25,8 +25,8 @@ struct slot {
 struct ploop_io_threads {
     pthread_mutex_t mutex;
     pthread_cond_t work; /* something was queued, or stop */
-    struct list ready;   /* pools with requests to begin */
-    uint32_t queued;     /* in all of them */
+    struct list ready;   /* pools with requests that could begin */
+    uint32_t queued;     /* those requests, in all of them */
     uint32_t idle;       /* threads asleep, or about to look for work */
     uint32_t running;    /* threads that have not ended */
     uint32_t users;      /* pools, and the caller's handle */
@@ -44,37 +44,82 @@ static struct ploop_io *next_of(const struct ploop_io *io)
     return io->backend_data[0];
 }
 
+static uint32_t line_of(const struct ploop_io *io)
+{
+    return io->op == PLOOP_IO_WRITE && io->flags & PLOOP_IO_ALLOCATES ? LINE_ALLOCATING
+                                                                      : LINE_ORDINARY;
+}
+
+/* How many of its requests could begin. */
+static uint32_t can_begin(const struct posix_pool *pool)
+{
+    const struct posix_line *line = &pool->lines[LINE_ALLOCATING];
+    uint32_t room =
+        line->running < POSIX_POOL_ALLOCATING ? POSIX_POOL_ALLOCATING - line->running : 0;
+    return pool->lines[LINE_ORDINARY].queued + (line->queued < room ? line->queued : room);
+}
+
 static void assert_pool(const struct posix_pool *pool)
 {
-    assert((pool->first == NULL) == (pool->queued == 0));
-    assert(list_is_empty(&pool->link) == (pool->queued == 0));
-    assert(pool->queued <= pool->threads->queued);
+    for (uint32_t i = 0; i < POSIX_LINES; i++) {
+        assert((pool->lines[i].first == NULL) == (pool->lines[i].queued == 0));
+    }
+    assert(pool->queued == pool->lines[0].queued + pool->lines[1].queued);
+    assert(pool->running == pool->lines[0].running + pool->lines[1].running);
+    assert(pool->ready == can_begin(pool) && pool->ready <= pool->threads->queued);
+    assert(list_is_empty(&pool->link) == (pool->ready == 0));
     (void)pool;
 }
 
-/* The pool's oldest request is the caller's to run; other pools come first the next time. */
-static struct ploop_io *take(struct posix_pool *pool)
+/* A request came, was taken or has ended: the threads are told what could begin now. */
+static void pool_changed(struct posix_pool *pool)
 {
-    struct ploop_io *io = pool->first;
-    assert(pool->queued > 0);
-    pool->first = next_of(io);
-    pool->queued--;
-    pool->threads->queued--;
-    pool->running++;
-    list_remove(&pool->link);
-    if (pool->first) {
+    uint32_t ready = can_begin(pool);
+    pool->threads->queued = pool->threads->queued - pool->ready + ready;
+    pool->ready = ready;
+    if (ready == 0) {
+        list_remove(&pool->link);
+    } else if (list_is_empty(&pool->link)) {
         list_append(&pool->threads->ready, &pool->link);
     }
     assert_pool(pool);
+}
+
+/* The oldest request of a line is the caller's, who carries it out or ends it. */
+static struct ploop_io *take_from(struct posix_pool *pool, uint32_t line)
+{
+    struct posix_line *from = &pool->lines[line];
+    struct ploop_io *io = from->first;
+    assert(from->queued > 0);
+    from->first = next_of(io);
+    from->queued--;
+    pool->queued--;
+    from->running++;
+    pool->running++;
+    pool->last_line = line;
+    list_remove(&pool->link); /* other pools come first the next time */
+    pool_changed(pool);
     return io;
 }
 
-static void ran_one(struct posix_pool *pool)
+/* One that could begin. */
+static struct ploop_io *take(struct posix_pool *pool)
 {
-    assert(pool->running > 0);
+    const struct posix_line *line = &pool->lines[LINE_ALLOCATING];
+    bool may_allocate = line->queued > 0 && line->running < POSIX_POOL_ALLOCATING;
+    bool other_turn = pool->last_line == LINE_ALLOCATING && pool->lines[LINE_ORDINARY].queued > 0;
+    assert(pool->ready > 0);
+    return take_from(pool, may_allocate && !other_turn ? LINE_ALLOCATING : LINE_ORDINARY);
+}
+
+static void ran_one(struct posix_pool *pool, uint32_t line)
+{
+    assert(pool->running > 0 && pool->lines[line].running > 0);
+    pool->lines[line].running--;
     if (--pool->running == 0) {
         pthread_cond_broadcast(&pool->quiet);
     }
+    pool_changed(pool);
 }
 
 static void ended(struct posix_pool *pool, struct ploop_io *io, int64_t result)
@@ -89,20 +134,21 @@ static void ended(struct posix_pool *pool, struct ploop_io *io, int64_t result)
 static void wake_threads(struct ploop_io_threads *threads);
 
 /*
- * The pool's oldest request, with the mutex, which is given back meanwhile. `wakes`: no kick has
- * woken threads for the others.
+ * A request of the pool, with the mutex, which is given back meanwhile. `wakes`: no kick has woken
+ * threads for the others.
  */
 static void run_one(struct posix_pool *pool, bool wakes)
 {
     struct ploop_io_threads *threads = pool->threads;
     struct ploop_io *io = take(pool);
+    uint32_t line = pool->last_line;
     if (wakes) {
         wake_threads(threads);
     }
     pthread_mutex_unlock(&threads->mutex);
     ended(pool, io, pool->execute(pool->context, io));
     pthread_mutex_lock(&threads->mutex);
-    ran_one(pool);
+    ran_one(pool, line);
 }
 
 static void wait_quiet(struct posix_pool *pool)
@@ -114,12 +160,13 @@ static void wait_quiet(struct posix_pool *pool)
 
 static void end_queued(struct posix_pool *pool, int error)
 {
-    while (pool->first) {
-        struct ploop_io *io = take(pool);
+    while (pool->queued > 0) {
+        uint32_t line = pool->lines[LINE_ORDINARY].first ? LINE_ORDINARY : LINE_ALLOCATING;
+        struct ploop_io *io = take_from(pool, line);
         pthread_mutex_unlock(&pool->threads->mutex);
         ended(pool, io, error);
         pthread_mutex_lock(&pool->threads->mutex);
-        ran_one(pool);
+        ran_one(pool, line);
     }
 }
 
@@ -162,14 +209,10 @@ static void *io_thread(void *argument)
     return NULL;
 }
 
-/*
- * One thread more, idle until it has looked round, and deaf to all signals: those are for the
- * embedder's threads.
- */
+/* One thread more, idle until it has looked round. */
 static int start_thread(struct ploop_io_threads *threads)
 {
     char name[16];
-    sigset_t all, old;
     uint32_t index = 0;
     while (threads->slots[index].state == SLOT_RUNS) {
         index++;
@@ -181,15 +224,11 @@ static int start_thread(struct ploop_io_threads *threads)
         slot->state = SLOT_NONE;
     }
     slot->threads = threads;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    int error = pthread_create(&slot->thread, NULL, io_thread, slot);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
-    if (error) {
-        return -error;
-    }
     (void)snprintf(name, sizeof(name), "ploop-io/%u", index % POSIX_POOL_THREADS_MAX);
-    pthread_setname_np(slot->thread, name);
+    int error = thread_start(&slot->thread, name, io_thread, slot);
+    if (error) {
+        return error;
+    }
     slot->state = SLOT_RUNS;
     threads->running++;
     threads->idle++;
@@ -291,19 +330,19 @@ int posix_pool_start(struct posix_pool *pool, struct ploop_io_threads *threads,
 void posix_pool_submit(struct posix_pool *pool, struct ploop_io *io)
 {
     struct ploop_io_threads *threads = pool->threads;
+    struct posix_line *line = &pool->lines[line_of(io)];
     io->backend_data[0] = NULL;
     pthread_mutex_lock(&threads->mutex);
     assert(!threads->stop);
-    if (pool->first) {
-        pool->last->backend_data[0] = io;
+    if (line->first) {
+        line->last->backend_data[0] = io;
     } else {
-        pool->first = io;
-        list_append(&threads->ready, &pool->link);
+        line->first = io;
     }
-    pool->last = io;
+    line->last = io;
+    line->queued++;
     pool->queued++;
-    threads->queued++;
-    assert_pool(pool);
+    pool_changed(pool);
     pthread_mutex_unlock(&threads->mutex);
 }
 
@@ -322,7 +361,7 @@ bool posix_pool_help(struct posix_pool *pool)
 {
     struct ploop_io_threads *threads = pool->threads;
     pthread_mutex_lock(&threads->mutex);
-    bool helps = pool->first != NULL;
+    bool helps = pool->ready > 0;
     if (helps) {
         run_one(pool, true);
     }

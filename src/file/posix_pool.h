@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * I/O threads, and the pools that bring them work: a pool is one file's queue of backend requests.
- * The threads carry the requests out, one at a time each; of a pool the oldest first, of several
- * pools one request each in turn, so that a file with much work holds up no other.
+ * I/O threads, and the pools that bring them work: a pool is one file's backend requests, in two
+ * queues: writes that allocate blocks (PLOOP_IO_ALLOCATES), and all others. The threads carry the
+ * requests out, one at a time each; of a queue the oldest first, of a pool's two queues one request
+ * each in turn, and so of several pools: a file with much work holds up no other.
  *
  * A request's way: queued (submit) -> running (a thread took it) -> completed. cancel takes it from
  * the first straight to the last. A thread that waits for requests may take them too (help).
@@ -18,9 +19,13 @@
  *  3. Threads are started when work waits and none is idle: files that are only used by calls that
  *     block have none. That a further one cannot be started stops nothing; where not even the first
  *     can be started, kick completes what waits with -EAGAIN, so that the library sends it again.
- *  4. A pool is on `ready` while requests are queued in it. All fields belong to the threads'
- *     mutex.
- *  5. An ended thread is joined, never detached: the library's code may be unloaded afterwards.
+ *  4. Of one file's writes that allocate blocks at most POSIX_POOL_ALLOCATING are carried out at a
+ *     time; the other threads do other requests. Those that wait for that need no waking: the
+ *     thread that ends one of them looks for work again, and one that helps goes on helping, or
+ *     kicks.
+ *  5. A pool is on `ready` while it has requests that could begin. All fields belong to the
+ *     threads' mutex.
+ *  6. An ended thread is joined, never detached: the library's code may be unloaded afterwards.
  */
 #ifndef FILE_POSIX_POOL_H
 #define FILE_POSIX_POOL_H
@@ -41,15 +46,33 @@ struct ploop_io_threads;
  */
 enum { POSIX_POOL_THREADS = 8, POSIX_POOL_THREADS_MAX = 64 };
 
+/*
+ * Writes that allocate blocks stand in line for the file's inode in the kernel, whichever thread
+ * makes them. Measured on ext4, 32 random 4 KiB writes at once past the page cache: four threads
+ * take two thirds of the time that one takes, and eight gain nothing over four. Through the page
+ * cache the number makes no difference.
+ */
+enum { POSIX_POOL_ALLOCATING = 4 };
+
 typedef int64_t posix_execute_fn(void *context, const struct ploop_io *io);
+
+struct posix_line {
+    struct ploop_io *first;
+    struct ploop_io *last; /* undefined while first is NULL */
+    uint32_t queued;
+    uint32_t running;
+};
+
+enum { LINE_ORDINARY, LINE_ALLOCATING, POSIX_LINES };
 
 struct posix_pool {
     struct ploop_io_threads *threads;
     struct list link;     /* on ready */
     pthread_cond_t quiet; /* nothing is running any more */
-    struct ploop_io *first;
-    struct ploop_io *last; /* undefined while first is NULL */
-    uint32_t queued;
+    struct posix_line lines[POSIX_LINES];
+    uint32_t last_line; /* that a request was taken from */
+    uint32_t ready;     /* how many of the requests could begin, as the threads know */
+    uint32_t queued;    /* in both lines */
     uint32_t running;
     posix_execute_fn *execute;
     void *context;

@@ -153,7 +153,8 @@ static void chunk_write(struct part *part)
 {
     struct delta *top = dev_top(part->dev);
     struct cow *cow = &part->cow;
-    part_transfer(part, top, PLOOP_IO_WRITE, 0, (struct iov_cursor){.iov = &cow->iov, .count = 1},
+    part_transfer(part, top, PLOOP_IO_WRITE, part_host_flags(part, cow->host),
+                  (struct iov_cursor){.iov = &cow->iov, .count = 1},
                   geometry_host_offset(&top->geometry, cow->host) + cow->at, cow->length,
                   chunk_written);
 }
@@ -249,8 +250,8 @@ void cow_locked(struct part *part)
         zeros_map(part, number);
     } else if (whole) {
         uint64_t offset = geometry_host_offset(&top->geometry, part->cow.host);
-        part_transfer(part, top, PLOOP_IO_WRITE, 0, part->cursor, offset, part->length,
-                      whole_written);
+        part_transfer(part, top, PLOOP_IO_WRITE, part_host_flags(part, part->cow.host),
+                      part->cursor, offset, part->length, whole_written);
     } else {
         copy_begin(part);
     }

@@ -5,7 +5,8 @@
  *     space      for a host cluster. The allocator works for it until it has some, or none.
  *     record     for a removal's record: a reclaim is under way.
  *     reclaim    the backend said ENOSPC to a data write; before that is believed, pending clusters
- *                are made ripe and punched, once for each part.
+ *                are made ripe and punched, and blocks ahead of need given back, once for each
+ *                part.
  *     parked     there is no space for data, or for a page of the map (flush.c), and the policy is
  *                to wait for it. Tried again by the clock and by ploop_dev_retry_parked(), failed
  *                after park_timeout_ns and by a close.
@@ -118,7 +119,7 @@ void part_no_space(struct part *part, int error)
 {
     struct bat *bat = dev_bat(part->dev);
     assert(is_no_space(error) && part->state == PART_LOCKED && !part->reservation);
-    if (!part->reclaimed && bat->alloc.pending.count > 0 && !bat_latch(bat)) {
+    if (!part->reclaimed && alloc_can_reclaim(&bat->alloc) && !bat_latch(bat)) {
         part_set(part, PART_FOR_SPACE);
         part->reclaimed = true;
         alloc_wait_for_reclaim(&bat->alloc, &part->space, reclaim_done);

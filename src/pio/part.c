@@ -181,7 +181,16 @@ int part_take_host(struct part *part, struct host_cluster *host, struct sync_num
     if (bat->over_limit && !bat_latch(bat)) {
         return bat->allocation_error;
     }
-    return alloc_take(&bat->alloc, host, number);
+    int error = alloc_take(&bat->alloc, host, number);
+    if (!error && part->inside == 0 && part->kind->has_memory) {
+        alloc_entered(&bat->alloc, part->cluster, *host);
+    }
+    return error;
+}
+
+uint32_t part_host_flags(const struct part *part, struct host_cluster host)
+{
+    return alloc_has_blocks(&dev_bat(part->dev)->alloc, host) ? 0 : PLOOP_IO_ALLOCATES;
 }
 
 /* ---- the end ---- */

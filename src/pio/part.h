@@ -190,6 +190,9 @@ void part_unlock(struct part *part); /* before another state that holds no lock 
  */
 int part_take_host(struct part *part, struct host_cluster *host, struct sync_number *number);
 
+/* The flags of a write to a cluster that was taken so. */
+uint32_t part_host_flags(const struct part *part, struct host_cluster host);
+
 /* ---- without a lock ---- */
 
 /* A wait to be durable has ended: parks the part, to wait again by `again`, or ends it. */

@@ -222,10 +222,11 @@ static void write_reserved(struct part *part)
         part_settle(part, error, SYNC_NONE);
     } else {
         reservation_join(reservation ? reservation : &part->own_reservation, part);
-        uint64_t offset =
-            geometry_host_offset(&top->geometry, part->reservation->host) + part->inside;
-        part_transfer(part, top, PLOOP_IO_WRITE, data_flags(part), part->cursor, offset,
-                      part->length, reserved_written);
+        struct host_cluster host = part->reservation->host;
+        uint64_t offset = geometry_host_offset(&top->geometry, host) + part->inside;
+        uint32_t flags = data_flags(part) | part_host_flags(part, host);
+        part_transfer(part, top, PLOOP_IO_WRITE, flags, part->cursor, offset, part->length,
+                      reserved_written);
     }
 }
 

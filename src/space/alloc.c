@@ -55,6 +55,8 @@ int alloc_init(struct alloc *alloc, struct channel *channel, struct syncer *sync
     list_init(&alloc->waits);
     list_init(&alloc->record_waits);
     list_init(&alloc->reclaim_waits);
+    alloc->work.can_allocate =
+        config->capabilities & PLOOP_FILE_CAN_ALLOCATE && alloc->work.can_punch;
     pending_init(&alloc->pending);
     int error = space_map_init(&alloc->map, geometry, config->file_size);
     return error ? error : space_work_init(&alloc->work, channel, config->file_size);
@@ -94,6 +96,16 @@ int alloc_take(struct alloc *alloc, struct host_cluster *host, struct sync_numbe
     }
     assert(number->n <= sync_next(alloc->syncer).n);
     return 0;
+}
+
+void alloc_entered(struct alloc *alloc, struct guest_cluster guest, struct host_cluster host)
+{
+    uint64_t clusters = ahead_enter(&alloc->ahead, guest, alloc->geometry->cluster_size);
+    bool was_fresh = host.n + UINT64_C(1) == alloc->map.fresh_next;
+    if (clusters > 0 && was_fresh) {
+        alloc->ahead_clusters = clusters;
+        alloc->ahead_end = alloc->map.fresh_next + clusters;
+    }
 }
 
 void alloc_give_back(struct alloc *alloc, struct host_cluster host)
@@ -177,6 +189,23 @@ static void end_shortage(struct alloc *alloc, int result)
 
 /* ---- reclaim ---- */
 
+/* Blocks that could be given back. */
+static bool has_blocks_ahead(const struct alloc *alloc)
+{
+    return alloc->work.can_punch && !alloc->syncer->error && space_blocks_ahead(&alloc->work) > 0;
+}
+
+void alloc_give_blocks_back(struct alloc *alloc)
+{
+    if (has_blocks_ahead(alloc)) {
+        space_forget_blocks(&alloc->work);
+        alloc->ahead_failed = true;
+        alloc->eager = true;
+        alloc->zeroing_error = 0;
+        turn_again(alloc->channel->turn);
+    }
+}
+
 static void begin_reclaim(struct alloc *alloc)
 {
     if (!is_reclaiming(alloc)) {
@@ -195,8 +224,14 @@ static void want_reclaim(struct alloc *alloc, uint64_t number)
     assert_alloc(alloc);
 }
 
+bool alloc_can_reclaim(const struct alloc *alloc)
+{
+    return alloc->pending.count > 0 || has_blocks_ahead(alloc);
+}
+
 void alloc_wait_for_reclaim(struct alloc *alloc, struct alloc_wait *wait, alloc_fn *then)
 {
+    alloc_give_blocks_back(alloc);
     wait->then = then;
     wait->reclaim = alloc->reclaims_begun + 1;
     list_append(&alloc->reclaim_waits, &wait->link);
@@ -365,6 +400,7 @@ static void extension_done(struct alloc *alloc, enum space_state was, int result
 {
     if (!result) {
         alloc->extension_failed = was == SPACE_EXTENDING_LEAST;
+        alloc->ahead_failed = false;
         alloc->changed = true;
         end_shortage(alloc, 0);
         return;
@@ -379,10 +415,22 @@ static void extension_done(struct alloc *alloc, enum space_state was, int result
     out_of_space(alloc, result == -EFBIG ? -ENOSPC : result);
 }
 
+/* What a failed ALLOCATE has allocated in part may be what others lack now. */
+static void allocation_done(struct alloc *alloc, int result)
+{
+    turn_again(alloc->channel->turn);
+    if (result) {
+        alloc->ahead_failed = true;
+        alloc_give_blocks_back(alloc);
+    }
+}
+
 static void work_done(struct space_work *work, enum space_state was, int result)
 {
     struct alloc *alloc = container_of(work, struct alloc, work);
-    if (was == SPACE_ZEROING || was == SPACE_ZEROED) {
+    if (was == SPACE_ALLOCATING) {
+        allocation_done(alloc, result);
+    } else if (was == SPACE_ZEROING || was == SPACE_ZEROED) {
         zeroing_done(alloc, result);
     } else {
         assert(was == SPACE_EXTENDING || was == SPACE_EXTENDING_LEAST);
@@ -397,6 +445,22 @@ static bool runs_short(const struct alloc *alloc)
     uint64_t left = space_map_fresh_count(&alloc->map) + space_map_count(&alloc->map, FREE_ZERO);
     return alloc->changed && !alloc->extension_failed && !may_zero(alloc) &&
            !alloc->work.host_shows_stale && left < extension_clusters(alloc) / 2;
+}
+
+/*
+ * Blocks for what sequential writes are going to take. It is worth while once half of what they
+ * should have is used up.
+ */
+static void allocate_ahead(struct alloc *alloc)
+{
+    const struct space_map *map = &alloc->map;
+    const struct space_work *work = &alloc->work;
+    uint64_t have = space_blocks_ahead(work), begin = map->fresh_next + have;
+    uint64_t end = alloc->ahead_end < map->fresh_end ? alloc->ahead_end : map->fresh_end;
+    if (work->can_allocate && work->can_punch && !alloc->ahead_failed && !alloc->syncer->error &&
+        have <= alloc->ahead_clusters / 2 && begin < end) {
+        space_allocate(&alloc->work, begin, end);
+    }
 }
 
 void alloc_pump(struct alloc *alloc)
@@ -424,6 +488,8 @@ void alloc_pump(struct alloc *alloc)
         }
     } else if (!wanted && runs_short(alloc)) {
         alloc->extension_failed = extend(alloc, extension_clusters(alloc), false) != 0;
+    } else if (!wanted) {
+        allocate_ahead(alloc);
     }
     assert_alloc(alloc);
 }

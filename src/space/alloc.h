@@ -32,6 +32,14 @@
  *     unknown, or else extends the file, or else reclaims once; then the shortage ends with an
  * error.
  *
+ * Blocks ahead of sequential writes (ahead.h):
+ *
+ *  7. They are a hint to the host and no promise: an ALLOCATE that fails fails no request. After a
+ *     failure none is begun until the file has been extended.
+ *  8. Only fresh clusters get them, from the first one on. Where space is short, the blocks of
+ *     clusters that are not handed out are given back: those clusters become unknown, and are
+ *     punched like all unknown ones. A close cuts them off with the rest of the tail.
+ *
  * A reclaim makes pending clusters ripe: its round, which the bat runs, makes every removal durable
  * that was made before it began. There is one at a time. Reclaims are counted as SYNCs are: a wait
  * needs the one with a certain number, and one that is under way when the wait begins does only for
@@ -42,6 +50,7 @@
 
 #include "file/sync.h"
 #include "format/geometry.h"
+#include "space/ahead.h"
 #include "space/pending.h"
 #include "space/space_map.h"
 #include "space/space_work.h"
@@ -64,6 +73,9 @@ struct alloc {
     struct space_map map;
     struct pending_set pending;
     struct space_work work;
+    struct ahead ahead;
+    uint64_t ahead_clusters; /* how many are to have blocks, when allocating is worth while */
+    uint64_t ahead_end;      /* up to where: a place */
 
     enum alloc_shortage shortage;
     uint64_t shortage_reclaim; /* SHORTAGE_RECLAIMING: the reclaim that it waits for */
@@ -77,6 +89,7 @@ struct alloc {
     int zeroing_error; /* the last zeroing failed: extend rather, until space is asked for again */
     bool can_grow;
     bool extension_failed; /* do not extend ahead of need */
+    bool ahead_failed;     /* do not allocate blocks ahead: see 7 */
     bool eager;            /* clusters came back: zero them without being asked */
     bool changed;          /* something was handed out: the tail may be cut at close */
     bool recovered;        /* it may be cut too: a dead session's extension */
@@ -104,18 +117,28 @@ bool alloc_claim(struct alloc *alloc, struct host_cluster host);
 /* 0, with *number (invariant 3); -EAGAIN: nothing now, and the caller may alloc_wait(). */
 int alloc_take(struct alloc *alloc, struct host_cluster *host, struct sync_number *number);
 
+/* The cluster that was just taken is for a write that enters this guest cluster at its start. */
+void alloc_entered(struct alloc *alloc, struct guest_cluster guest, struct host_cluster host);
+
 /*
  * After alloc_take() was -EAGAIN. `then` runs later, never inside: 0: it is worth another try; or
  * why there is no space.
  */
 void alloc_wait(struct alloc *alloc, struct alloc_wait *wait, alloc_fn *then);
 
+/* Whether alloc_wait_for_reclaim() could bring space. */
+bool alloc_can_reclaim(const struct alloc *alloc);
+
 /*
  * Until pending clusters have come back: after a reclaim that begins now or, where one is under
- * way, after that, when what it brought is zeroed. `then` runs later, never inside, with 0; or with
- * the error of alloc_fail_waits().
+ * way, after that, when what it brought is zeroed; the blocks ahead come back, too. `then` runs
+ * later, never inside, with 0; or with the error of alloc_fail_waits().
  */
 void alloc_wait_for_reclaim(struct alloc *alloc, struct alloc_wait *wait, alloc_fn *then);
+
+/* Space is short: blocks of clusters that are not handed out go back to the host, if there are any.
+ */
+void alloc_give_blocks_back(struct alloc *alloc);
 
 /*
  * While alloc_can_pend() is false: until a reclaim, which may be under way already, has set records
@@ -166,6 +189,12 @@ static inline bool alloc_can_punch(const struct alloc *alloc)
 static inline void alloc_cannot_punch(struct alloc *alloc)
 {
     alloc->work.can_punch = false;
+}
+
+/* Whether a cluster that was taken has blocks, as far as is known. */
+static inline bool alloc_has_blocks(const struct alloc *alloc, struct host_cluster host)
+{
+    return space_has_blocks(&alloc->work, host);
 }
 
 /* Free below the end of the file, for the statistics. */

@@ -106,8 +106,7 @@ void space_map_zeroed_is_zero(struct space_map *map);
 /* The file ends at that place now; the new clusters are fresh. */
 void space_map_extend(struct space_map *map, uint64_t end);
 
-/* Some of the fresh ones are not known to be zeros: the first `count`, before one of them is taken.
- */
+/* The first `count` of the fresh ones become unknown. */
 void space_map_forget_fresh(struct space_map *map, uint64_t count);
 
 /* The place behind the last cluster in use. */

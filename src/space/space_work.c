@@ -30,6 +30,8 @@ static void assert_space(const struct space_work *work)
     assert(work->state != SPACE_ZEROED || work->syncer->in_flight);
     assert(!work->host_shows_stale || !work->can_punch);
     assert(work->durable_end <= map->fresh_end);
+    assert(work->blocks_begin <= work->blocks_end && work->blocks_end <= map->fresh_end);
+    assert(!work->host_shows_stale || work->blocks_end == 0);
 #else
     (void)work;
 #endif
@@ -39,10 +41,12 @@ static void assert_space(const struct space_work *work)
 static void set_space_state(struct space_work *work, enum space_state next)
 {
     static const uint32_t legal[] = {
-        [SPACE_IDLE] = 1u << SPACE_EXTENDING | 1u << SPACE_EXTENDING_LEAST | 1u << SPACE_ZEROING |
-                       1u << SPACE_TRIMMING | 1u << SPACE_ENDED,
+        [SPACE_IDLE] = 1u << SPACE_EXTENDING | 1u << SPACE_EXTENDING_LEAST |
+                       1u << SPACE_ALLOCATING | 1u << SPACE_ZEROING | 1u << SPACE_TRIMMING |
+                       1u << SPACE_ENDED,
         [SPACE_EXTENDING] = 1u << SPACE_IDLE,
         [SPACE_EXTENDING_LEAST] = 1u << SPACE_IDLE,
+        [SPACE_ALLOCATING] = 1u << SPACE_IDLE,
         [SPACE_ZEROING] = 1u << SPACE_IDLE | 1u << SPACE_ZEROED,
         [SPACE_ZEROED] = 1u << SPACE_IDLE,
         [SPACE_TRIMMING] = 1u << SPACE_ENDED,
@@ -234,6 +238,44 @@ static void extension_done(struct channel_io *io, int result)
 bool space_extension_was_large(const struct space_work *work)
 {
     return work->failed_clusters > 1;
+}
+
+/* ---- blocks ahead ---- */
+
+static void allocated(struct channel_io *io, int result)
+{
+    struct space_work *work = container_of(io, struct space_work, io);
+    assert(work->state == SPACE_ALLOCATING);
+    assert_space(work);
+    if (result == -ENOTSUP) {
+        work->can_allocate = false;
+        work->blocks_begin = work->blocks_end = 0;
+    }
+    work_done(work, result);
+}
+
+void space_allocate(struct space_work *work, uint64_t begin, uint64_t end)
+{
+    const struct geometry *geometry = work->geometry;
+    uint64_t from = geometry_place_offset(geometry, begin);
+    assert(begin >= work->map->fresh_next && begin >= work->blocks_end);
+    assert(begin < end && end <= work->map->fresh_end && work->can_allocate && work->can_punch);
+    set_space_state(work, SPACE_ALLOCATING);
+    work->io.stop = NULL;
+    if (begin != work->blocks_end) {
+        work->blocks_begin = begin;
+    }
+    work->blocks_end = end; /* if it fails too: a part may have been allocated */
+    assert_space(work);
+    channel_order(&work->io, PLOOP_IO_ALLOCATE, from, geometry_place_offset(geometry, end) - from,
+                  allocated);
+}
+
+void space_forget_blocks(struct space_work *work)
+{
+    space_map_forget_fresh(work->map, space_blocks_ahead(work));
+    work->blocks_begin = work->blocks_end = 0;
+    assert_space(work);
 }
 
 /* ---- what is durable ---- */

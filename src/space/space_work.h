@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * What is done to the file for space: it is made longer, unknown clusters are zeroed, its end is
- * cut off. alloc.c decides what is to be done next; the steps of it are here.
+ * What is done to the file for space: it is made longer, blocks are allocated ahead of sequential
+ * writes, unknown clusters are zeroed, its end is cut off. alloc.c decides what is to be done next;
+ * the steps of it are here.
  *
  *     IDLE --extend--> EXTENDING or EXTENDING_LEAST ----------------------------> IDLE
+ *     IDLE --allocate--> ALLOCATING --------------------------------------------> IDLE
  *     IDLE --zero--> ZEROING --no SYNC in flight-------------------------------> IDLE
  *                       \-----a SYNC in flight--> ZEROED --it succeeded, or not--> IDLE
  *     IDLE --trim--> TRIMMING --> ENDED      or, where there is nothing to cut: IDLE --> ENDED
@@ -14,6 +16,8 @@
  *  3. The clusters of ZEROING and ZEROED have no bit in the map: nothing else gets them.
  *  4. Once a SYNC has failed nothing is zeroed: what was under way becomes unknown again.
  *  5. ENDED is final: nothing is handed out or begun any more.
+ *  6. Blocks are allocated for fresh clusters below the end of the file: neither a content nor the
+ *     file's size changes, so a cluster may be handed out and written meanwhile.
  */
 #ifndef SPACE_SPACE_WORK_H
 #define SPACE_SPACE_WORK_H
@@ -27,6 +31,7 @@ enum space_state {
     SPACE_IDLE,
     SPACE_EXTENDING,
     SPACE_EXTENDING_LEAST, /* by as little as possible, after a larger one failed */
+    SPACE_ALLOCATING,
     SPACE_ZEROING,
     SPACE_ZEROED,
     SPACE_TRIMMING,
@@ -57,6 +62,10 @@ struct space_work {
     /* When an extension has failed: */
     uint64_t failed_clusters; /* how many it was for */
 
+    /* The places of clusters that were allocated ahead, or that an ALLOCATE is under way for: */
+    uint64_t blocks_begin, blocks_end;
+
+    bool can_allocate; /* only where it can also punch, which gives blocks back */
     bool can_punch;
     bool host_shows_stale; /* a hole may come to show old bytes: what an extension brings is
                                   unknown, nothing is punched (R18) */
@@ -83,6 +92,34 @@ void space_zero(struct space_work *work);
  * a larger one failed.
  */
 void space_extend(struct space_work *work, uint64_t clusters, bool least);
+
+/*
+ * Only while IDLE: blocks for fresh clusters in [begin, end), places, which is not empty. -ENOTSUP
+ * ends it for good.
+ */
+void space_allocate(struct space_work *work, uint64_t begin, uint64_t end);
+
+/* Whether a cluster that was just taken has blocks, as far as is known. */
+static inline bool space_has_blocks(const struct space_work *work, struct host_cluster host)
+{
+    return host.n >= work->blocks_begin && host.n < work->blocks_end;
+}
+
+/*
+ * How many of the fresh clusters, from the first one on, lie below the end of what was allocated
+ * ahead.
+ */
+static inline uint64_t space_blocks_ahead(const struct space_work *work)
+{
+    uint64_t next = work->map->fresh_next;
+    return work->blocks_end > next ? work->blocks_end - next : 0;
+}
+
+/*
+ * The clusters that were allocated ahead and are not handed out become unknown: zeroing punches
+ * them. Nothing else gets them meanwhile.
+ */
+void space_forget_blocks(struct space_work *work);
 
 /* Whether the extension that has just failed could be tried with fewer clusters. */
 bool space_extension_was_large(const struct space_work *work);

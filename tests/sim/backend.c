@@ -152,6 +152,18 @@ bool backend_nth_fails(struct backend *backend)
                                 (backend->fail_persistent && backend->calls > backend->fail_at));
 }
 
+/* Blocks ahead of sequential writes, which fail no request if they cannot be had. */
+static bool is_hint(const struct backend *backend, const struct ploop_io *io)
+{
+    return io->op == PLOOP_IO_ALLOCATE && io->offset >= backend->bat_end;
+}
+
+static int hint_error(struct backend *backend)
+{
+    static const int errors[] = {-ENOTSUP, -ENOSPC, -ENOSPC, -EIO};
+    return backend_strikes(backend, FAULT_EIO_RESIZE) ? errors[rng_below(backend->rng, 4)] : 0;
+}
+
 static int injected_error(struct backend *backend, const struct request *request)
 {
     const struct ploop_io *io = request->io;
@@ -173,7 +185,9 @@ static int injected_error(struct backend *backend, const struct request *request
     case PLOOP_IO_PUNCH:
         return backend_strikes(backend, FAULT_EIO_PUNCH) ? -EIO : 0;
     default:
-        return backend_strikes(backend, FAULT_EIO_RESIZE) ? -EIO : 0;
+        return is_hint(backend, io)                         ? hint_error(backend)
+               : backend_strikes(backend, FAULT_EIO_RESIZE) ? -EIO
+                                                            : 0;
     }
 }
 
@@ -252,7 +266,7 @@ void backend_execute(struct backend *backend, struct request *request)
     request->result = 0;
     if (error) {
         request->result = error;
-        if (!backend_again(error))
+        if (!backend_again(error) && !is_hint(backend, request->io))
             backend->errors++;
         if (request->io->op == PLOOP_IO_WRITE && !backend_again(error))
             execute_failing(backend, request);

@@ -16,6 +16,7 @@
  *  - R11: no change but the header's before the mark is durable;
  *  - F8: the stack does not grow with the number of times a callback submits again;
  *  - R8, R9: the base, a second file behind the same backend, is only read;
+ *  - R1: blocks are allocated ahead of writes inside the file, which does not become longer;
  *  - R18: no punch where the host shows stale blocks;
  *  - R6: after a failed SYNC no write to the BAT area, not even the rest of one that was cut short,
  *    and the file is not cut;

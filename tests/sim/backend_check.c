@@ -116,6 +116,9 @@ static void check_rules(struct backend *backend, const struct ploop_io *io)
         violation("R6", "a BAT page is written after a failed SYNC");
     if (io->op == PLOOP_IO_ALLOCATE && io->offset + io->length <= backend->bat_end)
         return; /* blocks for the BAT: no content changes */
+    if (io->op == PLOOP_IO_ALLOCATE && io->offset + io->length > backend->disk->current.size)
+        violation("R1", "blocks are allocated past the end of the file, at %" PRIu64 "+%" PRIu64,
+                  io->offset, io->length);
     if (backend->shows_stale && io->op == PLOOP_IO_PUNCH)
         violation("R18", "a hole is made where the host shows stale blocks");
     if (backend->latched && io->op == PLOOP_IO_TRUNCATE && io->offset < backend->disk->current.size)

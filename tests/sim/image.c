@@ -44,11 +44,11 @@ static void add_run(struct image *image, uint32_t first, uint32_t count)
 }
 
 /* Runs at the start, over both borders between pages, and at the disk's end. */
-static void choose_hot(struct image *image, uint32_t each)
+static void choose_hot(struct image *image, uint32_t first, uint32_t each)
 {
     uint32_t clusters =
         (uint32_t)((image->disk_sectors + image->cluster_sectors - 1) / image->cluster_sectors);
-    add_run(image, 0, each);
+    add_run(image, 0, first);
     add_run(image, FIRST_PAGE - each / 2, each);
     add_run(image, FIRST_PAGE + PER_PAGE - each / 2, each);
     add_run(image, clusters - each / 2 - 1, each / 2 + 1);
@@ -75,7 +75,11 @@ void image_random(struct image *image, struct rng *rng)
     image->disk_sectors =
         (uint64_t)image->entries * image->cluster_sectors - rng_below(rng, image->cluster_sectors);
     lay_out(image, rng_permille(rng, 300) ? rng_below(rng, 10) : 0);
-    choose_hot(image, (uint32_t)rng_between(rng, 2, image->cluster_sectors > 4 ? 3 : 5));
+    struct rng longer = {rng->state ^ 0x73747265616d}; /* the other images stay the same */
+    uint32_t each = (uint32_t)rng_between(rng, 2, image->cluster_sectors > 4 ? 3 : 5), first = each;
+    if (rng_permille(&longer, 300)) /* long enough for a stream: see step_stream() */
+        first = (uint32_t)rng_between(&longer, 6, image->cluster_sectors > 4 ? 8 : 12);
+    choose_hot(image, first, each);
     image->mapped = (uint32_t)rng_below(rng, image->hot_count / 2 + 1);
     image->leaks = (uint32_t)rng_below(rng, 4);
     image->host_clusters = image->mapped + image->leaks;
@@ -106,7 +110,7 @@ void image_fixed(struct image *image, bool odd_v1, uint32_t mapped, uint32_t lea
     image->entries = FIRST_PAGE + PER_PAGE + 100;
     image->disk_sectors = (uint64_t)image->entries * image->cluster_sectors - (odd_v1 ? 1 : 0);
     lay_out(image, 0);
-    choose_hot(image, 2);
+    choose_hot(image, 2, 2);
     image->mapped = mapped;
     image->leaks = leaks;
     image->host_clusters = mapped + leaks;

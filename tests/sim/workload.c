@@ -278,6 +278,29 @@ static void step_hot(struct sim *sim)
     }
 }
 
+/*
+ * New clusters one after the other, so that blocks are allocated ahead of them. Writes beside them
+ * may find no space, and take those blocks.
+ */
+static void step_stream(struct sim *sim)
+{
+    struct rng *rng = &sim->rng;
+    const struct run_of_clusters *run = &sim->image.runs[0];
+    uint64_t cluster = sim->image.cluster_sectors, first = run->first * cluster;
+    if (rng_permille(rng, 700)) {
+        guest_do(sim, GUEST_DISCARD, first, run->count * cluster, 0);
+        step_some_events(sim);
+    }
+    bool whole = rng_permille(rng, 300);
+    for (uint64_t i = 0; i < run->count; i++) {
+        guest_do(sim, GUEST_WRITE, first + i * cluster, whole ? cluster : 1, 0);
+        if (rng_permille(rng, 300))
+            guest_random(sim);
+        if (rng_permille(rng, 500))
+            step_some_events(sim);
+    }
+}
+
 static void step_suspend(struct sim *sim)
 {
     if (sim->suspended) {
@@ -421,6 +444,10 @@ static void step(struct sim *sim)
     case 13:
     case 14:
         step_time(sim);
+        break;
+    case 15:
+        if (rng_permille(&sim->rng, 300))
+            step_stream(sim);
         break;
     default:
         if (rng_permille(&sim->rng, 500))

@@ -248,6 +248,8 @@ static inline int test_pthread_create(pthread_t *thread, const pthread_attr_t *a
 #include "file/posix_cache.c"
 #include "file/posix_fua.c"
 #include "file/posix_open.c"
+#include "util/thread.c"
+
 #include "file/posix_pool.c"
 /* NOLINTEND(bugprone-suspicious-include) */
 #undef preadv

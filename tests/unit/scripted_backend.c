@@ -21,8 +21,9 @@ static void check_request(const struct script *script, const struct ploop_io *io
     ck_assert(!script->closed);
     ck_assert_uint_ge(io->op, PLOOP_IO_READ);
     ck_assert_uint_le(io->op, PLOOP_IO_TRUNCATE);
-    ck_assert(!io->flags ||
-              (io->op == PLOOP_IO_WRITE && script->capabilities & PLOOP_FILE_CAN_FUA));
+    ck_assert(!(io->flags & ~(uint32_t)PLOOP_IO_ALLOCATES) ||
+              script->capabilities & PLOOP_FILE_CAN_FUA);
+    ck_assert(!io->flags || io->op == PLOOP_IO_WRITE);
     for (uint32_t i = 0; i < io->iov_count; i++) {
         length += io->iov[i].iov_len;
     }

@@ -341,6 +341,62 @@ START_TEST(files_share_threads)
 }
 END_TEST
 
+static atomic_int ended_count;
+
+static void count_ended(void *context, struct ploop_io *io, int64_t result)
+{
+    (void)context;
+    (void)io;
+    ck_assert_int_eq(result, 0);
+    atomic_fetch_add(&ended_count, 1);
+}
+
+/* All but SYNC waits at the gate. */
+static int64_t pass_gate(void *context, const struct ploop_io *io)
+{
+    (void)context;
+    if (io->op != PLOOP_IO_SYNC) {
+        gate_pass();
+    }
+    return 0;
+}
+
+START_TEST(few_writes_that_allocate_run_at_once)
+{
+    enum { MOST = POSIX_POOL_ALLOCATING, WRITES_HERE = MOST + 4, READS_HERE = 3 };
+    struct ploop_io writes[WRITES_HERE], reads[READS_HERE], sync = {.op = PLOOP_IO_SYNC};
+    struct posix_pool pool;
+    ck_assert_int_eq(posix_pool_start(&pool, NULL, pass_gate, NULL), 0);
+    pool.ended = count_ended;
+    gate_set(true);
+    for (int i = 0; i < WRITES_HERE; i++) {
+        writes[i] = (struct ploop_io){.op = PLOOP_IO_WRITE, .flags = PLOOP_IO_ALLOCATES};
+        posix_pool_submit(&pool, &writes[i]);
+    }
+    posix_pool_kick(&pool);
+    gate_await(MOST);
+    ck_assert_uint_eq(posix_pool_thread_count(&pool), MOST);
+    /* Other requests go on beside them. */
+    for (int i = 0; i < READS_HERE; i++) {
+        reads[i] = (struct ploop_io){.op = PLOOP_IO_READ};
+        posix_pool_submit(&pool, &reads[i]);
+    }
+    posix_pool_kick(&pool);
+    gate_await(MOST + READS_HERE);
+    ck_assert_uint_eq(posix_pool_thread_count(&pool), MOST + READS_HERE);
+    ck_assert(!posix_pool_help(&pool)); /* a helper does not add to them */
+    posix_pool_submit(&pool, &sync);
+    ck_assert(posix_pool_help(&pool));
+    ck_assert_int_eq(atomic_load(&ended_count), 1);
+    ck_assert_uint_eq(pool.queued, WRITES_HERE - MOST);
+    gate_set(false);
+    while (atomic_load(&ended_count) < WRITES_HERE + READS_HERE + 1) {
+        usleep(1000);
+    }
+    posix_pool_stop(&pool);
+}
+END_TEST
+
 static char thread_name[16];
 static int unblocked_signals;
 
@@ -427,6 +483,7 @@ static Suite *posix_pool_suite(void)
     tcase_add_test(all, a_helper_carries_out_one_and_has_others_begun);
     tcase_add_test(all, idle_threads_end_and_new_ones_come);
     tcase_add_test(all, files_share_threads);
+    tcase_add_test(all, few_writes_that_allocate_run_at_once);
     tcase_add_test(all, threads_have_names_and_no_signals);
     tcase_add_test(all, cancel_ends_what_waits_and_awaits_what_runs);
     suite_add_tcase(suite, all);

@@ -248,7 +248,11 @@ static void data_finds_no_space(uint32_t policy, uint64_t cluster, uint32_t flag
 {
     struct rig rig;
     struct req write;
-    rig_full(&rig, policy);
+    rig_small(&rig, policy);
+    rig.script.capabilities &= ~(uint32_t)PLOOP_FILE_CAN_ALLOCATE; /* no blocks to give back */
+    rig_open(&rig);
+    ck_assert_int_eq(rig_write(&rig, 0, CLUSTER, 0xA0, 0), 0);
+    ck_assert_int_eq(rig_flush(&rig), 0);
     rig_limit_to(&rig, 1000);
     script_fail(&rig.script, PLOOP_IO_WRITE, 0, 1, -ENOSPC);
     req_write(&write, &rig, at(cluster) + 512, 512, 1, flags);

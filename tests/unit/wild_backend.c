@@ -35,8 +35,9 @@ static void check_request(const struct wild *wild, const struct ploop_io *io)
     ck_assert_uint_ge(io->op, PLOOP_IO_READ);
     ck_assert_uint_le(io->op, PLOOP_IO_TRUNCATE);
     ck_assert_uint_lt(io->queue, wild->queue_count);
-    ck_assert(!io->flags || (io->flags == PLOOP_IO_FUA && io->op == PLOOP_IO_WRITE &&
-                             wild->config.capabilities & PLOOP_FILE_CAN_FUA));
+    uint32_t flags = io->flags & ~(uint32_t)PLOOP_IO_ALLOCATES;
+    ck_assert(!io->flags || io->op == PLOOP_IO_WRITE);
+    ck_assert(!flags || (flags == PLOOP_IO_FUA && wild->config.capabilities & PLOOP_FILE_CAN_FUA));
     for (uint32_t i = 0; i < io->iov_count; i++) {
         ck_assert_uint_eq((uintptr_t)io->iov[i].iov_base % wild->config.alignment, 0);
         ck_assert_uint_eq(io->iov[i].iov_len % wild->config.alignment, 0);
