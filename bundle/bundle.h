@@ -29,8 +29,8 @@ struct ploop_bundle {
 int check_image_file(int directory_fd, const char *name, const struct report *report);
 
 /* Take a caller's structure in, or check that it has room for an answer: as the core library. */
-int sized_in(void *known, size_t known_size, size_t reserved_at, const void *given);
-int sized_out(void *given, const void *known, size_t known_size, size_t reserved_at);
+int options_in(void *known, size_t known_size, size_t reserved_at, const void *given);
+int answer_out(void *given, const void *known, size_t known_size, size_t reserved_at);
 
 /* ---- commit.c ---- */
 

@@ -203,8 +203,8 @@ static int create(struct creation *creation)
 int ploop_bundle_create(const char *path, const struct ploop_bundle_options *options)
 {
     struct ploop_bundle_options known = {0};
-    int error = options ? sized_in(&known, sizeof(known),
-                                   offsetof(struct ploop_bundle_options, reserved), options)
+    int error = options ? options_in(&known, sizeof(known),
+                                     offsetof(struct ploop_bundle_options, reserved), options)
                         : -EINVAL;
 
     if (error) {

@@ -15,7 +15,7 @@ static size_t size_of(const void *given)
     return size;
 }
 
-int sized_in(void *known, size_t known_size, size_t reserved_at, const void *given)
+int options_in(void *known, size_t known_size, size_t reserved_at, const void *given)
 {
     if (size_of(given) < reserved_at) {
         return -EINVAL;
@@ -32,7 +32,7 @@ int sized_in(void *known, size_t known_size, size_t reserved_at, const void *giv
     return 0;
 }
 
-int sized_out(void *given, const void *known, size_t known_size, size_t reserved_at)
+int answer_out(void *given, const void *known, size_t known_size, size_t reserved_at)
 {
     size_t size = given ? size_of(given) : 0;
 
@@ -54,7 +54,7 @@ int ploop_bundle_info(const ploop_bundle *bundle, struct ploop_bundle_info *info
                                        .snapshot_count = model->snapshot_count,
                                        .top = model->top};
 
-    return sized_out(info, &answer, sizeof(answer), offsetof(struct ploop_bundle_info, reserved));
+    return answer_out(info, &answer, sizeof(answer), offsetof(struct ploop_bundle_info, reserved));
 }
 
 int ploop_bundle_snapshot(const ploop_bundle *bundle, uint32_t number,
@@ -66,8 +66,8 @@ int ploop_bundle_snapshot(const ploop_bundle *bundle, uint32_t number,
     const struct snapshot *own = &bundle->model.snapshots[number];
     struct ploop_bundle_snapshot answer = {.parent = own->parent, .child_count = own->child_count};
     guid_print(&own->guid, answer.guid);
-    return sized_out(snapshot, &answer, sizeof(answer),
-                     offsetof(struct ploop_bundle_snapshot, reserved));
+    return answer_out(snapshot, &answer, sizeof(answer),
+                      offsetof(struct ploop_bundle_snapshot, reserved));
 }
 
 int ploop_bundle_find(const ploop_bundle *bundle, const char *guid, uint32_t *number)
@@ -95,8 +95,8 @@ int ploop_bundle_storage(const ploop_bundle *bundle, uint32_t number,
     struct ploop_bundle_storage answer = {.start = own->start * SECTOR,
                                           .end = own->end * SECTOR,
                                           .cluster_size = own->block_sectors * SECTOR};
-    return sized_out(storage, &answer, sizeof(answer),
-                     offsetof(struct ploop_bundle_storage, reserved));
+    return answer_out(storage, &answer, sizeof(answer),
+                      offsetof(struct ploop_bundle_storage, reserved));
 }
 
 int ploop_bundle_image(const ploop_bundle *bundle, uint32_t storage, uint32_t snapshot,
@@ -108,7 +108,8 @@ int ploop_bundle_image(const ploop_bundle *bundle, uint32_t storage, uint32_t sn
     const struct image *own = &bundle->model.storages[storage].images[snapshot];
     struct ploop_bundle_image answer = {
         .type = own->type, .snapshot = snapshot, .name = own->name, .path = own->path};
-    return sized_out(image, &answer, sizeof(answer), offsetof(struct ploop_bundle_image, reserved));
+    return answer_out(image, &answer, sizeof(answer),
+                      offsetof(struct ploop_bundle_image, reserved));
 }
 
 int64_t ploop_bundle_chain(const ploop_bundle *bundle, uint32_t snapshot, uint32_t *chain,

@@ -190,8 +190,8 @@ int ploop_bundle_open(const char *path, const struct ploop_bundle_config *config
         return -EINVAL;
     }
     *bundle = NULL;
-    int error = config ? sized_in(&known, sizeof(known),
-                                  offsetof(struct ploop_bundle_config, reserved), config)
+    int error = config ? options_in(&known, sizeof(known),
+                                    offsetof(struct ploop_bundle_config, reserved), config)
                        : 0;
     if (error) {
         return error;
