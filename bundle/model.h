@@ -18,7 +18,7 @@
 #include "guid.h"
 #include "report.h"
 
-enum { NO_PARENT = UINT32_MAX };
+#define NO_PARENT UINT32_MAX
 
 /* The most sectors of a disk: its bytes are counted in 63 bits. */
 #define DISK_SECTORS_MAX (UINT64_C(1) << 54)
