@@ -2,6 +2,7 @@
 /* Bundles where their library was not built, for want of libxml2: see bundle.h. */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #include "bundle.h"
@@ -39,8 +40,7 @@ static int run(int argc, char **argv)
 {
     static const struct option options[] = {OPTION_HELP_ENTRY, {0}};
 
-    opterr = 0; /* the options of a command that does nothing */
-    if (argc > 1) {
+    if (argc > 1 && strcmp(argv[argc - 1], "--help") == 0) {
         next_option(&bundle_command, argc, argv, options);
     }
     return complain("bundle", "this ploopctl was built without libxml2, which bundles need");
