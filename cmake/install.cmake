@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: MIT
 #
-# What is installed: headers, both libraries, ploop.pc, the CMake package, documents. The tools' own CMakeLists.txt installs them.
+# What is installed: headers, the libraries, ploop.pc and ploop-bundle.pc, the CMake package, documents. The tools' own CMakeLists.txt installs them.
 
 include(CMakePackageConfigHelpers)
 
-install(DIRECTORY include/ploop DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
-install(TARGETS ploop ploop_static EXPORT ploopTargets
+# What belongs to the library of bundles, where that was built.
+if(LIBXML2_FOUND)
+    set(bundle ploop_bundle)
+else()
+    set(no_bundle PATTERN bundle.h EXCLUDE)
+endif()
+install(DIRECTORY include/ploop DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h" ${no_bundle})
+install(TARGETS ploop ploop_static ${bundle} EXPORT ploopTargets
     LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 
 set(pkgconfig ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig)
@@ -13,6 +19,10 @@ file(RELATIVE_PATH pc_to_prefix ${pkgconfig} ${CMAKE_INSTALL_PREFIX})
 file(RELATIVE_PATH pc_to_include ${pkgconfig} ${CMAKE_INSTALL_FULL_INCLUDEDIR})
 configure_file(ploop.pc.in ploop.pc @ONLY)
 install(FILES ${PROJECT_BINARY_DIR}/ploop.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+if(LIBXML2_FOUND)
+    configure_file(ploop-bundle.pc.in ploop-bundle.pc @ONLY)
+    install(FILES ${PROJECT_BINARY_DIR}/ploop-bundle.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+endif()
 
 set(package ${CMAKE_INSTALL_LIBDIR}/cmake/ploop)
 install(EXPORT ploopTargets NAMESPACE ploop:: DESTINATION ${package})

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """The limits that HACKING.md states for C: lines of a file and of a function, columns of a line,
-and which folder of src/ may include which. Prints what is over a limit; exits 1 then."""
+and which folder of src/ may include which; bundle/ includes public headers only. Prints what is over a limit; exits 1 then."""
 import re
 import subprocess
 import sys
@@ -35,6 +35,10 @@ def functions(name, lines):
 
 def includes(name, text):
     room = re.match(r"src/(\w+)/", name)
+    if name.startswith("bundle/"):
+        for target in re.findall(r'^#include ["<](\w+/.*)[">]', text, re.M):
+            if not re.match("(ploop|libxml|sys)/", target):
+                wrong.append(f"{name}: includes {target}: only the core's public headers are there")
     if not room:
         return
     for target in re.findall(r'^#include "(\w+)/', text, re.M):

@@ -3,7 +3,7 @@
 """Reads the public headers as clang does (its syntax tree), prints the functions they declare, one a line, and refuses what a
 binding generator or a later version would stumble over. What is wrong goes to stderr, exit status 1.
 
-  headers.py INCLUDE_DIRECTORY
+  headers.py INCLUDE_DIRECTORY [HEADER]      HEADER: ploop/ploop.h, or ploop/bundle.h
 """
 import json
 import re
@@ -77,8 +77,9 @@ def record_faults(record):
 
 def main():
     include = sys.argv[1]
+    header = sys.argv[2] if len(sys.argv) > 2 else "ploop/ploop.h"
     command = ["clang", "-std=c99", "-fsyntax-only", "-fparse-all-comments", "-Xclang", "-ast-dump=json", "-I", include, "-x", "c", "-"]
-    tree = json.loads(subprocess.run(command, input=b"#include <ploop/ploop.h>\n", stdout=subprocess.PIPE, check=True).stdout)
+    tree = json.loads(subprocess.run(command, input=f"#include <{header}>\n".encode(), stdout=subprocess.PIPE, check=True).stdout)
     faults = []
     functions = set()
     for file, node in declarations(tree):

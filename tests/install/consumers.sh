@@ -36,10 +36,14 @@ readelf -d shared | grep -q 'NEEDED.*libploop\.so\.2' || { echo "the shared cons
 eval "cc -static -o static '$here/consumer.c' $(pkg-config --cflags --libs --static ploop)"
 expect ./static
 
+eval "cc -o bundle_consumer '$here/bundle_consumer.c' $(pkg-config --cflags --libs ploop-bundle)"
+LD_LIBRARY_PATH="$libdir" expect ./bundle_consumer
+
 cmake -S "$here" -B cmake -G Ninja -DCMAKE_PREFIX_PATH="$prefix" >cmake.log 2>&1 || { cat cmake.log; exit 1; }
 cmake --build cmake >cmake.log 2>&1 || { cat cmake.log; exit 1; }
 expect cmake/consumer
 expect cmake/consumer_static
+expect cmake/bundle_consumer
 
 "$prefix/bin/ploopctl" create --size 1M image.hds
 nbdkit --dump-plugin "$(find "$prefix" -name nbdkit-ploop-plugin.so)" | grep -qx 'name=ploop'

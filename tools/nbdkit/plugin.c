@@ -22,6 +22,7 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#include "bundle.h"
 #include "device.h"
 #include "exports.h"
 
@@ -192,6 +193,9 @@ static int plugin_config_complete(void)
     }
     if (config.dir && config.base_count) {
         nbdkit_error("base= and raw-base= need image=");
+        return -1;
+    }
+    if (config.image && expand_bundle(&config)) {
         return -1;
     }
     /* Buffered writes are faster through threads (bench/backends.c). */
@@ -415,7 +419,7 @@ static struct nbdkit_plugin plugin = {
     .config = plugin_config,
     .config_complete = plugin_config_complete,
     .config_help =
-        "[image=]IMAGE   the ploop image to serve\n"
+        "[image=]IMAGE   the ploop image to serve, or a bundle's directory\n"
         "dir=DIRECTORY   serve the images of a directory, by export name\n"
         "base=FILE       backing image; repeat for each, lowest first\n"
         "raw-base=FILE   raw backing disk, below all others\n"

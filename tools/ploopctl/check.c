@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bundle.h"
 #include "common.h"
 #include "json.h"
 
@@ -334,6 +335,10 @@ static int run(int argc, char **argv)
     if (!right || !has_arguments(&check_command, argc, argv, 1)) {
         return EXIT_FAILURE;
     }
+    image.path = argv[optind];
+    if (bundle_expand(&image, NULL) < 0) {
+        return EXIT_FAILURE;
+    }
     if (repair && image.base_count) {
         return complain_usage(&check_command,
                               "--repair cannot be combined with --base or --raw-base: repair each "
@@ -342,7 +347,6 @@ static int run(int argc, char **argv)
     if (cached && !repair) {
         return complain_usage(&check_command, "--cached requires --repair");
     }
-    image.path = argv[optind];
     return check(&image, json, repair | cached);
 }
 

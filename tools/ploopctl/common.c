@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bundle.h"
+
 static void print_help(const struct command *command)
 {
     printf("Usage: ploopctl %s %s\n%s.\n\n%s      --help             show this help\n",
@@ -64,7 +66,7 @@ int parse_json_and_image(const struct command *command, int argc, char **argv, b
         return EXIT_FAILURE;
     }
     image->path = argv[optind];
-    return 0;
+    return bundle_expand(image, NULL) < 0 ? EXIT_FAILURE : 0;
 }
 
 static int print_line(const char *subject, const char *format, va_list arguments)

@@ -34,6 +34,7 @@ extern const struct command check_command;
 extern const struct command map_command;
 extern const struct command convert_command;
 extern const struct command bat_command;
+extern const struct command bundle_command;
 
 /* Results of next_option(), beside the values of the options themselves. */
 enum {

@@ -13,10 +13,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bundle.h"
 #include "common.h"
 #include "copy.h"
 
-enum format { FORMAT_UNSAID, FORMAT_RAW, FORMAT_PLOOP };
+enum format { FORMAT_UNSAID, FORMAT_RAW, FORMAT_PLOOP, FORMAT_BUNDLE };
 
 struct request {
     const char *source_path;
@@ -101,13 +102,31 @@ static int open_raw(struct request *request)
     return error;
 }
 
+/* A bundle's XML says what its images are, so nothing is guessed. 0 or -errno, printed. */
+static int settle_source(struct request *request)
+{
+    bool is_raw = false;
+    int found = bundle_expand(&request->image, &is_raw);
+
+    if (found > 0) {
+        request->from = is_raw ? FORMAT_RAW : FORMAT_PLOOP;
+    } else if (found == 0 && request->from == FORMAT_BUNDLE) {
+        complain(request->source_path, "not a bundle");
+        found = -EINVAL;
+    }
+    return found < 0 ? found : 0;
+}
+
 /* Prints errors. 0 or -errno; close_source() in either case. */
 static int open_source(struct request *request)
 {
     struct image *image = &request->image;
 
     image->path = request->source_path;
-    int error = request->from == FORMAT_PLOOP ? open_image(request) : open_raw(request);
+    int error = settle_source(request);
+    if (!error) {
+        error = request->from == FORMAT_PLOOP ? open_image(request) : open_raw(request);
+    }
     for (uint32_t i = 0; i <= image->base_count; i++) {
         const char *path = i < image->base_count ? image->bases[i].path : image->path;
         request->data_files[i] = (struct data_file){.fd = -1};
@@ -158,15 +177,12 @@ static int fill_raw(struct request *request, ploop_file *file)
     return error ? complain(request->target_path, "cannot sync: %s", reason(error)) : EXIT_SUCCESS;
 }
 
-static int fill_image(struct request *request, ploop_file *file)
+/* The file holds an empty image. */
+static int fill_device(struct request *request, ploop_file *file)
 {
     struct ploop_dev_config config;
     ploop_dev *dev;
 
-    request->new_image.options.disk_size = request->copy.walk.disk_size;
-    if (new_image_write(&request->new_image, request->target_path, file)) {
-        return EXIT_FAILURE;
-    }
     init_copy_config(&config, 0);
     int error = ploop_dev_open(&file, 1, &config, &dev);
     if (error) {
@@ -182,6 +198,35 @@ static int fill_image(struct request *request, ploop_file *file)
                  : EXIT_SUCCESS;
 }
 
+static int fill_image(struct request *request, ploop_file *file)
+{
+    request->new_image.options.disk_size = request->copy.walk.disk_size;
+    return new_image_write(&request->new_image, request->target_path, file)
+               ? EXIT_FAILURE
+               : fill_device(request, file);
+}
+
+/* A bundle is made with its disk's size, so the source is opened first. */
+static int convert_to_bundle(struct request *request)
+{
+    const char *image_path;
+    ploop_file *file;
+    int status = EXIT_FAILURE;
+
+    if (!open_source(request) && !bundle_make(request->target_path, &request->new_image,
+                                              request->copy.walk.disk_size, &image_path)) {
+        if (!open_file(image_path, PLOOP_FILE_READ_WRITE, &file)) {
+            status = fill_device(request, file);
+            ploop_file_close(file);
+        }
+        if (status != EXIT_SUCCESS) {
+            bundle_unmake(request->target_path);
+        }
+    }
+    close_source(request);
+    return status;
+}
+
 /*
  * Create the target first: this shows at once whether the command can do anything, and from then on
  * the file is ours to remove.
@@ -193,6 +238,9 @@ static int convert(struct request *request)
 
     sigaction(SIGINT, &interrupt, NULL);
     sigaction(SIGTERM, &interrupt, NULL);
+    if (request->to == FORMAT_BUNDLE) {
+        return convert_to_bundle(request);
+    }
     if (open_file(request->target_path, PLOOP_FILE_READ_WRITE | PLOOP_FILE_CREATE, &target)) {
         return EXIT_FAILURE;
     }
@@ -215,11 +263,12 @@ static int convert(struct request *request)
 
 static bool parse_format(const char *word, enum format *format)
 {
-    *format = strcmp(word, "raw") == 0     ? FORMAT_RAW
-              : strcmp(word, "ploop") == 0 ? FORMAT_PLOOP
-                                           : FORMAT_UNSAID;
+    *format = strcmp(word, "raw") == 0      ? FORMAT_RAW
+              : strcmp(word, "ploop") == 0  ? FORMAT_PLOOP
+              : strcmp(word, "bundle") == 0 ? FORMAT_BUNDLE
+                                            : FORMAT_UNSAID;
     if (*format == FORMAT_UNSAID) {
-        complain_usage(command, "invalid format '%s': expected raw or ploop", word);
+        complain_usage(command, "invalid format '%s': expected raw, ploop or bundle", word);
     }
     return *format != FORMAT_UNSAID;
 }
@@ -302,11 +351,11 @@ static int run(int argc, char **argv)
 
 const struct command convert_command = {
     .name = "convert",
-    .synopsis = "[--from raw|ploop] [--to raw|ploop] [--cluster SIZE] [--v1] " BASE_SYNOPSIS
-                " SOURCE TARGET",
+    .synopsis =
+        "[--from FORMAT] [--to FORMAT] [--cluster SIZE] [--v1] " BASE_SYNOPSIS " SOURCE TARGET",
     .summary = "Copy a raw disk or an image to a new image or raw file",
-    .options = "      --from FORMAT      format of the source, raw or ploop\n"
-               "      --to FORMAT        format of the target, raw or ploop\n"
+    .options = "      --from FORMAT      format of the source: raw, ploop or bundle\n"
+               "      --to FORMAT        format of the target: raw, ploop or bundle\n"
                "      --cluster SIZE     cluster size: power of two from 4K to 64M (default 1M)\n"
                "      --v1               use format version 1 (at most 2 TiB)\n" BASE_OPTIONS,
     .notes =

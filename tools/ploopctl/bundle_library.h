@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/* The library of bundles, with its messages printed. */
+#ifndef PLOOPCTL_BUNDLE_LIBRARY_H
+#define PLOOPCTL_BUNDLE_LIBRARY_H
+
+#include <ploop/bundle.h>
+
+#include "common.h"
+
+/* Each prints its errors. 0 or -errno. */
+int bundle_open(const char *path, uint32_t flags, ploop_bundle **bundle);
+int bundle_create(const char *path, const struct new_image *new_image);
+
+/* Returns `error`; has printed something if it is none of 0 and what the library has told. */
+int bundle_told(const char *path, int error);
+
+#endif
