@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,9 +37,9 @@ static void keep_rights(int directory_fd, const char *name, int fd)
     struct stat old;
 
     if (!fstatat(directory_fd, name, &old, AT_SYMLINK_NOFOLLOW)) {
-        int ignored = fchown(fd, old.st_uid, old.st_gid); /* only root can */
-        ignored = fchmod(fd, old.st_mode & 07777);
-        (void)ignored;
+        bool kept = fchown(fd, old.st_uid, old.st_gid) == 0; /* only root can */
+        kept = fchmod(fd, old.st_mode & 07777) == 0 && kept;
+        (void)kept;
     }
 }
 

@@ -237,16 +237,17 @@ static int refuse_shared_files(const struct model *model, const struct report *r
 {
     size_t count = (size_t)model->storage_count * model->snapshot_count, at = 0;
     const char **names = calloc(count, sizeof(names[0]));
-    int error = names ? 0 : fault(report, -ENOMEM, "%s", strerror(ENOMEM));
+    int error = 0;
 
-    for (uint32_t s = 0; s < model->storage_count && !error; s++) {
+    if (!names) {
+        return fault(report, -ENOMEM, "%s", strerror(ENOMEM));
+    }
+    for (uint32_t s = 0; s < model->storage_count; s++) {
         for (uint32_t i = 0; i < model->snapshot_count; i++) {
             names[at++] = model->storages[s].images[i].name;
         }
     }
-    if (!error) {
-        qsort(names, count, sizeof(names[0]), compare_names);
-    }
+    qsort(names, count, sizeof(names[0]), compare_names);
     for (size_t i = 1; i < count && !error; i++) {
         if (strcmp(names[i - 1], names[i]) == 0) {
             error = fault(report, -EUCLEAN, "two images are the file '%.100s'", names[i]);

@@ -157,7 +157,7 @@ static int check_files(const ploop_bundle *bundle)
 static int load(ploop_bundle *bundle)
 {
     char *text = malloc(PLOOP_BUNDLE_XML_SIZE_MAX + 1);
-    size_t size;
+    size_t size = 0;
 
     if (!text) {
         return -ENOMEM;

@@ -135,10 +135,10 @@ static int field(const xmlNode *parent, const char *name, const struct report *r
 static int number_field(const xmlNode *parent, const char *name, const struct report *report,
                         uint64_t *number)
 {
-    char *text;
+    char *text = NULL;
     int error = field(parent, name, report, &text);
 
-    if (error) {
+    if (!text) {
         return error;
     }
     size_t digits = strspn(text, "0123456789");
@@ -154,10 +154,10 @@ static int number_field(const xmlNode *parent, const char *name, const struct re
 static int guid_field(const xmlNode *parent, const char *name, const struct report *report,
                       struct guid *guid)
 {
-    char *text;
+    char *text = NULL;
     int error = field(parent, name, report, &text);
 
-    if (error) {
+    if (!text) {
         return error;
     }
     if (!guid_parse(text, guid)) {

@@ -340,7 +340,7 @@ test_wrong_calls() {
     misused "ploopctl: convert: --from or --to is required*" ploopctl convert raw b.hds
     misused "ploopctl: convert: --base and --raw-base require a ploop source" ploopctl convert --from raw --to raw --base a.hds raw b.raw
     misused "ploopctl: convert: --cluster and --v1 require a ploop target" ploopctl convert --from raw --to raw --v1 raw b.raw
-    misused "ploopctl: convert: invalid format 'vdi': expected raw or ploop" ploopctl convert --from vdi raw b.raw
+    misused "ploopctl: convert: invalid format 'vdi': expected raw, ploop or bundle" ploopctl convert --from vdi raw b.raw
     misused "ploopctl: convert: --cluster and --v1 require a ploop target" ploopctl convert --from ploop --cluster 64K a.hds b.raw
     misused "ploopctl: convert: --cluster and --v1 require a ploop target" ploopctl convert --from ploop --v1 a.hds b.raw
     misused "ploopctl: convert: missing argument after 'a.hds'" ploopctl convert --from ploop a.hds

@@ -134,7 +134,7 @@ test_not_an_image() {
         refused "ploopctl: short: *" ploopctl $command short
         refused "ploopctl: empty: *" ploopctl $command empty
         refused "ploopctl: noise: *magic*" ploopctl $command noise
-        refused "ploopctl: d: cannot open: not a regular file or block device" ploopctl $command d
+        refused "ploopctl: d/DiskDescriptor.xml: No such file or directory" ploopctl $command d
         refused "ploopctl: /dev/null: cannot open: not a regular file or block device" ploopctl $command /dev/null
     done
 }

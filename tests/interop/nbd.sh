@@ -149,7 +149,7 @@ test_wrong_parameters_are_refused() {
     not_served "$PWD/none.hds: cannot open: No such file" "$plugin" none.hds
     not_served "$PWD/zeros: cannot serve: " "$plugin" zeros
     not_served "$PWD/empty: cannot serve: " "$plugin" empty
-    not_served "$PWD: cannot open" "$plugin" "$PWD"
+    not_served "$PWD/DiskDescriptor.xml: No such file" "$plugin" "$PWD"
     not_served "max-age=10 must not be less than delay=20" "$plugin" a.hds delay=20 max-age=10 backend=posix direct=0
     not_served "base=: missing file name" "$plugin" a.hds base=
     not_served "more than one raw-base: '$PWD/zeros' and 'empty'" "$plugin" a.hds raw-base=zeros raw-base=empty
