@@ -65,14 +65,27 @@ static void latched(void *owner, int cause)
 
 /*
  * A part may wait for a lock whose holder is done at the backend, on the queue of a thread that
- * sleeps. What is there rings no other thread, so that a run looks at all queues, and comes again
- * soon.
+ * sleeps; or for room in a backend that such requests fill. What is there rings no other thread, so
+ * that a run looks at all queues, and comes again soon.
  */
 #define LINE_NS UINT64_C(2000000)
 
+/* Requests of the engine wait for room, and none of its own is at the backend to make some. */
+static bool others_fill_a_backend(const ploop_dev *dev)
+{
+    for (uint32_t level = 0; level < dev->stack.count; level++) {
+        const struct channel *channel = &dev->stack.deltas[level]->channel;
+        if (channel->in_flight == 0 && channel_is_full(channel)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool other_queues_matter(const ploop_dev *dev)
 {
-    return dev->parts_in_line > 0 && dev->reaps && dev->queue_count > 1;
+    return dev->reaps && dev->queue_count > 1 &&
+           (dev->parts_in_line > 0 || others_fill_a_backend(dev));
 }
 
 static uint32_t reap_other_queues(ploop_dev *dev)

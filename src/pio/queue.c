@@ -18,8 +18,8 @@
  *     again within NAP_NS.
  *  3. Reaping is not bound to a thread. Runs of the queue reap it, and so do ploop_dev_run(), every
  *     call that waits, for example close and suspend, and runs of other queues while a part waits
- *     for a cluster's lock: an owner that sleeps holds up no other thread. A reap ends requests and
- *     delivers none.
+ *     for a cluster's lock or for room in a full backend: an owner that sleeps holds up no other
+ *     thread. A reap ends requests and delivers none.
  *  4. Callbacks run in ploop_queue_run() and ploop_queue_wait(), and at the end in close and abort;
  *     nowhere else. The callbacks of a queue never run at the same time, and one that submits and
  *     completes again from inside does not nest.
