@@ -404,6 +404,12 @@ static void step(struct sim *sim)
     case 14:
         step_time(sim);
         break;
+    case 15:
+    case 16:
+    case 17:
+        if (!sim->suspended)
+            guest_execute(sim);
+        break;
     default:
         if (rng_permille(&sim->rng, 500))
             guest_random(sim);
