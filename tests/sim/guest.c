@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 
 #include "report.h"
 #include "sim.h"
@@ -219,27 +220,33 @@ static struct guest_op *prepare(struct sim *sim, enum guest_kind kind, uint64_t 
     return op;
 }
 
+/* It is about to be submitted, or executed. */
+static void note(struct guest_op *op)
+{
+    struct sim *sim = op->sim;
+    uint64_t first, changes;
+    op->submitted = true;
+    op->submit = ++sim->backend.now;
+    op->latched = sim->backend.latched;
+    changed(op, &first, &changes);
+    if (changes)
+        model_submit(&sim->model, first, changes, op->id, op->kind == GUEST_WRITE ? op->id : 0,
+                     op->submit, op->flags & PLOOP_PIO_PREFLUSH ? op->submit : 0);
+    sim->outstanding++;
+    sim->backend.guest_zeroes += op->kind == GUEST_ZEROES;
+    counters->requests++;
+    sim->discards += op->kind == GUEST_DISCARD;
+    trace("  [%" PRIu64 "] request %" PRIu64 ": %s %" PRIu64 "+%" PRIu64 " flags %" PRIu32
+          ", queue %" PRIu32,
+          op->submit, op->id, kind_name(op->kind), op->first, op->count, op->flags, op->queue);
+}
+
 static void submit(struct sim *sim, struct guest_op **ops, uint32_t count)
 {
     ploop_pio *pios[8];
     for (uint32_t i = 0; i < count; i++) {
-        struct guest_op *op = ops[i];
-        uint64_t first, changes;
-        pios[i] = op->pio;
-        op->submitted = true;
-        op->submit = ++sim->backend.now;
-        op->latched = sim->backend.latched;
-        changed(op, &first, &changes);
-        if (changes)
-            model_submit(&sim->model, first, changes, op->id, op->kind == GUEST_WRITE ? op->id : 0,
-                         op->submit, op->flags & PLOOP_PIO_PREFLUSH ? op->submit : 0);
-        sim->outstanding++;
-        sim->backend.guest_zeroes += op->kind == GUEST_ZEROES;
-        counters->requests++;
-        sim->discards += op->kind == GUEST_DISCARD;
-        trace("  [%" PRIu64 "] request %" PRIu64 ": %s %" PRIu64 "+%" PRIu64 " flags %" PRIu32
-              ", queue %" PRIu32,
-              op->submit, op->id, kind_name(op->kind), op->first, op->count, op->flags, op->queue);
+        pios[i] = ops[i]->pio;
+        note(ops[i]);
     }
     note_oldest_read(sim);
     int taken = ploop_queue_submit(sim->queues[ops[0]->queue], pios, count);
@@ -344,4 +351,54 @@ bool guest_random(struct sim *sim)
     if (count)
         submit(sim, ops, count);
     return count > 0;
+}
+
+/* ---- a request that the guest's thread waits for ---- */
+
+static struct sim *executing;
+int __wrap_epoll_wait(int epoll, struct epoll_event *events, int most, int ms);
+int __real_epoll_wait(int epoll, struct epoll_event *events, int most, int ms);
+
+/*
+ * The thread sleeps, so the world goes on: the backend first, then the clock. What waits for space
+ * gets some after a while, and then nothing fails any more.
+ */
+int __wrap_epoll_wait(int epoll, struct epoll_event *events, int most, int ms)
+{
+    struct sim *sim = executing;
+    if (!sim)
+        return __real_epoll_wait(epoll, events, most, ms);
+    if (backend_step(&sim->backend))
+        return 1;
+    uint64_t next = ploop_dev_next_deadline(sim->dev);
+    if (next != UINT64_MAX && next > sim->clock.now_ns)
+        clock_advance(&sim->clock, next - sim->clock.now_ns);
+    if (++sim->sleeps > SLEEPS_MAX / 10) {
+        sim->backend.quiet = true;
+        sim->backend.size_limit = UINT64_C(1) << 29;
+        ploop_dev_retry_parked(sim->dev);
+    }
+    if (sim->sleeps > SLEEPS_MAX)
+        violation("R14", "a thread executes a request and sleeps although nothing can happen");
+    return 1;
+}
+
+bool guest_execute(struct sim *sim)
+{
+    sim->target = (uint32_t)rng_below(&sim->rng, sim->queue_count);
+    struct guest_op *op = prepare_random(sim);
+    if (!op)
+        return false;
+    note(op);
+    note_oldest_read(sim);
+    bool was_quiet = sim->backend.quiet;
+    executing = sim;
+    sim->sleeps = 0;
+    sim->running = op->queue + 1; /* it runs its queue, and the callbacks there */
+    int result = ploop_pio_execute(op->pio);
+    executing = NULL;
+    sim->backend.quiet = was_quiet;
+    guest_done(op->pio, result, op);
+    sim->running = 0;
+    return true;
 }

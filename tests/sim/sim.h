@@ -24,7 +24,7 @@
 #include "model.h"
 #include "rng.h"
 
-enum { GUEST_OPS = 40 };
+enum { GUEST_OPS = 40, SLEEPS_MAX = 500 };
 
 enum guest_kind {
     GUEST_READ = 1,
@@ -71,6 +71,7 @@ struct sim {
     bool no_wake;     /* the loop uses the next deadline, and gives no wake_at */
     struct guest_op ops[GUEST_OPS];
     unsigned outstanding;
+    unsigned sleeps; /* of the thread that executes a request, in which only the clock moved */
     uint64_t next_id;
     unsigned resubmit_permille; /* callbacks that submit again */
     uint64_t resubmissions;     /* the number of times a callback submits its request again */
@@ -123,6 +124,8 @@ void session_run(struct sim *sim);
 bool guest_do(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count,
               uint32_t flags);
 bool guest_random(struct sim *sim); /* any request */
+/* Any request, by a thread that waits for it: ploop_pio_execute(). */
+bool guest_execute(struct sim *sim);
 
 /* judge.c */
 void judge_cuts(struct sim *sim);

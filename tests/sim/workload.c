@@ -449,6 +449,12 @@ static void step(struct sim *sim)
         if (rng_permille(&sim->rng, 300))
             step_stream(sim);
         break;
+    case 16:
+    case 17:
+    case 18:
+        if (!sim->suspended)
+            guest_execute(sim);
+        break;
     default:
         if (rng_permille(&sim->rng, 500))
             guest_random(sim);
