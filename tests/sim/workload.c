@@ -450,8 +450,6 @@ static void step(struct sim *sim)
             step_stream(sim);
         break;
     case 16:
-    case 17:
-    case 18:
         if (!sim->suspended)
             guest_execute(sim);
         break;
