@@ -2,6 +2,8 @@
 /* The states and invariants stand in space_work.h. */
 #include "space/space_work.h"
 
+#include "util/zeros.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -68,7 +70,7 @@ static void work_done(struct space_work *work, int result)
     work->done(work, was, result);
 }
 
-int space_work_init(struct space_work *work, struct channel *channel, uint64_t file_size)
+void space_work_init(struct space_work *work, struct channel *channel, uint64_t file_size)
 {
     const struct geometry *geometry = work->geometry;
     channel_io_init(&work->io, channel);
@@ -76,18 +78,7 @@ int space_work_init(struct space_work *work, struct channel *channel, uint64_t f
     work->durable_end = work->map->fresh_end;
     work->partial_tail = file_size > geometry->data_start &&
                          (file_size - geometry->data_start) % geometry->cluster_size != 0;
-    void *zeros = NULL;
-    if (posix_memalign(&zeros, BAT_PAGE_SIZE, ZEROS_SIZE)) {
-        return -ENOMEM;
-    }
-    work->zeros = memset(zeros, 0, ZEROS_SIZE);
     assert_space(work);
-    return 0;
-}
-
-void space_work_free(struct space_work *work)
-{
-    free(work->zeros);
 }
 
 /* ---- zeroing ---- */
@@ -123,7 +114,7 @@ static void zeroing_send(struct space_work *work)
     struct iov_cursor cursor = {.iov = work->zero_iov};
     while (cursor.count < CHANNEL_WINDOW && length < left) {
         uint64_t part = left - length < ZEROS_SIZE ? left - length : ZEROS_SIZE;
-        work->zero_iov[cursor.count++] = (struct iovec){work->zeros, (size_t)part};
+        work->zero_iov[cursor.count++] = (struct iovec){zeros_block(), (size_t)part};
         length += part;
     }
     assert(length > 0);
