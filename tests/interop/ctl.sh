@@ -48,21 +48,26 @@ test_wrong_calls() {
 
 test_sizes() {
     local size bad
-    for bad in '' ' 1' -1 +1 1X 1KB K 1.5M 0x10 1Q 99999999999999999999X; do
-        misused "ploopctl: create: invalid size '$bad': expected a number of bytes, optionally followed by K, M, G or T" \
+    for bad in '' ' 1' '1 ' '1 G' -1 +1 1X K .5G 1.G 1. 1.5 1.5.5G 1,5G 0x10 1e9 1e 1KX 1Ki 1KBB 1BK 1iB 1B 99999999999999999999X; do
+        misused "ploopctl: create: invalid size '$bad': expected a number of bytes, optionally followed by K, M, G, T or P" \
             ploopctl create --size "$bad" a.hds
         [[ ! -e a.hds ]] || fail "--size '$bad' made a file"
     done
-    for bad in 99999999999999999999 16777216T 18446744073709551615K; do
+    for bad in 99999999999999999999 18446744073709551616 16777216T 16384P 16777215.9999999T 18446744073709551615K; do
         misused "ploopctl: create: invalid size '$bad': Value too large for defined data type" ploopctl create --size "$bad" a.hds
     done
     misused "ploopctl: create: invalid size '1000': expected a multiple of 512 bytes" ploopctl create --size 1000 a.hds
-    for size in 0=0 512=512 10K=10240 3M=3145728 2G=2147483648 1T=1099511627776; do
+    for size in 0=0 512=512 10K=10240 3M=3145728 2G=2147483648 1T=1099511627776 2g=2147483648 2GB=2147483648 2GiB=2147483648 \
+        2gib=2147483648 2gb=2147483648 64k=65536 1.5T=1649267441664 0.5k=512 1.5K=1536 1.25G=1342177280 0.1G=107374592 1.0K=1024 \
+        1.0000000000000000000001K=1536 15.99999999999999999G=17179869184; do
         silent ploopctl create --size "${size%=*}" a.hds
         silent ploopctl info --json a.hds
         same "$(json 'j["disk_size"]')" "${size#*=}" "disk of ${size%=*}"
         rm a.hds
     done
+    silent ploopctl create --size 1P --cluster 64MiB a.hds
+    silent ploopctl info --json a.hds
+    same "$(json 'j["disk_size"]')" 1125899906842624 "disk of 1P"
 }
 
 test_create_what_was_asked_for() {

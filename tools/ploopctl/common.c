@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What every subcommand needs: options, error messages, sizes. See common.h. */
+/* What every subcommand needs: options and error messages. See common.h. */
 #include "common.h"
 
 #include <errno.h>
@@ -132,49 +132,4 @@ int finish_output(int status)
         return status;
     }
     return complain("standard output", "%s", strerror(errno));
-}
-
-int parse_size(const char *text, uint64_t *bytes)
-{
-    static const char suffixes[] = "KMGT";
-    char *end;
-
-    if (text[0] < '0' || text[0] > '9') {
-        return -EINVAL; /* strtoull() would take spaces and signs */
-    }
-    errno = 0;
-    unsigned long long number = strtoull(text, &end, 10);
-    bool overflows = errno == ERANGE;
-    unsigned shift = 0;
-    if (*end) {
-        const char *suffix = strchr(suffixes, *end);
-        if (!suffix || end[1]) {
-            return -EINVAL;
-        }
-        shift = 10 * (unsigned)(suffix - suffixes + 1);
-    }
-    if (overflows || number > UINT64_MAX >> shift) {
-        return -EOVERFLOW;
-    }
-    *bytes = (uint64_t)number << shift;
-    return 0;
-}
-
-char *format_size(uint64_t bytes, char text[SIZE_TEXT])
-{
-    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-    double size = (double)bytes;
-    int unit = -1;
-
-    while (size >= 1024 && unit < 5) {
-        size /= 1024;
-        unit++;
-    }
-    if (unit < 0) {
-        snprintf(text, SIZE_TEXT, "%llu bytes", (unsigned long long)bytes);
-    } else {
-        snprintf(text, SIZE_TEXT, "%.4g %s (%llu bytes)", size, units[unit],
-                 (unsigned long long)bytes);
-    }
-    return text;
 }

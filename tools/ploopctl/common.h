@@ -91,7 +91,11 @@ const char *reason(int error);
  */
 int finish_output(int status);
 
-/* Parse a size with an optional suffix K, M, G or T. 0, -EINVAL or -EOVERFLOW. */
+/*
+ * Parse a number of bytes, or one of a unit of 1024^n: K, KB or KiB to P, PB or PiB, in either
+ * case. With a unit it may have a fraction, which is rounded up to a sector. 0, -EINVAL or
+ * -EOVERFLOW.
+ */
 int parse_size(const char *text, uint64_t *bytes);
 
 enum { SIZE_TEXT = 64 };

@@ -68,7 +68,8 @@ const struct command create_command = {
     .options = "      --size SIZE        disk size, a multiple of 512 bytes\n"
                "      --cluster SIZE     cluster size: power of two from 4K to 64M (default 1M)\n"
                "      --v1               use format version 1 (at most 2 TiB)\n",
-    .notes = "SIZE is a number of bytes, optionally followed by K, M, G or T (powers of 1024).\n"
+    .notes = "SIZE is a number of bytes, or like 10G, 1.5T, 512KiB: K, M, G, T and P, with or\n"
+             "without B or iB, are powers of 1024.\n"
              "IMAGE must not exist.\n",
     .run = run,
 };

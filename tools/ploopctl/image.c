@@ -210,7 +210,7 @@ bool new_image_size(const struct command *command, struct new_image *new_image, 
     if (error == -EINVAL) {
         complain_usage(command,
                        "invalid size '%s': expected a number of bytes, optionally followed by "
-                       "K, M, G or T",
+                       "K, M, G, T or P",
                        text);
     } else if (error) {
         complain_usage(command, "invalid size '%s': %s", text, strerror(-error));
