@@ -539,6 +539,14 @@ test_stack_wrong_calls() {
         refused "ploopctl: base.raw: *magic*" ploopctl $command --base base.raw a.hds
         misused "ploopctl: $command: more than one --raw-base: 'base.raw' and 'x'" ploopctl $command --raw-base base.raw --raw-base x a.hds
     done
+    ln -s a.hds link.hds
+    ln base.hds hard.hds
+    for command in info check map bat; do
+        refused "ploopctl: link.hds: the same file as a.hds: a file cannot be in a stack twice" ploopctl $command --base a.hds link.hds
+        refused "ploopctl: hard.hds: the same file as base.hds: *" ploopctl $command --base base.hds --base hard.hds a.hds
+        refused "ploopctl: a.hds: the same file as a.hds: *" ploopctl $command --raw-base a.hds a.hds
+    done
+    refused "ploopctl: link.hds: the same file as a.hds: *" ploopctl convert --from ploop --base a.hds link.hds flat.raw
     misused "ploopctl: check: --repair cannot be combined with --base or --raw-base: *" ploopctl check --repair all --base base.hds a.hds
     refused "ploopctl: base.raw: *magic*" ploopctl check --json --base base.raw a.hds
     misused "ploopctl: convert: --base and --raw-base require a ploop source" ploopctl convert --to ploop --base base.hds three.raw b.hds

@@ -11,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../shared/same_file.h"
+
 /*
  * The program has at most one device, so one line is enough. The library may log from any thread.
  */
@@ -94,10 +96,30 @@ int complain_of_header(const char *path, const struct ploop_image_info *info, in
                             : complain(path, "cannot read the header: %s", reason(error));
 }
 
+/* A file that is in a stack twice would lock itself out, or be read as its own base. */
+static int refuse_same_file(const struct image *image)
+{
+    const char *paths[BASES_MAX + 1];
+    uint32_t first, second;
+
+    for (uint32_t i = 0; i < image->base_count; i++) {
+        paths[i] = image->bases[i].path;
+    }
+    paths[image->base_count] = image->path;
+    if (!find_same_file(paths, image->base_count + 1, &first, &second)) {
+        return 0;
+    }
+    complain(paths[second], "the same file as %s: a file cannot be in a stack twice", paths[first]);
+    return -EINVAL;
+}
+
 int image_open_files(struct image *image, uint32_t flags)
 {
-    int error = open_file(image->path, flags, &image->file);
+    int error = refuse_same_file(image);
 
+    if (!error) {
+        error = open_file(image->path, flags, &image->file);
+    }
     for (uint32_t i = 0; i < image->base_count && !error; i++) {
         error = open_file(image->bases[i].path, PLOOP_FILE_READ_ONLY, &image->bases[i].file);
     }
