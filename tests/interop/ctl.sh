@@ -132,13 +132,17 @@ test_not_an_image() {
     local command
     echo "no image" >short
     head -c 100000 /dev/urandom >noise
+    head -c 102400 /dev/urandom >raw
     : >empty
     mkdir d
     for command in info check map bat; do
         refused "ploopctl: none: cannot open: No such file or directory" ploopctl $command none
         refused "ploopctl: short: *" ploopctl $command short
         refused "ploopctl: empty: *" ploopctl $command empty
-        refused "ploopctl: noise: *magic*" ploopctl $command noise
+        refused "ploopctl: noise: *the magic is '????????????????'" ploopctl $command noise
+        refused "ploopctl: raw: *the magic is '????????????????'; if it is a raw disk, use --raw-base, or convert --from raw" \
+            ploopctl $command raw
+        refused "ploopctl: d: cannot open: a directory; a bundle names its backing images itself" ploopctl $command --base d raw
         refused "ploopctl: d/DiskDescriptor.xml: No such file or directory" ploopctl $command d
         refused "ploopctl: /dev/null: cannot open: not a regular file or block device" ploopctl $command /dev/null
     done

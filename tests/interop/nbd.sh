@@ -148,7 +148,8 @@ test_wrong_parameters_are_refused() {
     not_served "could not decipher boolean" "$plugin" a.hds recover=perhaps
     not_served "$PWD/none.hds: cannot open: No such file" "$plugin" none.hds
     not_served "$PWD/zeros: cannot serve: " "$plugin" zeros
-    not_served "$PWD/empty: cannot serve: " "$plugin" empty
+    not_served "$PWD/zeros: cannot serve: .*; if it is a raw disk, use raw-base= below an image" "$plugin" zeros
+    not_served "$PWD/empty: cannot serve: [^;]*$" "$plugin" empty
     not_served "$PWD/DiskDescriptor.xml: No such file" "$plugin" "$PWD"
     not_served "max-age=10 must not be less than delay=20" "$plugin" a.hds delay=20 max-age=10 backend=posix direct=0
     not_served "base=: missing file name" "$plugin" a.hds base=

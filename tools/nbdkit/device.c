@@ -168,8 +168,13 @@ static int probe_file(struct device *device, uint32_t level)
     }
     error = is_raw(config, level) ? 0 : ploop_image_probe(device->files[level], &image);
     if (error) {
-        return fail(path_of(device, level), "cannot serve", error,
-                    image.message[0] ? image.message : explain(config, error));
+        const char *why = image.message[0] ? image.message : explain(config, error);
+        bool may_be_raw = error == -EINVAL && image.file_size >= PLOOP_SECTOR_SIZE &&
+                          image.file_size % PLOOP_SECTOR_SIZE == 0;
+        nbdkit_error("%s: cannot serve: %s%s", path_of(device, level), why,
+                     may_be_raw ? "; if it is a raw disk, use raw-base= below an image" : "");
+        nbdkit_set_error(-error);
+        return -1;
     }
     if ((image.flags & PLOOP_IMAGE_IN_USE) && !config->recover) {
         nbdkit_error("%s: warning: not closed cleanly; use recover=1, or -r to serve it read-only",

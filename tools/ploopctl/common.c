@@ -117,6 +117,7 @@ const char *reason(int error)
     case -EBUSY:
         return "another process has it open for writing";
     case -EISDIR:
+        return "a directory; a bundle names its backing images itself";
     case -ENOTBLK:
         return "not a regular file or block device";
     case -ENOTSUP:

@@ -90,9 +90,21 @@ int probe(ploop_file *file, struct ploop_image_info *info)
     return ploop_image_probe(file, info);
 }
 
+/*
+ * What else a file may be that has no image's header, for whoever forgot to say so. A raw disk has
+ * whole sectors, and that is all that is known of it.
+ */
+static const char *header_hint(const struct ploop_image_info *info, int error)
+{
+    bool may_be_raw = error == -EINVAL && info->file_size >= PLOOP_SECTOR_SIZE &&
+                      info->file_size % PLOOP_SECTOR_SIZE == 0;
+
+    return may_be_raw ? "; if it is a raw disk, use --raw-base, or convert --from raw" : "";
+}
+
 int complain_of_header(const char *path, const struct ploop_image_info *info, int error)
 {
-    return info->message[0] ? complain(path, "%s", info->message)
+    return info->message[0] ? complain(path, "%s%s", info->message, header_hint(info, error))
                             : complain(path, "cannot read the header: %s", reason(error));
 }
 
