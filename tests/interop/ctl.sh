@@ -392,6 +392,16 @@ test_open_elsewhere() {
     refused "ploopctl: a.hds: cannot open: another process has it open for writing" ploopctl convert --from ploop a.hds b.raw
     [[ ! -e b.raw ]] || fail "a failed convert left its target"
     refused "ploopctl: a.hds: cannot open for writing: another process has it open" ploopctl check --repair leaks a.hds
+    for command in "info -U" "map --force-share" "map -U --json" "bat -U" "info --json --force-share"; do
+        # shellcheck disable=SC2086
+        expect 0 ploopctl $command a.hds
+        like "$(cat err)" "ploopctl: a.hds: warning: read without a lock: *" "$command"
+    done
+    same "$(json 'j["in_use"], j["mapped"]')" "True 3" "info of an image in use"
+    expect 2 ploopctl check --json -U a.hds
+    same "$(json '[r["kind"] for r in j["records"]], j["recoverable"]')" "['unclean'] True" "check of an image in use"
+    misused "ploopctl: check: --repair cannot be combined with --force-share" ploopctl check -U --repair leaks a.hds
+    misused "ploopctl: invalid option -- 'U'" ploopctl create -U --size 1M b.hds
     exec 9>&-
     wait $holder
     expect 0 ploopctl check a.hds

@@ -304,6 +304,7 @@ static int run(int argc, char **argv)
     static const struct option options[] = {{"cached", no_argument, 0, 'c'},
                                             {"json", no_argument, 0, 'j'},
                                             {"repair", required_argument, 0, 'r'},
+                                            OPTION_FORCE_SHARE_ENTRY,
                                             OPTION_BASE_ENTRIES,
                                             OPTION_HELP_ENTRY,
                                             {0}};
@@ -323,6 +324,9 @@ static int run(int argc, char **argv)
         case 'r':
             repair = parse_repair(optarg);
             right = repair != 0;
+            break;
+        case OPTION_FORCE_SHARE:
+            image.is_shared = true;
             break;
         case OPTION_BASE:
         case OPTION_RAW_BASE:
@@ -344,6 +348,9 @@ static int run(int argc, char **argv)
                               "--repair cannot be combined with --base or --raw-base: repair each "
                               "image alone, then check them together");
     }
+    if (repair && image.is_shared) {
+        return complain_usage(&check_command, "--repair cannot be combined with --force-share");
+    }
     if (cached && !repair) {
         return complain_usage(&check_command, "--cached requires --repair");
     }
@@ -352,15 +359,15 @@ static int run(int argc, char **argv)
 
 const struct command check_command = {
     .name = "check",
-    .synopsis = "[--json] [--repair leaks|unclean|all [--cached]] " BASE_SYNOPSIS " IMAGE",
+    .synopsis = "[--json] [-U] [--repair leaks|unclean|all [--cached]] " BASE_SYNOPSIS " IMAGE",
     .summary = "Check an image, and repair it with --repair",
-    .options =
-        "      --json             print JSON, with sizes and offsets in bytes\n"
-        "      --repair leaks     free clusters that nothing refers to\n"
-        "      --repair unclean   clear the in-use mark if there are no other errors\n"
-        "      --repair all       do both, and fix invalid map entries\n"
-        "      --cached           repair even if part of the image stays in the page\n"
-        "                         cache, which may show data that the disk has lost\n" BASE_OPTIONS,
+    .options = "      --json             print JSON, with sizes and offsets in bytes\n"
+               "      --repair leaks     free clusters that nothing refers to\n"
+               "      --repair unclean   clear the in-use mark if there are no other errors\n"
+               "      --repair all       do both, and fix invalid map entries\n"
+               "      --cached           repair even if part of the image stays in the page\n"
+               "                         cache, which may show data that the disk has "
+               "lost\n" FORCE_SHARE_HELP BASE_OPTIONS,
     .notes = "Without --repair nothing is changed. Backing images are checked too, and whether\n"
              "all images fit together.\n\n"
              "Exit status: 0 clean, 1 wrong call or failure, 2 corrupt, 3 leaks but no errors.\n",

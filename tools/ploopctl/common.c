@@ -19,9 +19,18 @@ static void print_help(const struct command *command)
     }
 }
 
+static bool takes(const struct option *options, int value)
+{
+    while (options->name && options->val != value) {
+        options++;
+    }
+    return options->name != NULL;
+}
+
 int next_option(const struct command *command, int argc, char **argv, const struct option *options)
 {
-    int option = getopt_long(argc, argv, "h", options, NULL);
+    const char *letters = takes(options, OPTION_FORCE_SHARE) ? "hU" : "h";
+    int option = getopt_long(argc, argv, letters, options, NULL);
 
     if (option == OPTION_HELP) {
         print_help(command);
@@ -50,14 +59,19 @@ bool has_arguments(const struct command *command, int argc, char **argv, int cou
 int parse_json_and_image(const struct command *command, int argc, char **argv, bool *json,
                          struct image *image)
 {
-    static const struct option options[] = {
-        {"json", no_argument, 0, 'j'}, OPTION_BASE_ENTRIES, OPTION_HELP_ENTRY, {0}};
+    static const struct option options[] = {{"json", no_argument, 0, 'j'},
+                                            OPTION_FORCE_SHARE_ENTRY,
+                                            OPTION_BASE_ENTRIES,
+                                            OPTION_HELP_ENTRY,
+                                            {0}};
     int option;
 
     *json = false;
     while ((option = next_option(command, argc, argv, options)) != OPTION_END) {
         if (option == 'j') {
             *json = true;
+        } else if (option == OPTION_FORCE_SHARE) {
+            image->is_shared = true;
         } else if (option == OPTION_WRONG || !image_take_base(command, image, option, optarg)) {
             return EXIT_FAILURE;
         }

@@ -127,16 +127,21 @@ static int refuse_same_file(const struct image *image)
 
 int image_open_files(struct image *image, uint32_t flags)
 {
+    uint32_t unlocked = image->is_shared ? PLOOP_FILE_UNLOCKED : 0;
     int error = refuse_same_file(image);
 
     if (!error) {
-        error = open_file(image->path, flags, &image->file);
+        error = open_file(image->path, flags | unlocked, &image->file);
     }
     for (uint32_t i = 0; i < image->base_count && !error; i++) {
-        error = open_file(image->bases[i].path, PLOOP_FILE_READ_ONLY, &image->bases[i].file);
+        error =
+            open_file(image->bases[i].path, PLOOP_FILE_READ_ONLY | unlocked, &image->bases[i].file);
     }
     if (error) {
         image_close(image);
+    } else if (image->is_shared) {
+        warn(image->path, "read without a lock: what a process that has it open changes meanwhile "
+                          "can look like damage");
     }
     return error;
 }

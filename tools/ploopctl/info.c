@@ -95,10 +95,11 @@ static int run(int argc, char **argv)
 
 const struct command info_command = {
     .name = "info",
-    .synopsis = "[--json] " BASE_SYNOPSIS " IMAGE",
+    .synopsis = "[--json] [-U] " BASE_SYNOPSIS " IMAGE",
     .summary = "Show the header of an image and how much of it is mapped",
     .options =
-        "      --json             print JSON, with sizes and offsets in bytes\n" BASE_OPTIONS,
+        "      --json             print JSON, with sizes and offsets in bytes\n" FORCE_SHARE_HELP
+            BASE_OPTIONS,
     .notes = "With backing images, also checks that all of them fit together.\n",
     .run = run,
 };
