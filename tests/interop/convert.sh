@@ -334,6 +334,44 @@ test_order_of_clusters() {
     same "$(json 'all(a <= b for a, b in zip(*(lambda h: (h, h[1:]))([e["host_offset"] for e in j if e["state"] == "mapped"])))')" True "the order in the file"
 }
 
+# A raw disk comes from a pipe, and goes to one.
+test_pipes() {
+    random_raw a.raw 3000320 5
+    truncate -s 8M a.raw
+    silent ploopctl convert --to ploop a.raw a.hds
+    ploopctl convert --from ploop a.hds - 2>err | cmp - a.raw || fail "an image to standard output: $(cat err)"
+    ploopctl convert --from ploop a.hds /dev/stdout 2>err >b.raw || fail "to /dev/stdout: $(cat err)"
+    cmp a.raw b.raw || fail "an image to a file that is standard output"
+    # shellcheck disable=SC2002  # a pipe is what this is about
+    cat a.raw | ploopctl convert --to ploop - b.hds 2>err || fail "standard input to an image: $(cat err)"
+    cmp a.hds b.hds || fail "an image of standard input is not the same"
+    # shellcheck disable=SC2002
+    cat a.raw | ploopctl convert --from raw --to raw /dev/stdin - 2>err | cmp - a.raw || fail "a pipe to a pipe: $(cat err)"
+    # shellcheck disable=SC2002
+    (head -c 1001 a.raw | cat) | ploopctl convert --from raw --to raw - c.raw || fail "a pipe of an odd size"
+    same "$(stat -c %s c.raw)" 1024 "a disk of an odd size"
+    ploopctl convert --to ploop - d.hds <a.raw || fail "standard input that is a file"
+    cmp a.hds d.hds || fail "an image of standard input that is a file"
+    mkfifo to from
+    cat a.raw >to &
+    silent ploopctl convert --to ploop to e.hds
+    cmp a.hds e.hds || fail "an image of a FIFO"
+    cmp from a.raw &
+    silent ploopctl convert --from ploop a.hds from
+    wait $! || fail "a disk through a FIFO"
+    wait
+    : | ploopctl convert --to ploop - f.hds || fail "an empty pipe"
+    silent ploopctl info --json f.hds
+    same "$(json 'j["disk_size"]')" 0 "an empty pipe"
+
+    misused "ploopctl: convert: only a raw disk can be read from a pipe" ploopctl convert --from ploop - x.raw
+    refused "ploopctl: -: an image can only be written to a file or a block device" ploopctl convert --to ploop a.raw -
+    refused "ploopctl: from: an image can only be written to a file or a block device" ploopctl convert --to ploop a.raw from
+    expect 1 bash -c 'ploopctl convert --from ploop a.hds - >/dev/full'
+    same "$(cat err)" "ploopctl: -: error while writing at byte 0 of the disk: No space left on device" "a full output"
+    same "$(echo ploopctl.* x.* ./-)" "ploopctl.* x.* ./-" "what failed calls left"
+}
+
 test_wrong_calls() {
     echo x >raw
     ploopctl create --size 1M a.hds || fail create

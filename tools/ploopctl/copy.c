@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 /* A piece of the window that is to be read or written. */
 struct piece {
@@ -214,8 +215,50 @@ static void write_raw(struct worker *worker)
     }
 }
 
-/* Submit the runs in the window's turn: copy.h, 4. After an error only let the next window in. */
-static void submit_runs(struct worker *worker)
+/* ---- A stream ---- */
+
+static void stream_bytes(struct copy *copy, const uint8_t *bytes, uint64_t length)
+{
+    while (length && !has_failed(copy)) {
+        ssize_t count = write(copy->target.stream, bytes, length);
+        if (count < 0 && (errno != EINTR || is_interrupted)) {
+            fail(copy, COPY_TARGET, -errno, copy->streamed);
+        }
+        uint64_t done = count < 0 ? 0 : (uint64_t)count;
+        bytes += done;
+        length -= done;
+        copy->streamed += done;
+    }
+}
+
+/* Up to `end` in the disk. */
+static void stream_zeros(struct copy *copy, uint64_t end)
+{
+    static const uint8_t zeros[DATA_WINDOW_BYTES];
+
+    while (copy->streamed < end && !has_failed(copy)) {
+        uint64_t left = end - copy->streamed;
+        stream_bytes(copy, zeros, left < sizeof(zeros) ? left : sizeof(zeros));
+    }
+}
+
+/* ---- In the order of the windows ---- */
+
+/* Submit the window's runs, or write it to the stream. */
+static void write_in_turn(struct worker *worker)
+{
+    const struct data_window *window = &worker->window;
+
+    if (worker->copy->target.is_stream) {
+        stream_zeros(worker->copy, window->offset);
+        stream_bytes(worker->copy, worker->bytes, window->length);
+    } else if (worker->run_count) {
+        submit(worker, worker->target, worker->runs, worker->run_count);
+    }
+}
+
+/* Wait for the window's turn: copy.h, 4. After an error only let the next window in. */
+static void take_turn(struct worker *worker)
 {
     struct copy *copy = worker->copy;
 
@@ -225,8 +268,8 @@ static void submit_runs(struct worker *worker)
     }
     bool failed = copy->error != 0;
     pthread_mutex_unlock(&copy->lock);
-    if (worker->run_count && !failed) {
-        submit(worker, worker->target, worker->runs, worker->run_count);
+    if (!failed) {
+        write_in_turn(worker);
     }
     pthread_mutex_lock(&copy->lock);
     copy->windows_submitted++;
@@ -244,8 +287,10 @@ static void *work(void *argument)
         read_window(worker);
         find_runs(worker);
         if (worker->target) {
-            submit_runs(worker);
+            take_turn(worker);
             wait_for_requests(worker, worker->target);
+        } else if (worker->copy->target.is_stream) {
+            take_turn(worker);
         } else {
             write_raw(worker);
         }
@@ -322,6 +367,9 @@ int copy_run(struct copy *copy)
     for (uint32_t i = 0; i < started; i++) {
         pthread_join(workers[i].thread, NULL);
         worker_end(&workers[i]);
+    }
+    if (copy->target.is_stream) {
+        stream_zeros(copy, copy->walk.disk_size);
     }
     pthread_cond_destroy(&copy->submitted);
     pthread_mutex_destroy(&copy->lock);
