@@ -334,6 +334,61 @@ test_order_of_clusters() {
     same "$(json 'all(a <= b for a, b in zip(*(lambda h: (h, h[1:]))([e["host_offset"] for e in j if e["state"] == "mapped"])))')" True "the order in the file"
 }
 
+# lost: the ranges in the JSON, and their sum.
+lost() { json '[(r["offset"], r["length"]) for r in j["lost"]], j["lost_bytes"]'; }
+
+test_salvage() {
+    local how
+    head -c 8388608 /dev/urandom >a.raw
+    silent ploopctl convert --to ploop --cluster 64K a.raw a.hds
+    silent ploopctl convert --salvage --json --from ploop a.hds whole.raw
+    same "$(lost)" "[] 0" "nothing lost"
+    cmp a.raw whole.raw || fail "a salvage of a good image"
+
+    # Entries 2, 3 and 9 are bad, and the file ends before the last 20 clusters.
+    printf '\377\377\0\0\377\377\1\0' | dd of=a.hds bs=1 seek=72 conv=notrunc status=none
+    printf '\377\377\2\0' | dd of=a.hds bs=1 seek=100 conv=notrunc status=none
+    truncate -s $((109 * 65536)) a.hds
+    cp a.raw expected
+    dd if=/dev/zero of=expected bs=64k seek=2 count=2 conv=notrunc status=none
+    dd if=/dev/zero of=expected bs=64k seek=9 count=1 conv=notrunc status=none
+    dd if=/dev/zero of=expected bs=64k seek=108 count=20 conv=notrunc status=none
+    refused "ploopctl: a.hds: error while reading at byte 131072 of the disk: Input/output error" ploopctl convert --from ploop a.hds b.raw
+    [[ ! -e b.raw ]] || fail "a failed convert left its target"
+    for how in "raw b.raw" "ploop b.hds"; do
+        expect 1 ploopctl convert --salvage --json --from ploop --to "${how% *}" a.hds "${how#* }"
+        same "$(lost)" "[(131072, 131072), (589824, 65536), (7077888, 1310720)] 1507328" "what is lost"
+        same "$(cat err)" "ploopctl: a.hds: lost: 131072 bytes at byte 131072 of the disk
+ploopctl: a.hds: lost: 65536 bytes at byte 589824 of the disk
+ploopctl: a.hds: lost: 1310720 bytes at byte 7077888 of the disk
+ploopctl: ${how#* }: is not complete: 1507328 bytes are zeros that could not be read" "what is said"
+        [[ $how == ploop* ]] && silent ploopctl convert --from ploop "${how#* }" c.raw
+        [[ $how == raw* ]] && cp b.raw c.raw
+        cmp expected c.raw || fail "what was salvaged to $how"
+        rm -f b.* c.raw
+    done
+    expect 1 ploopctl convert --salvage --from ploop a.hds -
+    cmp expected out || fail "what was salvaged to standard output"
+    misused "ploopctl: convert: --json and the disk cannot both go to standard output" ploopctl convert --json --from ploop a.hds -
+}
+
+# Every other read fails, so that ever smaller pieces are tried.
+test_salvage_of_a_disk_with_bad_sectors() {
+    head -c 1048576 /dev/urandom >a.raw
+    expect 1 strace -f -qq -o /dev/null -e trace=preadv -e inject=preadv:error=EIO:when=1+2 \
+        ploopctl convert --salvage --json --from raw --to raw a.raw b.raw
+    python3 - <<'PYTHON' || fail "the salvaged disk"
+import json
+a, b, found = open("a.raw", "rb").read(), open("b.raw", "rb").read(), json.load(open("out"))
+assert len(b) == len(a) and 0 < found["lost_bytes"] < len(a), found["lost_bytes"]
+wanted = bytearray(a)
+for r in found["lost"]:
+    assert r["offset"] % 512 == 0 and r["length"] % 512 == 0
+    wanted[r["offset"]:r["offset"] + r["length"]] = bytes(r["length"])
+assert wanted == b
+PYTHON
+}
+
 # A raw disk comes from a pipe, and goes to one.
 test_pipes() {
     random_raw a.raw 3000320 5

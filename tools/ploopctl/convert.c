@@ -17,6 +17,7 @@
 #include "bundle.h"
 #include "common.h"
 #include "copy.h"
+#include "json.h"
 #include "spool.h"
 #include "target.h"
 
@@ -26,7 +27,7 @@ struct request {
     const char *source_path;
     const char *target_path;
     enum format from, to;
-    bool force;
+    bool force, is_json;
     bool is_to_file;    /* the target is a file in a directory */
     struct image image; /* the source; a raw one is its file alone */
     struct data_file data_files[BASES_MAX + 1];
@@ -84,6 +85,7 @@ static int open_image(struct request *request)
     error = image_open_device(image, &config);
     request->copy.source.dev = image->dev;
     request->copy.walk.disk_size = image->info.disk_size;
+    request->copy.cluster_size = image->info.cluster_size;
     return error;
 }
 
@@ -171,6 +173,53 @@ static void close_source(struct request *request)
         data_file_close(&request->data_files[i]);
     }
     image_close(&request->image);
+}
+
+/* ---- What a salvage has lost ---- */
+
+static void print_json(const struct request *request, uint64_t lost_bytes)
+{
+    const struct lost *lost = &request->copy.lost;
+    struct json json = {0};
+
+    json_begin_object(&json, NULL);
+    json_string(&json, "source", request->source_path);
+    json_string(&json, "target", request->target_path);
+    json_number(&json, "disk_size", request->copy.walk.disk_size);
+    json_number(&json, "lost_bytes", lost_bytes);
+    json_begin_array(&json, "lost");
+    for (uint64_t i = 0; i < lost->count; i++) {
+        json_begin_object(&json, NULL);
+        json_number(&json, "offset", lost->ranges[i].offset);
+        json_number(&json, "length", lost->ranges[i].length);
+        json_end_object(&json);
+    }
+    json_end_array(&json);
+    json_end_object(&json);
+}
+
+/* The target is complete. EXIT_FAILURE if it lacks anything. */
+static int report(struct request *request)
+{
+    struct lost *lost = &request->copy.lost;
+    uint64_t bytes = lost_settle(lost);
+
+    for (uint64_t i = 0; i < lost->count; i++) {
+        complain(request->source_path, "lost: %llu bytes at byte %llu of the disk",
+                 (unsigned long long)lost->ranges[i].length,
+                 (unsigned long long)lost->ranges[i].offset);
+    }
+    if (bytes) {
+        complain(request->target_path,
+                 "is not complete: %llu bytes are zeros that could not be "
+                 "read",
+                 (unsigned long long)bytes);
+    }
+    if (request->is_json) {
+        print_json(request, bytes);
+    }
+    lost_free(lost);
+    return bytes ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 /* ---- The target ---- */
@@ -263,7 +312,7 @@ static int convert_to_bundle(struct request *request)
         }
     }
     close_source(request);
-    return status;
+    return status == EXIT_SUCCESS ? report(request) : status;
 }
 
 static int fill(struct request *request, const struct target *target)
@@ -297,7 +346,8 @@ static int convert(struct request *request)
     request->is_to_file = target.kind == TARGET_FILE;
     int status = open_source(request) ? EXIT_FAILURE : fill(request, &target);
     close_source(request);
-    return target_end(&target, status);
+    status = target_end(&target, status);
+    return status == EXIT_SUCCESS ? report(request) : status;
 }
 
 static bool parse_format(const char *word, enum format *format)
@@ -330,6 +380,10 @@ static bool settle_formats(struct request *request)
     if (request->to == FORMAT_UNSAID) {
         request->to = opposite(request->from);
     }
+    if (request->is_json && is_standard_output(request->target_path)) {
+        complain_usage(command, "--json and the disk cannot both go to standard output");
+        return false;
+    }
     if (request->from != FORMAT_RAW && is_pipe(request->source_path)) {
         complain_usage(command, "only a raw disk can be read from a pipe");
         return false;
@@ -354,6 +408,8 @@ static int run(int argc, char **argv)
         {"cluster", required_argument, 0, 'c'},
         {"v1", no_argument, 0, '1'},
         {"force", no_argument, 0, 'F'},
+        {"salvage", no_argument, 0, 's'},
+        {"json", no_argument, 0, 'j'},
         OPTION_BASE_ENTRIES,
         OPTION_HELP_ENTRY,
         {0},
@@ -380,6 +436,12 @@ static int run(int argc, char **argv)
         case 'F':
             request.force = true;
             break;
+        case 's':
+            request.copy.salvages = true;
+            break;
+        case 'j':
+            request.is_json = true;
+            break;
         case OPTION_BASE:
         case OPTION_RAW_BASE:
             right = image_take_base(command, &request.image, option, optarg);
@@ -401,14 +463,15 @@ static int run(int argc, char **argv)
 
 const struct command convert_command = {
     .name = "convert",
-    .synopsis = "[--from FORMAT] [--to FORMAT] [--cluster SIZE] [--v1] [--force] " BASE_SYNOPSIS
-                " SOURCE TARGET",
+    .synopsis = "[--from FORMAT] [--to FORMAT] [--cluster SIZE] [--v1] [--force]\n"
+                "                        [--salvage] [--json] " BASE_SYNOPSIS " SOURCE TARGET",
     .summary = "Copy a raw disk or an image to a new image or raw file",
-    .options =
-        "      --from FORMAT      format of the source: raw, ploop or bundle\n"
-        "      --to FORMAT        format of the target: raw, ploop or bundle\n"
-        "      --cluster SIZE     cluster size: power of two from 4K to 64M (default 1M)\n"
-        "      --v1               use format version 1 (at most 2 TiB)\n" FORCE_HELP BASE_OPTIONS,
+    .options = "      --from FORMAT      format of the source: raw, ploop or bundle\n"
+               "      --to FORMAT        format of the target: raw, ploop or bundle\n"
+               "      --cluster SIZE     cluster size: power of two from 4K to 64M (default 1M)\n"
+               "      --v1               use format version 1 (at most 2 TiB)\n" FORCE_HELP
+               "      --salvage          go on where the source cannot be read, with zeros\n"
+               "      --json             print what was lost as JSON\n" BASE_OPTIONS,
     .notes =
         "One of --from and --to is enough: the other format is its opposite.\n"
         "Both may be given, and may be the same.\n"

@@ -17,6 +17,8 @@
  *     allocates clusters in the order of the disk: the same source gives the same image, and what
  *     is contiguous in the disk is contiguous in the file. A stream is written in this order, too;
  *     zeros are written for what lies between the windows.
+ *  5. A salvage reads what cannot be read again, in smaller and smaller pieces down to a sector;
+ *     sectors that cannot be read are zeros and are noted. Other errors end it as they end a copy.
  */
 #ifndef PLOOPCTL_COPY_H
 #define PLOOPCTL_COPY_H
@@ -28,6 +30,7 @@
 #include <ploop/ploop.h>
 
 #include "data.h"
+#include "lost.h"
 #include "progress.h"
 
 /*
@@ -55,6 +58,8 @@ struct copy {
     struct copy_disk source, target;
     struct data_walk walk; /* of the source */
     struct progress *progress;
+    bool salvages;
+    uint64_t cluster_size; /* of the source: what a bad entry of its map takes away */
 
     pthread_mutex_t lock;
     pthread_cond_t submitted; /* the second of these has changed: */
@@ -63,6 +68,7 @@ struct copy {
     int error;         /* the first one, -errno */
     enum copy_side error_side;
     uint64_t error_offset; /* in the disk */
+    struct lost lost;      /* of a salvage; the caller's to free */
 };
 
 /*

@@ -13,7 +13,7 @@
 
 enum { CLEAR_PIECE = 1048576, CLEAR_ALIGNMENT = 4096 };
 
-static bool is_standard_output(const char *path)
+bool is_standard_output(const char *path)
 {
     return strcmp(path, "-") == 0 || strcmp(path, "/dev/stdout") == 0;
 }

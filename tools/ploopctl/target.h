@@ -25,13 +25,16 @@ struct target {
 
 #define FORCE_HELP "      --force            overwrite a block device\n"
 
+/* Whether a target's name is of standard output. */
+bool is_standard_output(const char *path);
+
 /* Prints errors. 0 or -errno, with nothing open then. */
 int target_open(struct target *target, const char *path, bool force, bool may_be_stream);
 
 /* Make [0, size) of a device read as zeros; prints errors. 0 or -errno. */
 int target_clear(const struct target *target, uint64_t size);
 
-/* Close it, and keep it only if `status` is EXIT_SUCCESS. Returns the exit status; prints errors. */
+/* Close it, and keep it only if `status` is EXIT_SUCCESS. Prints errors. The exit status. */
 int target_end(struct target *target, int status);
 
 #endif
