@@ -288,6 +288,22 @@ test_info() {
     grep -q "^state  *closed cleanly$" out || fail "$(cat out)"
 }
 
+# What Parallels Desktop leaves is a closed image.
+test_in_use_of_other_software() {
+    local value
+    for value in pd17 pd22 x; do
+        three_clusters
+        printf %s "$value" | dd of=a.hds bs=1 seek=44 conv=notrunc status=none
+        silent ploopctl info a.hds
+        grep -q "^state  *closed cleanly, by other software$" out || fail "$(cat out)"
+        silent ploopctl check a.hds
+        like "$(cat out)" "note: in_use 0x????????: closed by other software"$'\n'"a.hds: clean" "$value"
+        silent ploopctl check --json a.hds
+        same "$(json 'j["notes"], [r["kind"] for r in j["records"]], j["result"]')" "1 ['in_use_value'] clean" "$value"
+        rm a.hds
+    done
+}
+
 # Names are escaped so that any JSON reader accepts them.
 test_json_names() {
     local name

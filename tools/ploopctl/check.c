@@ -63,13 +63,18 @@ static bool is_leak(uint32_t kind)
     return kind == PLOOP_CHECK_LEAK || kind == PLOOP_CHECK_ENTRY_BEYOND;
 }
 
+static const char *severity_name(uint32_t kind)
+{
+    return is_leak(kind) ? "leak" : kind == PLOOP_CHECK_IN_USE_VALUE ? "note" : "error";
+}
+
 static void print_record(void *user_data, const struct ploop_check_record *record, const char *text)
 {
     struct report *report = user_data;
     struct json *json = &report->json;
 
     if (!report->is_json) {
-        printf("%s: %s\n", is_leak(record->kind) ? "leak" : "error", text);
+        printf("%s: %s\n", severity_name(record->kind), text);
         return;
     }
     json_begin_object(json, NULL);
@@ -124,6 +129,7 @@ static void print_result_json(struct json *json, const struct report *report)
     json_end_array(json);
     json_number(json, "errors", result->errors);
     json_number(json, "leaks", result->leaks);
+    json_number(json, "notes", result->notes);
     json_number(json, "repaired", result->repaired);
     json_number(json, "mapped", result->mapped);
     json_bool(json, "recoverable", result->recoverable);
@@ -148,6 +154,7 @@ static void add_result(struct report *report, const struct ploop_check_result *r
 
     sum->errors += result->errors;
     sum->leaks += result->leaks;
+    sum->notes += result->notes;
     sum->repaired += result->repaired;
     sum->mapped += result->mapped;
     sum->recoverable &= result->recoverable;
