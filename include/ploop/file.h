@@ -61,8 +61,10 @@ enum {
     PLOOP_FILE_CAN_FUA = 1,
     PLOOP_FILE_CAN_PUNCH = 2,
     PLOOP_FILE_CAN_ALLOCATE = 4,
-    PLOOP_FILE_CAN_GROW = 8 /**< TRUNCATE may make the file larger; without it no new cluster can be
-                               had beyond its end */
+    PLOOP_FILE_CAN_GROW = 8,   /**< TRUNCATE may make the file larger; without it no new cluster can
+                                 be had beyond its end */
+    PLOOP_FILE_FIXED_SIZE = 16 /**< no ability: the size is that of a device, whatever the image on
+                                  it needs. Said of a file that is open for reading only, too */
 };
 
 /** Flags to open and reopen a file. */

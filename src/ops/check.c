@@ -271,8 +271,8 @@ static int find(struct check *check)
         check_extension(check);
         check->progress_base = (uint64_t)2 * bat_entries;
     }
-    if (!error &&
-        !check->counts[PLOOP_CHECK_READ]) { /* else everything unread would look like a leak */
+    bool is_known = !check->counts[PLOOP_CHECK_READ]; /* else everything unread looks like a leak */
+    if (!error && is_known && !image_file_is_fixed(&check->image)) {
         error = check_leaks(check);
     }
     if (!error) {

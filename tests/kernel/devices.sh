@@ -68,6 +68,33 @@ test_convert_to_a_raw_disk() {
     refused "ploopctl: $device: has 33554432 bytes, and the disk needs 34603008" ploopctl convert --force --from raw --to raw a.raw "$device"
 }
 
+# An image on a device that is larger: the rest is no leak, and a repair has nothing to do; duplicates get clusters of their own there.
+test_a_larger_device() {
+    local what
+    random_raw 2097152 >a.raw
+    head -c 32M /dev/urandom >file
+    loop file
+    silent ploopctl convert --force --to ploop --cluster 64K a.raw "$device"
+    expect 0 ploopctl check "$device"
+    same "$(cat out)" "$device: clean" "a check"
+    expect 0 oracle check "$device"
+    for what in leaks unclean all; do
+        silent ploopctl check --repair $what "$device"
+        [[ $what == unclean ]] || grep -qx "note: on a block device nothing leaks: what the image does not use is free" out || fail "$(cat out)"
+        [[ $(tail -n 1 out) == "$device: clean" ]] || fail "$(cat out)"
+    done
+    # Entry 3 names entry 2's cluster.
+    dd if="$device" of=entry bs=1 skip=72 count=4 status=none
+    dd if=entry of="$device" bs=1 seek=76 conv=notrunc status=none
+    expect 2 ploopctl check "$device"
+    like "$(cat out)" "error: BAT?3? = *: another guest cluster's host cluster"$'\n'"$device: 1 error, 0 leaked clusters" "a duplicate"
+    expect 0 ploopctl check --repair all "$device"
+    expect 0 ploopctl check "$device"
+    silent ploopctl convert --from ploop "$device" b.raw
+    dd if=a.raw of=a.raw bs=64k skip=2 seek=3 count=1 conv=notrunc status=none
+    cmp a.raw b.raw || fail "the content after the repair"
+}
+
 test_a_device_in_use() {
     truncate -s 16M file
     loop file

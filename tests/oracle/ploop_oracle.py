@@ -19,6 +19,7 @@ Offsets and lengths are in bytes.
 import hashlib
 import json
 import os
+import stat
 import struct
 import sys
 
@@ -44,7 +45,9 @@ class Image:
     def __init__(self, path):
         self.path = path
         self.file = open(path, "rb")
-        self.file_size = os.fstat(self.file.fileno()).st_size
+        self.device = stat.S_ISBLK(os.fstat(self.file.fileno()).st_mode)
+        self.file_size = self.file.seek(0, os.SEEK_END)
+        self.file.seek(0)
         raw = self.file.read(HEADER.size)
         if len(raw) < HEADER.size:
             raise NotAnImage("shorter than a header")
@@ -136,7 +139,7 @@ class Image:
         slots = (self.file_size - self.data_start + self.cluster - 1) // self.cluster
         for slot in range(slots):
             offset = self.data_start + slot * self.cluster
-            if offset not in used:
+            if offset not in used and not self.device:
                 leaks.append("host cluster at byte %d is referenced by nothing" % offset)
         return errors, leaks
 

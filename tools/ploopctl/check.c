@@ -173,6 +173,17 @@ static const char *check_reason(int error)
     }
 }
 
+/* Leaks are of files only. */
+static void note_device(const struct report *report, ploop_file *file, uint32_t repair)
+{
+    struct ploop_file_info info = {.size = sizeof(info)};
+
+    if (repair & PLOOP_REPAIR_LEAKS && !report->is_json && !ploop_file_info(file, &info) &&
+        info.capabilities & PLOOP_FILE_FIXED_SIZE) {
+        printf("note: on a block device nothing leaks: what the image does not use is free\n");
+    }
+}
+
 /*
  * Check; after a repair, check again and only count: the second check decides the result, not the
  * repair's own report.
@@ -187,6 +198,7 @@ static void check_delta(struct report *report, const char *path, ploop_file *fil
     report->path = path;
     int error = ploop_image_check(file, &options, &result);
     struct ploop_check_result now = result;
+    note_device(report, file, repair);
     if (!error && result.repaired) {
         error = ploop_image_check(file, NULL, &now);
     }
