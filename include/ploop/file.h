@@ -33,7 +33,8 @@ enum {
     PLOOP_IO_ALLOCATE = 4, /**< blocks for [offset, offset + length), the file extended if need be;
                               content unchanged */
     PLOOP_IO_PUNCH = 5,    /**< [offset, offset + length) reads as zeros afterwards; the file's size
-                              does not change */
+                              does not change. Where it is refused (-ENOTSUP, -EINVAL, -ENOSYS and
+                              the like; not -EIO or -ENOSPC) the library writes zeros instead */
     PLOOP_IO_TRUNCATE =
         6 /**< the file's size becomes offset; bytes beyond the old size read as zeros */
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The states and invariants stand in space_work.h. */
 #include "space/space_work.h"
+#include "util/refusal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -145,7 +146,7 @@ static void zeroing_failed(struct space_work *work, int error)
 {
     assert(error);
     space_map_add(work->map, FREE_UNKNOWN, work->run);
-    if (error == -ENOTSUP && work->can_punch) {
+    if (is_refusal(error) && work->can_punch) {
         work->can_punch = false;
         error = -EAGAIN;
     }
@@ -247,7 +248,7 @@ static void allocated(struct channel_io *io, int result)
     struct space_work *work = container_of(io, struct space_work, io);
     assert(work->state == SPACE_ALLOCATING);
     assert_space(work);
-    if (result == -ENOTSUP) {
+    if (is_refusal(result)) {
         work->can_allocate = false;
         work->blocks_begin = work->blocks_end = 0;
     }

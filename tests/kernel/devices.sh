@@ -95,6 +95,46 @@ test_a_larger_device() {
     cmp a.raw b.raw || fail "the content after the repair"
 }
 
+# served IMAGE PARAMETER... -- COMMAND...: the commands of qemu-io, on a server of the image.
+served() {
+    local parameters=() commands=
+    while [[ $1 != -- ]]; do parameters+=("$1") && shift; done
+    shift
+    commands=$(printf " -c '%s'" "$@")
+    # shellcheck disable=SC2016  # nbdkit's variable
+    timeout 60 nbdkit -U - "$build/tools/nbdkit-ploop-plugin.so" "${parameters[@]}" \
+        --run "qemu-io -f raw -d unmap $commands"' "$uri"' >out 2>&1 </dev/null || fail "a server: $(cat out)"
+    ! grep -qiE 'failed|error|invalid' out || fail "$(cat out)"
+}
+
+# No cluster of such an image begins at a block of the device: R17.
+test_blocks_of_4096_bytes() {
+    local tracks direct
+    for tracks in 9 63; do
+        for direct in 0 1; do
+            python3 - "$here/../oracle" $tracks >file <<'PYTHON' || fail "malformed.py"
+import sys
+sys.path.insert(0, sys.argv[1])
+import malformed
+tracks = int(sys.argv[2])
+entries = 20000 // tracks
+sys.stdout.buffer.write(malformed.image(magic=malformed.MAGIC_V1, real_cluster=tracks, cluster=tracks, real_entries=entries,
+                                        entries=entries, mapped={}, host_clusters=0))
+PYTHON
+            truncate -s 24M file
+            loop file --sector-size 4096
+            [[ $(blockdev --getss "$device") == 4096 ]] || fail "the device has other blocks"
+            served "$device" direct=$direct -- "write -P 3 0 4096" flush "read -P 3 0 4096"
+            served "$device" direct=$direct -- "write -P 5 1M 1M" "write -zu 1100k 300k" flush "read -P 0 1100k 300k" "read -P 5 1M 76k" \
+                "read -P 5 1400k 648k" "read -P 3 0 4096"
+            served "$device" direct=$direct -- "write -P 6 4M 2M" "discard 4M 1M" flush "write -P 7 4200k 8k" flush "read -P 7 4200k 8k" \
+                "read -P 6 5200k 400k" "write -P 8 4001280 512" "read -P 8 4001280 512" "read -P 5 1M 76k"
+            expect 0 ploopctl check "$device"
+            expect 0 oracle check "$device"
+        done
+    done
+}
+
 test_a_device_in_use() {
     truncate -s 16M file
     loop file
