@@ -33,7 +33,8 @@ enum {
     PLOOP_IO_ALLOCATE = 4, /**< blocks for [offset, offset + length), the file extended if need be;
                               content unchanged */
     PLOOP_IO_PUNCH = 5,    /**< [offset, offset + length) reads as zeros afterwards; the file's size
-                              does not change */
+                              does not change. Where it is refused (-ENOTSUP, -EINVAL, -ENOSYS and
+                              the like; not -EIO or -ENOSPC) the library writes zeros instead */
     PLOOP_IO_TRUNCATE =
         6 /**< the file's size becomes offset; bytes beyond the old size read as zeros */
 };
@@ -61,8 +62,10 @@ enum {
     PLOOP_FILE_CAN_FUA = 1,
     PLOOP_FILE_CAN_PUNCH = 2,
     PLOOP_FILE_CAN_ALLOCATE = 4,
-    PLOOP_FILE_CAN_GROW = 8 /**< TRUNCATE may make the file larger; without it no new cluster can be
-                               had beyond its end */
+    PLOOP_FILE_CAN_GROW = 8,   /**< TRUNCATE may make the file larger; without it no new cluster can
+                                 be had beyond its end */
+    PLOOP_FILE_FIXED_SIZE = 16 /**< no ability: the size is that of a device, whatever the image on
+                                  it needs. Said of a file that is open for reading only, too */
 };
 
 /** Flags to open and reopen a file. */

@@ -91,12 +91,13 @@ struct ploop_image_info {
  */
 int ploop_image_probe(ploop_file *file, struct ploop_image_info *info);
 
-/** The kinds of findings: ploop_check_record.kind. */
+/** The kinds of findings, and whether each is an error, a leak or a note. */
 enum {
     PLOOP_CHECK_HEADER =
         1, /**< error: the header cannot be trusted; nothing else could be checked */
     PLOOP_CHECK_UNCLEAN = 2,      /**< error: the in-use mark is set */
-    PLOOP_CHECK_IN_USE_VALUE = 3, /**< error: the in-use field holds no known value */
+    PLOOP_CHECK_IN_USE_VALUE = 3, /**< note: the in-use field holds a value of other software's,
+                                     for which the image is closed cleanly */
     PLOOP_CHECK_EMPTY_FLAG = 4,   /**< error: the Empty flag is set and clusters are mapped */
     PLOOP_CHECK_ENTRY_RANGE =
         5, /**< error: an entry outside the data area or past the end of the file */
@@ -162,7 +163,8 @@ struct ploop_check_result {
     uint32_t recoverable; /**< 1: nothing worse than an unclean close and leaks was found;
                              PLOOP_DEV_RECOVER would open it */
     uint32_t reserved1;
-    uint64_t reserved[4];
+    uint64_t notes; /**< findings that are neither errors nor leaks: the image is clean with them */
+    uint64_t reserved[3];
 };
 
 /**

@@ -31,6 +31,7 @@
 #include <unistd.h>
 
 #include "file/posix_cache.h"
+#include "util/refusal.h"
 
 /* ---- Carrying out requests, on any thread that may block ---- */
 
@@ -133,7 +134,7 @@ static int64_t write_through(struct posix *file, const struct ploop_io *io)
 static int64_t punch(int fd, uint64_t offset, uint64_t length)
 {
     int64_t error = posix_allocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
-    if (error == -EOPNOTSUPP) {
+    if (is_refusal((int)error)) {
         error = posix_allocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length);
     }
     return error;

@@ -58,10 +58,12 @@ static uint32_t probe_fallocate(const struct posix *file)
 
 static uint32_t probe(const struct posix *file)
 {
+    uint32_t fixed = file->is_block ? PLOOP_FILE_FIXED_SIZE : 0;
     if (atomic_load(&file->access) == PLOOP_FILE_READ_ONLY) {
-        return 0;
+        return fixed;
     }
-    uint32_t capabilities = file->sync_fd >= 0 && file->fua.count ? PLOOP_FILE_CAN_FUA : 0;
+    uint32_t capabilities = fixed;
+    capabilities |= file->sync_fd >= 0 && file->fua.count ? PLOOP_FILE_CAN_FUA : 0;
     if (file->is_block) {
         return capabilities |
                PLOOP_FILE_CAN_PUNCH; /* where the device cannot, the kernel writes the zeros */

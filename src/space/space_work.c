@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The states and invariants stand in space_work.h. */
 #include "space/space_work.h"
+#include "util/refusal.h"
 
 #include "util/zeros.h"
 
@@ -136,7 +137,7 @@ static void zeroing_failed(struct space_work *work, int error)
 {
     assert(error);
     space_map_add(work->map, FREE_UNKNOWN, work->run);
-    if (error == -ENOTSUP && work->can_punch) {
+    if (is_refusal(error) && work->can_punch) {
         work->can_punch = false;
         error = -EAGAIN;
     }
@@ -238,7 +239,7 @@ static void allocated(struct channel_io *io, int result)
     struct space_work *work = container_of(io, struct space_work, io);
     assert(work->state == SPACE_ALLOCATING);
     assert_space(work);
-    if (result == -ENOTSUP) {
+    if (is_refusal(result)) {
         work->can_allocate = false;
         work->blocks_begin = work->blocks_end = 0;
     }

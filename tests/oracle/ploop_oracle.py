@@ -19,6 +19,7 @@ Offsets and lengths are in bytes.
 import hashlib
 import json
 import os
+import stat
 import struct
 import sys
 
@@ -44,7 +45,9 @@ class Image:
     def __init__(self, path):
         self.path = path
         self.file = open(path, "rb")
-        self.file_size = os.fstat(self.file.fileno()).st_size
+        self.device = stat.S_ISBLK(os.fstat(self.file.fileno()).st_mode)
+        self.file_size = self.file.seek(0, os.SEEK_END)
+        self.file.seek(0)
         raw = self.file.read(HEADER.size)
         if len(raw) < HEADER.size:
             raise NotAnImage("shorter than a header")
@@ -104,8 +107,9 @@ class Image:
         return None
 
     def check(self):
-        """(errors, leaks): lists of strings."""
+        """(errors, leaks): lists of strings. Notes go to self.notes."""
         errors, leaks, owner = [], [], {}
+        self.notes = []
         covered = -(-self.disk_sectors // self.cluster_sectors)
         for index, entry in enumerate(self.bat):
             if not entry:
@@ -123,7 +127,7 @@ class Image:
         if self.in_use == IN_USE:
             errors.append("in_use: not closed cleanly")
         elif self.in_use not in (0, CLOSED):
-            errors.append("in_use: 0x%08x" % self.in_use)
+            self.notes.append("in_use: 0x%08x, closed by other software" % self.in_use)
         if self.flags & FLAG_EMPTY and owner:
             errors.append("flag Empty with %d mapped clusters" % len(owner))
         extension = set()
@@ -135,7 +139,7 @@ class Image:
         slots = (self.file_size - self.data_start + self.cluster - 1) // self.cluster
         for slot in range(slots):
             offset = self.data_start + slot * self.cluster
-            if offset not in used:
+            if offset not in used and not self.device:
                 leaks.append("host cluster at byte %d is referenced by nothing" % offset)
         return errors, leaks
 
@@ -143,8 +147,6 @@ class Image:
         """Whether it can be opened for writing: "ok", "recover" or "refuse"."""
         entries = [entry for entry in self.bat if entry]
         if len(set(entries)) < len(entries) or any(map(self.entry_error, entries)):
-            return "refuse"
-        if self.in_use not in (0, IN_USE, CLOSED):
             return "refuse"
         if self.ext_off and self.in_use == CLOSED and self._extension_forbids():
             return "refuse"
@@ -331,7 +333,10 @@ def main(argv):
                 "flags": image.flags, "ext_off": image.ext_off,
                 "mapped": sum(1 for entry in image.bat if entry)}))
         elif verb == "check":
-            errors, leaks = Image(argv[2]).check()
+            image = Image(argv[2])
+            errors, leaks = image.check()
+            for line in image.notes:
+                print("note: " + line)
             for line in errors:
                 print("error: " + line)
             for line in leaks:
