@@ -91,6 +91,7 @@ void posix_abandon(struct posix *file, const char *path);
 int posix_refuses(const struct posix *file, const struct ploop_io *io);
 int posix_get_info(void *context, struct ploop_file_info *info);
 int posix_invalidate(void *context);
+int posix_data_extent(void *context, uint64_t offset, uint64_t *data_offset, uint64_t *data_length);
 
 /* ---- posix_open.c ---- */
 int posix_reopen(void *context, uint32_t flags);

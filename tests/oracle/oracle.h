@@ -20,6 +20,11 @@
  */
 typedef int oracle_read_fn(void *context, void *buffer, uint64_t length, uint64_t offset);
 
+/*
+ * Whether any byte of [offset, offset + length) takes space in the file; it may reach past its end.
+ */
+typedef bool oracle_takes_space_fn(void *context, uint64_t offset, uint64_t length);
+
 /* A finding, one line; `leak` distinguishes leaks from errors. */
 typedef void oracle_line_fn(void *user_data, bool leak, const char *line);
 
@@ -30,6 +35,7 @@ enum oracle_verdict { ORACLE_OK = 0, ORACLE_NOT_AN_IMAGE = 1, ORACLE_CORRUPT = 2
 
 struct oracle {
     oracle_read_fn *read;
+    oracle_takes_space_fn *takes_space; /* NULL, as after oracle_open(): every byte does */
     void *context;
     uint64_t file_size;
     bool v1;

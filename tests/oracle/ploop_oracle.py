@@ -19,6 +19,7 @@ Offsets and lengths are in bytes.
 import hashlib
 import json
 import os
+import stat
 import struct
 import sys
 
@@ -44,7 +45,9 @@ class Image:
     def __init__(self, path):
         self.path = path
         self.file = open(path, "rb")
-        self.file_size = os.fstat(self.file.fileno()).st_size
+        self.device = stat.S_ISBLK(os.fstat(self.file.fileno()).st_mode)
+        self.file_size = self.file.seek(0, os.SEEK_END)
+        self.file.seek(0)
         raw = self.file.read(HEADER.size)
         if len(raw) < HEADER.size:
             raise NotAnImage("shorter than a header")
@@ -103,6 +106,16 @@ class Image:
             return "past the end of the file"
         return None
 
+    def takes_space(self, offset):
+        """Whether the host cluster at `offset` holds data in the file, rather than being a hole."""
+        if self.device:
+            return False                # what nothing refers to on a device is free, not lost
+        try:
+            data = os.lseek(self.file.fileno(), offset, os.SEEK_DATA)
+        except OSError:
+            return False                # ENXIO: nothing but a hole up to the end
+        return data < offset + self.cluster
+
     def check(self):
         """(errors, leaks): lists of strings."""
         errors, leaks, owner = [], [], {}
@@ -135,7 +148,7 @@ class Image:
         slots = (self.file_size - self.data_start + self.cluster - 1) // self.cluster
         for slot in range(slots):
             offset = self.data_start + slot * self.cluster
-            if offset not in used:
+            if offset not in used and self.takes_space(offset):
                 leaks.append("host cluster at byte %d is referenced by nothing" % offset)
         return errors, leaks
 
