@@ -30,6 +30,7 @@ static void sync_done(struct syncer *syncer)
         bat_fail_waiters(bat, bat_latch(bat));
     } else {
         pages_synced(bat);
+        ripen_by_clock(bat);
     }
 }
 

@@ -120,6 +120,8 @@ struct bat {
     struct alloc alloc;
 
     struct deadlines deadlines; /* of dirty pages that are not due */
+    uint64_t ripen_ns;          /* when a SYNC is sent for removals that only wait for one; 0: none
+                                   does */
     struct list due, unsynced;
     struct list images_free, images_busy;
     struct page_image images[IMAGE_COUNT];
@@ -189,7 +191,13 @@ void bat_header_changed(struct bat *bat, struct sync_number barrier);
 /* Every page dirty and due, whether it changed or not: RECOVER, and a BAT that may have holes. */
 void bat_rewrite_all(struct bat *bat);
 
-/* Pages whose deadline has come become due. Returns how many. */
+/* When it has to be run; UINT64_MAX: not by the clock. */
+uint64_t bat_next_deadline(const struct bat *bat);
+
+/*
+ * Pages whose deadline has come become due, and removals that only wait for a SYNC get one. Returns
+ * how many.
+ */
 uint32_t bat_run_deadlines(struct bat *bat, uint64_t now_ns);
 
 /* Write a page at the next opportunity if it is dirty. */

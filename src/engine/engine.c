@@ -131,7 +131,7 @@ static uint64_t earliest(ploop_dev *dev)
             return 0;
         }
     }
-    uint64_t next = bat_latch(dev_bat(dev)) ? UINT64_MAX : deadlines_next(&dev_bat(dev)->deadlines);
+    uint64_t next = bat_latch(dev_bat(dev)) ? UINT64_MAX : bat_next_deadline(dev_bat(dev));
     if (!list_is_empty(&dev->parked) && !gate_has(dev, GATE_HOLDS) && dev->park_retry_ns < next) {
         next = dev->park_retry_ns;
     }

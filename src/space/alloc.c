@@ -81,6 +81,7 @@ int alloc_take(struct alloc *alloc, struct host_cluster *host, struct sync_numbe
     const struct space_work *work = &alloc->work;
     bool latched = alloc->syncer->error != 0;
     assert(work->state != SPACE_TRIMMING && work->state != SPACE_ENDED);
+    alloc->eager |= !alloc->changed; /* what the file has in vain is needed, or given back */
     alloc->changed = true;
     if (!latched && space_map_count(map, FREE_ZERO) > 0) {
         *host = space_map_take(map, FREE_ZERO);
@@ -463,6 +464,11 @@ static void allocate_ahead(struct alloc *alloc)
     }
 }
 
+static bool zeroes_eagerly(const struct alloc *alloc)
+{
+    return alloc->eager && alloc->work.can_punch;
+}
+
 void alloc_pump(struct alloc *alloc)
 {
     assert_alloc(alloc);
@@ -470,16 +476,19 @@ void alloc_pump(struct alloc *alloc)
         end_reclaim_waits(alloc, &alloc->reclaim_waits);
     }
     bool wanted = alloc->shortage != NO_SHORTAGE;
-    if (alloc->work.state != SPACE_IDLE || alloc->channel->cut || (alloc->closing && !wanted)) {
+    if (alloc->work.state != SPACE_IDLE || alloc->channel->cut) {
         return;
     }
-    if (may_zero(alloc) && (wanted || (alloc->eager && alloc->work.can_punch))) {
-        space_zero(&alloc->work);
+    if (may_zero(alloc) && (wanted || zeroes_eagerly(alloc))) {
+        space_zero(&alloc->work, !wanted);
         return;
     }
     if (alloc->eager) {
         alloc->eager = false;
         turn_again(alloc->channel->turn); /* it may be settled now */
+    }
+    if (alloc->closing && !wanted) {
+        return;
     }
     if (wanted && alloc->shortage != SHORTAGE_RECLAIMING) {
         int error = extend(alloc, extension_clusters(alloc), false);
@@ -498,8 +507,9 @@ void alloc_pump(struct alloc *alloc)
 
 bool alloc_is_at_rest(const struct alloc *alloc)
 {
-    return alloc->work.state == SPACE_IDLE || alloc->work.state == SPACE_ZEROED ||
-           alloc->work.state == SPACE_ENDED;
+    bool idle = alloc->work.state == SPACE_IDLE || alloc->work.state == SPACE_ZEROED;
+    bool wants = may_zero(alloc) && zeroes_eagerly(alloc) && !alloc->channel->cut;
+    return (idle && !wants) || alloc->work.state == SPACE_ENDED;
 }
 
 bool alloc_trim(struct alloc *alloc)

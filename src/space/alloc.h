@@ -90,10 +90,11 @@ struct alloc {
     bool can_grow;
     bool extension_failed; /* do not extend ahead of need */
     bool ahead_failed;     /* do not allocate blocks ahead: see 7 */
-    bool eager;            /* clusters came back: zero them without being asked */
+    bool eager;            /* clusters came back, or the first is handed out: zero what is unknown
+                              without being asked */
     bool changed;          /* something was handed out: the tail may be cut at close */
     bool recovered;        /* it may be cut too: a dead session's extension */
-    bool closing;          /* begin nothing ahead of need any more */
+    bool closing;          /* begin nothing ahead of need any more, but give space back */
 };
 
 struct alloc_config {
@@ -177,7 +178,10 @@ void alloc_reclaim_early(struct alloc *alloc);
 /* Start the space work that is due. */
 void alloc_pump(struct alloc *alloc);
 
-/* The allocator has no request at the backend, and needs none. */
+/*
+ * The allocator has no request at the backend, and needs none; and what it was going to give back
+ * to the host it has given back, or could not.
+ */
 bool alloc_is_at_rest(const struct alloc *alloc);
 
 static inline bool alloc_can_punch(const struct alloc *alloc)

@@ -44,6 +44,12 @@ static inline bool pending_has_room(const struct pending_set *set)
     return set->free != PENDING_NONE;
 }
 
+/* Whether a record waits for a SYNC only. */
+static inline bool pending_ripens(const struct pending_set *set)
+{
+    return set->ripening_first != PENDING_NONE;
+}
+
 /* A mapped cluster left the map; the record goes on its page's list, which *first begins. */
 void pending_add(struct pending_set *set, struct host_cluster host, uint32_t page, uint64_t gen,
                  int32_t *first);

@@ -24,24 +24,18 @@
 #define SPACE_SPACE_MAP_H
 
 #include "format/geometry.h"
-#include "util/bitmap.h"
+#include "util/numbers.h"
 
 enum free_kind { FREE_UNKNOWN, FREE_ZEROED, FREE_ZERO, FREE_KINDS };
 
-struct space_bits {
-    struct bitmap bits;
-    uint64_t count;
-    uint64_t low, high; /* no bit is set below `low`, or at `high` and above */
-};
-
 struct space_map {
-    struct space_bits free[FREE_KINDS];
-    uint64_t window;                /* how many bits the file's own clusters have: see 2 */
-    uint64_t claims_end;            /* a bit: see 4 */
-    uint64_t first, file_end;       /* places */
-    uint64_t fresh_next, fresh_end; /* places */
-    uint64_t limit;                 /* no place at or above this is ever used */
-    uint64_t unknown_cursor;        /* a bit: the next run of unknown ones is taken from there on */
+    struct numbers free[FREE_KINDS]; /* of bits */
+    uint64_t window;                 /* how many bits the file's own clusters have: see 2 */
+    uint64_t claims_end;             /* a bit: see 4 */
+    uint64_t first, file_end;        /* places */
+    uint64_t fresh_next, fresh_end;  /* places */
+    uint64_t limit;                  /* no place at or above this is ever used */
+    uint64_t unknown_cursor; /* a bit: the next run of unknown ones is taken from there on */
 };
 
 /* Neighbours in the file. */
@@ -74,7 +68,8 @@ void space_map_give_back(struct space_map *map, struct host_cluster host);
 
 static inline uint64_t space_map_count(const struct space_map *map, enum free_kind kind)
 {
-    return map->free[kind].count;
+    uint64_t unclaimed = kind == FREE_UNKNOWN ? map->window - map->claims_end : 0;
+    return map->free[kind].count + unclaimed;
 }
 
 static inline uint64_t space_map_fresh_count(const struct space_map *map)

@@ -8,8 +8,9 @@
 #include <string.h>
 
 #define ZERO_BYTES_MAX (UINT64_C(16) << 20)
+#define ZERO_AHEAD_BYTES_MAX (UINT64_C(64) << 20)
 
-enum { ZERO_CLUSTERS_MAX = 1024 };
+enum { ZERO_CLUSTERS_MAX = 1024, ZERO_AHEAD_CLUSTERS_MAX = 16384 };
 
 __attribute__((unused)) /* without assertions */
 static bool
@@ -101,12 +102,14 @@ static uint64_t run_bytes(const struct space_work *work)
 
 /*
  * The longest run that is zeroed before the first of its clusters is handed out. A backend may have
- * to write the zeros of a punch, so a run has at most ZERO_BYTES_MAX bytes, but always one cluster.
+ * to write the zeros of a punch, so the bytes of a run are limited, but it has always one cluster.
  */
-static uint64_t zero_run_max(const struct space_work *work)
+static uint64_t zero_run_max(const struct space_work *work, bool ahead)
 {
-    uint64_t clusters = work->can_punch ? ZERO_BYTES_MAX / work->geometry->cluster_size : 1;
-    clusters = clusters < ZERO_CLUSTERS_MAX ? clusters : ZERO_CLUSTERS_MAX;
+    uint64_t bytes = ahead ? ZERO_AHEAD_BYTES_MAX : ZERO_BYTES_MAX;
+    uint64_t most = ahead ? ZERO_AHEAD_CLUSTERS_MAX : ZERO_CLUSTERS_MAX;
+    uint64_t clusters = work->can_punch ? bytes / work->geometry->cluster_size : 1;
+    clusters = clusters < most ? clusters : most;
     return clusters ? clusters : 1;
 }
 
@@ -132,11 +135,11 @@ static void zeroing_send(struct space_work *work)
     channel_transfer(&work->io, PLOOP_IO_WRITE, 0, cursor, offset, length, zeroing_done);
 }
 
-void space_zero(struct space_work *work)
+void space_zero(struct space_work *work, bool ahead)
 {
     assert(!work->syncer->error);
     set_space_state(work, SPACE_ZEROING);
-    work->run = space_map_take_unknown(work->map, zero_run_max(work));
+    work->run = space_map_take_unknown(work->map, zero_run_max(work, ahead));
     assert_space(work);
     zeroing_send(work);
 }

@@ -84,8 +84,11 @@ struct space_work {
 int space_work_init(struct space_work *work, struct channel *channel, uint64_t file_size);
 void space_work_free(struct space_work *work);
 
-/* Only while IDLE: a run of unknown clusters, of which there must be one, is zeroed. */
-void space_zero(struct space_work *work);
+/*
+ * Only while IDLE: a run of unknown clusters, of which there must be one, is zeroed. `ahead`:
+ * nobody waits for it.
+ */
+void space_zero(struct space_work *work, bool ahead);
 
 /*
  * Only while IDLE: up to `clusters` new ones, within the map's limit; `least`: as an attempt after
