@@ -111,7 +111,7 @@ void alloc_entered(struct alloc *alloc, struct guest_cluster guest, struct host_
 
 void alloc_give_back(struct alloc *alloc, struct host_cluster host)
 {
-    space_map_give_back(&alloc->map, host);
+    space_map_give_back(&alloc->map, (struct space_run){host, 1});
 }
 
 /* ---- removals ---- */
@@ -134,9 +134,9 @@ void alloc_page_written(struct alloc *alloc, uint64_t gen, int32_t *first)
 
 static void ripen(struct alloc *alloc)
 {
-    struct host_cluster host;
-    while (pending_take_ripe(&alloc->pending, alloc->syncer, &host)) {
-        space_map_give_back(&alloc->map, host);
+    struct space_run run;
+    while (pending_take_ripe(&alloc->pending, alloc->syncer, &run)) {
+        space_map_give_back(&alloc->map, run);
         alloc->eager = true;
         alloc->zeroing_error = 0;
     }
@@ -249,7 +249,7 @@ void alloc_wait_for_record(struct alloc *alloc, struct alloc_wait *wait, alloc_f
 
 void alloc_reclaim_early(struct alloc *alloc)
 {
-    if (alloc->pending.count > PENDING_MAX / 2) {
+    if (alloc->pending.count > PENDING_MAX / 2 || alloc->pending.clusters > PENDING_CLUSTERS) {
         begin_reclaim(alloc);
     }
 }

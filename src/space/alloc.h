@@ -172,7 +172,10 @@ void alloc_synced(struct alloc *alloc);
 /* The round of the reclaim that was asked for is done. */
 void alloc_reclaimed(struct alloc *alloc);
 
-/* Start a reclaim before space runs out, if more than half of the records are in use. */
+/*
+ * Start a reclaim before space runs out, if more than half of the records are in use, or very many
+ * clusters wait: their pages make a long round.
+ */
 void alloc_reclaim_early(struct alloc *alloc);
 
 /* Start the space work that is due. */

@@ -98,10 +98,13 @@ void space_map_free(struct space_map *map)
 
 /* ---- bits ---- */
 
-static void put(struct space_map *map, enum free_kind kind, uint64_t bit)
+/* Bits of clusters that are in use. */
+static void put(struct space_map *map, enum free_kind kind, uint64_t bit, uint64_t count)
 {
-    assert(bit < bits_end(map) && !is_free(map, bit));
-    numbers_put(&map->free[kind], bit, bit + 1);
+    assert(bit + count <= bits_end(map) && !is_free(map, bit) && !is_free(map, bit + count - 1));
+    bool put = numbers_put(&map->free[kind], bit, bit + count);
+    assert(put);
+    (void)put;
 }
 
 /* Nothing from `end` on was claimed yet. */
@@ -143,14 +146,21 @@ void space_map_end_claims(struct space_map *map)
     assert_map(map);
 }
 
-void space_map_give_back(struct space_map *map, struct host_cluster host)
+void space_map_give_back(struct space_map *map, struct space_run run)
 {
-    uint64_t bit = bit_of(map, host);
-    if (bit == BIT_NONE) {
-        return;
+    while (run.count > 0) {
+        uint64_t bit = bit_of(map, run.first);
+        /* Up to the window's end a run of bits is one of clusters; behind it that begins anew. */
+        uint64_t count = bit < map->window ? min64(run.count, map->window - bit) : run.count;
+        if (bit == BIT_NONE) {
+            count = min64(run.count, map->file_end - run.first.n);
+        } else {
+            put(map, FREE_UNKNOWN, bit, count);
+            map->unknown_cursor = min64(map->unknown_cursor, bit);
+        }
+        run.first.n += (uint32_t)count;
+        run.count -= count;
     }
-    put(map, FREE_UNKNOWN, bit);
-    map->unknown_cursor = min64(map->unknown_cursor, bit);
     assert_map(map);
 }
 
@@ -205,9 +215,7 @@ void space_map_add(struct space_map *map, enum free_kind kind, struct space_run 
     uint64_t bit = bit_of(map, run.first);
     assert(bit != BIT_NONE && run.count > 0);
     assert(bit >= map->window || run.count <= map->window - bit);
-    for (uint64_t i = 0; i < run.count; i++) {
-        put(map, kind, bit + i);
-    }
+    put(map, kind, bit, run.count);
     assert_map(map);
 }
 
@@ -238,7 +246,7 @@ void space_map_forget_fresh(struct space_map *map, uint64_t count)
 {
     assert(count <= space_map_fresh_count(map));
     while (count-- > 0) {
-        space_map_give_back(map, space_map_take_fresh(map));
+        space_map_give_back(map, (struct space_run){space_map_take_fresh(map), 1});
     }
 }
 

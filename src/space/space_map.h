@@ -63,8 +63,8 @@ bool space_map_claim(struct space_map *map, struct space_run run);
 /* After the first claims, before anything else but more of them. */
 void space_map_end_claims(struct space_map *map);
 
-/* A cluster that was in use is free; its content is not known. */
-void space_map_give_back(struct space_map *map, struct host_cluster host);
+/* Clusters that were in use are free; their content is not known. */
+void space_map_give_back(struct space_map *map, struct space_run run);
 
 static inline uint64_t space_map_count(const struct space_map *map, enum free_kind kind)
 {

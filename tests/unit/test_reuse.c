@@ -423,6 +423,37 @@ START_TEST(discards_of_one_cluster_in_one_batch)
 }
 END_TEST
 
+/*
+ * What is discarded side by side takes a record for each page of the map, so that very many
+ * clusters need few SYNCs; what lies apart takes one for each cluster.
+ */
+START_TEST(neighbours_share_a_record)
+{
+    enum { MANY = 10000 };
+    for (uint64_t apart = 1; apart <= 2; apart++) {
+        struct rig rig;
+        rig_usual(&rig);
+        ck_assert_int_eq(rig_write(&rig, 0, MANY * CLUSTER, 1, 0), 0);
+        ck_assert_int_eq(rig_flush(&rig), 0);
+        script_forget(&rig.script);
+        if (apart == 1) {
+            ck_assert_int_eq(rig_discard(&rig, 0, MANY * CLUSTER), 0);
+            ck_assert_uint_eq(rig_info(&rig).clusters_quarantined, MANY);
+            ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_SYNC], 0);
+        }
+        for (uint64_t i = 0; i < MANY && apart > 1; i += apart) {
+            ck_assert_int_eq(rig_discard(&rig, at(i), CLUSTER), 0);
+        }
+        ck_assert(apart == 1 || rig.script.submitted[PLOOP_IO_SYNC] > 0);
+        ck_assert_int_eq(rig_flush(&rig), 0);
+        ploop_dev_run(rig.dev);
+        ck_assert_uint_eq(rig_info(&rig).clusters_quarantined, 0);
+        ck_assert_uint_eq(rig_info(&rig).clusters_mapped, apart == 1 ? 0 : MANY / 2);
+        rig_end_with_leaks(&rig);
+    }
+}
+END_TEST
+
 /* More clusters than there are locks, and more removals than there are records. */
 START_TEST(large_discards)
 {
@@ -517,6 +548,7 @@ int main(void)
                                   a_discarded_cluster_gets_a_new_place,
                                   what_is_free_is_punched_after_a_flush,
                                   a_punch_of_free_clusters_is_limited_in_bytes,
+                                  neighbours_share_a_record,
                                   a_removal_ripens_by_the_clock,
                                   a_close_gives_free_space_back,
                                   a_large_cluster_is_punched_whole,
