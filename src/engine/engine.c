@@ -200,7 +200,8 @@ static void publish_state(ploop_dev *dev)
     atomic_store_explicit(&dev->shown_state, state, memory_order_relaxed);
     atomic_store_explicit(&dev->shown_error, error, memory_order_relaxed);
     atomic_store_explicit(&dev->clusters_free, alloc_free_count(&bat->alloc), memory_order_relaxed);
-    atomic_store_explicit(&dev->clusters_pending, bat->alloc.pending.clusters, memory_order_relaxed);
+    atomic_store_explicit(&dev->clusters_pending, bat->alloc.pending.clusters,
+                          memory_order_relaxed);
     atomic_store_explicit(&dev->file_size, bat->alloc.work.file_size, memory_order_relaxed);
 }
 
