@@ -75,7 +75,10 @@ enum {
         8, /**< bypass the page cache (O_DIRECT) for requests that are aligned for it. Where that
                 takes more than sectors, request_alignment says so */
     PLOOP_FILE_CREATE =
-        16 /**< create the file; with READ_WRITE. An existing one is -EEXIST and stays as it is */
+        16 /**< create the file; with READ_WRITE. An existing one is -EEXIST and stays as it is. The
+                directory is synced, so that the file is found under its name after a power cut;
+                but not where the caller may not read it, or the file system cannot sync it. An
+                embedder's backend is to do the like in its own open */
 };
 
 /**

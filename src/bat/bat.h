@@ -224,6 +224,21 @@ void bat_fail_waiters(struct bat *bat, int error);
 /* The bat has no request at the backend or on its way there. */
 bool bat_is_idle(const struct bat *bat);
 
+/* Besides, nobody waits for a round or a page, and every change is durable. */
+bool bat_is_quiet(const struct bat *bat);
+
+/*
+ * Of a map that is not the top's any more, and never changes: this entry counts no more; it is
+ * found elsewhere.
+ */
+void bat_forget(struct bat *bat, struct guest_cluster guest);
+
+/* Of such a map, with all entries forgotten: gives back the memory that nobody looks at. */
+void bat_retire(struct bat *bat);
+
+/* What was counted in this device until now, by the map of the old top. */
+void bat_take_over_counts(struct bat *bat, const struct bat *old);
+
 static inline bool is_no_space(int error)
 {
     return error == -ENOSPC || error == -EDQUOT;

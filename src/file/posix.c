@@ -338,6 +338,9 @@ int posix_open_shared(const char *path, uint32_t flags, struct ploop_io_threads 
     if (!error) {
         error = posix_open_rest(made, flags);
     }
+    if (!error && made->is_created) {
+        error = posix_sync_directory(path);
+    }
     if (!error) {
         error = posix_pool_start(&made->pool, threads, posix_execute, made);
     }

@@ -77,6 +77,8 @@ void posix_free(struct posix *file);
  * posix_free() in any case.
  */
 int posix_open_file(struct posix *file, const char *path, uint32_t flags);
+/* A file that was created is found under its name after a power cut. 0 or -errno. */
+int posix_sync_directory(const char *path);
 int posix_open_rest(struct posix *file, uint32_t flags);
 
 /* ---- posix.c: the file with its I/O threads, for the backend that is made of it ---- */

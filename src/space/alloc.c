@@ -515,7 +515,26 @@ bool alloc_is_at_rest(const struct alloc *alloc)
 bool alloc_trim(struct alloc *alloc)
 {
     assert(alloc->shortage == NO_SHORTAGE);
+    if (alloc->work.state == SPACE_ENDED) {
+        return false;
+    }
     bool begun = space_trim(&alloc->work, alloc->changed || alloc->recovered);
     assert_alloc(alloc);
     return begun;
+}
+
+void alloc_stop(struct alloc *alloc)
+{
+    alloc->closing = true;
+}
+
+void alloc_go_on(struct alloc *alloc)
+{
+    if (alloc->work.state == SPACE_ENDED) {
+        space_resume(&alloc->work);
+    }
+    alloc->closing = alloc->ahead_failed = alloc->extension_failed = false;
+    alloc->ahead_clusters = alloc->ahead_end = 0;
+    turn_again(alloc->channel->turn);
+    assert_alloc(alloc);
 }

@@ -213,8 +213,15 @@ static inline uint64_t alloc_free_count(const struct alloc *alloc)
 /*
  * At close, with every removal durable and no space work under way: cut off what is free at the end
  * of the file, if this device changed anything there. True: begun, and done when the allocator is
- * at rest. Nothing is handed out any more.
+ * at rest. Nothing is handed out any more. Once more it does nothing.
  */
 bool alloc_trim(struct alloc *alloc);
+
+/*
+ * At rest, as at close: begin nothing ahead of need any more; then alloc_trim(). And back, when the
+ * device goes on with this file after all: see space_resume().
+ */
+void alloc_stop(struct alloc *alloc);
+void alloc_go_on(struct alloc *alloc);
 
 #endif

@@ -259,3 +259,39 @@ uint64_t space_map_used_end(const struct space_map *map)
     }
     return place_of(map, bit);
 }
+
+/* Those behind the last cluster in use are free no more. Returns the place where they begin. */
+static uint64_t drop_end(struct space_map *map)
+{
+    uint64_t end = space_map_used_end(map);
+    uint64_t from = end >= map->file_end ? end - map->file_end + map->window : end - map->first;
+    for (int kind = 0; kind < FREE_KINDS; kind++) {
+        struct space_bits *set = &map->free[kind];
+        uint64_t high = set->high;
+        for (uint64_t bit = from;
+             set->count > 0 && (bit = bitmap_next_set(&set->bits, bit, high)) < high; bit++) {
+            clear_bit(map, (enum free_kind)kind, bit);
+        }
+        set->high = min64(set->high, from);
+    }
+    return end;
+}
+
+void space_map_cut(struct space_map *map)
+{
+    uint64_t end = drop_end(map);
+    if (end < map->file_end) { /* every cluster has a bit then, and keeps it */
+        assert(space_map_is_whole(map));
+        map->file_end = end;
+        map->window = map->claims_end = end - map->first;
+    }
+    map->fresh_next = map->fresh_end = end;
+    assert_map(map);
+}
+
+void space_map_abandon_end(struct space_map *map)
+{
+    drop_end(map);
+    map->fresh_next = map->fresh_end;
+    assert_map(map);
+}

@@ -51,7 +51,7 @@ static void set_space_state(struct space_work *work, enum space_state next)
         [SPACE_ZEROING] = 1u << SPACE_IDLE | 1u << SPACE_ZEROED,
         [SPACE_ZEROED] = 1u << SPACE_IDLE,
         [SPACE_TRIMMING] = 1u << SPACE_ENDED,
-        [SPACE_ENDED] = 0,
+        [SPACE_ENDED] = 1u << SPACE_IDLE,
     };
     assert(legal[work->state] & 1u << next);
     (void)legal;
@@ -89,6 +89,7 @@ int space_work_init(struct space_work *work, struct channel *channel, uint64_t f
 void space_work_free(struct space_work *work)
 {
     free(work->zeros);
+    work->zeros = NULL;
 }
 
 /* ---- zeroing ---- */
@@ -309,6 +310,8 @@ static void trimmed(struct channel_io *io, int result)
 {
     struct space_work *work = container_of(io, struct space_work, io);
     set_space_state(work, SPACE_ENDED);
+    work->was_cut = !result;
+    work->cut_failed = result != 0;
     if (!result) {
         work->file_size = work->io.io.pub.offset;
     }
@@ -328,4 +331,18 @@ bool space_trim(struct space_work *work, bool may_cut)
     assert_space(work);
     channel_order(&work->io, PLOOP_IO_TRUNCATE, end, 0, trimmed);
     return true;
+}
+
+void space_resume(struct space_work *work)
+{
+    assert(!work->syncer->error && !work->syncer->in_flight);
+    if (work->was_cut || work->cut_failed) {
+        work->durable_end = work->blocks_begin = work->blocks_end = 0;
+        work->was_cut ? space_map_cut(work->map) : space_map_abandon_end(work->map);
+        work->durable_end = work->was_cut ? work->map->fresh_end : 0;
+        work->partial_tail &= !work->was_cut;
+    }
+    work->was_cut = work->cut_failed = false;
+    set_space_state(work, SPACE_IDLE);
+    assert_space(work);
 }

@@ -212,7 +212,9 @@ static int sim_wait(void *context, uint32_t queue, uint64_t timeout_ns)
     struct backend *backend = context;
     (void)queue;
     (void)timeout_ns;
-    if (!backend_step(backend) && ++backend->idle_waits > IDLE_WAITS_MAX)
+    if (backend_step(backend) || (backend->peer && backend_step(backend->peer)))
+        return 0;
+    if (++backend->idle_waits > IDLE_WAITS_MAX)
         violation("R15",
                   "a blocking call waits although nothing can happen: %u requests at the backend, "
                   "%u of them not kicked",
