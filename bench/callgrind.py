@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Rows that are counts of instructions: P0, P1, P1b, P12. Only what a program does between BENCH_COUNT_BEGINS() and
+"""Rows that are counts of instructions: P0, P1, P1b, P12, P19. Only what a program does between BENCH_COUNT_BEGINS() and
 BENCH_COUNT_ENDS() is counted; of QEMU, which has no such marks, the difference between two numbers of requests.
 
 P1 is the library's share: of all that was counted, what does not lie in the files of bench/ or, with the shared library, in the program.
@@ -79,12 +79,23 @@ def dirty_pages(directory):
             measure.figure("P12", f"16 dirty pages of {pages >> 10} K; peer: of 256", count, few, "instructions")
 
 
+def new_clusters(directory):
+    first, count = None, 1000
+    for percent in (1, 50, 99):
+        lines, _ = callgrind(directory, f"{measure.BUILD}/bench/bench_space", "fill", str(percent), str(count))
+        ours = round(sum(number for place, file, number in lines if not is_bench("", False, place, file)) / count)
+        first = first or ours
+        measure.figure("P19", f"a new cluster, {percent} % full; peer: 1 %", ours, first, "instructions")
+
+
 def main():
     with tempfile.TemporaryDirectory(dir=measure.BUILD) as directory:
         if measure.wanted("P0") or measure.wanted("P1"):
             library(directory)
         if measure.wanted("P12"):
             dirty_pages(directory)
+        if measure.wanted("P19"):
+            new_clusters(directory)
         if measure.wanted("P1b"):
             whole_process(directory)
 

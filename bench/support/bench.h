@@ -54,6 +54,12 @@ double bench_median(double *values, uint32_t count); /* sorts them */
 ploop_file *bench_map_only(uint64_t disk_size, uint64_t cluster_size);
 /* Enter every cluster of the disk in the map, in order. Before a device opens the image. */
 void bench_map_all(void);
+/* The same for about that many of a hundred clusters, here and there; the others are left free. */
+void bench_map_share(uint64_t percent);
+/* Whether the last of the two has entered a guest cluster. */
+bool bench_is_mapped(uint64_t guest_cluster);
+/* Requests that the file got, by operation. */
+extern uint64_t bench_map_requests[PLOOP_IO_TRUNCATE + 1];
 void bench_map_only_close(ploop_file *file);
 
 #endif

@@ -12,7 +12,9 @@
 enum { HEADER_BYTES = 64, ENTRIES_AT_ONCE = 1 << 18 };
 
 static ploop_file *map;
-static uint64_t map_end, entry_count, cluster_bytes;
+static uint64_t map_end, entry_count, cluster_bytes, share;
+
+uint64_t bench_map_requests[PLOOP_IO_TRUNCATE + 1];
 
 static int get_info(void *context, struct ploop_file_info *info)
 {
@@ -37,6 +39,7 @@ static int64_t carry_out(const struct ploop_io *io)
 static int submit(void *context, struct ploop_io *io)
 {
     (void)context;
+    bench_map_requests[io->op]++;
     bool is_data = io->iov_count && io->offset >= map_end;
     ploop_io_complete(io, is_data ? (int64_t)io->length : carry_out(io));
     return 0;
@@ -59,16 +62,29 @@ ploop_file *bench_map_only(uint64_t disk_size, uint64_t cluster_size)
     return file;
 }
 
-/* An entry of a version 2 image counts clusters from the beginning of the file. */
+bool bench_is_mapped(uint64_t guest_cluster)
+{
+    uint64_t mixed = guest_cluster * UINT64_C(0x9E3779B97F4A7C15);
+    return (mixed >> 32) % 100 < share;
+}
+
 void bench_map_all(void)
 {
+    bench_map_share(100);
+}
+
+/* An entry of a version 2 image counts clusters from the beginning of the file. */
+void bench_map_share(uint64_t percent)
+{
+    share = percent;
     uint32_t *entries = malloc(ENTRIES_AT_ONCE * sizeof(uint32_t));
     bench_check("memory", entries ? 0 : -12);
     for (uint64_t first = 0; first < entry_count; first += ENTRIES_AT_ONCE) {
         uint64_t count =
             entry_count - first < ENTRIES_AT_ONCE ? entry_count - first : (uint64_t)ENTRIES_AT_ONCE;
         for (uint64_t i = 0; i < count; i++) {
-            entries[i] = (uint32_t)(map_end / cluster_bytes + first + i);
+            uint64_t host = map_end / cluster_bytes + first + i;
+            entries[i] = bench_is_mapped(first + i) ? (uint32_t)host : 0;
         }
         bench_check("map", ploop_file_pwrite(map, entries, count * sizeof(uint32_t),
                                              HEADER_BYTES + first * sizeof(uint32_t)));

@@ -78,7 +78,10 @@ enum {
         8, /**< bypass the page cache (O_DIRECT) for requests that are aligned for it. Where that
                 takes more than sectors, request_alignment says so */
     PLOOP_FILE_CREATE =
-        16 /**< create the file; with READ_WRITE. An existing one is -EEXIST and stays as it is */
+        16 /**< create the file; with READ_WRITE. An existing one is -EEXIST and stays as it is. The
+                directory is synced, so that the file is found under its name after a power cut;
+                but not where the caller may not read it, or the file system cannot sync it. An
+                embedder's backend is to do the like in its own open */
 };
 
 /**
@@ -247,6 +250,18 @@ struct ploop_io_ops {
      * @return 1: one was carried out; 0: none waits
      */
     int (*help)(void *context);
+    /**
+     * Optional: where the next data of the file lies, from `offset` on. What lies before it is a
+     * hole: it reads as zeros and takes no space on the host. A check tells by it space that is
+     * lost from space that is only not used: see ploop_check_result.
+     *
+     * @param[out] data_offset  at or past `offset`, in bytes
+     * @param[out] data_length  in bytes; 0: nothing but a hole up to the end of the file
+     * @return 0; -ENOTSUP: the file cannot tell, or its size cannot change, as a block device's;
+     *         another -errno
+     */
+    int (*data_extent)(void *context, uint64_t offset, uint64_t *data_offset,
+                       uint64_t *data_length);
 };
 
 /**

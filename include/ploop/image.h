@@ -105,7 +105,8 @@ enum {
     PLOOP_CHECK_ENTRY_DUPLICATE =
         7, /**< error: an entry that names another guest cluster's host cluster */
     PLOOP_CHECK_ENTRY_BEYOND = 8, /**< leak: a mapped cluster beyond the disk's end */
-    PLOOP_CHECK_LEAK = 9,         /**< leak: `count` host clusters that nothing refers to */
+    PLOOP_CHECK_LEAK = 9,         /**< leak: `count` host clusters that nothing refers to, and
+                                     that take space */
     PLOOP_CHECK_EXTENSION = 10,   /**< error: the format extension */
     PLOOP_CHECK_READ =
         11 /**< error: a page of the BAT, or the format extension, could not be read */
@@ -124,8 +125,9 @@ struct ploop_check_record {
 
 /** What ploop_image_check() repairs, if asked to. */
 enum {
-    PLOOP_REPAIR_LEAKS = 1,   /**< move the last clusters into the leaks and truncate the file; only
-                                 truncate while the image has errors */
+    PLOOP_REPAIR_LEAKS = 1,   /**< if there are leaks, move the last clusters into them and into
+                                 what is free, and truncate the file; only truncate while the image
+                                 has errors */
     PLOOP_REPAIR_UNCLEAN = 2, /**< if the check is clean otherwise, clear the in-use mark, and leave
                                  the header as a clean close does */
     PLOOP_REPAIR_ENTRIES = 4, /**< copy duplicates to clusters of their own, clear invalid map
@@ -156,15 +158,21 @@ struct ploop_check_options {
 struct ploop_check_result {
     size_t size;
     uint64_t errors;
-    uint64_t leaks;       /**< host clusters */
+    uint64_t leaks;       /**< host clusters that nothing refers to and that take space */
     uint64_t repaired;    /**< findings repaired; `errors` and `leaks` are the counts before the
                              repair */
     uint64_t mapped;      /**< valid entries that map a cluster */
     uint32_t recoverable; /**< 1: nothing worse than an unclean close and leaks was found;
                              PLOOP_DEV_RECOVER would open it */
     uint32_t reserved1;
+    /**
+     * Host clusters that nothing refers to and that are no leaks, before the repair: a device that
+     * opens the image uses them again. They are holes of the file, or the backend cannot tell
+     * (ploop_io_ops.data_extent), as on a block device.
+     */
+    uint64_t free;
     uint64_t notes; /**< findings that are neither errors nor leaks: the image is clean with them */
-    uint64_t reserved[3];
+    uint64_t reserved[2];
 };
 
 /**

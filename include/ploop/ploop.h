@@ -29,4 +29,6 @@
 
 #include <ploop/image.h>
 
+#include <ploop/ops.h>
+
 #endif

@@ -10,7 +10,7 @@ FILE_LINES, FUNCTION_LINES, COLUMNS = 600, 70, 100
 
 # From the bottom up: a folder includes those before it in this list, and itself.
 ROOMS = ["util", "format", "file", "image", "space", "bat", "delta", "dev", "pio", "engine", "life",
-         "ops"]
+         "live", "ops"]
 
 wrong = []
 

@@ -31,6 +31,7 @@ static void sync_done(struct syncer *syncer)
         bat_fail_waiters(bat, bat_latch(bat));
     } else {
         pages_synced(bat);
+        ripen_by_clock(bat);
     }
 }
 
@@ -196,4 +197,44 @@ bool bat_is_idle(const struct bat *bat)
 {
     return list_is_empty(&bat->images_busy) && !bat->syncer.in_flight &&
            alloc_is_at_rest(&bat->alloc);
+}
+
+bool bat_is_quiet(const struct bat *bat)
+{
+    return bat_is_idle(bat) && !bat->round.running && list_is_empty(&bat->round.next) &&
+           list_is_empty(&bat->durable_waits) && bat->stats.pages_dirty == 0 &&
+           list_is_empty(&bat->unsynced);
+}
+
+/* ---- after the map was the top's ---- */
+
+void bat_forget(struct bat *bat, struct guest_cluster guest)
+{
+    assert(guest.n < bat->geometry.bat_entries && bat_is_quiet(bat));
+    atomic_store_explicit(&bat->entries[guest.n], 0, memory_order_release);
+}
+
+void bat_retire(struct bat *bat)
+{
+    assert(bat_is_quiet(bat));
+    growing_empty(&bat->entries_memory);
+    writeback_free(bat);
+    alloc_free(&bat->alloc);
+}
+
+void bat_take_over_counts(struct bat *bat, const struct bat *old)
+{
+    struct bat_stats *to = &bat->stats;
+    const struct bat_stats *from = &old->stats;
+    count(&to->page_dirties, from->page_dirties);
+    count(&to->page_redirties, from->page_redirties);
+    count(&to->page_writes, from->page_writes);
+    count(&to->page_write_calls, from->page_write_calls);
+    count(&to->page_write_failures, from->page_write_failures);
+    count(&to->barriers, from->barriers);
+    count(&to->flushes_coalesced, from->flushes_coalesced);
+    count(&bat->syncer.count, old->syncer.count);
+    count(&bat->syncer.failures, old->syncer.failures);
+    count(&bat->alloc.work.extensions, old->alloc.work.extensions);
+    count(&bat->alloc.work.punches, old->alloc.work.punches);
 }

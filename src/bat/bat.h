@@ -120,6 +120,8 @@ struct bat {
     struct alloc alloc;
 
     struct deadlines deadlines; /* of dirty pages that are not due */
+    uint64_t ripen_ns;          /* when a SYNC is sent for removals that only wait for one; 0: none
+                                   does */
     struct list due, unsynced;
     struct list images_free, images_busy;
     struct page_image images[IMAGE_COUNT];
@@ -189,7 +191,13 @@ void bat_header_changed(struct bat *bat, struct sync_number barrier);
 /* Every page dirty and due, whether it changed or not: RECOVER, and a BAT that may have holes. */
 void bat_rewrite_all(struct bat *bat);
 
-/* Pages whose deadline has come become due. Returns how many. */
+/* When it has to be run; UINT64_MAX: not by the clock. */
+uint64_t bat_next_deadline(const struct bat *bat);
+
+/*
+ * Pages whose deadline has come become due, and removals that only wait for a SYNC get one. Returns
+ * how many.
+ */
 uint32_t bat_run_deadlines(struct bat *bat, uint64_t now_ns);
 
 /* Write a page at the next opportunity if it is dirty. */
@@ -215,6 +223,21 @@ void bat_fail_waiters(struct bat *bat, int error);
 
 /* The bat has no request at the backend or on its way there. */
 bool bat_is_idle(const struct bat *bat);
+
+/* Besides, nobody waits for a round or a page, and every change is durable. */
+bool bat_is_quiet(const struct bat *bat);
+
+/*
+ * Of a map that is not the top's any more, and never changes: this entry counts no more; it is
+ * found elsewhere.
+ */
+void bat_forget(struct bat *bat, struct guest_cluster guest);
+
+/* Of such a map, with all entries forgotten: gives back the memory that nobody looks at. */
+void bat_retire(struct bat *bat);
+
+/* What was counted in this device until now, by the map of the old top. */
+void bat_take_over_counts(struct bat *bat, const struct bat *old);
 
 static inline bool is_no_space(int error)
 {

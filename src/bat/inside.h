@@ -24,6 +24,8 @@ void page_frozen(struct bat *bat, uint32_t index);
 void page_written(struct bat *bat, uint32_t index, uint64_t gen);
 void page_write_failed(struct bat *bat, uint32_t index, int error);
 void pages_synced(struct bat *bat);
+/* Removals that only wait for a SYNC: when the clock has one sent. */
+void ripen_by_clock(struct bat *bat);
 void assert_page_state(const struct bat *bat, uint32_t index);
 
 /* ---- durable.c, round.c: an image of that page and generation was written, or failed ---- */

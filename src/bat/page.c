@@ -43,6 +43,7 @@
 #include <errno.h>
 
 #define RETRY_FIRST_NS UINT64_C(10000000)
+#define RIPEN_NS UINT64_C(1000000000)
 enum { RETRY_DOUBLINGS_MAX = 10 };
 
 static uint32_t load_state(const struct bat_page *page)
@@ -176,9 +177,26 @@ void bat_page_hurry(struct bat *bat, uint32_t index)
     assert_page_state(bat, index);
 }
 
+uint64_t bat_next_deadline(const struct bat *bat)
+{
+    uint64_t next = deadlines_next(&bat->deadlines);
+    return bat->ripen_ns && bat->ripen_ns < next ? bat->ripen_ns : next;
+}
+
+void ripen_by_clock(struct bat *bat)
+{
+    bat->ripen_ns =
+        pending_ripens(&bat->alloc.pending) ? add_time(bat->now_ns(bat->owner), RIPEN_NS) : 0;
+}
+
 uint32_t bat_run_deadlines(struct bat *bat, uint64_t now_ns)
 {
     uint32_t due = 0;
+    if (bat->ripen_ns && bat->ripen_ns <= now_ns) {
+        bat->ripen_ns = 0;
+        sync_want(&bat->syncer, sync_next(&bat->syncer));
+        due++;
+    }
     while (deadlines_next(&bat->deadlines) <= now_ns && bat->deadlines.count) {
         page_make_due(bat, deadlines_first(&bat->deadlines));
         due++;
@@ -249,6 +267,9 @@ void page_written(struct bat *bat, uint32_t index, uint64_t gen)
                   page->synced_number); /* allocations wait for it, perhaps nothing else does */
     }
     alloc_page_written(&bat->alloc, gen, &page->pending);
+    if (bat->ripen_ns == 0) {
+        ripen_by_clock(bat);
+    }
     assert_page_state(bat, index);
 }
 

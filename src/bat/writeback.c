@@ -77,6 +77,7 @@ void writeback_free(struct bat *bat)
 {
     for (uint32_t i = 0; i < IMAGE_COUNT; i++) {
         free(bat->images[i].bytes);
+        bat->images[i].bytes = NULL;
     }
 }
 

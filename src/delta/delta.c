@@ -16,7 +16,8 @@ struct delta *delta_new(ploop_file *file, uint32_t number, uint32_t level)
         return NULL;
     }
     struct delta *delta = memory;
-    *delta = (struct delta){.number = number, .level = level, .file = file};
+    *delta = (struct delta){.number = number, .file = file};
+    atomic_init(&delta->level, level);
     return delta;
 }
 

@@ -7,10 +7,10 @@
  *  2. A thread reads a map word and counts the request that it sends in that delta's channel while
  *     it holds the cluster's lock, shared at least. So a delta can be let go once no word names it,
  *     every cluster lock has been held alone once since then, and nothing is in flight in its
- *     channel. No reference count is needed for that. Today a delta lives as long as its device.
+ *     channel. No reference count is needed for that. The structure lives as long as the device.
  *  3. From its `end` on a delta reads as zeros, whatever its file holds there.
- *  4. Only the top has a `bat`. Nothing is written to a delta without one but by RECOVER, before
- * the device is open (load_stack.c).
+ *  4. Only the top has a `bat`, and what is about to be the top or was. Nothing is written to a
+ *     delta without one but by RECOVER, before the device is open (load_stack.c).
  */
 #ifndef DELTA_DELTA_H
 #define DELTA_DELTA_H
@@ -21,12 +21,16 @@
 #include "util/iov.h"
 
 struct delta {
-    uint32_t number; /* from 1 on */
-    uint32_t level;  /* its place in the stack now; 0: the base */
+    uint32_t number;        /* from 1 on */
+    _Atomic uint32_t level; /* its place in the stack now; 0: the base */
     ploop_file *file;
+    uint32_t capabilities;  /* of the file: PLOOP_FILE_CAN_ ... */
+    atomic_bool left;       /* it is served no more: delta_use() */
+    _Atomic uint32_t users; /* threads that call its file just now */
+    uint32_t queues_seen;   /* while it leaves: life/top.c */
     struct channel channel;
     struct geometry geometry; /* cluster n of a raw file is its entry n */
-    struct bat *bat;          /* the map of the top; NULL below it */
+    struct bat *bat;          /* the map of the top: see 4; NULL: none */
     uint64_t end;             /* bytes of the disk that it has */
     uint64_t tail_at; /* [tail_at, end) is in `tail`: the end of a raw file that ends inside a
                          sector. Else tail_at is `end` */
@@ -39,6 +43,25 @@ void delta_free(struct delta *delta);
 
 /* Allocates the delta's bat, empty and not yet initialized by bat_init(). 0 or -ENOMEM. */
 int delta_make_top(struct delta *delta);
+
+/*
+ * Around a call of the file's functions from outside of the turn, by a thread that has not entered
+ * a queue. False: the file is going, and is not to be called.
+ */
+static inline bool delta_use(struct delta *delta)
+{
+    atomic_fetch_add(&delta->users, 1);
+    if (atomic_load(&delta->left)) {
+        atomic_fetch_sub(&delta->users, 1);
+        return false;
+    }
+    return true;
+}
+
+static inline void delta_unuse(struct delta *delta)
+{
+    atomic_fetch_sub(&delta->users, 1);
+}
 
 /*
  * Begins a read of [inside, inside + length) of a guest cluster that lies at `entry` in this delta,

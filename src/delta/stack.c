@@ -5,24 +5,59 @@
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+
+struct delta *stack_new_delta(struct stack *stack, ploop_file *file, uint32_t level)
+{
+    if (stack->number + 1 == STACK_NUMBERS) {
+        return NULL;
+    }
+    struct delta *delta = delta_new(file, stack->number + 1, level);
+    if (delta) {
+        stack->numbered[++stack->number] = delta;
+    }
+    return delta;
+}
+
+void stack_join(struct stack *stack, struct delta *delta)
+{
+    uint32_t slot = 0;
+    while (stack_at(stack, slot)) {
+        slot++;
+        assert(slot < STACK_SLOTS);
+    }
+    atomic_store_explicit(&stack->slots[slot], delta, memory_order_release);
+    if (slot == atomic_load_explicit(&stack->slots_used, memory_order_relaxed)) {
+        atomic_store_explicit(&stack->slots_used, slot + 1, memory_order_release);
+    }
+}
+
+void stack_leave(struct stack *stack, struct delta *delta)
+{
+    assert(delta != stack_top(stack));
+    atomic_store(&delta->left, true);
+    for (uint32_t slot = 0; slot < STACK_SLOTS; slot++) {
+        if (stack_at(stack, slot) == delta) {
+            atomic_store(&stack->slots[slot], NULL);
+        }
+    }
+}
 
 int stack_init(struct stack *stack, ploop_file *const *files, uint32_t count)
 {
     assert(count > 0 && count <= STACK_DELTAS_MAX);
-    *stack = (struct stack){.deltas = calloc(count, sizeof(struct delta *))};
-    if (!stack->deltas) {
-        return -ENOMEM;
-    }
-    stack->count = count;
+    struct delta *top = NULL;
     for (uint32_t level = 0; level < count; level++) {
-        struct delta *delta = delta_new(files[level], level + 1, level);
-        if (!delta) {
+        top = stack_new_delta(stack, files[level], level);
+        if (!top) {
             return -ENOMEM;
         }
-        stack->deltas[level] = stack->numbered[delta->number] = delta;
+        stack_join(stack, top);
+        assert(top == stack_at(stack, level));
     }
-    atomic_store(&stack->top, stack->deltas[count - 1]);
-    return delta_make_top(stack->deltas[count - 1]);
+    atomic_store(&stack->count, count);
+    atomic_store(&stack->top, top);
+    return delta_make_top(top);
 }
 
 void stack_set_disk(struct stack *stack, const struct geometry *geometry)
@@ -40,26 +75,58 @@ void stack_set_disk(struct stack *stack, const struct geometry *geometry)
 int stack_make_words(struct stack *stack)
 {
     size_t entries = stack_top(stack)->geometry.bat_entries;
-    assert(!stack->words);
-    stack->words = calloc(entries + 1, sizeof(*stack->words));
-    return stack->words ? 0 : -ENOMEM;
+    assert(!atomic_load_explicit(&stack->words, memory_order_relaxed));
+    _Atomic uint64_t *words = calloc(entries + 1, sizeof(*words));
+    atomic_store_explicit(&stack->words, words, memory_order_release);
+    return words ? 0 : -ENOMEM;
 }
 
 void stack_set_place(struct stack *stack, struct guest_cluster guest, const struct delta *delta,
                      uint32_t entry)
 {
+    _Atomic uint64_t *words = atomic_load_explicit(&stack->words, memory_order_relaxed);
     assert(guest.n < stack_top(stack)->geometry.bat_entries);
     assert(stack->numbered[delta->number] == delta && delta != stack_top(stack));
     uint64_t word = (uint64_t)delta->number << 32 | entry;
-    atomic_store_explicit(&stack->words[guest.n], word, memory_order_release);
+    atomic_store_explicit(&words[guest.n], word, memory_order_release);
+}
+
+void stack_raise(struct stack *stack, struct delta *delta)
+{
+    struct delta *old = stack_top(stack);
+    assert(delta != old && delta->bat && !atomic_load(&stack->second));
+    assert(atomic_load(&stack->words));
+    atomic_store(&stack->second, old);
+    delta->level = old->level + 1;
+    atomic_fetch_add(&stack->count, 1);
+    atomic_store(&stack->top, delta);
+}
+
+void stack_settle(struct stack *stack, uint32_t *next, uint32_t end)
+{
+    struct delta *second = atomic_load_explicit(&stack->second, memory_order_relaxed);
+    assert(second && end <= second->geometry.bat_entries);
+    for (; *next < end; ++*next) {
+        struct guest_cluster guest = {*next};
+        uint32_t entry = bat_entry(second->bat, guest);
+        if (entry) {
+            stack_set_place(stack, guest, second, entry);
+            bat_forget(second->bat, guest);
+        }
+    }
+}
+
+void stack_end_second(struct stack *stack)
+{
+    assert(atomic_load(&stack->second));
+    atomic_store(&stack->second, NULL);
 }
 
 void stack_free(struct stack *stack)
 {
-    for (uint32_t level = 0; level < stack->count; level++) {
-        delta_free(stack->deltas[level]);
+    for (uint32_t number = 1; number <= stack->number; number++) {
+        delta_free(stack->numbered[number]);
     }
-    free(stack->deltas);
-    free(stack->words);
-    *stack = (struct stack){0};
+    free(atomic_load(&stack->words));
+    memset(stack, 0, sizeof(*stack));
 }

@@ -4,11 +4,18 @@
  *
  *  1. `words` has one 64-bit word for each guest cluster of the top: the number of the uppermost
  *     delta below the top that maps the cluster, and the entry there; 0 where none does. One atomic
- *     load reads both. The words are filled before the device is open and do not change after that.
+ *     load reads both. They are filled before the device is open; after that only a change of the
+ *     stack writes them.
  *  2. `top` and `disk` are atomic pointers to objects that do not change their place. What a disk
  *     is to a guest, its size and its clusters, is all that the submission of a request asks for.
  *  3. Whether a cluster has to be copied before it is changed is not in the map: a step decides it,
  *     under the cluster's lock, from the word and the top's entry.
+ *  4. After a snapshot the old top is `second`: its own map, still in memory, is asked before the
+ *     words. Its entries move into the words one by one, each first into the word and then out of
+ *     that map. So a thread that finds no entry there finds the word.
+ *  5. A slot holds a delta from when it joins to when it is let go; its level says where it is in
+ *     the stack. A delta that joins is served (kicked, reaped, waited for) before it is the top.
+ *     Deltas stay in memory until the device ends, whoever still looks at them.
  */
 #ifndef DELTA_STACK_H
 #define DELTA_STACK_H
@@ -18,7 +25,11 @@
 
 #include "delta/delta.h"
 
-enum { STACK_DELTAS_MAX = 255 };
+enum {
+    STACK_DELTAS_MAX = 255,
+    STACK_SLOTS = STACK_DELTAS_MAX + 1, /* and one that joins */
+    STACK_NUMBERS = 4096                /* deltas in the life of a device */
+};
 
 /* The words, and counters of 64 bits everywhere, must not hide a lock: the fast path takes none. */
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free");
@@ -31,13 +42,16 @@ struct guest_disk {
 };
 
 struct stack {
-    struct delta **deltas; /* the base first, the top last */
-    uint32_t count;
+    _Atomic(struct delta *) slots[STACK_SLOTS]; /* in any order; NULL: empty */
+    _Atomic uint32_t slots_used;                /* behind the last that ever held a delta */
+    _Atomic uint32_t count;                     /* deltas in the stack, the top included */
     _Atomic(struct delta *) top;
+    _Atomic(struct delta *) second;          /* see 4; NULL: none */
     _Atomic(const struct guest_disk *) disk; /* NULL until the top's header was read */
     struct guest_disk first_disk;
-    struct delta *numbered[STACK_DELTAS_MAX + 1]; /* by number */
-    _Atomic uint64_t *words;                      /* NULL where there is only one delta */
+    struct delta *numbered[STACK_NUMBERS]; /* by number, those that were let go included */
+    uint32_t number;                       /* the last one given */
+    _Atomic(_Atomic uint64_t *) words;     /* NULL where there was only ever one delta */
 };
 
 /* Where a guest cluster lies below the top. */
@@ -47,17 +61,70 @@ struct place {
 };
 
 /*
- * First the files are known. Once the top's header was read, the disk is, and then the words can be
- * made, all 0. Each 0 or -ENOMEM; stack_free() in any case.
+ * First the files are known: the base first, in slot and level 0. Once the top's header was read,
+ * the disk is, and then the words can be made, all 0. Each 0 or -ENOMEM; stack_free() in any case.
  */
 int stack_init(struct stack *stack, ploop_file *const *files, uint32_t count);
 void stack_set_disk(struct stack *stack, const struct geometry *geometry);
 int stack_make_words(struct stack *stack);
 void stack_free(struct stack *stack);
 
-/* While the device is opened: this delta maps the cluster, over those below it. */
+/*
+ * This delta, below the top, maps the cluster, over those below it. In the turn, or while the
+ * device is opened.
+ */
 void stack_set_place(struct stack *stack, struct guest_cluster guest, const struct delta *delta,
                      uint32_t entry);
+
+/* ---- changes, by one thread at a time ---- */
+
+/*
+ * A delta for this file, with a number; the stack frees it in the end. Until it is in the stack its
+ * level is STACK_NO_LEVEL. NULL without memory or a number.
+ */
+#define STACK_NO_LEVEL UINT32_MAX
+struct delta *stack_new_delta(struct stack *stack, ploop_file *file, uint32_t level);
+
+/* It joins, complete, and is served; there must be a slot. It is not in the stack yet. */
+void stack_join(struct stack *stack, struct delta *delta);
+
+/* One that has joined and is not in the stack is served no more. */
+void stack_leave(struct stack *stack, struct delta *delta);
+
+/* One that has joined becomes the top, over the old one, which is `second` from now on. */
+void stack_raise(struct stack *stack, struct delta *delta);
+
+/* Of `second`: moves the entries of [*next, end) into the words, and *next forward. */
+void stack_settle(struct stack *stack, uint32_t *next, uint32_t end);
+
+/* All of its entries are in the words. */
+void stack_end_second(struct stack *stack);
+
+/* ---- looks, from any thread ---- */
+
+/* The deltas that are served, one after another, from slot *slot = 0 on; NULL: no more. */
+static inline struct delta *stack_each(const struct stack *stack, uint32_t *slot)
+{
+    uint32_t used = atomic_load_explicit(&stack->slots_used, memory_order_acquire);
+    while (*slot < used) {
+        struct delta *delta = atomic_load_explicit(&stack->slots[(*slot)++], memory_order_acquire);
+        if (delta) {
+            return delta;
+        }
+    }
+    return NULL;
+}
+
+/* While the device is opened: the delta of a level. */
+static inline struct delta *stack_at(const struct stack *stack, uint32_t level)
+{
+    return atomic_load_explicit(&stack->slots[level], memory_order_relaxed);
+}
+
+static inline uint32_t stack_count(const struct stack *stack)
+{
+    return atomic_load_explicit(&stack->count, memory_order_relaxed);
+}
 
 static inline struct guest_cluster guest_cluster_at(const struct guest_disk *disk, uint64_t offset,
                                                     uint64_t *inside)
@@ -73,18 +140,31 @@ static inline struct delta *stack_top(const struct stack *stack)
     return atomic_load_explicit(&stack->top, memory_order_acquire);
 }
 
-static inline bool stack_maps(const struct stack *stack, struct guest_cluster guest)
+/* What `second` says of the cluster: 0 where it has no entry, or there is none. */
+static inline uint32_t stack_second_entry(const struct delta *second, struct guest_cluster guest)
 {
-    return stack->words && atomic_load_explicit(&stack->words[guest.n], memory_order_acquire) != 0;
+    return second ? bat_entry(second->bat, guest) : 0;
 }
 
+/* Where a guest cluster lies below the top. */
 static inline struct place stack_place(const struct stack *stack, struct guest_cluster guest)
 {
-    if (!stack->words) {
+    const _Atomic uint64_t *words = atomic_load_explicit(&stack->words, memory_order_acquire);
+    if (!words) {
         return (struct place){NULL, 0};
     }
-    uint64_t word = atomic_load_explicit(&stack->words[guest.n], memory_order_acquire);
+    struct delta *second = atomic_load_explicit(&stack->second, memory_order_acquire);
+    uint32_t entry = stack_second_entry(second, guest);
+    if (entry) {
+        return (struct place){second, entry};
+    }
+    uint64_t word = atomic_load_explicit(&words[guest.n], memory_order_acquire);
     return (struct place){stack->numbered[word >> 32], (uint32_t)word};
+}
+
+static inline bool stack_maps(const struct stack *stack, struct guest_cluster guest)
+{
+    return stack_place(stack, guest).delta != NULL;
 }
 
 #endif

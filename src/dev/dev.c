@@ -47,8 +47,9 @@ int dev_reap(ploop_dev *dev, uint32_t queue)
 {
     int done = 0;
     assert(queue <= dev->queue_count); /* the last one is the engine's */
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        const struct ploop_file *file = dev->stack.deltas[level]->file;
+    uint32_t slot = 0;
+    for (const struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        const struct ploop_file *file = delta->file;
         int reaped = file->ops.reap ? file->ops.reap(file->context, queue) : 0;
         done += reaped > 0 ? reaped : 0;
     }

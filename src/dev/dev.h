@@ -35,14 +35,27 @@ enum dev_state {
 
 enum gate_reason {
     GATE_SUSPENDED = 1 << 0,
-    GATE_JOB = 1 << 1, /* a change of the stack is being committed; no job exists yet */
+    GATE_JOB = 1 << 1, /* a job changes the stack: what changes the disk is held, reads go on */
     GATE_CLOSED = 1 << 2,
     GATE_ABORTING = 1 << 3,
-    GATE_CHANGES_REFUSED = 1 << 4, /* a SYNC failed, and the policy is to write nothing then */
+    GATE_CHANGES_REFUSED = 1 << 4, /* dev->refusal says why */
     GATE_ENGINE_ONLY = 1 << 5,     /* PLOOP_DEV_NO_FAST_PATH */
     GATE_HOLDS = GATE_SUSPENDED | GATE_JOB,
     GATE_ENDS = GATE_CLOSED | GATE_ABORTING
 };
+
+/*
+ * Work of the rooms above that takes long: `look` is called in the turn, after each batch of work,
+ * and goes on when what it waits for is there. It may remove itself. While it `polls` it waits for
+ * what rings nobody, and the engine comes back soon.
+ */
+struct dev_watch {
+    struct list link; /* on dev->watches */
+    void (*look)(struct dev_watch *watch);
+    bool polls;
+};
+
+struct ploop_job;
 
 /* A thread of the library that runs queues: engine/runner.c. */
 struct runner {
@@ -55,14 +68,14 @@ struct runner {
 struct ploop_dev {
     struct turn turn;
     struct stack stack;   /* the files, and what is below the top */
-    bool reaps;           /* a backend completes requests only when it is asked to */
+    atomic_bool reaps;    /* a backend completes requests only when it is asked to */
     uint32_t queue_count; /* the users' */
     ploop_queue *queues;  /* and behind them the engine's: dev_engine_queue() */
     struct ploop_dev_config config;
     struct ploop_clock clock;
     uint32_t memory_alignment; /* what the backends want of requests' memory, up to a sector */
-    uint32_t fast_alignment;   /* the same, of those with larger blocks too: what the engine has to
-                                  bounce does not take the fast path */
+    _Atomic uint32_t fast_alignment; /* the same, of those with larger blocks too: what the engine
+                                        has to bounce does not take the fast path */
     struct bounces bounces;
     uint32_t fast_ops; /* a bit for each kind of request that may take the fast path */
     bool read_only;
@@ -72,6 +85,15 @@ struct ploop_dev {
     enum dev_state state;             /* the turn's, as the next one */
     uint32_t gate_reasons;            /* why the gate is closed: enum gate_reason */
     atomic_bool gate;                 /* it is closed: every request goes to the engine */
+    int refusal;                      /* with GATE_CHANGES_REFUSED: what a change fails with */
+    struct list watches;              /* dev_watch.link: the turn's */
+    bool all_durable;                 /* under GATE_JOB: nothing is left for a flush to do */
+    bool in_commit;                   /* under GATE_JOB: the embedder is asked; see pio_hold() */
+    _Atomic(struct ploop_job *) job;  /* the one that changes the stack: live/job.h */
+    atomic_bool job_moves;            /* it is doing something that a suspend waits for */
+    _Atomic(struct ploop_job *) job_unknown; /* how its commit ended nobody knows yet */
+    atomic_bool jobs_end;                    /* a close has begun: a job is to end early */
+    void (*end_jobs)(struct ploop_dev *dev); /* at close and abort; NULL: there never was one */
 
     struct cluster_lock *locks;
     struct part *parts;

@@ -42,7 +42,6 @@ static void nap(ploop_dev *dev, uint64_t rings)
 
 void block_until(ploop_dev *dev, block_fn *done, void *argument)
 {
-    const struct ploop_io_ops *ops = &dev_top(dev)->file->ops;
     atomic_fetch_add(&dev->waiting, 1);
     help_begin(dev);
     for (;;) {
@@ -54,10 +53,13 @@ void block_until(ploop_dev *dev, block_fn *done, void *argument)
         if (atomic_load(&dev->has_later) || help_once(dev)) {
             continue;
         }
-        if (ops->wait && !atomic_load(&dev->run_posted)) {
+        struct delta *top = dev_top(dev);
+        const ploop_file *file = top->file;
+        if (file->ops.wait && !atomic_load(&dev->run_posted) && delta_use(top)) {
             /* A lower delta may be the one that has something: then look often. */
-            ops->wait(dev_top(dev)->file->context, dev->queue_count,
-                      (uint64_t)(dev->stack.count > 1 ? NAP_NS / 20 : NAP_NS));
+            file->ops.wait(file->context, dev->queue_count,
+                           (uint64_t)(stack_count(&dev->stack) > 1 ? NAP_NS / 20 : NAP_NS));
+            delta_unuse(top);
         } else {
             nap(dev, rings);
         }

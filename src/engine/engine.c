@@ -51,7 +51,9 @@ static void latched(void *owner, int cause)
 {
     ploop_dev *dev = owner;
     assert(cause < 0 && bat_latch(dev_bat(dev)));
-    if (dev->config.sync_failed_policy == PLOOP_SYNC_FAILED_REFUSE_CHANGES) {
+    if (dev->config.sync_failed_policy == PLOOP_SYNC_FAILED_REFUSE_CHANGES &&
+        !gate_has(dev, GATE_CHANGES_REFUSED)) {
+        dev->refusal = -EIO;
         gate_change(dev, 0, GATE_CHANGES_REFUSED);
     }
     dev_log(dev, PLOOP_LOG_ERROR, LATCH_MESSAGE_ID,
@@ -73,8 +75,9 @@ static void latched(void *owner, int cause)
 /* Requests of the engine wait for room, and none of its own is at the backend to make some. */
 static bool others_fill_a_backend(const ploop_dev *dev)
 {
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        const struct channel *channel = &dev->stack.deltas[level]->channel;
+    uint32_t slot = 0;
+    for (const struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        const struct channel *channel = &delta->channel;
         if (channel->in_flight == 0 && channel_is_full(channel)) {
             return true;
         }
@@ -82,10 +85,20 @@ static bool others_fill_a_backend(const ploop_dev *dev)
     return false;
 }
 
+/* What a watch waits for may be that the fast path is done, which rings nobody. */
+static bool is_polled(const ploop_dev *dev)
+{
+    bool polls = false;
+    for (struct list *link = dev->watches.next; link != &dev->watches; link = link->next) {
+        polls |= container_of(link, struct dev_watch, link)->polls;
+    }
+    return polls;
+}
+
 static bool other_queues_matter(const ploop_dev *dev)
 {
     return dev->reaps && dev->queue_count > 1 &&
-           (dev->parts_in_line > 0 || others_fill_a_backend(dev));
+           (dev->parts_in_line > 0 || is_polled(dev) || others_fill_a_backend(dev));
 }
 
 static uint32_t reap_other_queues(ploop_dev *dev)
@@ -126,16 +139,17 @@ static uint64_t earliest(ploop_dev *dev)
     if (!list_is_empty(&dev->later)) {
         return 0;
     }
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        if (channel_wants_run(&dev->stack.deltas[level]->channel)) {
+    uint32_t slot = 0;
+    for (const struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        if (channel_wants_run(&delta->channel)) {
             return 0;
         }
     }
-    uint64_t next = bat_latch(dev_bat(dev)) ? UINT64_MAX : deadlines_next(&dev_bat(dev)->deadlines);
+    uint64_t next = bat_latch(dev_bat(dev)) ? UINT64_MAX : bat_next_deadline(dev_bat(dev));
     if (!list_is_empty(&dev->parked) && !gate_has(dev, GATE_HOLDS) && dev->park_retry_ns < next) {
         next = dev->park_retry_ns;
     }
-    if (other_queues_matter(dev) && dev->ran_ns + LINE_NS < next) {
+    if ((other_queues_matter(dev) || is_polled(dev)) && dev->ran_ns + LINE_NS < next) {
         next = dev->ran_ns + LINE_NS;
     }
     return next;
@@ -200,7 +214,8 @@ static void publish_state(ploop_dev *dev)
     atomic_store_explicit(&dev->shown_state, state, memory_order_relaxed);
     atomic_store_explicit(&dev->shown_error, error, memory_order_relaxed);
     atomic_store_explicit(&dev->clusters_free, alloc_free_count(&bat->alloc), memory_order_relaxed);
-    atomic_store_explicit(&dev->clusters_pending, bat->alloc.pending.count, memory_order_relaxed);
+    atomic_store_explicit(&dev->clusters_pending, bat->alloc.pending.clusters,
+                          memory_order_relaxed);
     atomic_store_explicit(&dev->file_size, bat->alloc.work.file_size, memory_order_relaxed);
 }
 
@@ -215,15 +230,29 @@ static void tell_parked(ploop_dev *dev)
     dev_event(dev, dev->parked_count ? PLOOP_EVENT_PARKED : PLOOP_EVENT_RESUMED, dev->parked_count);
 }
 
+static void look_at_watches(ploop_dev *dev)
+{
+    struct list watches, *link;
+    list_init(&watches);
+    list_move_all(&watches, &dev->watches);
+    while ((link = list_take_first(&watches)) != NULL) {
+        struct dev_watch *watch = container_of(link, struct dev_watch, link);
+        list_append(&dev->watches, link);
+        watch->look(watch);
+    }
+}
+
 static void engine_pump(struct turn *turn)
 {
     ploop_dev *dev = container_of(turn, ploop_dev, turn);
     if (!dev->read_only) {
         bat_pump(dev_bat(dev));
     }
+    look_at_watches(dev);
     bool waits = false;
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        waits |= dev->reaps && dev->stack.deltas[level]->channel.in_flight > 0;
+    uint32_t slot = 0;
+    for (const struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        waits |= dev->reaps && delta->channel.in_flight > 0;
     }
     atomic_store(&dev->engine_waits, waits);
     help_or_kick(dev);
@@ -282,8 +311,9 @@ static void run_due(struct work *work)
     uint32_t done = dev->reaps ? (uint32_t)dev_reap(dev, dev->queue_count) : 0;
     dev->announce_again |= timer_may_have_fired(dev, now);
     dev->ran_ns = now;
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        done += channel_retry(&dev->stack.deltas[level]->channel);
+    uint32_t slot = 0;
+    for (struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        done += channel_retry(&delta->channel);
     }
     if (!dev->read_only && !bat_latch(dev_bat(dev))) {
         done += bat_run_deadlines(dev_bat(dev), now);
@@ -326,6 +356,26 @@ int ploop_dev_retry_parked(ploop_dev *dev)
     return (int)parked;
 }
 
+static void ignore(void *owner, int error)
+{
+    (void)owner;
+    (void)error;
+}
+
+void engine_join_bat(ploop_dev *dev, struct bat *bat)
+{
+    bat->owner = dev;
+    bat->now_ns = bat_now;
+    bat->failed = bat->latched = ignore;
+}
+
+void engine_adopt_bat(ploop_dev *dev, struct bat *bat)
+{
+    engine_join_bat(dev, bat);
+    bat->failed = page_failed;
+    bat->latched = latched;
+}
+
 void engine_init(ploop_dev *dev)
 {
     dev->turn.pump = engine_pump;
@@ -338,8 +388,5 @@ void engine_init(ploop_dev *dev)
     if (!dev->clock.now_ns) {
         dev->clock.now_ns = monotonic_ns;
     }
-    dev_bat(dev)->owner = dev;
-    dev_bat(dev)->now_ns = bat_now;
-    dev_bat(dev)->failed = page_failed;
-    dev_bat(dev)->latched = latched;
+    engine_adopt_bat(dev, dev_bat(dev));
 }

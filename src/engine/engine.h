@@ -12,6 +12,12 @@
 
 /* ---- engine.c ---- */
 void engine_init(ploop_dev *dev);
+/*
+ * How a map reaches its device: of the top its failures are the device's; of a delta that joins
+ * they are what its rounds say.
+ */
+void engine_adopt_bat(ploop_dev *dev, struct bat *bat);
+void engine_join_bat(ploop_dev *dev, struct bat *bat);
 /* Reaps all queues, and does what is due; delivers nothing. Returns how much was done. */
 int engine_run(ploop_dev *dev);
 /*

@@ -35,8 +35,9 @@ void help_begin(const ploop_dev *dev)
 
 void help_or_kick(ploop_dev *dev)
 {
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        struct channel *channel = &dev->stack.deltas[level]->channel;
+    uint32_t slot = 0;
+    for (struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        struct channel *channel = &delta->channel;
         if (helped == dev && !in_callback() && channel->file->ops.help) {
             left |= channel->unkicked;
             channel->unkicked = false;
@@ -49,9 +50,15 @@ void help_or_kick(ploop_dev *dev)
 bool help_once(const ploop_dev *dev)
 {
     assert(helped == dev);
-    for (uint32_t level = 0; left && level < dev->stack.count; level++) {
-        const ploop_file *file = dev->stack.deltas[level]->file;
-        if (file->ops.help && file->ops.help(file->context)) {
+    uint32_t slot = 0;
+    for (struct delta *delta; left && (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        const ploop_file *file = delta->file;
+        if (!file->ops.help || !delta_use(delta)) {
+            continue;
+        }
+        bool helped_out = file->ops.help(file->context);
+        delta_unuse(delta);
+        if (helped_out) {
             return true;
         }
     }
@@ -62,10 +69,12 @@ bool help_once(const ploop_dev *dev)
 void help_kick(const ploop_dev *dev)
 {
     assert(!left || helped == dev);
-    for (uint32_t level = 0; left && level < dev->stack.count; level++) {
-        const ploop_file *file = dev->stack.deltas[level]->file;
-        if (file->ops.help && file->ops.kick) {
+    uint32_t slot = 0;
+    for (struct delta *delta; left && (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        const ploop_file *file = delta->file;
+        if (file->ops.help && file->ops.kick && delta_use(delta)) {
             file->ops.kick(file->context, dev->queue_count);
+            delta_unuse(delta);
         }
     }
     left = false;

@@ -40,7 +40,8 @@ void assert_dev(const ploop_dev *dev)
     assert((dev->gate_reasons & GATE_OF_STATES) == reasons_of[dev->state]);
     assert(dev->gate_reasons & GATE_HOLDS || list_is_empty(&dev->held));
     assert(dev->state != DEV_CLOSED || list_is_empty(&dev->parked));
-    assert(!(dev->gate_reasons & GATE_CHANGES_REFUSED) || bat_latch(dev_bat(dev)));
+    assert(!(dev->gate_reasons & GATE_CHANGES_REFUSED) || dev->refusal < 0);
+    assert(!(dev->all_durable || dev->in_commit) || dev->gate_reasons & GATE_JOB);
 }
 
 void gate_change(ploop_dev *dev, uint32_t remove, uint32_t add)
@@ -49,10 +50,12 @@ void gate_change(ploop_dev *dev, uint32_t remove, uint32_t add)
     assert(may_change(dev));
     assert((before & remove) == remove && !(before & ~remove & add));
     assert(!((remove | add) & GATE_ENGINE_ONLY) || dev->state == DEV_OPENING);
-    assert(!(remove & GATE_CHANGES_REFUSED)); /* the latch is never taken back */
+    assert(!(remove & GATE_CHANGES_REFUSED)); /* it is never taken back */
     dev->gate_reasons = after;
+    dev->all_durable &= (after & GATE_JOB) != 0;
+    dev->in_commit &= (after & GATE_JOB) != 0;
     /* Before the gate opens: a request that finds it open comes after those that were held. */
-    if ((before & GATE_HOLDS && !(after & GATE_HOLDS)) || add & GATE_ENDS) {
+    if ((before & ~after & GATE_HOLDS) || add & GATE_ENDS) {
         pio_restart_held(dev);
     }
     atomic_store(&dev->gate, after != 0);

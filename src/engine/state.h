@@ -17,16 +17,18 @@
  * The gate is a set of reasons. The fast path is open when the set is empty; else every request
  * goes to the engine, which looks at the reasons:
  *
- *     GATE_HOLDS   a request that comes is held, and one that is under way stops between its parts
+ *     GATE_HOLDS   a request that comes is held, and one that is under way stops between its parts:
+ *                  GATE_SUSPENDED all requests, GATE_JOB those that change the disk
  *     GATE_ENDS    a request that comes ends with -ECANCELED, and so does what is held
  *     the others   the engine serves the request, or refuses it
  *
  *  1. dev_set_state() is the only function that changes the state, and gate_change() the only one
  *     that changes the gate. Both belong to the owner of the turn.
  *  2. A reason is added and removed by its owner only: dev_set_state() owns those that a state
- *     brings, the opening call GATE_ENGINE_ONLY, the latch GATE_CHANGES_REFUSED, a job GATE_JOB. So
- *     a resume cannot open a gate that a job has closed.
- *  3. Held requests begin again when no reason holds them any more, and only then; or they end.
+ *     brings, the opening call GATE_ENGINE_ONLY, the latch or a job GATE_CHANGES_REFUSED, a job
+ *     GATE_JOB. So a resume cannot open a gate that a job has closed.
+ *  3. Held requests begin again when a reason that holds is gone; those that another one holds are
+ *     held again, in their order; or they end.
  *  4. The gate is closed before the requests in flight are counted (submit.c, 1).
  */
 #ifndef ENGINE_STATE_H

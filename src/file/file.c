@@ -182,3 +182,18 @@ int ploop_file_info(ploop_file *file, struct ploop_file_info *info)
     }
     return error;
 }
+
+int file_data_extent(ploop_file *file, uint64_t offset, uint64_t *data_offset,
+                     uint64_t *data_length)
+{
+    *data_offset = *data_length = 0;
+    if (!file->ops.data_extent) {
+        return -ENOTSUP;
+    }
+    int error = file->ops.data_extent(file->context, offset, data_offset, data_length);
+    if (!error && *data_length &&
+        (*data_offset < offset || *data_length > UINT64_MAX - *data_offset)) {
+        error = -EINVAL;
+    }
+    return error;
+}

@@ -75,6 +75,13 @@ static inline int file_io_submit(struct file_io *io)
 }
 
 /*
+ * Where the next data lies, from `offset` on: ploop_io_ops.data_extent. -ENOTSUP: nobody can tell.
+ * An answer that makes no sense is -EINVAL.
+ */
+int file_data_extent(ploop_file *file, uint64_t offset, uint64_t *data_offset,
+                     uint64_t *data_length);
+
+/*
  * Make reads show what the storage holds, before a recovery or a repair trusts them: SYNC, then the
  * backend's invalidate. 0; -ENOTSUP: the backend cannot; -EBUSY, or another -errno: what is read
  * may be lost on the storage. *sync_error is SYNC's result: a failure may be an old loss that is

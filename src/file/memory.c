@@ -267,6 +267,41 @@ static int memory_invalidate(void *context)
     return 0;
 }
 
+/* The chunk with the lowest number from `first` on, below `limit`, or `limit`. */
+static uint64_t next_chunk(const struct memory *memory, uint64_t first, uint64_t limit)
+{
+    uint64_t lowest = limit;
+    if (limit > first && limit - first <= memory->bucket_count) {
+        while (first < limit && !find_chunk(memory, first)) {
+            first++;
+        }
+        return first;
+    }
+    for (uint64_t i = 0; i < memory->bucket_count; i++) {
+        for (const struct chunk *chunk = memory->buckets[i]; chunk; chunk = chunk->next) {
+            lowest = chunk->number >= first && chunk->number < lowest ? chunk->number : lowest;
+        }
+    }
+    return lowest;
+}
+
+static int memory_data_extent(void *context, uint64_t offset, uint64_t *data_offset,
+                              uint64_t *data_length)
+{
+    struct memory *memory = context;
+    pthread_rwlock_rdlock(&memory->lock);
+    uint64_t size = memory->file_size, limit = (size + CHUNK_BYTES - 1) / CHUNK_BYTES;
+    uint64_t first = next_chunk(memory, offset / CHUNK_BYTES, limit), end = first;
+    while (end < limit && find_chunk(memory, end)) {
+        end++;
+    }
+    pthread_rwlock_unlock(&memory->lock);
+    *data_offset = first * CHUNK_BYTES < offset ? offset : first * CHUNK_BYTES;
+    uint64_t data_end = end * CHUNK_BYTES < size ? end * CHUNK_BYTES : size;
+    *data_length = first < end && data_end > *data_offset ? data_end - *data_offset : 0;
+    return 0;
+}
+
 static void memory_close(void *context)
 {
     struct memory *memory = context;
@@ -282,7 +317,8 @@ int ploop_file_create_memory(uint64_t file_size, ploop_file **file)
                                             .get_info = memory_get_info,
                                             .submit = memory_submit,
                                             .close = memory_close,
-                                            .invalidate = memory_invalidate};
+                                            .invalidate = memory_invalidate,
+                                            .data_extent = memory_data_extent};
     if (!file) {
         return -EINVAL;
     }

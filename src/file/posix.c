@@ -285,6 +285,27 @@ int posix_invalidate(void *context)
     return error;
 }
 
+/* All descriptors' positions are free to be moved: nothing reads or writes at one. */
+int posix_data_extent(void *context, uint64_t offset, uint64_t *data_offset, uint64_t *data_length)
+{
+    struct posix *file = context;
+    if (file->is_block) {
+        return -ENOTSUP;
+    }
+    off_t data = lseek(file->fd, (off_t)offset, SEEK_DATA);
+    off_t hole = data < 0 ? -1 : lseek(file->fd, data, SEEK_HOLE);
+    if (data >= 0 && hole > data) {
+        *data_offset = (uint64_t)data;
+        *data_length = (uint64_t)(hole - data);
+        return 0;
+    }
+    *data_length = 0;
+    if (data < 0 && errno == ENXIO) {
+        return 0;
+    }
+    return data < 0 && errno != EINVAL ? -errno : -ENOTSUP;
+}
+
 static void posix_close(void *context)
 {
     struct posix *file = context;
@@ -318,6 +339,9 @@ int posix_open_shared(const char *path, uint32_t flags, struct ploop_io_threads 
     if (!error) {
         error = posix_open_rest(made, flags);
     }
+    if (!error && made->is_created) {
+        error = posix_sync_directory(path);
+    }
     if (!error) {
         error = posix_pool_start(&made->pool, threads, posix_execute, made);
     }
@@ -348,7 +372,8 @@ static int open_file(const char *path, uint32_t flags, struct ploop_io_threads *
                                             .reopen = posix_reopen,
                                             .invalidate = posix_invalidate,
                                             .close = posix_close,
-                                            .help = posix_help};
+                                            .help = posix_help,
+                                            .data_extent = posix_data_extent};
     struct posix *made;
     int error = posix_open_shared(path, flags, threads, &made);
     if (error) {

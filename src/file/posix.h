@@ -77,6 +77,8 @@ void posix_free(struct posix *file);
  * posix_free() in any case.
  */
 int posix_open_file(struct posix *file, const char *path, uint32_t flags);
+/* A file that was created is found under its name after a power cut. 0 or -errno. */
+int posix_sync_directory(const char *path);
 int posix_open_rest(struct posix *file, uint32_t flags);
 
 /* ---- posix.c: the file with its I/O threads, for the backend that is made of it ---- */
@@ -91,6 +93,7 @@ void posix_abandon(struct posix *file, const char *path);
 int posix_refuses(const struct posix *file, const struct ploop_io *io);
 int posix_get_info(void *context, struct ploop_file_info *info);
 int posix_invalidate(void *context);
+int posix_data_extent(void *context, uint64_t offset, uint64_t *data_offset, uint64_t *data_length);
 
 /* ---- posix_open.c ---- */
 int posix_reopen(void *context, uint32_t flags);

@@ -8,9 +8,11 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -151,6 +153,27 @@ int posix_open_file(struct posix *file, const char *path, uint32_t flags)
         return -errno;
     }
     return open_lock(file);
+}
+
+/*
+ * A directory that cannot be opened for reading (0300 is enough to create a file) is not synced: no
+ * file could be created there at all otherwise. Nor is one whose file system has no sync of
+ * directories.
+ */
+int posix_sync_directory(const char *path)
+{
+    char *copy = strdup(path);
+    if (!copy) {
+        return -ENOMEM;
+    }
+    int fd = open_retrying(dirname(copy), O_RDONLY | O_DIRECTORY);
+    free(copy);
+    if (fd < 0) {
+        return fd == -EACCES || fd == -EPERM ? 0 : fd;
+    }
+    int error = fsync(fd) ? -errno : 0;
+    close(fd);
+    return error == -EINVAL || error == -ENOTSUP ? 0 : error;
 }
 
 /* The second descriptor; without one every request is buffered. What is not known is a page. */

@@ -409,6 +409,13 @@ static int uring_reopen(void *context, uint32_t flags)
     return error;
 }
 
+static int uring_data_extent(void *context, uint64_t offset, uint64_t *data_offset,
+                             uint64_t *data_length)
+{
+    struct uring *file = context;
+    return posix_data_extent(file->posix, offset, data_offset, data_length);
+}
+
 static int uring_invalidate(void *context)
 {
     struct uring *file = context;
@@ -493,7 +500,8 @@ int ploop_file_open_uring(const char *path, uint32_t flags, ploop_uring *group, 
                                             .invalidate = uring_invalidate,
                                             .register_memory = uring_register_memory,
                                             .unregister_memory = uring_unregister_memory,
-                                            .close = uring_close};
+                                            .close = uring_close,
+                                            .data_extent = uring_data_extent};
     struct uring *made;
     if (!file) {
         return -EINVAL;

@@ -2,8 +2,8 @@
 /*
  * Closing and leaving.
  *
- *     close: no request waits for space any more -> quiet -> shut: what comes now ends with
- *            -ECANCELED -> the in-use mark cleared (mark.c) -> at rest (rest.c) -> freed
+ *     close: a job ends -> no request waits for space any more -> quiet -> shut: what comes now
+ *            ends with -ECANCELED -> the in-use mark cleared (mark.c) -> at rest (rest.c) -> freed
  *     abort: the gate closed, the channels cut, every wait ended with -ECANCELED -> at rest ->
  *            freed
  */
@@ -31,8 +31,16 @@ static void shut(ploop_dev *dev)
 static void end_work(ploop_dev *dev)
 {
     assert(gate_has(dev, GATE_ENDS));
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        channel_cut(&dev->stack.deltas[level]->channel);
+    uint32_t slot = 0;
+    for (struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        channel_cut(&delta->channel);
+    }
+}
+
+static void end_jobs(ploop_dev *dev)
+{
+    if (dev->end_jobs) {
+        dev->end_jobs(dev);
     }
 }
 
@@ -45,6 +53,7 @@ int ploop_dev_close(ploop_dev *dev)
         return -EDEADLK;
     }
     help_begin(dev);
+    end_jobs(dev);
     block_control(dev, begin_closing);
     dev_wait_until_quiet(dev);
     block_control(dev, shut);
@@ -59,6 +68,18 @@ int ploop_dev_close(ploop_dev *dev)
     return error;
 }
 
+/* Those that a job has in hand, which ends by their failure. */
+static void end_joining(ploop_dev *dev)
+{
+    uint32_t slot = 0;
+    for (struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        if (delta->level == STACK_NO_LEVEL) {
+            sync_give_up(&delta->bat->syncer, -ECANCELED);
+            bat_fail_waiters(delta->bat, -ECANCELED);
+        }
+    }
+}
+
 static void begin_aborting(ploop_dev *dev)
 {
     struct bat *bat = dev_bat(dev);
@@ -67,6 +88,7 @@ static void begin_aborting(ploop_dev *dev)
     end_work(dev);
     space_fail_all(dev, -ECANCELED);
     bat_fail_waiters(bat, -ECANCELED);
+    end_joining(dev);
     assert(list_is_empty(&dev->parked) && list_is_empty(&dev->held));
 }
 
@@ -76,14 +98,16 @@ void ploop_dev_abort(ploop_dev *dev)
         return;
     }
     block_control(dev, begin_aborting);
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        const struct ploop_file *file = dev->stack.deltas[level]->file;
+    uint32_t slot = 0;
+    for (const struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        const struct ploop_file *file = delta->file;
         if (file->ops.cancel) {
             file->ops.cancel(file->context);
         }
     }
     dev_wait_until_quiet(dev);
     dev_wait_for_rest(dev);
+    end_jobs(dev);
     runners_stop(dev);
     assert_nothing_left(dev);
     dev_free(dev);

@@ -25,7 +25,7 @@ int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *info)
     if (error) {
         return error;
     }
-    assert(dev->stack.count > 0 && dev_disk(dev));
+    assert(stack_count(&dev->stack) > 0 && dev_disk(dev));
     const struct bat_stats *stats = &dev_bat(dev)->stats;
     struct ploop_dev_info full = {
         .disk_size = dev_disk(dev)->disk_size,
@@ -55,12 +55,16 @@ int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *info)
         .extensions = load(&dev_bat(dev)->alloc.work.extensions),
         .punches = load(&dev_bat(dev)->alloc.work.punches),
         .memory_alignment = dev->memory_alignment,
-        .delta_count = dev->stack.count,
+        .delta_count = stack_count(&dev->stack),
         .max_segments = PLOOP_IO_SEGMENTS_MAX,
         .clusters_copied = load(&dev->clusters_copied),
     };
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        full.double_completions += load(&dev->stack.deltas[level]->file->double_completions);
+    uint32_t slot = 0;
+    for (struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        if (delta_use(delta)) {
+            full.double_completions += load(&delta->file->double_completions);
+            delta_unuse(delta);
+        }
     }
     for (uint32_t i = 0; i <= dev->queue_count; i++) {
         uint64_t fast = load(&dev->queues[i].requests_fast) + load(&dev->queues[i].calls_fast);

@@ -26,7 +26,7 @@ void load_log(const struct load *load, uint32_t level, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
-    if (load->dev->stack.count > 1) {
+    if (stack_count(&load->dev->stack) > 1) {
         dev_log(load->dev, level, LOAD_MESSAGE_ID, "delta %" PRIu32 ": %s", load->level, text);
     } else {
         dev_log(load->dev, level, LOAD_MESSAGE_ID, "%s", text);

@@ -18,21 +18,21 @@
 
 static bool is_raw(const struct load *load)
 {
-    assert(load->level < load->dev->stack.count - 1); /* the top is never raw */
+    assert(load->level < stack_count(&load->dev->stack) - 1); /* the top is never raw */
     return load->level == 0 && load->dev->config.flags & PLOOP_DEV_RAW_BASE;
 }
 
 /* What the delta above it has of the disk. */
 static uint64_t end_above(const ploop_dev *dev, uint32_t level)
 {
-    return dev->stack.deltas[level + 1]->end;
+    return stack_at(&dev->stack, level + 1)->end;
 }
 
 /* 0; read-only also where it cannot be read: then its cluster is bad. */
 static int load_tail(const struct load *load, uint64_t length)
 {
     struct stack *stack = &load->dev->stack;
-    struct delta *lower = stack->deltas[load->level];
+    struct delta *lower = stack_at(stack, load->level);
     int64_t got = ploop_file_pread(load->file, lower->tail, length, lower->tail_at);
     int error = got < 0 ? (int)got : (uint64_t)got < length ? -EIO : 0;
     if (error && load->dev->read_only) {
@@ -48,7 +48,7 @@ static int load_tail(const struct load *load, uint64_t length)
 static int load_raw(const struct load *load)
 {
     ploop_dev *dev = load->dev;
-    struct delta *lower = dev->stack.deltas[load->level];
+    struct delta *lower = stack_at(&dev->stack, load->level);
     uint64_t cluster = dev_disk(dev)->cluster_size, size = load->info.file_size,
              above = end_above(dev, load->level);
     uint64_t odd = size % SECTOR_SIZE;
@@ -101,7 +101,7 @@ static int judge_in_stack(const struct load *load)
 static int load_lower_header(struct load *load)
 {
     ploop_dev *dev = load->dev;
-    struct delta *lower = dev->stack.deltas[load->level];
+    struct delta *lower = stack_at(&dev->stack, load->level);
     int error = load_info(load);
     if (!error) {
         channel_init(&lower->channel, lower->file, &dev->turn, &load->info, &dev->bounces,
@@ -131,7 +131,7 @@ static int load_lower_bat(struct load *load)
     uint32_t clusters = geometry_guest_clusters(geometry);
     for (uint32_t n = 0; n < clusters && !error; n++) {
         if (load->entries[n]) {
-            stack_set_place(stack, (struct guest_cluster){n}, stack->deltas[load->level],
+            stack_set_place(stack, (struct guest_cluster){n}, stack_at(stack, load->level),
                             load->entries[n]);
         }
     }
@@ -164,7 +164,7 @@ static int recover(const struct load *load)
 
 int load_stack(ploop_dev *dev)
 {
-    uint32_t count = dev->stack.count - 1; /* below the top */
+    uint32_t count = stack_count(&dev->stack) - 1; /* below the top */
     if (count == 0) {
         return 0;
     }
@@ -172,7 +172,7 @@ int load_stack(ploop_dev *dev)
     int error = loads ? stack_make_words(&dev->stack) : -ENOMEM;
     for (uint32_t level = count; level-- > 0 && !error;) {
         loads[level] =
-            (struct load){.dev = dev, .file = dev->stack.deltas[level]->file, .level = level};
+            (struct load){.dev = dev, .file = stack_at(&dev->stack, level)->file, .level = level};
         error = load_lower_header(&loads[level]);
     }
     for (uint32_t level = 0; level < count && !error; level++) {

@@ -12,35 +12,40 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const struct ploop_file *file_at(const ploop_dev *dev, uint32_t level)
+static void forget_of(const ploop_file *file, const struct iovec *region)
 {
-    return dev->stack.deltas[level]->file;
+    if (file->ops.register_memory) {
+        file->ops.unregister_memory(file->context, region->iov_base, region->iov_len);
+    }
 }
 
-/* Of the files below this level. */
-static void forget(const ploop_dev *dev, const struct iovec *region, uint32_t level)
+/* Of the files that are served, up to a slot. */
+static void forget(const ploop_dev *dev, const struct iovec *region, uint32_t end)
 {
-    while (level-- > 0) {
-        const struct ploop_file *file = file_at(dev, level);
-        if (file->ops.register_memory) {
-            file->ops.unregister_memory(file->context, region->iov_base, region->iov_len);
-        }
+    uint32_t slot = 0;
+    for (const struct delta *delta;
+         (delta = stack_each(&dev->stack, &slot)) != NULL && slot <= end;) {
+        forget_of(delta->file, region);
     }
+}
+
+static int tell_to(const ploop_file *file, const struct iovec *region)
+{
+    return file->ops.register_memory
+               ? file->ops.register_memory(file->context, region->iov_base, region->iov_len)
+               : -ENOTSUP;
 }
 
 /* To all files. 0 or -errno. */
 static int tell(const ploop_dev *dev, const struct iovec *region)
 {
     bool is_known = false;
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        const struct ploop_file *file = file_at(dev, level);
-        int error =
-            file->ops.register_memory
-                ? file->ops.register_memory(file->context, region->iov_base, region->iov_len)
-                : -ENOTSUP;
+    uint32_t slot = 0;
+    for (const struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        int error = tell_to(delta->file, region);
         is_known |= !error;
         if (error && error != -ENOTSUP) {
-            forget(dev, region, level);
+            forget(dev, region, slot - 1);
             return error;
         }
     }
@@ -82,7 +87,7 @@ static int append(ploop_dev *dev, const struct iovec *region)
 
 static void drop(ploop_dev *dev, uint32_t at)
 {
-    forget(dev, &dev->memory[at], dev->stack.count);
+    forget(dev, &dev->memory[at], STACK_SLOTS);
     dev->memory[at] = dev->memory[--dev->memory_count];
 }
 
@@ -135,6 +140,36 @@ int ploop_dev_unregister_memory(ploop_dev *dev, const struct iovec *regions, uin
     }
     pthread_mutex_unlock(&dev->memory_mutex);
     return error;
+}
+
+int memory_join(ploop_dev *dev, struct delta *delta)
+{
+    int error = 0;
+    pthread_mutex_lock(&dev->memory_mutex);
+    uint32_t told = 0;
+    while (told < dev->memory_count && !error) {
+        error = tell_to(delta->file, &dev->memory[told]);
+        error = error == -ENOTSUP ? 0 : error;
+        told += !error;
+    }
+    if (!error) {
+        stack_join(&dev->stack, delta);
+    }
+    while (error && told > 0) {
+        forget_of(delta->file, &dev->memory[--told]);
+    }
+    pthread_mutex_unlock(&dev->memory_mutex);
+    return error;
+}
+
+void memory_leave(ploop_dev *dev, struct delta *delta)
+{
+    pthread_mutex_lock(&dev->memory_mutex);
+    stack_leave(&dev->stack, delta);
+    for (uint32_t i = 0; i < dev->memory_count; i++) {
+        forget_of(delta->file, &dev->memory[i]);
+    }
+    pthread_mutex_unlock(&dev->memory_mutex);
 }
 
 void memory_unregister_all(ploop_dev *dev)

@@ -12,17 +12,19 @@
 #include "life/load.h"
 #include "life/mark.h"
 #include "life/memory.h"
+#include "life/top.h"
 #include "util/sized.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define DELAY_DEFAULT_NS UINT64_C(500000000)
 #define MAX_AGE_DEFAULT_NS UINT64_C(5000000000)
-enum { FAILURE_LIMIT_DEFAULT = 3, BACKEND_MESSAGE_ID = 6 };
+enum { FAILURE_LIMIT_DEFAULT = 3 };
 
 void ploop_dev_config_init(struct ploop_dev_config *config, size_t size)
 {
@@ -94,6 +96,7 @@ static void init_lists(ploop_dev *dev)
     for (size_t i = 0; i < sizeof(lists) / sizeof(lists[0]); i++) {
         list_init(lists[i]);
     }
+    list_init(&dev->watches);
     for (uint32_t i = 0; i < RESERVATION_HASH; i++) {
         list_init(&dev->reservation_hash[i]);
     }
@@ -123,33 +126,36 @@ static int take_memory(ploop_dev *dev)
         part_init(&dev->parts[i], dev);
         list_append(&dev->parts_free, &dev->parts[i].link);
     }
-    int error = cow_init(dev);
+    int error = stack_count(&dev->stack) > 1 ? cow_init(dev) : 0;
     for (uint32_t i = 0; i < queues && !error; i++) {
         error = queue_init(&dev->queues[i], dev, i, pios);
     }
     return error;
 }
 
-static enum file_use use_of(const ploop_dev *dev, uint32_t level)
+static enum file_use use_of(const ploop_dev *dev, const struct delta *delta)
 {
-    assert(level < dev->stack.count);
-    return level == dev->stack.count - 1 && !dev->read_only ? FILE_ALONE : FILE_SHARED;
+    return delta == dev_top(dev) && !dev->read_only ? FILE_ALONE : FILE_SHARED;
 }
 
-static void give_back_files(const ploop_dev *dev, uint32_t count)
+/* Those that are served, up to a slot. */
+static void give_back_files(const ploop_dev *dev, uint32_t end)
 {
-    for (uint32_t level = 0; level < count; level++) {
-        file_give_back(dev->stack.deltas[level]->file, use_of(dev, level));
+    uint32_t slot = 0;
+    for (const struct delta *delta;
+         (delta = stack_each(&dev->stack, &slot)) != NULL && slot <= end;) {
+        file_give_back(delta->file, use_of(dev, delta));
     }
 }
 
 /* Against other devices of this process, and calls that would write or sync these files. */
 static int claim_files(ploop_dev *dev)
 {
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        int error = file_claim(dev->stack.deltas[level]->file, use_of(dev, level));
+    uint32_t slot = 0;
+    for (const struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        int error = file_claim(delta->file, use_of(dev, delta));
         if (error) {
-            give_back_files(dev, level);
+            give_back_files(dev, slot - 1);
             return error;
         }
     }
@@ -166,7 +172,7 @@ void dev_free(ploop_dev *dev)
         queue_free(&dev->queues[i]);
     }
     if (dev->has_claims) {
-        give_back_files(dev, dev->stack.count);
+        give_back_files(dev, STACK_SLOTS);
     }
     memory_unregister_all(dev);
     extension_keep_free(dev->extension);
@@ -198,7 +204,8 @@ static void set_geometry(ploop_dev *dev, const struct header *header)
 
 static int read_image(ploop_dev *dev)
 {
-    struct load top = {.dev = dev, .file = dev_top(dev)->file, .level = dev->stack.count - 1};
+    struct load top = {
+        .dev = dev, .file = dev_top(dev)->file, .level = stack_count(&dev->stack) - 1};
     const struct ploop_file_info *info = &top.info;
     int error = load_info(&top);
     error = error ? error : load_header(&top);
@@ -212,22 +219,9 @@ static int read_image(ploop_dev *dev)
     if (error) {
         return error;
     }
-    struct alloc_config space = {.file_size = info->file_size,
-                                 .capabilities = info->capabilities,
-                                 .extend_bytes_max = dev->config.preallocate_bytes,
-                                 .host_shows_stale =
-                                     dev->config.flags & PLOOP_DEV_HOST_SHOWS_STALE};
-    error = bat_init(dev_bat(dev), &top.header, &dev_top(dev)->channel, &space);
+    error = top_init_bat(dev, dev_top(dev), &top.header, info);
     if (error) {
         return error;
-    }
-    dev_bat(dev)->native_fua = info->capabilities & PLOOP_FILE_CAN_FUA;
-    dev_bat(dev)->delay_ns = dev->config.writeback_delay_ns;
-    dev_bat(dev)->max_age_ns = dev->config.writeback_max_age_ns;
-    dev_bat(dev)->failure_limit = dev->config.page_failure_limit;
-    if (dev->config.enospc_policy == PLOOP_ENOSPC_PARK) {
-        dev_bat(dev)->patience_ns =
-            dev->config.park_timeout_ns ? dev->config.park_timeout_ns : UINT64_MAX;
     }
     engine_init(dev);
     error = load_bat(&top);
@@ -256,34 +250,14 @@ static bool are_deltas(ploop_file *const *deltas, uint32_t count)
     return true;
 }
 
-/*
- * Names a function that the backend has and the one it needs with it, which is missing. Without it
- * requests would hang.
- */
-static const char *missing_function(const struct ploop_io_ops *ops)
-{
-    if (ops->reap && !ops->poll_fd) {
-        return "reap and no poll_fd";
-    }
-    if (ops->register_memory && !ops->unregister_memory) {
-        return "register_memory and no unregister_memory";
-    }
-    return ops->poll_fd && !ops->reap ? "poll_fd and no reap" : NULL;
-}
-
 static int attach(ploop_dev *dev)
 {
     int error = 0;
-    for (uint32_t level = 0; level < dev->stack.count && !error; level++) {
-        const struct ploop_file *file = dev->stack.deltas[level]->file;
-        const char *missing = missing_function(&file->ops);
-        if (missing) {
-            dev_log(dev, PLOOP_LOG_ERROR, BACKEND_MESSAGE_ID,
-                    "delta %" PRIu32 ": the backend has %s", level, missing);
-            return -EINVAL;
-        }
-        dev->reaps |= file->ops.reap != NULL;
-        error = file->ops.attach ? file->ops.attach(file->context, dev->queue_count + 1) : 0;
+    uint32_t slot = 0;
+    for (const struct delta *delta; !error && (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        char name[32];
+        snprintf(name, sizeof(name), "delta %" PRIu32, delta->level);
+        error = top_attach(dev, delta->file, name);
     }
     return error;
 }

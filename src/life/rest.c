@@ -18,9 +18,11 @@
  */
 bool dev_is_quiet(ploop_dev *dev)
 {
-    uint64_t in_flight = 0;
-    for (uint32_t level = dev->stack.count; level > 0; level--) {
-        in_flight += channel_in_lanes(&dev->stack.deltas[level - 1]->channel);
+    const struct delta *top = dev_top(dev);
+    uint64_t in_flight = channel_in_lanes(&top->channel);
+    uint32_t slot = 0;
+    for (const struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        in_flight += delta == top ? 0 : channel_in_lanes(&delta->channel);
     }
     for (uint32_t i = 0; i <= dev->queue_count; i++) {
         in_flight += atomic_load(&dev->queues[i].in_flight);
@@ -92,9 +94,10 @@ void assert_nothing_left(const ploop_dev *dev)
 /* Only the owner of the turn may look; it leaves what it saw. */
 static void look_for_rest(ploop_dev *dev)
 {
-    dev->at_rest = bat_is_idle(dev_bat(dev));
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        dev->at_rest &= channel_is_idle(&dev->stack.deltas[level]->channel);
+    dev->at_rest = bat_is_idle(dev_bat(dev)) && !atomic_load(&dev->job);
+    uint32_t slot = 0;
+    for (const struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        dev->at_rest &= channel_is_idle(&delta->channel);
     }
 }
 

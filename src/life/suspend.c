@@ -3,7 +3,8 @@
  * Suspend and resume.
  *
  *     running -> gate closed: new requests are held, in order -> quiet: none in flight but those
- *     that wait for space -> flushed -> suspended -> held ones begun again, gate open -> running
+ *     that wait for space, and a job pauses or waits for its commit -> flushed -> suspended -> held
+ *     ones begun again, gate open -> running
  */
 #include "life/life.h"
 #include "life/rest.h"
@@ -22,7 +23,8 @@ static bool is_odd(uint64_t number)
 static bool is_quiet_or_resumed(ploop_dev *dev, void *argument)
 {
     const uint64_t *number = argument;
-    return dev_is_quiet(dev) || atomic_load(&dev->suspends) != *number;
+    return (dev_is_quiet(dev) && !atomic_load(&dev->job_moves)) ||
+           atomic_load(&dev->suspends) != *number;
 }
 
 /*

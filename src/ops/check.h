@@ -34,6 +34,11 @@ struct check_window {
 
 #define CHECK_NO_HOST UINT64_MAX
 
+/* What is known of the file's holes: bytes [from, begin) are one, [begin, end) are data. */
+struct check_data {
+    uint64_t from, begin, end;
+};
+
 struct check {
     struct image_file image;
     struct extension extension;
@@ -46,6 +51,7 @@ struct check {
     uint64_t counts[CHECK_KINDS]; /* findings by PLOOP_CHECK_ kind */
     uint64_t owners; /* entries that are their host cluster's owner, beyond the disk's end or not */
     int read_error;  /* of the first thing that could not be read */
+    struct check_data data;
     uint64_t progress_base;
 };
 
@@ -67,5 +73,11 @@ uint32_t check_run(const struct check *check, uint32_t index);
 /* 0, -ENOMEM, -ECANCELED. */
 int check_duplicates(struct check *check);
 int check_leaks(struct check *check);
+
+/*
+ * How many leaks, each one run of clusters, lie between byte `from` and the end of the file. To be
+ * asked where nothing is used. 0 or -errno.
+ */
+int check_count_leaks(struct check *check, uint64_t from, uint64_t *count);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Who uses which host cluster: duplicates and leaks, in memory bounded by the entries there are.
+ * What nothing refers to is free where it is a hole of the file, and a leak where it takes space.
  *
  * A bitmap of the whole file could be of any size, since a sparse file can. So the bitmap is a
  * window on the host clusters: it is filled by a pass over the BAT, which also finds where the next
@@ -180,31 +181,132 @@ int check_duplicates(struct check *check)
     return error;
 }
 
-static void report_leak(struct check *check, uint64_t first, uint64_t end)
+/* ---- free, or leaked ---- */
+
+/*
+ * Where data lies, from `offset` on, which never goes back. Where nobody can tell there is none as
+ * far as a check is concerned.
+ */
+static int data_from(struct check *check, uint64_t offset)
+{
+    struct check_data *data = &check->data;
+    uint64_t begin, length;
+    int error;
+
+    if (data->end && offset >= data->from && offset < data->end) {
+        return 0;
+    }
+    error = file_data_extent(check->image.file, offset, &begin, &length);
+    if (error && error != -ENOTSUP) {
+        return error;
+    }
+    if (error || length == 0) {
+        begin = UINT64_MAX - 1;
+        length = 1;
+    }
+    *data = (struct check_data){.from = offset, .begin = begin, .end = begin + length};
+    return 0;
+}
+
+/* The cluster in which a byte of the data area lies. */
+static uint64_t place_with(const struct geometry *geometry, uint64_t byte)
+{
+    uint64_t past_first = (byte - geometry->data_start) / geometry->cluster_size;
+
+    return geometry_host_first(geometry) + past_first;
+}
+
+/*
+ * The first leak among the unused clusters [from, end): they take space on the host. *first is
+ * `end` where there is none.
+ */
+static int next_leak(struct check *check, uint64_t from, uint64_t end, uint64_t *first,
+                     uint64_t *leak_end)
 {
     const struct geometry *geometry = &check->image.header.geometry;
+    struct check_data *data = &check->data;
 
-    if (first < end) {
-        uint64_t offset = geometry_place_offset(geometry, first);
+    *first = *leak_end = end;
+    for (uint64_t at = from; at < end; at = *leak_end) {
+        int error = data_from(check, geometry_place_offset(geometry, at));
 
-        check_report(check, PLOOP_CHECK_LEAK, UINT64_MAX, offset, end - first,
-                     "%" PRIu64 " host cluster%s at byte %" PRIu64 ": nothing refers to %s",
-                     end - first, end - first > 1 ? "s" : "", offset,
-                     end - first > 1 ? "them" : "it");
+        if (error) {
+            return error;
+        }
+        uint64_t offset = geometry_place_offset(geometry, at);
+        uint64_t begin = data->begin > offset ? data->begin : offset;
+        if (begin >= geometry_place_offset(geometry, end)) {
+            break;
+        }
+        uint64_t place = place_with(geometry, begin);
+        if (*first < end && place > at) {
+            *leak_end = at; /* the leak ended there */
+            return 0;
+        }
+        *first = *first < end ? *first : place;
+        uint64_t last = geometry_place_offset(geometry, end) < data->end
+                            ? end - 1
+                            : place_with(geometry, data->end - 1);
+        *leak_end = last + 1;
     }
+    return 0;
+}
+
+/* Clusters that nothing refers to. */
+static int judge_unused(struct check *check, uint64_t from, uint64_t end)
+{
+    const struct geometry *geometry = &check->image.header.geometry;
+    uint64_t first, leak_end;
+
+    for (; from < end; from = leak_end) {
+        int error = next_leak(check, from, end, &first, &leak_end);
+
+        if (error) {
+            return error;
+        }
+        check->result.free += first - from;
+        if (first < leak_end) {
+            uint64_t offset = geometry_place_offset(geometry, first), count = leak_end - first;
+
+            check_report(check, PLOOP_CHECK_LEAK, UINT64_MAX, offset, count,
+                         "%" PRIu64 " host cluster%s at byte %" PRIu64 ": nothing refers to %s",
+                         count, count > 1 ? "s" : "", offset, count > 1 ? "them" : "it");
+        }
+    }
+    return 0;
+}
+
+int check_count_leaks(struct check *check, uint64_t from, uint64_t *count)
+{
+    const struct geometry *geometry = &check->image.header.geometry;
+    uint64_t end = slots_end(check), first, leak_end;
+    uint64_t at = place_with(geometry, from + geometry->cluster_size - 1);
+
+    check->data = (struct check_data){0};
+    for (*count = 0; at < end; at = leak_end) {
+        int error = next_leak(check, at, end, &first, &leak_end);
+
+        if (error) {
+            return error;
+        }
+        *count += first < leak_end;
+    }
+    return 0;
 }
 
 /* The gaps in a window, and the one before it. *from is the first cluster not yet judged. */
-static void report_gaps(struct check *check, const struct check_window *window, uint64_t *from)
+static int judge_gaps(struct check *check, const struct check_window *window, uint64_t *from)
 {
     uint64_t bits = window->end - window->first;
+    int error = 0;
 
-    for (uint64_t bit = bitmap_next_set(&window->used, 0, bits); bit < bits;
+    for (uint64_t bit = bitmap_next_set(&window->used, 0, bits); bit < bits && !error;
          bit = bitmap_next_set(&window->used, bit, bits)) {
-        report_leak(check, *from, window->first + bit);
+        error = judge_unused(check, *from, window->first + bit);
         bit += bitmap_run(&window->used, bit, bits - bit);
         *from = window->first + bit;
     }
+    return error;
 }
 
 int check_leaks(struct check *check)
@@ -217,21 +319,15 @@ int check_leaks(struct check *check)
             return -ECANCELED;
         }
         fill_from_extension(check, window);
-        report_gaps(check, window, &from);
-        report_leak(check, from, window->slots_end);
-        return 0;
+        int error = judge_gaps(check, window, &from);
+        return error ? error : judge_unused(check, from, window->slots_end);
     }
     bitmap_free(&window->used);
     int error = window_init(window, check);
     while (!error && window_advance(window)) {
         fill_from_extension(check, window);
         error = fill_from_bat(check, window, false);
-        if (!error) {
-            report_gaps(check, window, &from);
-        }
+        error = error ? error : judge_gaps(check, window, &from);
     }
-    if (!error) {
-        report_leak(check, from, window->slots_end);
-    }
-    return error;
+    return error ? error : judge_unused(check, from, window->slots_end);
 }

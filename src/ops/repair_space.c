@@ -16,6 +16,7 @@
 #include "ops/repair.h"
 
 #include <assert.h>
+#include <errno.h>
 
 #include "format/extension.h"
 
@@ -202,6 +203,9 @@ static int cut(struct repair *repair, uint64_t end)
 
     repair_give_up_extension(repair);
     error = repair_truncate(repair, end);
+    if (error == -ENOTSUP) {
+        return 0; /* a block device: what is behind `end` is free */
+    }
     return error ? error : repair_sync(repair);
 }
 
@@ -254,12 +258,18 @@ static uint64_t last_claimed_end(const struct repair *repair)
 
 static int cut_tail(struct repair *repair)
 {
-    uint64_t end = last_claimed_end(repair);
+    uint64_t end = last_claimed_end(repair), leaks;
+    uint64_t found = repair->check->counts[PLOOP_CHECK_LEAK];
+    int error;
 
     if (end >= repair->image->file_size) {
         return 0;
     }
-    repair->leaks_mended = 1; /* the last range */
+    error = check_count_leaks(repair->check, end, &leaks);
+    if (error) {
+        return error;
+    }
+    repair->leaks_mended = leaks < found ? leaks : found; /* the others were entries beyond */
     return cut(repair, end);
 }
 

@@ -37,7 +37,7 @@ static void copy_next(struct part *part);
 
 int cow_init(ploop_dev *dev)
 {
-    if (dev->stack.count == 1 || dev->read_only) {
+    if (dev->cow_memory || dev->read_only) {
         return 0;
     }
     uint64_t cluster = dev_disk(dev)->cluster_size;

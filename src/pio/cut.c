@@ -155,7 +155,7 @@ static uint64_t skip_length(const ploop_pio *pio)
         return 0;
     }
     struct guest_cluster cluster = cluster_of(dev, pio->next, &inside);
-    if (page_is_empty(dev, cluster) && !(kind->covers_below && dev->stack.count > 1)) {
+    if (page_is_empty(dev, cluster) && !(kind->covers_below && stack_count(&dev->stack) > 1)) {
         uint32_t page = geometry_page_of(cluster);
         clusters = geometry_page_first(page) +
                    geometry_page_entries(&dev_top(dev)->geometry, page) - cluster.n;
@@ -203,11 +203,21 @@ static void pio_wait_for_turn(ploop_pio *pio)
     list_append(&pio->queue->dev->later, &pio->link);
 }
 
+/*
+ * While the embedder is asked to record a stack, a thread that waits for a change may be the one
+ * that has to answer: it is not held.
+ */
 void pio_hold(ploop_pio *pio)
 {
-    assert(gate_has(pio->queue->dev, GATE_HOLDS) && pio->live == 0);
-    list_append(&pio->queue->dev->held, &pio->link);
-    atomic_fetch_sub(&pio->queue->in_flight, 1);
+    ploop_dev *dev = pio->queue->dev;
+    assert(pio_is_held_back(pio, dev) && pio->live == 0);
+    if (pio->blocking && dev->in_commit && !gate_has(dev, GATE_SUSPENDED)) {
+        pio->pause = PIO_GOES_ON;
+        pio_complete(pio, -EAGAIN);
+        return;
+    }
+    list_append(&dev->held, &pio->link);
+    atomic_fetch_sub(&pio->queue->in_flight, pio_weight(pio));
 }
 
 /* Begin the part at `next`. False: there is none to be had. */
@@ -236,7 +246,7 @@ void pio_advance(ploop_pio *pio)
         pio->result = -ECANCELED;
     }
     pio->advancing = true;
-    while (pio->next < pio->end && !pio->result && !gate_has(dev, GATE_HOLDS) &&
+    while (pio->next < pio->end && !pio->result && !pio_is_held_back(pio, dev) &&
            pio->pause == PIO_GOES_ON) {
         uint64_t skip = skip_length(pio);
         if (!has_steps(pio)) {

@@ -51,9 +51,9 @@ void flush_start(ploop_pio *pio)
 {
     struct part *part = pio_own_part(pio);
     count(&part->dev->flushes, 1);
-    if (part->dev->read_only) {
-        part_set(part, PART_DURABLE); /* nothing was ever written */
-        part_end(part, 0);
+    if (part->dev->read_only || part->dev->all_durable) {
+        part_set(part, PART_DURABLE); /* nothing is left to be written */
+        part_end(part, bat_latch(dev_bat(part->dev)));
     } else {
         join_round(part);
     }

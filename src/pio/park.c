@@ -131,6 +131,13 @@ void part_no_space(struct part *part, int error)
     }
 }
 
+void space_forget_syncs(ploop_dev *dev)
+{
+    for (struct list *link = dev->parked.next; link != &dev->parked; link = link->next) {
+        container_of(link, struct part, link)->durable.number = SYNC_NONE;
+    }
+}
+
 static void unpark(struct part *part)
 {
     assert(part->state == PART_PARKED && list_is_empty(&part->link));

@@ -102,7 +102,7 @@ static void part_locked(struct lock_waiter *waiter)
     const struct kind *kind = part->kind;
     part_set(part, PART_LOCKED);
     if (kind->is_change && gate_has(dev, GATE_CHANGES_REFUSED)) {
-        part_settle(part, -EIO, SYNC_NONE);
+        part_settle(part, dev->refusal, SYNC_NONE);
         return;
     }
     bool alone = kind->wants_alone && kind->wants_alone(part);

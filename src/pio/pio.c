@@ -27,7 +27,8 @@ void pio_set_stuck(ploop_pio *pio)
     bool stuck = pio->parked > 0 && pio->parked == pio->live && !pio->advancing;
     if (stuck != pio->stuck) {
         pio->stuck = stuck;
-        atomic_fetch_add(&pio->queue->dev->stuck_count, stuck ? 1u : UINT64_MAX);
+        uint64_t weight = pio_weight(pio);
+        atomic_fetch_add(&pio->queue->dev->stuck_count, stuck ? weight : -weight);
     }
 }
 
@@ -77,12 +78,13 @@ void pio_call_over(ploop_pio *pio)
 void pio_complete(ploop_pio *pio, int result)
 {
     ploop_queue *queue = pio->queue;
+    uint64_t weight = pio_weight(pio); /* before it is the caller's again */
     pio->result = result;
     if (pio->blocking) {
         pio_call_over(pio);
-        atomic_fetch_sub(&queue->in_flight, 1);
+        atomic_fetch_sub(&queue->in_flight, weight);
         return;
     }
     queue_push(queue, pio);
-    atomic_fetch_sub(&queue->in_flight, 1);
+    atomic_fetch_sub(&queue->in_flight, weight);
 }

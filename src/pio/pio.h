@@ -77,8 +77,12 @@ uint32_t space_retry_parked(ploop_dev *dev, bool all);
 /* At close and abort: no part waits for space any more. */
 void space_fail_all(ploop_dev *dev, int error);
 
+/* The top changes, and all is durable: what the parked parts wrote needs no SYNC any more. */
+void space_forget_syncs(ploop_dev *dev);
+
 /* ---- cow.c ---- */
-int cow_init(ploop_dev *dev); /* 0 or -ENOMEM; cow_free() in either case */
+/* For a device of several deltas that is open for writing, once. 0 or -ENOMEM; then cow_free(). */
+int cow_init(ploop_dev *dev);
 void cow_free(ploop_dev *dev);
 
 /* ---- submit.c ---- */
@@ -92,7 +96,24 @@ int pio_validate(const ploop_pio *pio);
 /* Whether its pieces of memory begin at multiples of this, and end so: at sectors at least. */
 bool pio_memory_fits(const ploop_pio *pio, uint32_t alignment);
 void pio_begin(struct work *work);     /* the turn's entry */
+void pio_refuse_held(ploop_dev *dev);  /* in_commit begins: a thread may wait for itself */
 void pio_restart_held(ploop_dev *dev); /* and those that wait for a part: some may be free */
+
+/*
+ * What a request counts in in_flight and stuck_count: those that change the disk are counted a
+ * second time, in the upper half.
+ */
+enum { IN_FLIGHT_CHANGES_SHIFT = 32 };
+static inline uint64_t pio_weight(const ploop_pio *pio)
+{
+    return 1 + ((uint64_t)kinds[pio->op].is_change << IN_FLIGHT_CHANGES_SHIFT);
+}
+
+/* In the turn: whether the gate holds it. */
+static inline bool pio_is_held_back(const ploop_pio *pio, const ploop_dev *dev)
+{
+    return gate_has(dev, GATE_SUSPENDED) || (gate_has(dev, GATE_JOB) && kinds[pio->op].is_change);
+}
 
 static inline struct cluster_lock *lock_of(const ploop_dev *dev, struct guest_cluster cluster)
 {

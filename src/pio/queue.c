@@ -55,7 +55,7 @@ static int watch(int poll_fd, int fd, uint32_t exclusive)
  * The queue's own ring and the engine's, which all queues share: a completion there wakes one of
  * those that sleep (an epoll descriptor cannot be watched so, and wakes them all).
  */
-static int watch_backend(const ploop_queue *queue, const struct ploop_file *file)
+int queue_watch(const ploop_queue *queue, const struct ploop_file *file)
 {
     const uint32_t rings[] = {queue->index, queue->dev->queue_count};
     int error = 0;
@@ -67,6 +67,29 @@ static int watch_backend(const ploop_queue *queue, const struct ploop_file *file
         }
     }
     return error;
+}
+
+static bool is_shared(const ploop_queue *queue, uint32_t ring, int fd)
+{
+    uint32_t slot = 0;
+    for (const struct delta *delta; (delta = stack_each(&queue->dev->stack, &slot)) != NULL;) {
+        const struct ploop_file *file = delta->file;
+        if (file->ops.poll_fd && file->ops.poll_fd(file->context, ring) == fd) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void queue_unwatch(const ploop_queue *queue, const struct ploop_file *file)
+{
+    const uint32_t rings[] = {queue->index, queue->dev->queue_count};
+    for (size_t i = 0; file->ops.poll_fd && i < 2; i++) {
+        int fd = file->ops.poll_fd(file->context, rings[i]);
+        if (fd >= 0 && !is_shared(queue, rings[i], fd)) {
+            epoll_ctl(queue->poll_fd, EPOLL_CTL_DEL, fd, NULL);
+        }
+    }
 }
 
 static uint32_t runner_count(const ploop_queue *queue)
@@ -91,8 +114,10 @@ static int open_descriptors(ploop_queue *queue)
         return -errno;
     }
     int error = watch(queue->poll_fd, queue->event_fd, 0);
-    for (uint32_t level = 0; level < queue->dev->stack.count && !error; level++) {
-        error = watch_backend(queue, queue->dev->stack.deltas[level]->file);
+    uint32_t slot = 0;
+    for (const struct delta *delta;
+         !error && (delta = stack_each(&queue->dev->stack, &slot)) != NULL;) {
+        error = queue_watch(queue, delta->file);
     }
     return error;
 }

@@ -7,11 +7,11 @@
 #include "pio/pio.h"
 
 /*
- * in_flight counts the requests that the engine has: accepted and neither completed nor held. Those
- * of the fast path are counted in the channel's lanes. A request is completed when it waits in
- * `done` to be delivered; of the fast path, when the thread that completed it has done with the
- * queue. A device is freed when all of these counts and the turn's visitors are 0 and nothing is
- * left to deliver.
+ * in_flight counts the requests that the engine has: accepted and neither completed nor held; each
+ * counts pio_weight(). Those of the fast path are counted in the channel's lanes. A request is
+ * completed when it waits in `done` to be delivered; of the fast path, when the thread that
+ * completed it has done with the queue. A device is freed when all of these counts and the turn's
+ * visitors are 0 and nothing is left to deliver.
  */
 struct ploop_queue {
     alignas(64) ploop_dev *dev;
@@ -52,6 +52,10 @@ void queue_free(ploop_queue *queue);
 bool in_callback(void);
 
 /* ---- its ring at the backend ---- */
+/* By its descriptor. 0 or -errno. */
+int queue_watch(const ploop_queue *queue, const struct ploop_file *file);
+/* No more, but where a file that is served has the same descriptor. */
+void queue_unwatch(const ploop_queue *queue, const struct ploop_file *file);
 bool queue_enter(ploop_queue *queue); /* try to enter it; true: queue_leave() follows */
 void queue_leave(ploop_queue *queue);
 int queue_reap(ploop_queue *queue); /* how many were completed */

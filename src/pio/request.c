@@ -109,10 +109,23 @@ void pio_begin(struct work *work)
         pio_advance(pio);
     } else if (gate_has(dev, GATE_ENDS)) {
         pio_complete(pio, -ECANCELED);
-    } else if (gate_has(dev, GATE_HOLDS)) {
+    } else if (pio_is_held_back(pio, dev)) {
         pio_hold(pio);
     } else {
         pio_start(pio);
+    }
+}
+
+void pio_refuse_held(ploop_dev *dev)
+{
+    struct list held, *link;
+    assert(dev->in_commit);
+    list_init(&held);
+    list_move_all(&held, &dev->held);
+    while ((link = list_take_first(&held)) != NULL) {
+        ploop_pio *pio = container_of(link, ploop_pio, link);
+        atomic_fetch_add(&pio->queue->in_flight, pio_weight(pio));
+        pio_hold(pio);
     }
 }
 
@@ -125,7 +138,7 @@ void pio_restart_held(ploop_dev *dev)
     while ((link = list_take_first(&dev->held)) != NULL) {
         ploop_pio *pio = container_of(link, ploop_pio, link);
         assert(pio->live == 0 && (pio->pause == PIO_GOES_ON || pio->pause == PIO_HELD));
-        atomic_fetch_add(&pio->queue->in_flight, 1);
+        atomic_fetch_add(&pio->queue->in_flight, pio_weight(pio));
         turn_enqueue(&dev->turn, &pio->work);
     }
 }

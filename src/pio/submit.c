@@ -26,6 +26,9 @@
  *     engine reads, changes and writes them, with the cluster's lock held alone (R17).
  *  6. A request that its thread waits for, pio_submit_blocking(), needs no ring where the backend
  *     has `help`: that thread does the I/O, in submit, and no other thread has a part in it.
+ *  7. The top changes while the gate is closed and the old top's lanes are empty. So a request that
+ *     was counted in the top's lane, and then has found the gate open and the top to be the same,
+ *     meets no change of it before it has left that lane.
  */
 #include "pio/pio.h"
 #include "pio/queue.h"
@@ -72,7 +75,7 @@ static void to_engine(struct part *part, int64_t result)
     ploop_queue *queue = part->pio->queue;
     part->io.result = result;
     part->work.run = adopt;
-    atomic_fetch_add(&queue->in_flight, 1);
+    atomic_fetch_add(&queue->in_flight, pio_weight(part->pio));
     channel_leave(part->io.channel, queue->index);
 }
 
@@ -253,7 +256,8 @@ static ALWAYS_INLINE bool submit_fast(ploop_queue *queue, ploop_pio *pio, bool e
                                       bool blocking)
 {
     ploop_dev *dev = queue->dev;
-    struct channel *channel = &dev_top(dev)->channel;
+    struct delta *top = dev_top(dev);
+    struct channel *channel = &top->channel;
     const struct guest_disk *disk = dev_disk(dev);
     uint64_t inside;
     assert(pio->blocking == blocking);
@@ -267,7 +271,7 @@ static ALWAYS_INLINE bool submit_fast(ploop_queue *queue, ploop_pio *pio, bool e
     assert(pio_validate(pio) == 0);
     struct cluster_lock *lock = lock_of(dev, cluster);
     channel_enter(channel, queue->index);
-    if (!atomic_load(&dev->gate) && lock_try_shared(lock)) {
+    if (!atomic_load(&dev->gate) && dev_top(dev) == top && lock_try_shared(lock)) {
         pio->part.lock.lock = lock;
         pio->result = 0;
         struct aim aim = aim_at(dev, pio, entered, cluster, inside);
@@ -287,10 +291,25 @@ static ALWAYS_INLINE bool submit_fast(ploop_queue *queue, ploop_pio *pio, bool e
 void pio_accept(ploop_pio *pio)
 {
     ploop_queue *queue = pio->queue;
-    atomic_fetch_add(&queue->in_flight, 1);
+    atomic_fetch_add(&queue->in_flight, pio_weight(pio));
     atomic_fetch_add_explicit(&queue->requests, 1, memory_order_relaxed);
     pio->result = 0;
     pio->work.run = pio_begin;
+}
+
+/*
+ * The end of a batch that began when `file` was the top's. The top may have changed since, but
+ * once: what was sent to a new top and is not kicked keeps its lane.
+ */
+static void kick_tops(const ploop_dev *dev, const ploop_file *file, uint32_t queue)
+{
+    const ploop_file *now = dev_top(dev)->file;
+    if (file->ops.kick) {
+        file->ops.kick(file->context, queue);
+    }
+    if (now != file && now->ops.kick) {
+        now->ops.kick(now->context, queue);
+    }
 }
 
 void pio_submit_blocking(ploop_pio *pio)
@@ -302,9 +321,7 @@ void pio_submit_blocking(ploop_pio *pio)
     bool entered = needs_ring && queue_enter(queue);
     bool is_fast = submit_fast(queue, pio, entered, true);
     if (entered) {
-        if (file->ops.kick) {
-            file->ops.kick(file->context, queue->index);
-        }
+        kick_tops(dev, file, queue->index);
         queue_leave(queue);
     }
     if (is_fast) {
@@ -342,8 +359,8 @@ int ploop_queue_submit(ploop_queue *queue, ploop_pio *const *pios, uint32_t coun
         taken++;
     }
     if (entered) {
-        if (taken && file->ops.kick) {
-            file->ops.kick(file->context, queue->index);
+        if (taken) {
+            kick_tops(dev, file, queue->index);
         }
         queue_leave(queue);
     }

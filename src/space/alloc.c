@@ -83,6 +83,7 @@ int alloc_take(struct alloc *alloc, struct host_cluster *host, struct sync_numbe
     const struct space_work *work = &alloc->work;
     bool latched = alloc->syncer->error != 0;
     assert(work->state != SPACE_TRIMMING && work->state != SPACE_ENDED);
+    alloc->eager |= !alloc->changed; /* what the file has in vain is needed, or given back */
     alloc->changed = true;
     if (!latched && space_map_count(map, FREE_ZERO) > 0) {
         *host = space_map_take(map, FREE_ZERO);
@@ -112,7 +113,7 @@ void alloc_entered(struct alloc *alloc, struct guest_cluster guest, struct host_
 
 void alloc_give_back(struct alloc *alloc, struct host_cluster host)
 {
-    space_map_give_back(&alloc->map, host);
+    space_map_give_back(&alloc->map, (struct space_run){host, 1});
 }
 
 /* ---- removals ---- */
@@ -135,9 +136,9 @@ void alloc_page_written(struct alloc *alloc, uint64_t gen, int32_t *first)
 
 static void ripen(struct alloc *alloc)
 {
-    struct host_cluster host;
-    while (pending_take_ripe(&alloc->pending, alloc->syncer, &host)) {
-        space_map_give_back(&alloc->map, host);
+    struct space_run run;
+    while (pending_take_ripe(&alloc->pending, alloc->syncer, &run)) {
+        space_map_give_back(&alloc->map, run);
         alloc->eager = true;
         alloc->zeroing_error = 0;
     }
@@ -250,7 +251,7 @@ void alloc_wait_for_record(struct alloc *alloc, struct alloc_wait *wait, alloc_f
 
 void alloc_reclaim_early(struct alloc *alloc)
 {
-    if (alloc->pending.count > PENDING_MAX / 2) {
+    if (alloc->pending.count > PENDING_MAX / 2 || alloc->pending.clusters > PENDING_CLUSTERS) {
         begin_reclaim(alloc);
     }
 }
@@ -465,6 +466,11 @@ static void allocate_ahead(struct alloc *alloc)
     }
 }
 
+static bool zeroes_eagerly(const struct alloc *alloc)
+{
+    return alloc->eager && alloc->work.can_punch;
+}
+
 void alloc_pump(struct alloc *alloc)
 {
     assert_alloc(alloc);
@@ -472,16 +478,19 @@ void alloc_pump(struct alloc *alloc)
         end_reclaim_waits(alloc, &alloc->reclaim_waits);
     }
     bool wanted = alloc->shortage != NO_SHORTAGE;
-    if (alloc->work.state != SPACE_IDLE || alloc->channel->cut || (alloc->closing && !wanted)) {
+    if (alloc->work.state != SPACE_IDLE || alloc->channel->cut) {
         return;
     }
-    if (may_zero(alloc) && (wanted || (alloc->eager && alloc->work.can_punch))) {
-        space_zero(&alloc->work);
+    if (may_zero(alloc) && (wanted || zeroes_eagerly(alloc))) {
+        space_zero(&alloc->work, !wanted);
         return;
     }
     if (alloc->eager) {
         alloc->eager = false;
         turn_again(alloc->channel->turn); /* it may be settled now */
+    }
+    if (alloc->closing && !wanted) {
+        return;
     }
     if (wanted && alloc->shortage != SHORTAGE_RECLAIMING) {
         int error = extend(alloc, extension_clusters(alloc), false);
@@ -500,14 +509,34 @@ void alloc_pump(struct alloc *alloc)
 
 bool alloc_is_at_rest(const struct alloc *alloc)
 {
-    return alloc->work.state == SPACE_IDLE || alloc->work.state == SPACE_ZEROED ||
-           alloc->work.state == SPACE_ENDED;
+    bool idle = alloc->work.state == SPACE_IDLE || alloc->work.state == SPACE_ZEROED;
+    bool wants = may_zero(alloc) && zeroes_eagerly(alloc) && !alloc->channel->cut;
+    return (idle && !wants) || alloc->work.state == SPACE_ENDED;
 }
 
 bool alloc_trim(struct alloc *alloc)
 {
     assert(alloc->shortage == NO_SHORTAGE);
+    if (alloc->work.state == SPACE_ENDED) {
+        return false;
+    }
     bool begun = space_trim(&alloc->work, alloc->changed || alloc->recovered);
     assert_alloc(alloc);
     return begun;
+}
+
+void alloc_stop(struct alloc *alloc)
+{
+    alloc->closing = true;
+}
+
+void alloc_go_on(struct alloc *alloc)
+{
+    if (alloc->work.state == SPACE_ENDED) {
+        space_resume(&alloc->work);
+    }
+    alloc->closing = alloc->ahead_failed = alloc->extension_failed = false;
+    alloc->ahead_clusters = alloc->ahead_end = 0;
+    turn_again(alloc->channel->turn);
+    assert_alloc(alloc);
 }

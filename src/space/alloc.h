@@ -90,10 +90,11 @@ struct alloc {
     bool can_grow;
     bool extension_failed; /* do not extend ahead of need */
     bool ahead_failed;     /* do not allocate blocks ahead: see 7 */
-    bool eager;            /* clusters came back: zero them without being asked */
+    bool eager;            /* clusters came back, or the first is handed out: zero what is unknown
+                              without being asked */
     bool changed;          /* something was handed out: the tail may be cut at close */
     bool recovered;        /* it may be cut too: a dead session's extension */
-    bool closing;          /* begin nothing ahead of need any more */
+    bool closing;          /* begin nothing ahead of need any more, but give space back */
 };
 
 struct alloc_config {
@@ -171,13 +172,19 @@ void alloc_synced(struct alloc *alloc);
 /* The round of the reclaim that was asked for is done. */
 void alloc_reclaimed(struct alloc *alloc);
 
-/* Start a reclaim before space runs out, if more than half of the records are in use. */
+/*
+ * Start a reclaim before space runs out, if more than half of the records are in use, or very many
+ * clusters wait: their pages make a long round.
+ */
 void alloc_reclaim_early(struct alloc *alloc);
 
 /* Start the space work that is due. */
 void alloc_pump(struct alloc *alloc);
 
-/* The allocator has no request at the backend, and needs none. */
+/*
+ * The allocator has no request at the backend, and needs none; and what it was going to give back
+ * to the host it has given back, or could not.
+ */
 bool alloc_is_at_rest(const struct alloc *alloc);
 
 static inline bool alloc_can_punch(const struct alloc *alloc)
@@ -206,8 +213,15 @@ static inline uint64_t alloc_free_count(const struct alloc *alloc)
 /*
  * At close, with every removal durable and no space work under way: cut off what is free at the end
  * of the file, if this device changed anything there. True: begun, and done when the allocator is
- * at rest. Nothing is handed out any more.
+ * at rest. Nothing is handed out any more. Once more it does nothing.
  */
 bool alloc_trim(struct alloc *alloc);
+
+/*
+ * At rest, as at close: begin nothing ahead of need any more; then alloc_trim(). And back, when the
+ * device goes on with this file after all: see space_resume().
+ */
+void alloc_stop(struct alloc *alloc);
+void alloc_go_on(struct alloc *alloc);
 
 #endif

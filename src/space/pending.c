@@ -7,7 +7,7 @@
 static void assert_pending(const struct pending_set *set)
 {
     (void)set;
-    assert(set->count <= PENDING_MAX);
+    assert(set->count <= PENDING_MAX && set->clusters >= set->count);
     assert((set->free == PENDING_NONE) == (set->count == PENDING_MAX));
     assert((set->ripening_first == PENDING_NONE) == (set->ripening_last == PENDING_NONE));
     assert(set->ripening_first == PENDING_NONE || set->count > 0);
@@ -23,6 +23,7 @@ void pending_init(struct pending_set *set)
     set->free = 0;
     set->ripening_first = set->ripening_last = PENDING_NONE;
     set->count = 0;
+    set->clusters = 0;
     assert_pending(set);
 }
 
@@ -30,11 +31,17 @@ void pending_add(struct pending_set *set, struct host_cluster host, uint32_t pag
                  int32_t *first)
 {
     assert(pending_has_room(set));
+    struct pending *last = *first == PENDING_NONE ? NULL : &set->records[*first];
+    set->clusters++;
+    if (last && last->gen == gen && last->run.first.n + last->run.count == host.n) {
+        last->run.count++;
+        return;
+    }
     int32_t at = set->free;
     struct pending *pending = &set->records[at];
     set->free = pending->next;
     set->count++;
-    *pending = (struct pending){.host = host, .page = page, .gen = gen, .next = *first};
+    *pending = (struct pending){.run = {host, 1}, .page = page, .gen = gen, .next = *first};
     *first = at;
     assert_pending(set);
 }
@@ -71,8 +78,7 @@ void pending_page_written(struct pending_set *set, const struct syncer *syncer, 
     assert_pending(set);
 }
 
-bool pending_take_ripe(struct pending_set *set, const struct syncer *syncer,
-                       struct host_cluster *host)
+bool pending_take_ripe(struct pending_set *set, const struct syncer *syncer, struct space_run *run)
 {
     int32_t at = set->ripening_first;
     if (at == PENDING_NONE || !sync_is_done(syncer, set->records[at].number)) {
@@ -84,7 +90,8 @@ bool pending_take_ripe(struct pending_set *set, const struct syncer *syncer,
     if (set->ripening_first == PENDING_NONE) {
         set->ripening_last = PENDING_NONE;
     }
-    *host = pending->host;
+    *run = pending->run;
+    set->clusters -= run->count;
     pending->next = set->free;
     set->free = at;
     set->count--;

@@ -8,7 +8,9 @@
  *     has it. It starts ripening only when that generation, or a later one, was written; it is ripe
  *     when a SYNC that began after that has succeeded. A page that cannot be written so keeps every
  *     cluster that any version since the last durable one names: that is the quarantine.
- *  2. The ripening ones stand in the order of the SYNCs that they need.
+ *  2. A record names a run of neighbours in the file that left the same generation, so that a
+ *     discard of very many clusters needs few records.
+ *  3. The ripening ones stand in the order of the SYNCs that they need.
  */
 #ifndef SPACE_PENDING_H
 #define SPACE_PENDING_H
@@ -17,12 +19,12 @@
 #include <stdint.h>
 
 #include "file/sync.h"
-#include "format/geometry.h"
+#include "space/space_map.h"
 
-enum { PENDING_MAX = 4096, PENDING_NONE = -1 };
+enum { PENDING_MAX = 4096, PENDING_NONE = -1, PENDING_CLUSTERS = 1 << 17 };
 
 struct pending {
-    struct host_cluster host;
+    struct space_run run;
     uint32_t page;
     uint64_t gen;              /* of the page: the first without the entry */
     struct sync_number number; /* ripening: ripe when this SYNC is done */
@@ -34,6 +36,7 @@ struct pending_set {
     int32_t free;
     int32_t ripening_first, ripening_last; /* oldest first */
     uint32_t count;                        /* that are not free */
+    uint64_t clusters;                     /* that they name */
 };
 
 void pending_init(struct pending_set *set);
@@ -44,6 +47,12 @@ static inline bool pending_has_room(const struct pending_set *set)
     return set->free != PENDING_NONE;
 }
 
+/* Whether a record waits for a SYNC only. */
+static inline bool pending_ripens(const struct pending_set *set)
+{
+    return set->ripening_first != PENDING_NONE;
+}
+
 /* A mapped cluster left the map; the record goes on its page's list, which *first begins. */
 void pending_add(struct pending_set *set, struct host_cluster host, uint32_t page, uint64_t gen,
                  int32_t *first);
@@ -52,8 +61,7 @@ void pending_add(struct pending_set *set, struct host_cluster host, uint32_t pag
 void pending_page_written(struct pending_set *set, const struct syncer *syncer, uint64_t gen,
                           int32_t *first);
 
-/* Takes the oldest record, if it is ripe; *host may be used again. */
-bool pending_take_ripe(struct pending_set *set, const struct syncer *syncer,
-                       struct host_cluster *host);
+/* Takes the oldest record, if it is ripe; *run may be used again. */
+bool pending_take_ripe(struct pending_set *set, const struct syncer *syncer, struct space_run *run);
 
 #endif

@@ -47,9 +47,9 @@ static uint64_t bits_end(const struct space_map *map)
 
 static bool is_free(const struct space_map *map, uint64_t bit)
 {
-    bool unknown = bitmap_test(&map->free[FREE_UNKNOWN].bits, bit);
-    bool zeroed = bitmap_test(&map->free[FREE_ZEROED].bits, bit);
-    bool zero = bitmap_test(&map->free[FREE_ZERO].bits, bit);
+    bool unknown = numbers_have(&map->free[FREE_UNKNOWN], bit);
+    bool zeroed = numbers_have(&map->free[FREE_ZEROED], bit);
+    bool zero = numbers_have(&map->free[FREE_ZERO], bit);
     assert(unknown + zeroed + zero <= 1);
     return unknown || zeroed || zero;
 }
@@ -60,12 +60,6 @@ static void assert_map(const struct space_map *map)
     assert(map->window <= map->file_end - map->first && map->first <= map->file_end);
     assert(map->file_end <= map->fresh_next && map->fresh_next <= map->fresh_end);
     assert(map->fresh_end <= map->limit && map->claims_end == map->window);
-    for (int kind = 0; kind < FREE_KINDS; kind++) {
-        const struct space_bits *set = &map->free[kind];
-        assert(set->count == 0 || set->low < set->high);
-        assert(set->count == 0 || set->high <= bits_end(map));
-        assert(set->count == 0 || set->count <= set->high - set->low);
-    }
 #else
     (void)map;
 #endif
@@ -87,52 +81,30 @@ int space_map_init(struct space_map *map, const struct geometry *geometry, uint6
     uint64_t bits = map->window + (map->limit - end) + 1;
     uint64_t bits_limit = map->window + (host_limit - end) + 1;
     for (int kind = 0; kind < FREE_KINDS; kind++) {
-        int error = bitmap_init_growing(&map->free[kind].bits, bits, bits_limit);
+        int error = numbers_init(&map->free[kind], bits, bits_limit);
         if (error) {
             return error;
         }
     }
-    map->free[FREE_UNKNOWN].count = map->window;
-    map->free[FREE_UNKNOWN].high = map->window;
     return 0;
 }
 
 void space_map_free(struct space_map *map)
 {
     for (int kind = 0; kind < FREE_KINDS; kind++) {
-        bitmap_free(&map->free[kind].bits);
+        numbers_free(&map->free[kind]);
     }
 }
 
 /* ---- bits ---- */
 
-static void set_bit(struct space_map *map, enum free_kind kind, uint64_t bit)
+/* Bits of clusters that are in use. */
+static void put(struct space_map *map, enum free_kind kind, uint64_t bit, uint64_t count)
 {
-    struct space_bits *set = &map->free[kind];
-    assert(bit < bits_end(map) && !is_free(map, bit));
-    bitmap_set(&set->bits, bit);
-    set->low = set->count == 0 ? bit : min64(set->low, bit);
-    set->high = set->count == 0 || bit >= set->high ? bit + 1 : set->high;
-    set->count++;
-}
-
-/* Bits [bit, bit + count). False: one of them was clear, and nothing is changed. */
-static bool clear_bits(struct space_map *map, enum free_kind kind, uint64_t bit, uint64_t count)
-{
-    struct space_bits *set = &map->free[kind];
-    if (count == 1 ? !bitmap_clear(&set->bits, bit)
-                   : !bitmap_clear_range(&set->bits, bit, bit + count)) {
-        return false;
-    }
-    assert(set->count >= count && bit >= set->low && bit + count <= set->high);
-    set->count -= count;
-    set->low = bit == set->low ? bit + count : set->low;
-    return true;
-}
-
-static bool clear_bit(struct space_map *map, enum free_kind kind, uint64_t bit)
-{
-    return clear_bits(map, kind, bit, 1);
+    assert(bit + count <= bits_end(map) && !is_free(map, bit) && !is_free(map, bit + count - 1));
+    bool put = numbers_put(&map->free[kind], bit, bit + count);
+    assert(put);
+    (void)put;
 }
 
 /* Nothing from `end` on was claimed yet. */
@@ -141,7 +113,7 @@ static void move_claims_end(struct space_map *map, uint64_t end)
     if (end == map->claims_end) {
         return; /* without a look at the bitmap: see 4 */
     }
-    bool set = bitmap_set_range(&map->free[FREE_UNKNOWN].bits, map->claims_end, end);
+    bool set = numbers_put(&map->free[FREE_UNKNOWN], map->claims_end, end);
     assert(set && end <= map->window);
     (void)set;
     map->claims_end = end;
@@ -149,17 +121,14 @@ static void move_claims_end(struct space_map *map, uint64_t end)
 
 static bool claim_bits(struct space_map *map, uint64_t bit, uint64_t count)
 {
-    struct space_bits *unknown = &map->free[FREE_UNKNOWN];
     if (bit < map->claims_end) {
         if (bit + count > map->claims_end) {
             move_claims_end(map, bit + count);
         }
-        return clear_bits(map, FREE_UNKNOWN, bit, count);
+        return numbers_take(&map->free[FREE_UNKNOWN], bit, bit + count);
     }
     move_claims_end(map, bit);
     map->claims_end += count;
-    unknown->count -= count;
-    unknown->low = unknown->low == bit ? bit + count : unknown->low;
     return true;
 }
 
@@ -177,14 +146,21 @@ void space_map_end_claims(struct space_map *map)
     assert_map(map);
 }
 
-void space_map_give_back(struct space_map *map, struct host_cluster host)
+void space_map_give_back(struct space_map *map, struct space_run run)
 {
-    uint64_t bit = bit_of(map, host);
-    if (bit == BIT_NONE) {
-        return;
+    while (run.count > 0) {
+        uint64_t bit = bit_of(map, run.first);
+        /* Up to the window's end a run of bits is one of clusters; behind it that begins anew. */
+        uint64_t count = bit < map->window ? min64(run.count, map->window - bit) : run.count;
+        if (bit == BIT_NONE) {
+            count = min64(run.count, map->file_end - run.first.n);
+        } else {
+            put(map, FREE_UNKNOWN, bit, count);
+            map->unknown_cursor = min64(map->unknown_cursor, bit);
+        }
+        run.first.n += (uint32_t)count;
+        run.count -= count;
     }
-    set_bit(map, FREE_UNKNOWN, bit);
-    map->unknown_cursor = min64(map->unknown_cursor, bit);
     assert_map(map);
 }
 
@@ -196,12 +172,11 @@ uint64_t space_map_free_count(const struct space_map *map)
 
 struct host_cluster space_map_take(struct space_map *map, enum free_kind kind)
 {
-    struct space_bits *set = &map->free[kind];
-    assert(set->count > 0);
-    uint64_t bit = bitmap_next_set(&set->bits, set->low, set->high);
-    assert(bit < set->high);
-    set->low = bit;
-    clear_bit(map, kind, bit);
+    struct numbers *set = &map->free[kind];
+    uint64_t bit = numbers_next(set, 0, set->levels[0].bits);
+    bool taken = numbers_take(set, bit, bit + 1);
+    assert(taken);
+    (void)taken;
     assert_map(map);
     return host_of(map, bit);
 }
@@ -214,20 +189,20 @@ struct host_cluster space_map_take_fresh(struct space_map *map)
 
 struct space_run space_map_take_unknown(struct space_map *map, uint64_t most)
 {
-    struct space_bits *set = &map->free[FREE_UNKNOWN];
+    struct numbers *set = &map->free[FREE_UNKNOWN];
     assert(set->count > 0 && most > 0);
-    uint64_t bit = bitmap_next_set(&set->bits, map->unknown_cursor, set->high);
-    if (bit >= set->high) {
-        bit = bitmap_next_set(&set->bits, set->low, set->high);
+    uint64_t end = bits_end(map), bit = numbers_next(set, map->unknown_cursor, end);
+    if (bit == end) {
+        bit = numbers_next(set, 0, end);
     }
-    assert(bit < set->high);
+    assert(bit < end);
     /* A run of bits is a run in the file, but for the step at the window's end. */
     if (bit < map->window) {
         most = min64(most, map->window - bit);
     }
-    uint64_t count = bitmap_run(&set->bits, bit, most);
+    uint64_t count = numbers_run(set, bit, most);
     assert(count > 0 && count <= most);
-    bool taken = clear_bits(map, FREE_UNKNOWN, bit, count);
+    bool taken = numbers_take(set, bit, bit + count);
     assert(taken);
     (void)taken;
     map->unknown_cursor = bit + count;
@@ -240,20 +215,19 @@ void space_map_add(struct space_map *map, enum free_kind kind, struct space_run 
     uint64_t bit = bit_of(map, run.first);
     assert(bit != BIT_NONE && run.count > 0);
     assert(bit >= map->window || run.count <= map->window - bit);
-    for (uint64_t i = 0; i < run.count; i++) {
-        set_bit(map, kind, bit + i);
-    }
+    put(map, kind, bit, run.count);
     assert_map(map);
 }
 
 void space_map_zeroed_is_zero(struct space_map *map)
 {
-    const struct space_bits *zeroed = &map->free[FREE_ZEROED];
-    uint64_t high = zeroed->high;
-    for (uint64_t bit = zeroed->low;
-         zeroed->count > 0 && (bit = bitmap_next_set(&zeroed->bits, bit, high)) < high; bit++) {
-        clear_bit(map, FREE_ZEROED, bit);
-        set_bit(map, FREE_ZERO, bit);
+    struct numbers *zeroed = &map->free[FREE_ZEROED];
+    uint64_t end = bits_end(map);
+    for (uint64_t bit = numbers_next(zeroed, 0, end); bit < end;
+         bit = numbers_next(zeroed, bit, end)) {
+        uint64_t run = numbers_run(zeroed, bit, end - bit);
+        numbers_take(zeroed, bit, bit + run);
+        numbers_put(&map->free[FREE_ZERO], bit, bit + run);
     }
     assert(zeroed->count == 0);
     assert_map(map);
@@ -272,7 +246,7 @@ void space_map_forget_fresh(struct space_map *map, uint64_t count)
 {
     assert(count <= space_map_fresh_count(map));
     while (count-- > 0) {
-        space_map_give_back(map, space_map_take_fresh(map));
+        space_map_give_back(map, (struct space_run){space_map_take_fresh(map), 1});
     }
 }
 
@@ -284,4 +258,40 @@ uint64_t space_map_used_end(const struct space_map *map)
         bit--;
     }
     return place_of(map, bit);
+}
+
+/* Those behind the last cluster in use are free no more. Returns the place where they begin. */
+static uint64_t drop_end(struct space_map *map)
+{
+    uint64_t end = space_map_used_end(map);
+    uint64_t from = end >= map->file_end ? end - map->file_end + map->window : end - map->first;
+    for (int kind = 0; kind < FREE_KINDS; kind++) {
+        struct space_bits *set = &map->free[kind];
+        uint64_t high = set->high;
+        for (uint64_t bit = from;
+             set->count > 0 && (bit = bitmap_next_set(&set->bits, bit, high)) < high; bit++) {
+            clear_bit(map, (enum free_kind)kind, bit);
+        }
+        set->high = min64(set->high, from);
+    }
+    return end;
+}
+
+void space_map_cut(struct space_map *map)
+{
+    uint64_t end = drop_end(map);
+    if (end < map->file_end) { /* every cluster has a bit then, and keeps it */
+        assert(space_map_is_whole(map));
+        map->file_end = end;
+        map->window = map->claims_end = end - map->first;
+    }
+    map->fresh_next = map->fresh_end = end;
+    assert_map(map);
+}
+
+void space_map_abandon_end(struct space_map *map)
+{
+    drop_end(map);
+    map->fresh_next = map->fresh_end;
+    assert_map(map);
 }

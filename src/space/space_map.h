@@ -24,24 +24,18 @@
 #define SPACE_SPACE_MAP_H
 
 #include "format/geometry.h"
-#include "util/bitmap.h"
+#include "util/numbers.h"
 
 enum free_kind { FREE_UNKNOWN, FREE_ZEROED, FREE_ZERO, FREE_KINDS };
 
-struct space_bits {
-    struct bitmap bits;
-    uint64_t count;
-    uint64_t low, high; /* no bit is set below `low`, or at `high` and above */
-};
-
 struct space_map {
-    struct space_bits free[FREE_KINDS];
-    uint64_t window;                /* how many bits the file's own clusters have: see 2 */
-    uint64_t claims_end;            /* a bit: see 4 */
-    uint64_t first, file_end;       /* places */
-    uint64_t fresh_next, fresh_end; /* places */
-    uint64_t limit;                 /* no place at or above this is ever used */
-    uint64_t unknown_cursor;        /* a bit: the next run of unknown ones is taken from there on */
+    struct numbers free[FREE_KINDS]; /* of bits */
+    uint64_t window;                 /* how many bits the file's own clusters have: see 2 */
+    uint64_t claims_end;             /* a bit: see 4 */
+    uint64_t first, file_end;        /* places */
+    uint64_t fresh_next, fresh_end;  /* places */
+    uint64_t limit;                  /* no place at or above this is ever used */
+    uint64_t unknown_cursor; /* a bit: the next run of unknown ones is taken from there on */
 };
 
 /* Neighbours in the file. */
@@ -69,12 +63,13 @@ bool space_map_claim(struct space_map *map, struct space_run run);
 /* After the first claims, before anything else but more of them. */
 void space_map_end_claims(struct space_map *map);
 
-/* A cluster that was in use is free; its content is not known. */
-void space_map_give_back(struct space_map *map, struct host_cluster host);
+/* Clusters that were in use are free; their content is not known. */
+void space_map_give_back(struct space_map *map, struct space_run run);
 
 static inline uint64_t space_map_count(const struct space_map *map, enum free_kind kind)
 {
-    return map->free[kind].count;
+    uint64_t unclaimed = kind == FREE_UNKNOWN ? map->window - map->claims_end : 0;
+    return map->free[kind].count + unclaimed;
 }
 
 static inline uint64_t space_map_fresh_count(const struct space_map *map)
@@ -111,5 +106,17 @@ void space_map_forget_fresh(struct space_map *map, uint64_t count);
 
 /* The place behind the last cluster in use. */
 uint64_t space_map_used_end(const struct space_map *map);
+
+/* The file was cut there, at space_map_used_end(): what lies behind it is no cluster any more. */
+void space_map_cut(struct space_map *map);
+
+/* What lies behind space_map_used_end(), below the end of the file, is not used any more. */
+void space_map_abandon_end(struct space_map *map);
+
+/* The file was cut there, at space_map_used_end(): what lies behind it is no cluster any more. */
+void space_map_cut(struct space_map *map);
+
+/* Nothing behind space_map_used_end() and below the end of the file is used any more. */
+void space_map_abandon_end(struct space_map *map);
 
 #endif

@@ -11,8 +11,9 @@
 #include <string.h>
 
 #define ZERO_BYTES_MAX (UINT64_C(16) << 20)
+#define ZERO_AHEAD_BYTES_MAX (UINT64_C(64) << 20)
 
-enum { ZERO_CLUSTERS_MAX = 1024 };
+enum { ZERO_CLUSTERS_MAX = 1024, ZERO_AHEAD_CLUSTERS_MAX = 16384 };
 
 __attribute__((unused)) /* without assertions */
 static bool
@@ -53,7 +54,7 @@ static void set_space_state(struct space_work *work, enum space_state next)
         [SPACE_ZEROING] = 1u << SPACE_IDLE | 1u << SPACE_ZEROED,
         [SPACE_ZEROED] = 1u << SPACE_IDLE,
         [SPACE_TRIMMING] = 1u << SPACE_ENDED,
-        [SPACE_ENDED] = 0,
+        [SPACE_ENDED] = 1u << SPACE_IDLE,
     };
     assert(legal[work->state] & 1u << next);
     (void)legal;
@@ -93,12 +94,14 @@ static uint64_t run_bytes(const struct space_work *work)
 
 /*
  * The longest run that is zeroed before the first of its clusters is handed out. A backend may have
- * to write the zeros of a punch, so a run has at most ZERO_BYTES_MAX bytes, but always one cluster.
+ * to write the zeros of a punch, so the bytes of a run are limited, but it has always one cluster.
  */
-static uint64_t zero_run_max(const struct space_work *work)
+static uint64_t zero_run_max(const struct space_work *work, bool ahead)
 {
-    uint64_t clusters = work->can_punch ? ZERO_BYTES_MAX / work->geometry->cluster_size : 1;
-    clusters = clusters < ZERO_CLUSTERS_MAX ? clusters : ZERO_CLUSTERS_MAX;
+    uint64_t bytes = ahead ? ZERO_AHEAD_BYTES_MAX : ZERO_BYTES_MAX;
+    uint64_t most = ahead ? ZERO_AHEAD_CLUSTERS_MAX : ZERO_CLUSTERS_MAX;
+    uint64_t clusters = work->can_punch ? bytes / work->geometry->cluster_size : 1;
+    clusters = clusters < most ? clusters : most;
     return clusters ? clusters : 1;
 }
 
@@ -124,11 +127,11 @@ static void zeroing_send(struct space_work *work)
     channel_transfer(&work->io, PLOOP_IO_WRITE, 0, cursor, offset, length, zeroing_done);
 }
 
-void space_zero(struct space_work *work)
+void space_zero(struct space_work *work, bool ahead)
 {
     assert(!work->syncer->error);
     set_space_state(work, SPACE_ZEROING);
-    work->run = space_map_take_unknown(work->map, zero_run_max(work));
+    work->run = space_map_take_unknown(work->map, zero_run_max(work, ahead));
     assert_space(work);
     zeroing_send(work);
 }
@@ -298,6 +301,8 @@ static void trimmed(struct channel_io *io, int result)
 {
     struct space_work *work = container_of(io, struct space_work, io);
     set_space_state(work, SPACE_ENDED);
+    work->was_cut = !result;
+    work->cut_failed = result != 0;
     if (!result) {
         work->file_size = work->io.io.pub.offset;
     }
@@ -317,4 +322,18 @@ bool space_trim(struct space_work *work, bool may_cut)
     assert_space(work);
     channel_order(&work->io, PLOOP_IO_TRUNCATE, end, 0, trimmed);
     return true;
+}
+
+void space_resume(struct space_work *work)
+{
+    assert(!work->syncer->error && !work->syncer->in_flight);
+    if (work->was_cut || work->cut_failed) {
+        work->durable_end = work->blocks_begin = work->blocks_end = 0;
+        work->was_cut ? space_map_cut(work->map) : space_map_abandon_end(work->map);
+        work->durable_end = work->was_cut ? work->map->fresh_end : 0;
+        work->partial_tail &= !work->was_cut;
+    }
+    work->was_cut = work->cut_failed = false;
+    set_space_state(work, SPACE_IDLE);
+    assert_space(work);
 }

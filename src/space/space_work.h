@@ -9,13 +9,15 @@
  *     IDLE --zero--> ZEROING --no SYNC in flight-------------------------------> IDLE
  *                       \-----a SYNC in flight--> ZEROED --it succeeded, or not--> IDLE
  *     IDLE --trim--> TRIMMING --> ENDED      or, where there is nothing to cut: IDLE --> ENDED
+ *     ENDED --resume--> IDLE
  *
  *  1. One piece of work at a time, and one request of it at the backend. It takes no memory.
  *  2. A zeroing that ends while a SYNC is in flight waits in ZEROED for that SYNC, so that a steady
  *     stream of them cannot keep `zeroed` clusters from becoming `zero`.
  *  3. The clusters of ZEROING and ZEROED have no bit in the map: nothing else gets them.
  *  4. Once a SYNC has failed nothing is zeroed: what was under way becomes unknown again.
- *  5. ENDED is final: nothing is handed out or begun any more.
+ *  5. In ENDED nothing is handed out or begun any more. It is final but for a change of the stack
+ *     that is not to be: space_resume().
  *  6. Blocks are allocated for fresh clusters below the end of the file: neither a content nor the
  *     file's size changes, so a cluster may be handed out and written meanwhile.
  */
@@ -65,11 +67,12 @@ struct space_work {
 
     bool can_allocate; /* only where it can also punch, which gives blocks back */
     bool can_punch;
-    bool host_shows_stale; /* a hole may come to show old bytes: what an extension brings is
+    bool host_shows_stale;    /* a hole may come to show old bytes: what an extension brings is
                                   unknown, nothing is punched (R18) */
-    bool partial_tail;     /* the file ends inside cluster fresh_end: its bytes are unknown */
-    uint64_t file_size;    /* as it is now */
-    uint64_t durable_end;  /* the file is durably this long: a place */
+    bool was_cut, cut_failed; /* by space_trim() */
+    bool partial_tail;        /* the file ends inside cluster fresh_end: its bytes are unknown */
+    uint64_t file_size;       /* as it is now */
+    uint64_t durable_end;     /* the file is durably this long: a place */
     struct sync_number extension_number; /* the SYNC that makes fresh_end durable */
     struct sync_number zeroed_number;    /* the SYNC that makes what is zeroed durable */
 
@@ -80,8 +83,11 @@ struct space_work {
 /* What is set before: syncer, geometry, map, done and the backend's abilities. */
 void space_work_init(struct space_work *work, struct channel *channel, uint64_t file_size);
 
-/* Only while IDLE: a run of unknown clusters, of which there must be one, is zeroed. */
-void space_zero(struct space_work *work);
+/*
+ * Only while IDLE: a run of unknown clusters, of which there must be one, is zeroed. `ahead`:
+ * nobody waits for it.
+ */
+void space_zero(struct space_work *work, bool ahead);
 
 /*
  * Only while IDLE: up to `clusters` new ones, within the map's limit; `least`: as an attempt after
@@ -125,6 +131,13 @@ bool space_extension_was_large(const struct space_work *work);
  * the state is ENDED. True: the backend has it.
  */
 bool space_trim(struct space_work *work, bool may_cut);
+
+/*
+ * Only while ENDED, after a SYNC that succeeded since: there is space work again. Where the file
+ * was cut, it ends there; where that failed nobody knows where it ends, and what lay behind is
+ * left.
+ */
+void space_resume(struct space_work *work);
 
 /* A SYNC succeeded, or failed. */
 void space_synced(struct space_work *work);

@@ -23,6 +23,17 @@ int bitmap_init(struct bitmap *bitmap, uint64_t bits)
     return bitmap_init_growing(bitmap, bits, bits);
 }
 
+int bitmap_extend(struct bitmap *bitmap, uint64_t bits)
+{
+    int error = bytes_for(bits) > bitmap->memory.size
+                    ? growing_extend(&bitmap->memory, bytes_for(bits))
+                    : 0;
+    if (!error && bits > bitmap->bits) {
+        bitmap->bits = bits;
+    }
+    return error;
+}
+
 void bitmap_free(struct bitmap *bitmap)
 {
     growing_free(&bitmap->memory);

@@ -21,6 +21,9 @@ int bitmap_init(struct bitmap *bitmap, uint64_t bits);
 int bitmap_init_growing(struct bitmap *bitmap, uint64_t bits, uint64_t limit);
 void bitmap_free(struct bitmap *bitmap);
 
+/* More bits, within the limit; the new ones are clear. 0, or -ENOMEM: it is as it was. */
+int bitmap_extend(struct bitmap *bitmap, uint64_t bits);
+
 /* Set or clear bits [from, end) if all of them have the other value. False: nothing was changed. */
 bool bitmap_set_range(struct bitmap *bitmap, uint64_t from, uint64_t end);
 bool bitmap_clear_range(struct bitmap *bitmap, uint64_t from, uint64_t end);

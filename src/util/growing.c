@@ -134,6 +134,15 @@ void growing_fill(struct growing *growing, size_t at, const void *bytes, size_t 
     memcpy((char *)growing->memory + at, bytes, length);
 }
 
+void growing_empty(struct growing *growing)
+{
+    assert_growing(growing);
+    if (growing->reserved) {
+        (void)madvise(growing->memory, whole_pages(growing->size), MADV_DONTNEED);
+    }
+    growing->filled_from = growing->filled_to = 0;
+}
+
 void growing_free(struct growing *growing)
 {
     assert_growing(growing);

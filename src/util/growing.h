@@ -45,6 +45,9 @@ int growing_extend(struct growing *growing, uint64_t size);
 /* Copies `length` bytes to offset `at`, all of them usable. See 4. */
 void growing_fill(struct growing *growing, size_t at, const void *bytes, size_t length);
 
+/* All of it holds zeros already: gives back the memory, where it can. Readers may look. */
+void growing_empty(struct growing *growing);
+
 /* Harmless for an empty one. */
 void growing_free(struct growing *growing);
 

@@ -177,10 +177,22 @@ static int submit(void *context, struct ploop_io *io)
     return 0;
 }
 
+static int data_extent(void *context, uint64_t offset, uint64_t *data_offset, uint64_t *data_length)
+{
+    const struct sparse *state = &((struct backend *)context)->state;
+    uint64_t first = sparse_next(state, offset, state->size);
+    uint64_t end = first - first % SPARSE_PAGE_SIZE + SPARSE_PAGE_SIZE;
+
+    end = end < state->size ? end : state->size;
+    *data_offset = first;
+    *data_length = first < end ? end - first : 0;
+    return 0;
+}
+
 void backend_open(struct backend *backend, const struct sparse *content)
 {
     static const struct ploop_io_ops ops = {
-        .size = sizeof(ops), .get_info = get_info, .submit = submit};
+        .size = sizeof(ops), .get_info = get_info, .submit = submit, .data_extent = data_extent};
 
     *backend = (struct backend){.capabilities = PLOOP_FILE_CAN_GROW | PLOOP_FILE_CAN_PUNCH |
                                                 PLOOP_FILE_CAN_ALLOCATE};

@@ -153,6 +153,22 @@ void sparse_resize(struct sparse *file, uint64_t size)
     file->size = size;
 }
 
+uint64_t sparse_next(const struct sparse *file, uint64_t offset, uint64_t end)
+{
+    uint64_t first = end;
+
+    for (uint32_t i = 0; i < SPARSE_BUCKETS; i++) {
+        for (struct sparse_page *page = file->buckets[i]; page; page = page->next) {
+            uint64_t start = page->number * SPARSE_PAGE_SIZE;
+
+            if (start < end && start + SPARSE_PAGE_SIZE > offset && start < first) {
+                first = start > offset ? start : offset;
+            }
+        }
+    }
+    return first;
+}
+
 static bool holds(const struct sparse *file, const struct sparse *pages_of)
 {
     for (uint32_t i = 0; i < SPARSE_BUCKETS; i++) {

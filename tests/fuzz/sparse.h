@@ -31,6 +31,9 @@ bool sparse_write(struct sparse *file, const void *bytes, uint64_t length, uint6
 void sparse_zero(struct sparse *file, uint64_t offset, uint64_t end);
 void sparse_resize(struct sparse *file, uint64_t size);
 
+/* The first page in [offset, end) that takes memory: its offset, or `end`. */
+uint64_t sparse_next(const struct sparse *file, uint64_t offset, uint64_t end);
+
 bool sparse_equal(const struct sparse *a, const struct sparse *b);
 
 /* Save it to a file of the file system, for other tools. */

@@ -197,6 +197,9 @@ test_check_empty_flag() {
     judged a.hds
 }
 
+# lost BYTES IMAGE: make it longer by bytes that nothing refers to.
+lost() { head -c "$1" /dev/zero >>"$2"; }
+
 test_check_records() {
     three_clusters
     silent ploopctl check a.hds
@@ -206,6 +209,12 @@ test_check_records() {
         "a.hds [] 0 0 0 3 True clean" "check --json"
 
     truncate -s +128K a.hds
+    silent ploopctl check a.hds
+    same "$(cat out)" "a.hds: clean, 2 free clusters" "holes"
+    silent ploopctl check --json a.hds
+    same "$(json 'j["records"], j["leaks"], j["free"], j["result"]')" "[] 0 2 clean" "holes"
+    truncate -s -128K a.hds
+    lost 131072 a.hds
     expect 3 ploopctl check a.hds
     [[ ! -s err ]] || fail "leaks: $(cat err)"
     like "$(cat out)" "leak: *"$'\n'"a.hds: 0 errors, 2 leaked clusters" "leaks"
@@ -234,7 +243,7 @@ test_check_records() {
 test_repair_leaks() {
     three_clusters
     silent ploopctl convert --from ploop a.hds before.raw
-    truncate -s +200000 a.hds
+    lost 200000 a.hds
     expect 3 ploopctl check a.hds
     expect 0 ploopctl check --repair leaks a.hds
     like "$(tail -n 1 out)" "a.hds: 0 errors, * leaked clusters, * repaired: now clean" "repair"
@@ -548,7 +557,7 @@ test_stack_that_does_not_fit() {
     refused "ploopctl: small.hds: cluster size 32768: not the top delta's, 65536" ploopctl map --base base.hds --base small.hds a.hds
 
     # Each file is checked alone too.
-    truncate -s +128K base.hds
+    lost 131072 base.hds
     expect 3 ploopctl check --json --base base.hds --base middle.hds a.hds
     same "$(json '[(r["kind"], r["image"]) for r in j["records"]], j["result"]')" "[('leak', 'base.hds')] leaks" "a leak below"
     printf '\xff\xff\x00\x00' | dd of=middle.hds bs=1 seek=$((64 + 4)) conv=notrunc status=none

@@ -259,14 +259,16 @@ void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data,
         }
     }
     for (uint64_t slot = 0; slot < oracle->slots; slot++) {
-        if (oracle->owner[slot] || (extension && extension[slot]))
+        uint64_t offset = oracle->data_start + slot * oracle->cluster;
+        if (oracle->owner[slot] || (extension && extension[slot]) ||
+            (oracle->takes_space && !oracle->takes_space(oracle->context, offset, oracle->cluster)))
             continue;
         if (!line) {
             result->leaks++; /* there can be many, so no line is printed */
             continue;
         }
         snprintf(text, sizeof(text), "host cluster at byte %" PRIu64 " is referenced by nothing",
-                 oracle->data_start + slot * oracle->cluster);
+                 offset);
         say(&output, ORACLE_LEAK, text);
     }
     free(extension);

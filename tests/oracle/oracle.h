@@ -20,6 +20,11 @@
  */
 typedef int oracle_read_fn(void *context, void *buffer, uint64_t length, uint64_t offset);
 
+/*
+ * Whether any byte of [offset, offset + length) takes space in the file; it may reach past its end.
+ */
+typedef bool oracle_takes_space_fn(void *context, uint64_t offset, uint64_t length);
+
 /* A finding, one line: notes come first. */
 enum oracle_severity { ORACLE_NOTE, ORACLE_ERROR, ORACLE_LEAK };
 typedef void oracle_line_fn(void *user_data, enum oracle_severity severity, const char *line);
@@ -31,6 +36,7 @@ enum oracle_verdict { ORACLE_OK = 0, ORACLE_NOT_AN_IMAGE = 1, ORACLE_CORRUPT = 2
 
 struct oracle {
     oracle_read_fn *read;
+    oracle_takes_space_fn *takes_space; /* NULL, as after oracle_open(): every byte does */
     void *context;
     uint64_t file_size;
     bool v1;

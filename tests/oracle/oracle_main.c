@@ -28,6 +28,12 @@ static int read_descriptor(void *context, void *buffer, uint64_t length, uint64_
     return 0;
 }
 
+static bool takes_space(void *context, uint64_t offset, uint64_t length)
+{
+    off_t data = lseek(*(int *)context, (off_t)offset, SEEK_DATA);
+    return data >= 0 && (uint64_t)data < offset + length;
+}
+
 struct lines {
     char *leaks; /* printed after the errors */
     size_t length;
@@ -102,6 +108,7 @@ int main(int argc, char **argv)
         printf("corrupt: %s\n", message);
         return 2;
     case ORACLE_OK:
+        oracle.takes_space = takes_space;
         break;
     }
     if (!strcmp(argv[1], "check")) {

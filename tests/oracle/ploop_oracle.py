@@ -106,6 +106,16 @@ class Image:
             return "past the end of the file"
         return None
 
+    def takes_space(self, offset):
+        """Whether the host cluster at `offset` holds data in the file, rather than being a hole."""
+        if self.device:
+            return False                # what nothing refers to on a device is free, not lost
+        try:
+            data = os.lseek(self.file.fileno(), offset, os.SEEK_DATA)
+        except OSError:
+            return False                # ENXIO: nothing but a hole up to the end
+        return data < offset + self.cluster
+
     def check(self):
         """(errors, leaks): lists of strings. Notes go to self.notes."""
         errors, leaks, owner = [], [], {}
@@ -139,7 +149,7 @@ class Image:
         slots = (self.file_size - self.data_start + self.cluster - 1) // self.cluster
         for slot in range(slots):
             offset = self.data_start + slot * self.cluster
-            if offset not in used and not self.device:
+            if offset not in used and self.takes_space(offset):
                 leaks.append("host cluster at byte %d is referenced by nothing" % offset)
         return errors, leaks
 

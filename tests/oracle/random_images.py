@@ -66,6 +66,18 @@ def spoil(rng, data, entries):
             return
 
 
+def store(path, data, holes):
+    """With `holes` every block of zeros is one, unless the file system has larger blocks."""
+    block = 4096
+    with open(path, "wb") as file:
+        for at in range(0, len(data), block):
+            piece = data[at:at + block]
+            if not holes or any(piece):
+                file.seek(at)
+                file.write(piece)
+        file.truncate(len(data))
+
+
 def main(argv):
     out, count, seed = argv[1], int(argv[2]), int(argv[3])
     os.makedirs(out, exist_ok=True)
@@ -73,8 +85,7 @@ def main(argv):
         rng = random.Random(seed * 1000003 + number)
         data, entries = valid(rng)
         spoil(rng, data, entries)
-        with open(os.path.join(out, "random-%d.hds" % number), "wb") as file:
-            file.write(data)
+        store(os.path.join(out, "random-%d.hds" % number), data, rng.randrange(2))
     return 0
 
 

@@ -29,8 +29,9 @@ static bool is_counted(void *unused)
     (void)unused;
     const struct ploop_dev *dev = world->dev;
     bool counted = dev->queues[0].in_flight > 0;
-    for (uint32_t level = 0; level < dev->stack.count; level++) {
-        counted |= dev->stack.deltas[level]->channel.lanes[0].word > 0;
+    uint32_t slot = 0;
+    for (const struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+        counted |= delta->channel.lanes[0].word > 0;
     }
     return counted;
 }

@@ -102,6 +102,7 @@ struct backend {
     void (*invalidated)(void *context);
     void (*fault)(void *context, enum fault fault);
     void *context;
+    struct backend *peer; /* of another file of the device, that goes on while it waits; or NULL */
 };
 
 void backend_init(struct backend *backend, struct disk *disk, struct rng *rng);

@@ -212,7 +212,9 @@ static int sim_wait(void *context, uint32_t queue, uint64_t timeout_ns)
     struct backend *backend = context;
     (void)queue;
     (void)timeout_ns;
-    if (!backend_step(backend) && ++backend->idle_waits > IDLE_WAITS_MAX)
+    if (backend_step(backend) || (backend->peer && backend_step(backend->peer)))
+        return 0;
+    if (++backend->idle_waits > IDLE_WAITS_MAX)
         violation("R15",
                   "a blocking call waits although nothing can happen: %u requests at the backend, "
                   "%u of them not kicked",
@@ -267,6 +269,16 @@ static int sim_invalidate(void *context)
     return 0;
 }
 
+/* A disk does not know its holes: all of a file takes space. */
+static int sim_data_extent(void *context, uint64_t offset, uint64_t *data_offset,
+                           uint64_t *data_length)
+{
+    (void)context;
+    *data_offset = offset;
+    *data_length = INT64_MAX - offset;
+    return 0;
+}
+
 void backend_base_ops(const struct backend *backend, struct ploop_io_ops *ops)
 {
     memset(ops, 0, sizeof(*ops));
@@ -294,5 +306,6 @@ void backend_ops(struct backend *backend, struct ploop_io_ops *ops)
     ops->cancel = sim_cancel;
     ops->reopen = sim_reopen;
     ops->invalidate = backend->keeps_cache ? NULL : sim_invalidate;
+    ops->data_extent = sim_data_extent;
     backend->writable = true;
 }

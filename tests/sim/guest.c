@@ -43,8 +43,8 @@ static void changed(const struct guest_op *op, uint64_t *first, uint64_t *count)
 static bool may_stay(const struct guest_op *op, uint64_t first, uint64_t count)
 {
     uint64_t cluster = op->sim->image.cluster_sectors;
-    return op->kind == GUEST_DISCARD &&
-           (count < cluster || base_has(&op->sim->base, first / cluster));
+    return op->kind == GUEST_DISCARD && (count < cluster || op->sim->discards_may_stay ||
+                                         base_has(&op->sim->base, first / cluster));
 }
 
 static void note_oldest_read(struct sim *sim)

@@ -25,12 +25,13 @@
 #include "report.h"
 #include "scenarios.h"
 #include "shrink.h"
+#include "stack_change.h"
 #include "workload.h"
 
 enum { JOBS_MAX = 64, STEPS_DEFAULT = 300, CUT_PERMILLE_DEFAULT = 40, EXIT_MISSING = 4 };
 
 struct options {
-    uint64_t seed, runs, cuts, seconds;
+    uint64_t seed, runs, cuts, seconds, snapshots;
     uint32_t jobs, steps, cut_permille;
     const char *skip, *scenario, *repair;
     bool shrink, exhaustive, coverage;
@@ -54,6 +55,8 @@ static const char usage[] =
     "    [--coverage]                                               fail if something reachable "
     "never happened\n"
     "    [-v]                                                       tell every event\n"
+    "sim --snapshot N [--seed N]                                   runs of a snapshot under load, "
+    "cut at every event\n"
     "sim --bounded N ...                                            all short sequences; sim "
     "--bounded help tells more\n";
 
@@ -164,6 +167,7 @@ static const struct option names[] = {
     {"shrink", no_argument, NULL, 'h'},
     {"repair", required_argument, NULL, 'm'},
     {"exhaustive", no_argument, NULL, 'x'},
+    {"snapshot", required_argument, NULL, 'q'},
     {"steal-reports", no_argument, NULL, 'b'},
     {"coverage", no_argument, NULL, 'g'},
     {"cut-permille", required_argument, NULL, 'p'},
@@ -204,6 +208,9 @@ static void parse(int argc, char **argv, struct options *options)
             break;
         case 'm':
             options->repair = optarg;
+            break;
+        case 'q':
+            options->snapshots = number;
             break;
         case 'h':
             options->shrink = true;
@@ -255,6 +262,8 @@ int main(int argc, char **argv)
     parse(argc, argv, &options);
     if (options.scenario)
         return scenarios_run(options.scenario, options.exhaustive);
+    if (options.snapshots)
+        return snapshots_run(options.seed, options.snapshots);
     if (options.repair)
         return repairs_run(options.repair, options.exhaustive);
     if (options.shrink || options.skip || (options.runs == 1 && report_verbose))

@@ -76,13 +76,23 @@ static int invalidate(void *context)
     return 0;
 }
 
+/* A disk does not know its holes: all of a file takes space. */
+static int data_extent(void *context, uint64_t offset, uint64_t *data_offset, uint64_t *data_length)
+{
+    const struct memfile *memfile = context;
+    *data_offset = offset;
+    *data_length = offset < memfile->state.size ? memfile->state.size - offset : 0;
+    return 0;
+}
+
 static void make_file(struct memfile *memfile)
 {
     struct ploop_io_ops ops = {.size = sizeof(ops),
                                .get_info = get_info,
                                .submit = submit,
                                .wait = wait_for,
-                               .invalidate = invalidate};
+                               .invalidate = invalidate,
+                               .data_extent = data_extent};
     memfile->next_seq = UINT64_MAX / 2;
     memfile->changes = 0;
     if (ploop_file_create(&ops, memfile, &memfile->file))

@@ -124,9 +124,24 @@ static int submit(void *context, struct ploop_io *io)
     return 0;
 }
 
+static int data_extent(void *context, uint64_t offset, uint64_t *data_offset, uint64_t *data_length)
+{
+    const struct fixture *fixture = context;
+    uint64_t end = fixture->claimed_size ? fixture->claimed_size : fixture->size;
+
+    if (offset >= fixture->hole_begin && offset < fixture->hole_end) {
+        offset = fixture->hole_end;
+    }
+    end = fixture->hole_begin > offset && fixture->hole_begin < end ? fixture->hole_begin : end;
+    *data_offset = offset;
+    *data_length = offset < end ? end - offset : 0;
+    return fixture->extent_error;
+}
+
 void fixture_open(struct fixture *fixture, const void *bytes, uint64_t size)
 {
-    const struct ploop_io_ops ops = {.size = sizeof(ops), .get_info = get_info, .submit = submit};
+    const struct ploop_io_ops ops = {
+        .size = sizeof(ops), .get_info = get_info, .submit = submit, .data_extent = data_extent};
 
     memset(fixture, 0, sizeof(*fixture));
     fixture->capabilities = PLOOP_FILE_CAN_PUNCH | PLOOP_FILE_CAN_ALLOCATE | PLOOP_FILE_CAN_GROW;

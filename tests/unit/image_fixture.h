@@ -40,10 +40,12 @@ struct fixture {
     uint32_t capabilities;
     /* Not 0: the size that get_info reports; reads between `size` and this return zeros. */
     uint64_t claimed_size;
-    uint32_t fail_op;     /* PLOOP_IO_ ...: requests of this kind fail ... */
-    uint64_t fail_from;   /* ... from this one on, 1 the first; 0: none */
-    uint64_t fail_count;  /* ... this many */
-    uint64_t fail_offset; /* not 0: only those that touch this byte */
+    uint64_t hole_begin, hole_end; /* takes no space; all else does, also what is only claimed */
+    int extent_error;              /* the result of data_extent */
+    uint32_t fail_op;              /* PLOOP_IO_ ...: requests of this kind fail ... */
+    uint64_t fail_from;            /* ... from this one on, 1 the first; 0: none */
+    uint64_t fail_count;           /* ... this many */
+    uint64_t fail_offset;          /* not 0: only those that touch this byte */
     int fail_error;
     uint64_t counts[FIXTURE_OP_KINDS];
     struct fixture_op log[FIXTURE_OPS_MAX]; /* what changed the file, and SYNCs, in order */

@@ -165,6 +165,60 @@ START_TEST(a_tail_of_odd_size)
 }
 END_TEST
 
+/* ---- free, or leaked ---- */
+
+static void check_with_hole(uint64_t first, uint64_t end, uint64_t leaks, uint64_t ranges,
+                            uint64_t count_free)
+{
+    uint64_t data = image_data_start(fixture.bytes);
+
+    fixture.hole_begin = first ? data + first * 4096 / 2 : 0; /* in halves of clusters */
+    fixture.hole_end = data + end * 4096 / 2;
+    run_check(&fixture, 0, &outcome);
+    ck_assert_int_eq(outcome.error, 0);
+    ck_assert_uint_eq(outcome.result.leaks, leaks);
+    ck_assert_uint_eq(outcome.result.free, count_free);
+    ck_assert_uint_eq(outcome.kinds[PLOOP_CHECK_LEAK], ranges);
+}
+
+/* A cluster that nothing refers to is free where all of it is a hole, and a leak elsewhere. */
+START_TEST(holes_are_free)
+{
+    static const uint32_t map[] = {0, 3, 1, 2, 2, 8, 0, 0};
+
+    check_plan(
+        &(struct image_plan){.host_clusters = 12, .map = map}); /* 0, 3-6 and 8-11 are unowned */
+    check_with_hole(0, 0, 9, 3, 0);
+    check_with_hole(0, 2, 8, 2, 1);
+    check_with_hole(0, 24, 0, 0, 9);
+    check_with_hole(8, 12, 7, 4, 2); /* 4 and 5: in the middle of a range */
+    check_with_hole(7, 9, 9, 3, 0);  /* the second half of 3, the first of 4 */
+    check_with_hole(9, 11, 9, 3, 0); /* inside 4 and 5 */
+    check_with_hole(9, 12, 8, 4, 1);
+    check_with_hole(20, 24, 7, 3, 2); /* at the end */
+    ck_assert_uint_eq(outcome.last.count, 2);
+    check_with_hole(2, 6, 9, 3, 0); /* only in what is mapped */
+    fixture_close(&fixture);
+}
+END_TEST
+
+/* Nobody can tell: all of it is free, and a repair has nothing to do. */
+START_TEST(where_nobody_can_tell_nothing_is_lost)
+{
+    check_plan(&(struct image_plan){.host_clusters = 12});
+    fixture.extent_error = -ENOTSUP;
+    check_with_hole(0, 0, 0, 0, 7);
+    fixture_reset(&fixture);
+    run_check(&fixture, PLOOP_REPAIR_LEAKS, &outcome);
+    ck_assert_uint_eq(outcome.result.repaired, 0);
+    ck_assert_uint_eq(fixture_changes(&fixture), 0);
+    fixture.extent_error = -EIO;
+    run_check(&fixture, 0, &outcome);
+    ck_assert_int_eq(outcome.error, -EIO);
+    fixture_close(&fixture);
+}
+END_TEST
+
 /* ---- size ---- */
 
 static uint64_t peak_bytes(void)
@@ -405,6 +459,8 @@ int main(void)
     tcase_add_test(tests, entries_off_the_grid);
     tcase_add_test(tests, duplicates);
     tcase_add_test(tests, leaks_are_ranges);
+    tcase_add_test(tests, holes_are_free);
+    tcase_add_test(tests, where_nobody_can_tell_nothing_is_lost);
     tcase_add_test(tests, a_tail_of_odd_size);
     tcase_add_test(tests, a_sparse_file_of_any_size);
     tcase_add_test(tests, an_extension_between_far_entries);

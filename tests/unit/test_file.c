@@ -119,6 +119,31 @@ START_TEST(a_newer_table_may_use_only_what_is_known)
 }
 END_TEST
 
+static int odd_extent(void *context, uint64_t offset, uint64_t *data_offset, uint64_t *data_length)
+{
+    (void)context;
+    *data_offset = offset == 1 ? 0 : UINT64_MAX;
+    *data_length = 2;
+    return offset == 3 ? -EIO : 0;
+}
+
+START_TEST(an_extent_that_makes_no_sense_is_refused)
+{
+    struct ploop_io_ops ops = plain_ops();
+    uint64_t offset, length;
+    ploop_file *file;
+    ck_assert_int_eq(ploop_file_create(&ops, NULL, &file), 0);
+    ck_assert_int_eq(file_data_extent(file, 0, &offset, &length), -ENOTSUP);
+    ploop_file_close(file);
+    ops.data_extent = odd_extent;
+    ck_assert_int_eq(ploop_file_create(&ops, NULL, &file), 0);
+    ck_assert_int_eq(file_data_extent(file, 1, &offset, &length), -EINVAL); /* before it */
+    ck_assert_int_eq(file_data_extent(file, 2, &offset, &length), -EINVAL); /* wraps */
+    ck_assert_int_eq(file_data_extent(file, 3, &offset, &length), -EIO);
+    ploop_file_close(file);
+}
+END_TEST
+
 START_TEST(close_takes_null)
 {
     ploop_file_close(NULL);
@@ -404,6 +429,7 @@ static Suite *file_suite(void)
     tcase_add_test(ops, ops_are_checked);
     tcase_add_test(ops, an_older_table_is_as_good);
     tcase_add_test(ops, a_newer_table_may_use_only_what_is_known);
+    tcase_add_test(ops, an_extent_that_makes_no_sense_is_refused);
     tcase_add_test(ops, close_takes_null);
     tcase_add_test(ops, info_is_checked);
     suite_add_tcase(suite, ops);

@@ -189,6 +189,35 @@ START_TEST(only_what_is_written_takes_memory)
 }
 END_TEST
 
+static void data_is(ploop_file *file, uint64_t from, uint64_t begin, uint64_t end)
+{
+    uint64_t offset, length;
+    ck_assert_int_eq(file_data_extent(file, from, &offset, &length), 0);
+    ck_assert_uint_eq(length, end - begin);
+    ck_assert(length == 0 || offset == begin);
+}
+
+START_TEST(chunks_are_data)
+{
+    uint64_t huge = INT64_MAX, far = UINT64_C(1) << 60;
+    ploop_file *file = new_file(huge);
+    data_is(file, 0, 0, 0);
+    ck_assert_int_eq(ploop_file_pwrite(file, "abc", 3, far + CHUNK_BYTES - 1), 3);
+    ck_assert_int_eq(ploop_file_pwrite(file, "abc", 3, huge - 3), 3);
+    ck_assert_int_eq(ploop_file_pwrite(file, "abc", 3, 5 * CHUNK_BYTES), 3);
+    data_is(file, 0, 5 * CHUNK_BYTES, 6 * CHUNK_BYTES);
+    data_is(file, 6 * CHUNK_BYTES - 1, 6 * CHUNK_BYTES - 1, 6 * CHUNK_BYTES);
+    data_is(file, 6 * CHUNK_BYTES, far, far + 2 * CHUNK_BYTES);
+    data_is(file, far + 2 * CHUNK_BYTES, huge - CHUNK_BYTES + 1, huge);
+    data_is(file, huge, 0, 0);
+    ploop_file_close(file);
+    file = new_file(3 * CHUNK_BYTES); /* few enough to be looked up one by one */
+    ck_assert_int_eq(ploop_file_pwrite(file, "abc", 3, 2 * CHUNK_BYTES), 3);
+    data_is(file, 1, 2 * CHUNK_BYTES, 3 * CHUNK_BYTES);
+    ploop_file_close(file);
+}
+END_TEST
+
 enum { THREADS = 4, ROUNDS = 300, RECORD = 4096 };
 
 struct hammer {
@@ -244,6 +273,7 @@ static Suite *memory_suite(void)
     tcase_add_test(all, buckets_need_not_grow);
     tcase_add_test(all, every_operation_does_what_an_array_does);
     tcase_add_test(all, only_what_is_written_takes_memory);
+    tcase_add_test(all, chunks_are_data);
     tcase_add_test(all, threads_do_not_disturb_one_another);
     suite_add_tcase(suite, all);
     return suite;

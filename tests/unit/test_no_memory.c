@@ -52,8 +52,15 @@ static int submit(void *context, struct ploop_io *io)
     return error;
 }
 
+static int data_extent(void *context, uint64_t offset, uint64_t *data_offset, uint64_t *data_length)
+{
+    const struct fixture *behind = context;
+
+    return behind->file->ops.data_extent(behind->file->context, offset, data_offset, data_length);
+}
+
 static const struct ploop_io_ops ops = {
-    .size = sizeof(ops), .get_info = get_info, .submit = submit};
+    .size = sizeof(ops), .get_info = get_info, .submit = submit, .data_extent = data_extent};
 
 /*
  * Duplicates, entries out of place, leaks inside and at the end; an extension with bitmaps, one of

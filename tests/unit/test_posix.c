@@ -156,6 +156,34 @@ START_TEST(space_is_had_and_given_back)
 }
 END_TEST
 
+static void data_is(ploop_file *file, uint64_t from, uint64_t begin, uint64_t end)
+{
+    uint64_t offset, length;
+    ck_assert_int_eq(file_data_extent(file, from, &offset, &length), 0);
+    ck_assert_uint_eq(length, end - begin);
+    ck_assert(length == 0 || offset == begin);
+}
+
+START_TEST(holes_are_known)
+{
+    static uint8_t bytes[SIZE];
+    ploop_file *file = new_image(0);
+    memset(bytes, 1, sizeof(bytes));
+    ck_assert_int_eq(ploop_file_truncate(file, (uint64_t)8 * SIZE), 0);
+    data_is(file, 0, 0, 0);
+    ck_assert_int_eq(ploop_file_pwrite(file, bytes, SIZE, 2 * SIZE), SIZE);
+    ck_assert_int_eq(ploop_file_pwrite(file, bytes, SIZE, 5 * SIZE), SIZE);
+    data_is(file, 0, 2 * SIZE, 3 * SIZE);
+    data_is(file, 2 * SIZE + 4096, 2 * SIZE + 4096, 3 * SIZE);
+    data_is(file, 3 * SIZE, 5 * SIZE, 6 * SIZE);
+    data_is(file, 6 * SIZE, 0, 0);
+    data_is(file, 9 * SIZE, 0, 0); /* past the end */
+    ck_assert_int_eq(file_sync_io(file, PLOOP_IO_PUNCH, NULL, SIZE, 2 * SIZE), 0);
+    data_is(file, 0, 5 * SIZE, 6 * SIZE);
+    ploop_file_close(file);
+}
+END_TEST
+
 START_TEST(what_cannot_be_punched_is_zeroed_or_refused)
 {
     char byte = 1;
@@ -355,6 +383,7 @@ static Suite *posix_suite(void)
     tcase_add_test(all, capabilities_are_what_the_file_system_can);
     tcase_add_test(all, a_read_only_file_takes_no_changes);
     tcase_add_test(all, space_is_had_and_given_back);
+    tcase_add_test(all, holes_are_known);
     tcase_add_test(all, what_cannot_be_punched_is_zeroed_or_refused);
     tcase_add_test(all, interrupted_calls_are_made_again);
     tcase_add_test(all, errors_come_through);

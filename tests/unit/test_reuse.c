@@ -242,14 +242,14 @@ START_TEST(what_is_free_is_punched_after_a_flush)
 END_TEST
 
 /*
- * One punch zeroes a run of clusters, at most 16 MiB: the first write after it must not wait for
- * gigabytes.
+ * One punch zeroes a run of clusters, at most 64 MiB: a write that comes meanwhile and needs them
+ * must not wait for gigabytes.
  */
 START_TEST(a_punch_of_free_clusters_is_limited_in_bytes)
 {
-    enum { LARGE = 4 << 20, RUN = 16 << 20, COUNT = 10 };
+    enum { LARGE = 4 << 20, RUN = 64 << 20, COUNT = 40 };
     struct rig rig;
-    rig_create(&rig, 2, 64 << 20, LARGE, 0);
+    rig_create(&rig, 2, COUNT * LARGE, LARGE, 0);
     rig_open(&rig);
     for (uint64_t i = 0; i < COUNT; i++) {
         ck_assert_int_eq(rig_write(&rig, i * LARGE, 512, 1, 0), 0);
@@ -266,6 +266,54 @@ START_TEST(a_punch_of_free_clusters_is_limited_in_bytes)
         ck_assert_uint_eq(length, nth < 2 ? RUN : (uint64_t)COUNT * LARGE - 2 * (uint64_t)RUN);
     }
     rig_end(&rig);
+}
+END_TEST
+
+/* Nobody flushes: the clock has the removal written, and a second later what it needs synced. */
+START_TEST(a_removal_ripens_by_the_clock)
+{
+    struct rig rig;
+    rig_full(&rig, PLOOP_ENOSPC_FAIL);
+    ck_assert_int_eq(rig_discard(&rig, at(2), CLUSTER), 0);
+    uint64_t syncs = rig.script.submitted[PLOOP_IO_SYNC];
+    rig_advance(&rig, UINT64_C(10) * 1000000000);
+    ck_assert_uint_eq(rig_file_entry(&rig, 2), 0);
+    ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_SYNC], syncs);
+    uint64_t next = ploop_dev_next_deadline(rig.dev);
+    ck_assert_uint_le(next, rig.clock.now_ns + 1000000000);
+    rig_advance(&rig, next - rig.clock.now_ns);
+    ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_SYNC], syncs + 1);
+    ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_PUNCH], 1);
+    ck_assert_uint_eq(ploop_dev_next_deadline(rig.dev), UINT64_MAX);
+    rig_end_with_leaks(&rig);
+}
+END_TEST
+
+/* What is free is given back before the mark is cleared, what was found at the open too. */
+START_TEST(a_close_gives_free_space_back)
+{
+    struct rig rig;
+    rig_full(&rig, PLOOP_ENOSPC_FAIL);
+    uint64_t old[4];
+    for (uint64_t i = 0; i < 4; i++) {
+        old[i] = rig_file_offset(&rig, (uint32_t)(2 * i));
+    }
+    for (uint64_t i = 0; i < 3; i++) {
+        ck_assert_int_eq(rig_discard(&rig, at(2 * i), CLUSTER), 0);
+    }
+    script_fail(&rig.script, PLOOP_IO_PUNCH, 2, UINT64_MAX, -EIO);
+    rig_close_dev(&rig); /* the third is not given back, which harms nobody */
+    ck_assert_uint_eq(rig.script.bytes[old[0]] + rig.script.bytes[old[1]], 0);
+    ck_assert_uint_ne(rig.script.bytes[old[2]], 0);
+    script_fail(&rig.script, PLOOP_IO_PUNCH, 0, 0, 0);
+    rig_open(&rig);
+    ck_assert_int_eq(rig_write(&rig, at(200), 512, 7, 0), 0);
+    ck_assert_int_eq(rig_discard(&rig, at(6), CLUSTER), 0);
+    rig_close_dev(&rig);
+    for (uint64_t i = 0; i < 4; i++) {
+        ck_assert(rig.script.bytes[old[i] + CLUSTER - 1] == 0);
+    }
+    rig_free(&rig);
 }
 END_TEST
 
@@ -378,6 +426,37 @@ START_TEST(discards_of_one_cluster_in_one_batch)
 }
 END_TEST
 
+/*
+ * What is discarded side by side takes a record for each page of the map, so that very many
+ * clusters need few SYNCs; what lies apart takes one for each cluster.
+ */
+START_TEST(neighbours_share_a_record)
+{
+    enum { MANY = 10000 };
+    for (uint64_t apart = 1; apart <= 2; apart++) {
+        struct rig rig;
+        rig_usual(&rig);
+        ck_assert_int_eq(rig_write(&rig, 0, MANY * CLUSTER, 1, 0), 0);
+        ck_assert_int_eq(rig_flush(&rig), 0);
+        script_forget(&rig.script);
+        if (apart == 1) {
+            ck_assert_int_eq(rig_discard(&rig, 0, MANY * CLUSTER), 0);
+            ck_assert_uint_eq(rig_info(&rig).clusters_quarantined, MANY);
+            ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_SYNC], 0);
+        }
+        for (uint64_t i = 0; i < MANY && apart > 1; i += apart) {
+            ck_assert_int_eq(rig_discard(&rig, at(i), CLUSTER), 0);
+        }
+        ck_assert(apart == 1 || rig.script.submitted[PLOOP_IO_SYNC] > 0);
+        ck_assert_int_eq(rig_flush(&rig), 0);
+        ploop_dev_run(rig.dev);
+        ck_assert_uint_eq(rig_info(&rig).clusters_quarantined, 0);
+        ck_assert_uint_eq(rig_info(&rig).clusters_mapped, apart == 1 ? 0 : MANY / 2);
+        rig_end_with_leaks(&rig);
+    }
+}
+END_TEST
+
 /* More clusters than there are locks, and more removals than there are records. */
 START_TEST(large_discards)
 {
@@ -472,6 +551,9 @@ int main(void)
                                   a_discarded_cluster_gets_a_new_place,
                                   what_is_free_is_punched_after_a_flush,
                                   a_punch_of_free_clusters_is_limited_in_bytes,
+                                  neighbours_share_a_record,
+                                  a_removal_ripens_by_the_clock,
+                                  a_close_gives_free_space_back,
                                   a_large_cluster_is_punched_whole,
                                   a_discard_takes_whole_clusters_only,
                                   zeros_give_back_whole_clusters,

@@ -15,6 +15,7 @@
 #include "util/growing.h"
 #include "util/iov.h"
 #include "util/list.h"
+#include "util/numbers.h"
 #include "util/work.h"
 
 static uint64_t random_state = 1;
@@ -60,6 +61,44 @@ START_TEST(a_bitmap_is_an_array_of_bits)
     }
     ck_assert_uint_eq(bitmap_next_set(&bitmap, 100, 50), 50);
     bitmap_free(&bitmap);
+}
+END_TEST
+
+/* Few members far apart, many side by side, in a set of several levels that grows. */
+START_TEST(a_set_of_numbers_finds_the_next)
+{
+    enum { MOST = 1 << 19, AT_FIRST = 70000 };
+    struct numbers numbers;
+    static bool model[MOST];
+    uint64_t end = AT_FIRST, count = 0;
+    memset(model, 0, sizeof(model));
+    ck_assert_int_eq(numbers_init(&numbers, end, MOST), 0);
+    for (int i = 0; i < steps(20000); i++) {
+        uint64_t from = draw((uint32_t)end), run = draw(20) ? 1 : draw(9000), till = from + run;
+        till = till < end ? till : end;
+        bool put = draw(5) < 2, fits = true;
+        for (uint64_t n = from; n < till; n++) {
+            fits &= model[n] != put;
+        }
+        ck_assert_int_eq(
+            put ? numbers_put(&numbers, from, till) : numbers_take(&numbers, from, till), fits);
+        for (uint64_t n = from; n < till && fits; n++) {
+            model[n] = put;
+            count += put ? 1 : UINT64_MAX;
+        }
+        ck_assert_uint_eq(numbers.count, count);
+        uint64_t start = draw((uint32_t)end), last = start + draw((uint32_t)(end - start)),
+                 next = start;
+        while (next < last && !model[next]) {
+            next++;
+        }
+        ck_assert_uint_eq(numbers_next(&numbers, start, last), next);
+        if (i % 2000 == 1999 && end < MOST) {
+            end = end + MOST / 8 < MOST ? end + MOST / 8 : MOST;
+            ck_assert_int_eq(numbers_extend(&numbers, end), 0);
+        }
+    }
+    numbers_free(&numbers);
 }
 END_TEST
 
@@ -520,6 +559,7 @@ END_TEST
 int main(void)
 {
     const TTest *const tests[] = {a_bitmap_is_an_array_of_bits,
+                                  a_set_of_numbers_finds_the_next,
                                   a_range_of_bits_is_set,
                                   memory_grows_where_it_lies,
                                   memory_without_a_reservation_does_not_grow,

@@ -113,6 +113,10 @@ static void print_result(const char *path, const struct ploop_check_result *resu
     } else {
         printf("clean");
     }
+    if (result->free) {
+        printf(", %llu free cluster%s", (unsigned long long)result->free,
+               result->free == 1 ? "" : "s");
+    }
     if (result->repaired) {
         printf(", %llu repaired: now %s", (unsigned long long)result->repaired,
                status_name(status));
@@ -129,6 +133,7 @@ static void print_result_json(struct json *json, const struct report *report)
     json_end_array(json);
     json_number(json, "errors", result->errors);
     json_number(json, "leaks", result->leaks);
+    json_number(json, "free", result->free);
     json_number(json, "notes", result->notes);
     json_number(json, "repaired", result->repaired);
     json_number(json, "mapped", result->mapped);
@@ -155,6 +160,7 @@ static void add_result(struct report *report, const struct ploop_check_result *r
     sum->errors += result->errors;
     sum->leaks += result->leaks;
     sum->notes += result->notes;
+    sum->free += result->free;
     sum->repaired += result->repaired;
     sum->mapped += result->mapped;
     sum->recoverable &= result->recoverable;

@@ -1,0 +1,183 @@
+/* SPDX-License-Identifier: MIT */
+/**
+ * @file ops.h
+ * Jobs: operations on a live disk that take long and run beside the guest's requests. The disk's
+ * requests go on meanwhile.
+ *
+ * A call such as ploop_dev_snapshot() starts a job and returns. The job advances in the device's
+ * runs, as requests do; when it has ended it calls `fn`. There is at most one job for each device
+ * that changes its stack of files.
+ *
+ * Where the embedder has to record a new stack durably, the job stops in the state
+ * PLOOP_JOB_COMMIT and calls `commit`. The embedder writes its record in its own time, and answers
+ * with ploop_job_committed(), from inside of `commit` or later, from any thread. Until then
+ * requests that change the disk are held; reads are served, and a flush succeeds at once. A thread
+ * that makes such a change by a call that waits (ploop_dev_pwrite(), ploop_pio_execute()) gets
+ * -EAGAIN in this state, because it may be the thread that has to answer. `commit` may be NULL:
+ * ploop_job_info() and ploop_job_wait() tell of the state.
+ *
+ * `commit` and `fn` are called where the callbacks of queue 0 run: in ploop_queue_run() of that
+ * queue, in ploop_job_wait(), in close and abort, and with runners on the runner of queue 0. They
+ * may call what callbacks of requests may call. *job is stored before either is called.
+ *
+ * Suspending a device pauses a job; a job that has got as far as PLOOP_JOB_COMMIT can be answered
+ * while the device is suspended. Closing a device ends a job with -ECANCELED. The handle of a job
+ * lives until ploop_job_free(), also after the device was closed.
+ */
+#ifndef PLOOP_OPS_H
+#define PLOOP_OPS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include <ploop/dev.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** A job. */
+typedef struct ploop_job ploop_job;
+
+/** The job has ended with this result: 0 or -errno. The job may be freed in this call. */
+typedef void ploop_job_fn(void *user_data, ploop_job *job, int result);
+
+/** The embedder is to record the new stack durably, and to answer with ploop_job_committed(). */
+typedef void ploop_job_commit_fn(void *user_data, ploop_job *job);
+
+/** ploop_job_info.kind */
+enum { PLOOP_JOB_SNAPSHOT = 1 };
+
+/** ploop_job_info.state */
+enum {
+    PLOOP_JOB_RUNNING = 1, /**< it advances */
+    PLOOP_JOB_PAUSED = 2,  /**< the device is suspended */
+    PLOOP_JOB_COMMIT = 3,  /**< it waits for ploop_job_committed() */
+    PLOOP_JOB_ENDED = 4    /**< `result` is there; `fn` has been called, or is going to be */
+};
+
+/** ploop_job_info.step: what the job is doing. */
+enum {
+    PLOOP_JOB_STEP_CHECK = 1, /**< it looks whether the new file fits */
+    PLOOP_JOB_STEP_PREPARE,   /**< the new file becomes ready to be written */
+    PLOOP_JOB_STEP_FLUSH,     /**< what was written becomes durable; nobody is held */
+    PLOOP_JOB_STEP_HOLD,      /**< changes are held; those in flight end, and become durable */
+    PLOOP_JOB_STEP_COMMIT,    /**< the embedder records the new stack */
+    PLOOP_JOB_STEP_FINISH,    /**< the new stack is in use; the map follows */
+    PLOOP_JOB_STEP_UNDO       /**< it has failed, or was refused: all becomes as it was */
+};
+
+/** What ploop_job_committed() is told besides 0 and -errno: the record may be there or not. */
+enum { PLOOP_COMMIT_UNKNOWN = 1 };
+
+/** A job, as it is now. */
+struct ploop_job_info {
+    size_t size;
+    uint32_t kind;        /**< PLOOP_JOB_SNAPSHOT */
+    uint32_t state;       /**< PLOOP_JOB_RUNNING ... */
+    uint32_t step;        /**< PLOOP_JOB_STEP_ ... */
+    int32_t result;       /**< PLOOP_JOB_ENDED: 0 or -errno */
+    uint64_t bytes_done;  /**< of the work that takes long */
+    uint64_t bytes_total; /**< as far as it is known */
+    uint64_t rate;        /**< the limit, bytes a second; 0: none */
+    uint64_t reserved[5];
+};
+
+/**
+ * Take a snapshot: from now on the device writes to another file, and the old top, which keeps the
+ * disk as it is at this moment, is only read.
+ *
+ * The job looks whether the new file fits, sets its in-use mark, and flushes; nobody is held for
+ * that. Then it holds what changes the disk, makes the last changes durable, closes the old top
+ * cleanly (its in-use mark is cleared) and asks the embedder to record the new stack. When that is
+ * recorded, the changes go on, to the new top; the file of the old top is opened again for reading,
+ * if its backend can (`reopen`).
+ *
+ * If the embedder refuses, or the job is cancelled, or anything fails, the old top stays the top,
+ * and its mark is set again before a change goes on; the new file is closed as it was, empty. If
+ * the mark cannot be set again, every request that changes the disk fails with that error. If the
+ * outcome of the record is not known (PLOOP_COMMIT_UNKNOWN), that is the same as a refusal, and
+ * safe: nothing was written to the new file, and both records open as the same disk. Then
+ * no job begins (-EBUSY), and this one is not to be freed, before ploop_job_committed() was told
+ * how it ended.
+ *
+ * After a crash the recorded stack opens, whichever of the two it is; with PLOOP_DEV_RECOVER,
+ * because one of its files has the mark. The new file must be found under its name then: see
+ * PLOOP_FILE_CREATE.
+ *
+ * @param new_top   an empty image: of the top's format version, cluster size and disk size, without
+ *                  a format extension, and open for writing. It stays the caller's; it is in use
+ *                  until the job has ended with an error, or the device is closed
+ * @param commit    NULL: the job stops in PLOOP_JOB_COMMIT, and nobody is called
+ * @param fn        NULL: nobody is called. Called with 0; -EINVAL (an image that is not empty);
+ *                  -ECANCELED; -EINPROGRESS (PLOOP_COMMIT_UNKNOWN); the error of a refusal; or
+ *                  what the backend returned
+ * @param[out] job  to be freed with ploop_job_free()
+ * @return 0; -EINVAL (a parameter, or a file that does not fit: the log says what, and nothing was
+ *         changed); -EBUSY (a job is under way, or the outcome of the last one is unknown, or the
+ *         file is in use); -EROFS; -EIO (a SYNC or the write of a BAT page has failed); -ENOMEM;
+ *         -ENOSPC (the device has had 4095 files); or what the backend returns
+ *
+ * Any thread, callbacks included. Blocks for one read of the new file. @since 2.0
+ */
+int ploop_dev_snapshot(ploop_dev *dev, ploop_file *new_top, ploop_job_commit_fn *commit,
+                       ploop_job_fn *fn, void *user_data, ploop_job **job);
+
+/**
+ * Tell a job in the state PLOOP_JOB_COMMIT how the record ended.
+ *
+ * @param result  0: the new stack is recorded durably. -errno: it is not and will not be.
+ *                PLOOP_COMMIT_UNKNOWN: it may be or not; tell the job again when it is known, also
+ *                after it has ended
+ * @return 0; -EINVAL: the job does not wait for this, or no such result
+ *
+ * Any thread, callbacks included. @since 2.0
+ */
+int ploop_job_committed(ploop_job *job, int result);
+
+/**
+ * Get the state of a job.
+ * @param info  `size` set by the caller
+ * @return 0 or -EINVAL
+ * Any thread, callbacks included. @since 2.0
+ */
+int ploop_job_info(ploop_job *job, struct ploop_job_info *info);
+
+/**
+ * Wait until a job has ended and `fn` has returned. Without runners this call runs queue 0, and
+ * with it the callbacks of that queue.
+ *
+ * @return the job's result; -EAGAIN: the job waits for ploop_job_committed(), and `commit` has
+ *         returned or is NULL; -EDEADLK (from a callback). A job may also end with one of these:
+ *         ploop_job_info() tells
+ *
+ * Any thread, blocks, not from a callback. @since 2.0
+ */
+int ploop_job_wait(ploop_job *job);
+
+/**
+ * Ask a job to end early, with -ECANCELED. It undoes what has to be undone first.
+ * @return 0; -EBUSY: it waits for ploop_job_committed(), or is past that; -EALREADY: it has ended
+ * Any thread, callbacks included. @since 2.0
+ */
+int ploop_job_cancel(ploop_job *job);
+
+/**
+ * Limit how fast a job moves data.
+ * @param bytes_per_second  0: as fast as it can
+ * Any thread, callbacks included. @since 2.0
+ */
+void ploop_job_set_rate(ploop_job *job, uint64_t bytes_per_second);
+
+/**
+ * Free the handle of a job that has ended.
+ * @return 0; -EBUSY: the job has not ended, or ploop_job_committed() has to be told the outcome of
+ *         its record. Freeing NULL returns 0
+ * Any thread, callbacks included; in `fn` too. @since 2.0
+ */
+int ploop_job_free(ploop_job *job);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Jobs: what all long operations on a live disk share.
+ *
+ *     RUNNING <--> PAUSED                      RUNNING ---> ENDED
+ *     RUNNING ---> COMMIT --answered--> RUNNING
+ *
+ *  1. A device has one job at a time: dev->job, which is claimed by the thread that starts it and
+ *     given up in the turn, when the job ends.
+ *  2. A job is steps of the turn: its `look` runs after each batch of the turn's work and goes on
+ *     when what it waits for is there.
+ *  3. What other threads ask for (an answer, a cancel, a close) is noted in atomics and followed in
+ *     the turn of the run that they post. So an answer from inside of `commit` does not nest, and
+ *     nothing of a job lies in the inbox when it is freed.
+ *  4. Callbacks are delivered as requests are, by a pio on queue 0. `due` says what is to be
+ *     called; the pio is pushed by the first bit that is set, and END is the last: so it is pushed
+ *     once at a time, and never after the handle may be freed.
+ *  5. All memory is taken when a job starts.
+ *  6. `dev` is looked at only while the job has not ended, or by the thread that delivers its end.
+ */
+#ifndef LIVE_JOB_H
+#define LIVE_JOB_H
+
+#include <limits.h>
+
+#include <ploop/ops.h>
+
+#include "dev/dev.h"
+#include "pio/pio.h"
+
+enum { JOB_CALLS_COMMIT = 1, JOB_CALLS_FN = 2 };
+enum job_life { JOB_ALIVE, JOB_TELLING, JOB_OVER, JOB_FREED };
+#define JOB_UNANSWERED INT_MAX
+
+struct job_kind {
+    uint32_t kind;                     /* PLOOP_JOB_SNAPSHOT ... */
+    void (*look)(ploop_job *job);      /* in the turn: go on if something can */
+    void (*before_fn)(ploop_job *job); /* outside of the turn; may block; NULL: nothing */
+    void (*destroy)(ploop_job *job);   /* its own memory, the structure included */
+};
+
+struct ploop_job {
+    ploop_dev *dev;
+    const struct job_kind *kind;
+    ploop_job_commit_fn *commit;
+    ploop_job_fn *fn;
+    void *user_data;
+
+    struct dev_watch watch;
+    struct work begin;
+
+    _Atomic uint32_t state, step; /* PLOOP_JOB_ ...: the turn's, others look */
+    _Atomic int32_t result;
+    _Atomic uint64_t bytes_done, bytes_total, rate;
+
+    atomic_bool cancelled; /* asked for */
+    _Atomic int answer;    /* JOB_UNANSWERED: none yet */
+    atomic_bool asked;     /* `commit` has returned, or there is none */
+    atomic_bool unknown;   /* PLOOP_COMMIT_UNKNOWN: it is dev->job_unknown, until that is told */
+
+    _Atomic uint32_t due; /* JOB_CALLS_ ... */
+    _Atomic uint32_t life;
+    ploop_pio pio;
+};
+
+/*
+ * Any thread. The device's one job. 0, -EBUSY, -EROFS, or -EIO where the device has failed; then
+ * job_drop(), or job_begin(), which is the last that the starting thread does: it may free the job.
+ */
+int job_claim(ploop_dev *dev, ploop_job *job, const struct job_kind *kind);
+void job_drop(ploop_job *job);
+void job_begin(ploop_job *job);
+
+/* ---- in the turn ---- */
+void job_set_step(ploop_job *job, uint32_t step);
+/* Whether it is to pause, because the device is suspended; it says so to those who look. */
+bool job_pauses(ploop_job *job);
+/* Whether it is to end early. */
+bool job_is_cancelled(const ploop_job *job);
+/* The embedder is asked; job->answer will say. */
+void job_ask(ploop_job *job);
+/* Whether it is answered: then *result is 0 or -errno, and the state is RUNNING. */
+bool job_is_answered(ploop_job *job, int *result);
+/* The end. `look` is not called any more, and another job may begin. */
+void job_end(ploop_job *job, int result);
+
+#endif
