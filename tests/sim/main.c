@@ -232,9 +232,10 @@ int main(int argc, char **argv)
     struct options options = {
         .seed = 1, .jobs = 1, .steps = STEPS_DEFAULT, .cut_permille = CUT_PERMILLE_DEFAULT};
     report_crashes();
-    mallopt(M_MMAP_THRESHOLD,
-            1 << 30); /* devices are opened and closed by the hundred thousand: keep their memory */
+#ifdef __GLIBC__ /* devices are opened and closed by the hundred thousand: keep their memory */
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
     if (argc > 1 && !strcmp(argv[1], "--bounded"))
         return bounded_main(argc, argv);
     parse(argc, argv, &options);
