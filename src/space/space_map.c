@@ -265,14 +265,13 @@ static uint64_t drop_end(struct space_map *map)
 {
     uint64_t end = space_map_used_end(map);
     uint64_t from = end >= map->file_end ? end - map->file_end + map->window : end - map->first;
+    uint64_t behind = bits_end(map);
     for (int kind = 0; kind < FREE_KINDS; kind++) {
-        struct space_bits *set = &map->free[kind];
-        uint64_t high = set->high;
-        for (uint64_t bit = from;
-             set->count > 0 && (bit = bitmap_next_set(&set->bits, bit, high)) < high; bit++) {
-            clear_bit(map, (enum free_kind)kind, bit);
+        struct numbers *set = &map->free[kind];
+        for (uint64_t bit = numbers_next(set, from, behind); bit < behind;
+             bit = numbers_next(set, bit, behind)) {
+            numbers_take(set, bit, bit + numbers_run(set, bit, behind - bit));
         }
-        set->high = min64(set->high, from);
     }
     return end;
 }

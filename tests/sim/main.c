@@ -236,9 +236,9 @@ static void parse(int argc, char **argv, struct options *options)
 }
 
 /*
- * With any limit on address space the library reserves none for a disk that grows. That saves half of
- * the kernel's time where devices are opened and closed by the hundred thousand. A replayed run
- * does not depend on it.
+ * With any limit on address space the library reserves none for a disk that grows. That saves half
+ * of the time where devices are opened and closed by the hundred thousand. A replayed run does not
+ * depend on it.
  */
 static void reserve_nothing(void)
 {
@@ -253,9 +253,10 @@ int main(int argc, char **argv)
     struct options options = {
         .seed = 1, .jobs = 1, .steps = STEPS_DEFAULT, .cut_permille = CUT_PERMILLE_DEFAULT};
     report_crashes();
-    mallopt(M_MMAP_THRESHOLD,
-            1 << 30); /* devices are opened and closed by the hundred thousand: keep their memory */
+#ifdef __GLIBC__ /* devices are opened and closed by the hundred thousand: keep their memory */
+    mallopt(M_MMAP_THRESHOLD, 1 << 30);
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
+#endif
     reserve_nothing();
     if (argc > 1 && !strcmp(argv[1], "--bounded"))
         return bounded_main(argc, argv);
