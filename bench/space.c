@@ -2,10 +2,10 @@
 /*
  * What space costs, over an inline backend that keeps only the map.
  *
- *   space fill PERCENT COUNT   COUNT new clusters in a file of which PERCENT are used and the rest is
- *                              free, one cluster here and one there; bench/callgrind.py counts the
- *                              instructions (P19)
- *   space discard              a full disk of 64 GiB is discarded: backend requests, and CPU time
+ *   space fill PERCENT COUNT   COUNT new clusters in a file of which PERCENT are used and the rest
+ *                              is free, one cluster here and one there; bench/callgrind.py counts
+ *                              the instructions (P19)
+ *   space                      a full disk of 64 GiB is discarded: backend requests, and CPU time
  */
 #include "support/bench.h"
 
