@@ -5,7 +5,7 @@
  *   space fill PERCENT COUNT   COUNT new clusters in a file of which PERCENT are used and the rest
  *                              is free, one cluster here and one there; bench/callgrind.py counts
  *                              the instructions (P19)
- *   space discard              a full disk of 64 GiB is discarded: backend requests, and CPU time
+ *   space                      a full disk of 64 GiB is discarded: backend requests, and CPU time
  */
 #include "support/bench.h"
 

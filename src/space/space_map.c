@@ -107,6 +107,19 @@ static void put(struct space_map *map, enum free_kind kind, uint64_t bit, uint64
     (void)put;
 }
 
+/* Of bits [from, end) none is set any more: those clusters are no longer free. */
+static void drop_bits(struct space_map *map, uint64_t from, uint64_t end)
+{
+    for (int kind = 0; kind < FREE_KINDS; kind++) {
+        struct numbers *set = &map->free[kind];
+        for (uint64_t bit = numbers_next(set, from, end); bit < end;
+             bit = numbers_next(set, bit, end)) {
+            uint64_t run = numbers_run(set, bit, end - bit);
+            numbers_take(set, bit, bit + run);
+        }
+    }
+}
+
 /* Nothing from `end` on was claimed yet. */
 static void move_claims_end(struct space_map *map, uint64_t end)
 {
@@ -265,14 +278,7 @@ static uint64_t drop_end(struct space_map *map)
 {
     uint64_t end = space_map_used_end(map);
     uint64_t from = end >= map->file_end ? end - map->file_end + map->window : end - map->first;
-    uint64_t behind = bits_end(map);
-    for (int kind = 0; kind < FREE_KINDS; kind++) {
-        struct numbers *set = &map->free[kind];
-        for (uint64_t bit = numbers_next(set, from, behind); bit < behind;
-             bit = numbers_next(set, bit, behind)) {
-            numbers_take(set, bit, bit + numbers_run(set, bit, behind - bit));
-        }
-    }
+    drop_bits(map, from, bits_end(map));
     return end;
 }
 
