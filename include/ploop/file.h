@@ -100,12 +100,12 @@ struct ploop_io {
     uint64_t offset; /**< in the file; the new size for TRUNCATE */
     uint64_t length; /**< what the iov holds in all; 0 for SYNC and TRUNCATE */
     const struct iovec *iov;
-    void *backend_data[4]; /**< the backend's own while it holds the request */
+    void *backend_data[5]; /**< the backend's own while it holds the request */
 };
 
 /** What a backend reports about its file: see ploop_io_ops.get_info. */
 struct ploop_file_info {
-    size_t size; /**< of this structure, set by the library; fill no more than this */
+    uint64_t size; /**< of this structure, set by the library; fill no more than this */
     uint64_t file_size;
     uint32_t capabilities; /**< PLOOP_FILE_CAN_ ... */
     /**
@@ -173,7 +173,7 @@ struct ploop_file_info {
  * `unregister_memory`.
  */
 struct ploop_io_ops {
-    size_t size; /**< of this structure */
+    size_t size; /**< of this structure; size_t, as in each table of functions */
     /** The file's size and abilities now. @return 0 or -errno. */
     int (*get_info)(void *context, struct ploop_file_info *info);
     /**
@@ -349,7 +349,7 @@ enum {
 
 /** How the rings of a group are made. Zeros but for `size` are the defaults. */
 struct ploop_uring_options {
-    size_t size;
+    uint64_t size;
     uint32_t flags;          /**< PLOOP_URING_ ... */
     uint32_t sqpoll_idle_ms; /**< PLOOP_URING_SQPOLL: the thread sleeps after this time without a
                                 request, and the next one wakes it; 0: 100 */

@@ -30,7 +30,7 @@ enum {
 
 /** Options of ploop_image_create(). */
 struct ploop_image_options {
-    size_t size;
+    uint64_t size;
     uint32_t version;      /**< of the format, 1 or 2; 0 is 2 */
     uint32_t flags;        /**< must be 0 */
     uint64_t disk_size;    /**< in bytes, a multiple of 512, may be 0 */
@@ -64,7 +64,7 @@ enum {
 
 /** The contents of an image's header. */
 struct ploop_image_info {
-    size_t size;
+    uint64_t size;
     uint32_t version; /**< 1 or 2 */
     uint32_t flags;   /**< PLOOP_IMAGE_ ... */
     uint64_t disk_size;
@@ -114,7 +114,7 @@ enum {
 
 /** A finding. */
 struct ploop_check_record {
-    size_t size;
+    uint64_t size;
     uint32_t kind;          /**< PLOOP_CHECK_ ... */
     uint32_t repair;        /**< the PLOOP_REPAIR_ flag that repairs it; 0: no flag does */
     uint64_t guest_cluster; /**< UINT64_MAX where it has none */
@@ -138,7 +138,7 @@ enum {
 
 /** Options of ploop_image_check(). */
 struct ploop_check_options {
-    size_t size;
+    uint64_t size;
     uint32_t repair; /**< PLOOP_REPAIR_ ...; 0 changes nothing */
     uint32_t reserved1;
     uint64_t bat_limit_bytes; /**< the most memory for the BAT; 0: PLOOP_BAT_LIMIT_DEFAULT */
@@ -150,13 +150,14 @@ struct ploop_check_options {
      * what it has repaired so far, durably; run it again to repair the rest.
      */
     int (*progress)(void *user_data, uint64_t done, uint64_t total);
-    void *user_data;
+    void *user_data; /**< for record and progress */
+    void *reserved2;
     uint64_t reserved[4];
 };
 
 /** The result of ploop_image_check(). */
 struct ploop_check_result {
-    size_t size;
+    uint64_t size;
     uint64_t errors;
     uint64_t leaks;       /**< host clusters that nothing refers to and that take space */
     uint64_t repaired;    /**< findings repaired; `errors` and `leaks` are the counts before the

@@ -339,7 +339,7 @@ int ploop_image_check(ploop_file *file, const struct ploop_check_options *option
 {
     struct check check = {0};
     int error = options ? sized_in(&check.options, sizeof(check.options),
-                                   offsetof(struct ploop_check_options, reserved), options)
+                                   offsetof(struct ploop_check_options, reserved2), options)
                         : 0;
 
     if (error) {
