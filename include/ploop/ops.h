@@ -72,7 +72,7 @@ enum { PLOOP_COMMIT_UNKNOWN = 1 };
 
 /** A job, as it is now. */
 struct ploop_job_info {
-    size_t size;
+    uint64_t size;
     uint32_t kind;        /**< PLOOP_JOB_SNAPSHOT */
     uint32_t state;       /**< PLOOP_JOB_RUNNING ... */
     uint32_t step;        /**< PLOOP_JOB_STEP_ ... */
