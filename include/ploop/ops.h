@@ -129,7 +129,8 @@ int ploop_dev_snapshot(ploop_dev *dev, ploop_file *new_top, ploop_job_commit_fn 
  * @param result  0: the new stack is recorded durably. -errno: it is not and will not be.
  *                PLOOP_COMMIT_UNKNOWN: it may be or not; tell the job again when it is known, also
  *                after it has ended
- * @return 0; -EINVAL: the job does not wait for this, or no such result
+ * @return 0; -EINVAL: the job does not wait for this, or no such result. A close or an abort of
+ *         the device takes the place of an answer, as PLOOP_COMMIT_UNKNOWN would
  *
  * Any thread, callbacks included. @since 2.0
  */

@@ -8,7 +8,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "dev/dev.h"
+#include "life/rest.h"
+#include "pio/pio.h"
 #include "world.h"
 
 enum { NEXT_BYTES = 1 << 20 };
@@ -98,6 +99,9 @@ static void read_finish(void)
 {
     world_is_quiet();
     expect(CLUSTER, CLUSTER, 'm', "what was there");
+    if (!dev_is_quiet(world->dev)) {
+        sched_fail("a request has left a lane in which it was not counted");
+    }
 }
 
 const struct scenario snapshot_read = {
