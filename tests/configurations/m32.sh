@@ -12,7 +12,7 @@ flags=-m32
 [[ -d /usr/include/asm ]] || flags+=" -isystem /usr/include/$(gcc -print-multiarch)"
 printf '#include <linux/fs.h>\nint main(void) { return 0; }\n' >empty.c
 # shellcheck disable=SC2086
-gcc $flags -o empty empty.c 2>/dev/null && ./empty || cannot "no 32-bit compiler: install gcc-multilib"
+{ gcc $flags -o empty empty.c && ./empty; } 2>/dev/null || cannot "no 32-bit compiler: install gcc-multilib"
 
 configure b -DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Debug "-DCMAKE_C_FLAGS=$flags -O1"
 build b ploop ploop_static ploopctl sim example_hello example_overlay example_event_loop example_custom_backend
