@@ -26,6 +26,8 @@ extern const struct scenario runner_device, runner_reap, runner_copy, runner_exe
 extern const struct scenario look_below, look_refused, stack_suspend, stack_full;
 /* scenario_snapshot.c */
 extern const struct scenario snapshot_write, snapshot_read;
+/* scenario_reap.c */
+extern const struct scenario reap_descriptor, reap_notify;
 /* scenario_pool.c */
 extern const struct scenario io_threads, io_threads_cancel;
 
