@@ -182,6 +182,18 @@ bool job_pauses(ploop_job *job)
     return pauses;
 }
 
+bool job_changes_are_over(ploop_dev *dev)
+{
+    uint64_t changes = 0;
+    if (channel_in_lanes(&dev_top(dev)->channel) > 0) {
+        return false;
+    }
+    for (uint32_t i = 0; i <= dev->queue_count; i++) {
+        changes += atomic_load(&dev->queues[i].in_flight) >> IN_FLIGHT_CHANGES_SHIFT;
+    }
+    return changes == atomic_load(&dev->stuck_count) >> IN_FLIGHT_CHANGES_SHIFT;
+}
+
 void job_ask(ploop_job *job)
 {
     ploop_dev *dev = job->dev;
