@@ -46,7 +46,7 @@ typedef void ploop_job_fn(void *user_data, ploop_job *job, int result);
 typedef void ploop_job_commit_fn(void *user_data, ploop_job *job);
 
 /** ploop_job_info.kind */
-enum { PLOOP_JOB_SNAPSHOT = 1 };
+enum { PLOOP_JOB_SNAPSHOT = 1, PLOOP_JOB_GROW = 2 };
 
 /** ploop_job_info.state */
 enum {
@@ -64,7 +64,8 @@ enum {
     PLOOP_JOB_STEP_HOLD,      /**< changes are held; those in flight end, and become durable */
     PLOOP_JOB_STEP_COMMIT,    /**< the embedder records the new stack */
     PLOOP_JOB_STEP_FINISH,    /**< the new stack is in use; the map follows */
-    PLOOP_JOB_STEP_UNDO       /**< it has failed, or was refused: all becomes as it was */
+    PLOOP_JOB_STEP_UNDO,      /**< it has failed, or was refused: all becomes as it was */
+    PLOOP_JOB_STEP_MOVE       /**< clusters that are in the way move */
 };
 
 /** What ploop_job_committed() is told besides 0 and -errno: the record may be there or not. */
@@ -73,7 +74,7 @@ enum { PLOOP_COMMIT_UNKNOWN = 1 };
 /** A job, as it is now. */
 struct ploop_job_info {
     uint64_t size;
-    uint32_t kind;        /**< PLOOP_JOB_SNAPSHOT */
+    uint32_t kind;        /**< PLOOP_JOB_SNAPSHOT ... */
     uint32_t state;       /**< PLOOP_JOB_RUNNING ... */
     uint32_t step;        /**< PLOOP_JOB_STEP_ ... */
     int32_t result;       /**< PLOOP_JOB_ENDED: 0 or -errno */
@@ -122,6 +123,32 @@ struct ploop_job_info {
  */
 int ploop_dev_snapshot(ploop_dev *dev, ploop_file *new_top, ploop_job_commit_fn *commit,
                        ploop_job_fn *fn, void *user_data, ploop_job **job);
+
+/**
+ * Make the disk larger. Requests go on meanwhile; clusters that lie where the longer map is going
+ * to be move, one at a time. The new part reads as zeros.
+ *
+ * When the new size is durable the device has it: ploop_dev_info.disk_size, and the event
+ * PLOOP_EVENT_RESIZED; then the job ends. After a power cut the disk has the old size or the new
+ * one, whole in either case. A cancelled job leaves the disk as it was; from
+ * PLOOP_JOB_STEP_FINISH on it is too late for that.
+ *
+ * @param disk_size  in bytes, a multiple of 512, not less than it is
+ * @param fn         NULL: nobody is called. Called with 0; -ENOMEM (nothing was changed);
+ *                   -ECANCELED; -ENOSPC; -EIO (a SYNC has failed); or what the backend returned.
+ *                   After an error the disk has its old size; if the header's write failed, a
+ *                   power cut before the old header could be written again may leave the new one
+ * @param[out] job   to be freed with ploop_job_free()
+ * @return 0; -EINVAL (a parameter; or more of a raw base would become visible); -EFBIG (more than
+ *         the format's version, its entries, or ploop_dev_config.bat_limit_bytes allow); -ENOTSUP
+ *         (a format extension that is kept lies in the way); -EBUSY (a job is under way); -EROFS;
+ *         -EIO (a SYNC or the write of a BAT page has failed); -ENOMEM; or what the backend
+ *         returns. The log says what does not fit; nothing was changed
+ *
+ * Any thread, callbacks included. @since 2.0
+ */
+int ploop_dev_grow(ploop_dev *dev, uint64_t disk_size, ploop_job_fn *fn, void *user_data,
+                   ploop_job **job);
 
 /**
  * Tell a job in the state PLOOP_JOB_COMMIT how the record ended.

@@ -160,6 +160,49 @@ void bat_unmap(struct bat *bat, struct guest_cluster guest)
     }
 }
 
+void bat_move(struct bat *bat, struct guest_cluster guest, struct host_cluster host)
+{
+    uint32_t page = geometry_page_of(guest), entry = bat_entry(bat, guest);
+    assert(entry && entry != BAT_ENTRY_BAD && bat_can_keep_track(bat));
+    atomic_store_explicit(&bat->entries[guest.n], geometry_entry(&bat->geometry, host),
+                          memory_order_release);
+    page_change(bat, page, sync_next(&bat->syncer));
+    if (alloc_can_pend(&bat->alloc)) {
+        alloc_pend(&bat->alloc, geometry_host(&bat->geometry, entry), page, bat->pages[page].gen,
+                   &bat->pages[page].pending);
+    }
+}
+
+int bat_enlarge(struct bat *bat, const struct geometry *grown)
+{
+    uint32_t pages = geometry_page_count(grown);
+    uint64_t more = grown->bat_entries - bat->geometry.bat_entries;
+    int error =
+        growing_extend(&bat->entries_memory, (uint64_t)grown->bat_entries * sizeof(*bat->entries));
+    if (!error) {
+        error = growing_extend(&bat->pages_memory, (uint64_t)pages * sizeof(*bat->pages));
+    }
+    if (!error) {
+        error = deadlines_extend(&bat->deadlines, pages);
+    }
+    return error ? error
+                 : alloc_enlarge(&bat->alloc, more + geometry_host_first(grown) -
+                                                  geometry_host_first(&bat->geometry));
+}
+
+void bat_grow(struct bat *bat, const struct geometry *grown)
+{
+    uint32_t before = bat->page_count;
+    assert(grown->bat_entries >= bat->geometry.bat_entries);
+    bat->geometry = *grown;
+    bat->page_count = geometry_page_count(grown);
+    for (uint32_t page = before; page < bat->page_count; page++) {
+        page_init(bat, page);
+    }
+    page_change(bat, before - 1, SYNC_NONE);
+    assert_bat(bat);
+}
+
 void bat_header_changed(struct bat *bat, struct sync_number barrier)
 {
     page_change(bat, 0, barrier);

@@ -185,6 +185,20 @@ bool bat_can_keep_track(const struct bat *bat);
  */
 void bat_unmap(struct bat *bat, struct guest_cluster guest);
 
+/*
+ * A mapped cluster's content was copied to this host cluster, and the copy has completed: it is
+ * there from now on. With nothing in flight to either place, and only while bat_can_keep_track().
+ */
+void bat_move(struct bat *bat, struct guest_cluster guest, struct host_cluster host);
+
+/*
+ * For a larger disk: first memory for its geometry, 0 or -ENOMEM; then the map has its entries, all
+ * 0, and the last page that there was before is dirty, because more of it is the map's. The header
+ * is changed apart from this.
+ */
+int bat_enlarge(struct bat *bat, const struct geometry *grown);
+void bat_grow(struct bat *bat, const struct geometry *grown);
+
 /* A change of the header: page 0 is dirty, and its next image carries bat->header as it is then. */
 void bat_header_changed(struct bat *bat, struct sync_number barrier);
 

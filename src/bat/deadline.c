@@ -14,6 +14,13 @@ int deadlines_init(struct deadlines *deadlines, uint32_t capacity, uint32_t limi
     return error;
 }
 
+int deadlines_extend(struct deadlines *deadlines, uint32_t capacity)
+{
+    int error = growing_extend(&deadlines->memory, capacity * sizeof(*deadlines->slots));
+    deadlines->capacity = error ? deadlines->capacity : capacity;
+    return error;
+}
+
 void deadlines_free(struct deadlines *deadlines)
 {
     growing_free(&deadlines->memory);

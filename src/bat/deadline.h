@@ -32,6 +32,9 @@ struct deadlines {
 int deadlines_init(struct deadlines *deadlines, uint32_t capacity, uint32_t limit);
 void deadlines_free(struct deadlines *deadlines);
 
+/* For `capacity` pages from now on, within the limit. 0, or -ENOMEM: it is as it was. */
+int deadlines_extend(struct deadlines *deadlines, uint32_t capacity);
+
 /* Put a page in, or move it. */
 void deadlines_set(struct deadlines *deadlines, uint32_t index, uint64_t when);
 /* Harmless where it is not in. */

@@ -74,11 +74,31 @@ void stack_set_disk(struct stack *stack, const struct geometry *geometry)
 
 int stack_make_words(struct stack *stack)
 {
-    size_t entries = stack_top(stack)->geometry.bat_entries;
+    const struct geometry *geometry = &stack_top(stack)->geometry;
+    uint64_t entries = geometry->bat_entries, limit = geometry_entries_limit(geometry);
     assert(!atomic_load_explicit(&stack->words, memory_order_relaxed));
-    _Atomic uint64_t *words = calloc(entries + 1, sizeof(*words));
-    atomic_store_explicit(&stack->words, words, memory_order_release);
-    return words ? 0 : -ENOMEM;
+    int error = growing_init(&stack->words_memory, (entries + 1) * sizeof(uint64_t),
+                             (limit + 1) * sizeof(uint64_t));
+    atomic_store_explicit(&stack->words, stack->words_memory.memory, memory_order_release);
+    return error;
+}
+
+int stack_enlarge_words(struct stack *stack, uint32_t entries)
+{
+    return atomic_load_explicit(&stack->words, memory_order_relaxed)
+               ? growing_extend(&stack->words_memory, (entries + UINT64_C(1)) * sizeof(uint64_t))
+               : 0;
+}
+
+void stack_grow_disk(struct stack *stack, struct guest_disk *disk, uint64_t disk_size)
+{
+    const struct guest_disk *now = atomic_load_explicit(&stack->disk, memory_order_relaxed);
+    assert(disk_size >= now->disk_size);
+    *disk = *now;
+    disk->disk_size = disk_size;
+    disk->smaller = stack->grown_disk;
+    stack->grown_disk = disk;
+    atomic_store_explicit(&stack->disk, disk, memory_order_release);
 }
 
 void stack_set_place(struct stack *stack, struct guest_cluster guest, const struct delta *delta,
@@ -127,6 +147,10 @@ void stack_free(struct stack *stack)
     for (uint32_t number = 1; number <= stack->number; number++) {
         delta_free(stack->numbered[number]);
     }
-    free(atomic_load(&stack->words));
+    growing_free(&stack->words_memory);
+    for (struct guest_disk *disk = stack->grown_disk, *smaller; disk; disk = smaller) {
+        smaller = disk->smaller;
+        free(disk);
+    }
     memset(stack, 0, sizeof(*stack));
 }

@@ -36,9 +36,10 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free");
 
 /* A disk as a guest sees it. */
 struct guest_disk {
-    uint64_t disk_size;     /* bytes */
-    uint64_t cluster_size;  /* bytes */
-    uint32_t cluster_shift; /* of cluster_size; 0: it is no power of two */
+    uint64_t disk_size;         /* bytes */
+    uint64_t cluster_size;      /* bytes */
+    uint32_t cluster_shift;     /* of cluster_size; 0: it is no power of two */
+    struct guest_disk *smaller; /* as it was before; stays while the device lives */
 };
 
 struct stack {
@@ -49,9 +50,11 @@ struct stack {
     _Atomic(struct delta *) second;          /* see 4; NULL: none */
     _Atomic(const struct guest_disk *) disk; /* NULL until the top's header was read */
     struct guest_disk first_disk;
+    struct guest_disk *grown_disk;         /* or NULL */
     struct delta *numbered[STACK_NUMBERS]; /* by number, those that were let go included */
     uint32_t number;                       /* the last one given */
     _Atomic(_Atomic uint64_t *) words;     /* NULL where there was only ever one delta */
+    struct growing words_memory;
 };
 
 /* Where a guest cluster lies below the top. */
@@ -68,6 +71,12 @@ int stack_init(struct stack *stack, ploop_file *const *files, uint32_t count);
 void stack_set_disk(struct stack *stack, const struct geometry *geometry);
 int stack_make_words(struct stack *stack);
 void stack_free(struct stack *stack);
+
+/* Words for so many guest clusters, where there are any. 0 or -ENOMEM. */
+int stack_enlarge_words(struct stack *stack, uint32_t entries);
+
+/* The disk is larger from now on; `disk` is the stack's, which frees it in the end. */
+void stack_grow_disk(struct stack *stack, struct guest_disk *disk, uint64_t disk_size);
 
 /*
  * This delta, below the top, maps the cluster, over those below it. In the turn, or while the

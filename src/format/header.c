@@ -226,3 +226,38 @@ int header_for_new_image(uint32_t version, uint64_t disk_size, uint64_t cluster_
     *header = made;
     return 0;
 }
+
+int header_grow(const struct header *header, uint64_t disk_size, struct header *grown)
+{
+    const struct geometry *old = &header->geometry;
+    uint64_t cluster = old->cluster_size, sectors = disk_size / SECTOR_SIZE;
+    uint64_t entries = disk_size / cluster + (disk_size % cluster != 0);
+
+    if (disk_size % SECTOR_SIZE || disk_size < old->disk_size) {
+        return -EINVAL;
+    }
+    entries = entries > old->bat_entries ? entries : old->bat_entries;
+    if (entries > UINT32_MAX || (header->version == 1 && sectors > UINT32_MAX)) {
+        return -EFBIG;
+    }
+
+    uint64_t bat_end = round_up(HEADER_SIZE + 4 * entries, SECTOR_SIZE);
+    uint64_t more = bat_end > old->data_start ? round_up(bat_end - old->data_start, cluster) : 0;
+
+    *grown = *header;
+    grown->geometry.disk_size = disk_size;
+    grown->geometry.bat_entries = (uint32_t)entries;
+    grown->geometry.data_start = old->data_start + more;
+    if (grown->geometry.data_start / SECTOR_SIZE > UINT32_MAX ||
+        entries > geometry_host_limit(&grown->geometry) - geometry_host_first(&grown->geometry)) {
+        return -EFBIG;
+    }
+    grown->data_off = (uint32_t)(grown->geometry.data_start / SECTOR_SIZE);
+    grown->nb_sectors =
+        header->version == 1 ? (header->nb_sectors & ~(uint64_t)UINT32_MAX) | sectors : sectors;
+    if (header->heads && header->cylinders) {
+        uint64_t cylinders = sectors / ((uint64_t)header->heads * NEW_TRACK_SECTORS);
+        grown->cylinders = (uint32_t)(cylinders < UINT32_MAX ? cylinders : UINT32_MAX);
+    }
+    return 0;
+}

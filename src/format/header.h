@@ -49,4 +49,11 @@ void header_encode(const struct header *header, uint8_t bytes[HEADER_SIZE]);
 int header_for_new_image(uint32_t version, uint64_t disk_size, uint64_t cluster_size,
                          struct header *header);
 
+/*
+ * The header of the same image with a larger disk. The BAT gets the entries that it needs, and
+ * data_start moves, by whole clusters, where they need more room. 0; -EINVAL: no whole sectors, or
+ * less than the disk has; -EFBIG: the version's limits, or the entries', are exceeded.
+ */
+int header_grow(const struct header *header, uint64_t disk_size, struct header *grown);
+
 #endif

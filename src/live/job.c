@@ -188,6 +188,18 @@ bool job_pauses(ploop_job *job)
     return pauses;
 }
 
+bool job_changes_are_over(ploop_dev *dev)
+{
+    uint64_t changes = 0;
+    if (channel_in_lanes(&dev_top(dev)->channel) > 0) {
+        return false;
+    }
+    for (uint32_t i = 0; i <= dev->queue_count; i++) {
+        changes += atomic_load(&dev->queues[i].in_flight) >> IN_FLIGHT_CHANGES_SHIFT;
+    }
+    return changes == atomic_load(&dev->stuck_count) >> IN_FLIGHT_CHANGES_SHIFT;
+}
+
 void job_ask(ploop_job *job)
 {
     ploop_dev *dev = job->dev;
@@ -265,7 +277,7 @@ static bool is_over(ploop_dev *dev, void *argument)
     ploop_job *job = argument;
     if (dev->config.runner_count == 0) {
         help_kick(dev); /* a callback may take long */
-        queue_deliver(&dev->queues[0]);
+        queue_deliver(&dev->queues[0], NULL);
     }
     return atomic_load(&job->life) == JOB_OVER || (is_waiting(job) && atomic_load(&job->asked));
 }

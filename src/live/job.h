@@ -77,6 +77,8 @@ void job_set_step(ploop_job *job, uint32_t step);
 bool job_pauses(ploop_job *job);
 /* Whether it is to end early. */
 bool job_is_cancelled(const ploop_job *job);
+/* Under GATE_JOB: no change is in flight, but those that wait for space with all their parts. */
+bool job_changes_are_over(ploop_dev *dev);
 /* The embedder is asked; job->answer will say. */
 void job_ask(ploop_job *job);
 /* Whether it is answered: then *result is 0 or -errno, and the state is RUNNING. */

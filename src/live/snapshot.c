@@ -227,19 +227,6 @@ static void flushed(struct round_wait *round, int result)
     }
 }
 
-/* No change is in flight, but those that wait for space with all their parts. */
-static bool changes_are_over(ploop_dev *dev)
-{
-    uint64_t changes = 0;
-    if (channel_in_lanes(&dev_top(dev)->channel) > 0) {
-        return false;
-    }
-    for (uint32_t i = 0; i <= dev->queue_count; i++) {
-        changes += atomic_load(&dev->queues[i].in_flight) >> IN_FLIGHT_CHANGES_SHIFT;
-    }
-    return changes == atomic_load(&dev->stuck_count) >> IN_FLIGHT_CHANGES_SHIFT;
-}
-
 static void mark_cleared(struct mark *mark, int result)
 {
     struct snapshot *snapshot = container_of(mark, struct snapshot, mark);
@@ -323,7 +310,7 @@ static void go_on(struct snapshot *snapshot)
         bat_join_round(snapshot->old->bat, &snapshot->round, flushed);
         break;
     case SNAPSHOT_DRAINING:
-        if (changes_are_over(dev)) {
+        if (job_changes_are_over(dev)) {
             set_snapshot_state(snapshot, SNAPSHOT_CLEARING);
         }
         break;

@@ -116,6 +116,30 @@ void alloc_give_back(struct alloc *alloc, struct host_cluster host)
     space_map_give_back(&alloc->map, (struct space_run){host, 1});
 }
 
+int alloc_enlarge(struct alloc *alloc, uint64_t more)
+{
+    return space_map_enlarge(&alloc->map, more, geometry_host_limit(alloc->geometry));
+}
+
+void alloc_reserve(struct alloc *alloc, uint64_t end)
+{
+    struct space_work *work = &alloc->work;
+    space_map_reserve(&alloc->map, end);
+    if (work->blocks_begin < end) { /* those of reserved clusters stay */
+        work->blocks_begin = work->blocks_begin < work->blocks_end && work->blocks_end > end
+                                 ? end
+                                 : work->blocks_end;
+    }
+    assert_alloc(alloc);
+}
+
+bool alloc_reserve_is_dry(const struct alloc *alloc)
+{
+    uint64_t end = alloc->map.reserved_end;
+    bool is_zeroing = alloc->work.run.count > 0 && alloc->work.run.first.n < end;
+    return !is_zeroing && !pending_below(&alloc->pending, end);
+}
+
 /* ---- removals ---- */
 
 bool alloc_can_pend(const struct alloc *alloc)
@@ -319,7 +343,9 @@ static uint64_t extension_clusters(const struct alloc *alloc)
         clusters = alloc->extend_bytes_max / cluster;
     }
     /* No further than a full disk needs. */
-    uint64_t have = alloc->map.fresh_end - alloc->map.first;
+    const struct space_map *map = &alloc->map;
+    uint64_t first = map->first > map->reserved_end ? map->first : map->reserved_end;
+    uint64_t have = map->fresh_end > first ? map->fresh_end - first : 0;
     uint64_t missing =
         alloc->geometry->bat_entries > have ? alloc->geometry->bat_entries - have : 0;
     clusters = clusters < missing ? clusters : missing;

@@ -178,6 +178,20 @@ void alloc_reclaimed(struct alloc *alloc);
  */
 void alloc_reclaim_early(struct alloc *alloc);
 
+/*
+ * For a longer BAT, which is going to take the clusters below `end` (see space_map.h, 5). First
+ * memory for `more` clusters in use: 0, or -ENOMEM. Then the clusters are reserved, with no write
+ * under way that has taken one of them.
+ */
+int alloc_enlarge(struct alloc *alloc, uint64_t more);
+void alloc_reserve(struct alloc *alloc, uint64_t end);
+
+/*
+ * Whether nothing reserved is pending, or being zeroed or punched; so that nothing of this device
+ * reaches a reserved cluster that is not mapped.
+ */
+bool alloc_reserve_is_dry(const struct alloc *alloc);
+
 /* Start the space work that is due. */
 void alloc_pump(struct alloc *alloc);
 

@@ -92,9 +92,20 @@ bool pending_take_ripe(struct pending_set *set, const struct syncer *syncer, str
     }
     *run = pending->run;
     set->clusters -= run->count;
+    pending->run.count = 0;
     pending->next = set->free;
     set->free = at;
     set->count--;
     assert_pending(set);
     return true;
+}
+
+bool pending_below(const struct pending_set *set, uint64_t place)
+{
+    for (uint32_t i = 0; i < PENDING_MAX && set->count > 0; i++) {
+        if (set->records[i].run.count > 0 && set->records[i].run.first.n < place) {
+            return true;
+        }
+    }
+    return false;
 }

@@ -24,7 +24,7 @@
 enum { PENDING_MAX = 4096, PENDING_NONE = -1, PENDING_CLUSTERS = 1 << 17 };
 
 struct pending {
-    struct space_run run;
+    struct space_run run; /* none while it is free */
     uint32_t page;
     uint64_t gen;              /* of the page: the first without the entry */
     struct sync_number number; /* ripening: ripe when this SYNC is done */
@@ -46,6 +46,9 @@ static inline bool pending_has_room(const struct pending_set *set)
 {
     return set->free != PENDING_NONE;
 }
+
+/* Whether a record names a cluster below this place. */
+bool pending_below(const struct pending_set *set, uint64_t place);
 
 /* Whether a record waits for a SYNC only. */
 static inline bool pending_ripens(const struct pending_set *set)

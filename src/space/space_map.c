@@ -60,6 +60,7 @@ static void assert_map(const struct space_map *map)
     assert(map->window <= map->file_end - map->first && map->first <= map->file_end);
     assert(map->file_end <= map->fresh_next && map->fresh_next <= map->fresh_end);
     assert(map->fresh_end <= map->limit && map->claims_end == map->window);
+    assert(map->fresh_next >= map->reserved_end || map->fresh_next == map->fresh_end);
 #else
     (void)map;
 #endif
@@ -159,8 +160,19 @@ void space_map_end_claims(struct space_map *map)
     assert_map(map);
 }
 
+/* What of a run is not reserved. */
+static struct space_run not_reserved(const struct space_map *map, struct space_run run)
+{
+    uint64_t reserved = map->reserved_end > run.first.n ? map->reserved_end - run.first.n : 0;
+    reserved = min64(reserved, run.count);
+    run.first.n += (uint32_t)reserved;
+    run.count -= reserved;
+    return run;
+}
+
 void space_map_give_back(struct space_map *map, struct space_run run)
 {
+    run = not_reserved(map, run);
     while (run.count > 0) {
         uint64_t bit = bit_of(map, run.first);
         /* Up to the window's end a run of bits is one of clusters; behind it that begins anew. */
@@ -225,8 +237,12 @@ struct space_run space_map_take_unknown(struct space_map *map, uint64_t most)
 
 void space_map_add(struct space_map *map, enum free_kind kind, struct space_run run)
 {
+    run = not_reserved(map, run);
+    if (run.count == 0) {
+        return;
+    }
     uint64_t bit = bit_of(map, run.first);
-    assert(bit != BIT_NONE && run.count > 0);
+    assert(bit != BIT_NONE);
     assert(bit >= map->window || run.count <= map->window - bit);
     put(map, kind, bit, run.count);
     assert_map(map);
@@ -248,10 +264,46 @@ void space_map_zeroed_is_zero(struct space_map *map)
 
 /* ---- the end of the file ---- */
 
+/* No fresh cluster is reserved. */
+static void skip_reserved(struct space_map *map)
+{
+    if (map->fresh_next < map->reserved_end) {
+        map->fresh_next = min64(map->reserved_end, map->fresh_end);
+    }
+}
+
+int space_map_enlarge(struct space_map *map, uint64_t more, uint64_t host_limit)
+{
+    uint64_t limit = min64(map->limit + more, host_limit);
+    for (int kind = 0; kind < FREE_KINDS; kind++) {
+        int error = numbers_extend(&map->free[kind], map->window + (limit - map->file_end) + 1);
+        if (error) {
+            return error;
+        }
+    }
+    map->limit = limit;
+    return 0;
+}
+
+void space_map_reserve(struct space_map *map, uint64_t end)
+{
+    assert(end >= map->reserved_end && end <= map->limit);
+    map->reserved_end = end;
+    if (end > map->first) {
+        drop_bits(map, 0, min64(end - map->first, map->window));
+    }
+    if (end > map->file_end) {
+        drop_bits(map, map->window, min64(end - map->file_end + map->window, bits_end(map)));
+    }
+    skip_reserved(map);
+    assert_map(map);
+}
+
 void space_map_extend(struct space_map *map, uint64_t end)
 {
     assert(end > map->fresh_end);
     map->fresh_end = end;
+    skip_reserved(map);
     assert_map(map);
 }
 

@@ -6,6 +6,7 @@
  *     zeroed    free; it was zeroed, and the zeros may not be durable yet
  *     zero      free; it is durably zero
  *     fresh     free; behind everything that was ever used: [fresh_next, fresh_end)
+ *     reserved  below reserved_end and not mapped
  *     in use    below fresh_next, and none of the above
  *
  *  1. A cluster is in one of these states. The first three are bits of one bitmap each.
@@ -19,6 +20,8 @@
  *  4. While an image is loaded the bits [claims_end, window) stand for unknown clusters although
  *     they are not set yet. So the bitmap of a file that is claimed from its beginning to its end
  *     is never touched.
+ *  5. What a longer BAT is going to take is reserved, and stays so: a cluster there never becomes
+ *     free again, and is neither handed out nor zeroed nor punched.
  */
 #ifndef SPACE_SPACE_MAP_H
 #define SPACE_SPACE_MAP_H
@@ -35,6 +38,7 @@ struct space_map {
     uint64_t first, file_end;        /* places */
     uint64_t fresh_next, fresh_end;  /* places */
     uint64_t limit;                  /* no place at or above this is ever used */
+    uint64_t reserved_end;           /* a place: see 5 */
     uint64_t unknown_cursor; /* a bit: the next run of unknown ones is taken from there on */
 };
 
@@ -103,6 +107,15 @@ void space_map_extend(struct space_map *map, uint64_t end);
 
 /* The first `count` of the fresh ones become unknown. */
 void space_map_forget_fresh(struct space_map *map, uint64_t count);
+
+/*
+ * Room for so many more clusters in use, besides those that will be reserved below `end`. 0, or
+ * -ENOMEM: nothing is changed.
+ */
+int space_map_enlarge(struct space_map *map, uint64_t more, uint64_t host_limit);
+
+/* Clusters below this place are reserved from now on. */
+void space_map_reserve(struct space_map *map, uint64_t end);
 
 /* The place behind the last cluster in use. */
 uint64_t space_map_used_end(const struct space_map *map);

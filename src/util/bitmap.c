@@ -25,9 +25,7 @@ int bitmap_init(struct bitmap *bitmap, uint64_t bits)
 
 int bitmap_extend(struct bitmap *bitmap, uint64_t bits)
 {
-    int error = bytes_for(bits) > bitmap->memory.size
-                    ? growing_extend(&bitmap->memory, bytes_for(bits))
-                    : 0;
+    int error = growing_extend(&bitmap->memory, bytes_for(bits));
     if (!error && bits > bitmap->bits) {
         bitmap->bits = bits;
     }

@@ -101,9 +101,12 @@ int growing_init(struct growing *growing, uint64_t size, uint64_t limit)
 int growing_extend(struct growing *growing, uint64_t size)
 {
     assert_growing(growing);
-    assert(growing->memory && size >= growing->size);
+    assert(growing->memory);
+    if (size <= growing->size) {
+        return 0;
+    }
     if (size > growing->reserved) {
-        return size == growing->size ? 0 : -ENOMEM;
+        return -ENOMEM;
     }
     return make_usable(growing, (size_t)size);
 }

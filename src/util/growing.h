@@ -39,7 +39,10 @@ struct growing {
  */
 int growing_init(struct growing *growing, uint64_t size, uint64_t limit);
 
-/* Makes more of it usable, in place. 0, or -ENOMEM: it is as it was. */
+/*
+ * Makes `size` bytes usable, in place; less than there are is no change. 0, or -ENOMEM: it is as it
+ * was.
+ */
 int growing_extend(struct growing *growing, uint64_t size);
 
 /* Copies `length` bytes to offset `at`, all of them usable. See 4. */

@@ -7,7 +7,7 @@
 # shellcheck source=tests/interop/scenarios.bash
 source "$(dirname "$0")/scenarios.bash"
 
-commands="create info check map convert bat"
+commands="create info check map convert grow bat"
 
 test_help_and_version() {
     local command
@@ -370,6 +370,33 @@ test_map_bad_entry() {
     like "$(cat err)" "ploopctl: a.hds: 1 invalid map entry; see ploopctl check" "map"
     same "$(json '[(e["offset"], e["length"]) for e in j if e["state"] == "bad"]')" "[(65536, 65536)]" bad
     same "$(json '[e["offset"] for e in j if e["state"] == "mapped"]')" "[0, 327680]" mapped
+}
+
+# From a map of one cluster to one of five; in a file system, and as QEMU and the OpenVZ tools see it.
+test_grow() {
+    misused "ploopctl: grow: --size is required" ploopctl grow a.hds
+    misused "ploopctl: grow: invalid size '1000': expected a multiple of 512 bytes" ploopctl grow --size 1000 a.hds
+    local version
+    for version in "" --v1; do
+        rm -f a.hds
+        # shellcheck disable=SC2086
+        silent ploopctl create $version --size 64M --cluster 64K a.hds
+        head -c 64M /dev/urandom >before.raw
+        qemu-io -f parallels -c "write -s before.raw 0 64M" a.hds >out || fail "$(cat out)"
+        silent ploopctl grow --size 6G a.hds
+        judged a.hds
+        silent ploopctl info --json a.hds
+        same "$(json 'j["disk_size"]')" 6442450944 "the size"
+        truncate -s 6G before.raw
+        expect 0 qemu-img compare -f parallels -F raw a.hds before.raw
+        refused "ploopctl: a.hds: a disk of 512 bytes: no whole sectors, or less than the disk has: 6442450944" ploopctl grow --size 512 a.hds
+    done
+    refused "ploopctl: a.hds: a disk of 3298534883328 bytes: too large for this image, whose cluster size is 65536" \
+        ploopctl grow --size 3T a.hds
+    truncate -s 8M raw
+    silent ploopctl create --size 4M --cluster 64K b.hds
+    refused "ploopctl: b.hds: a disk of 8388608 bytes: it would uncover the raw base, whose size is 8388608" \
+        ploopctl grow --size 8M --raw-base raw b.hds
 }
 
 test_bat() {

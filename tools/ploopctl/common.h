@@ -29,6 +29,7 @@ struct command {
 };
 
 extern const struct command create_command;
+extern const struct command grow_command;
 extern const struct command info_command;
 extern const struct command check_command;
 extern const struct command map_command;

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/* ploopctl grow: a larger disk, in the same image; with its backing files where it has some. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common.h"
+
+static int open_device(struct image *image)
+{
+    ploop_file *deltas[BASES_MAX + 1];
+    struct ploop_dev_config config;
+    const char *path;
+
+    init_config(&config);
+    config.flags = image->has_raw_base ? PLOOP_DEV_RAW_BASE : 0u;
+    for (uint32_t i = 0; i < image->base_count; i++) {
+        deltas[i] = image->bases[i].file;
+    }
+    deltas[image->base_count] = image->file;
+    int error = ploop_dev_open(deltas, image->base_count + 1, &config, &image->dev);
+    if (error) {
+        const char *text = image_blame(image, error, &path);
+        complain(path, "%s", text);
+    }
+    return error;
+}
+
+/* 0, or -errno after a message. */
+static int grow(struct image *image, uint64_t disk_size)
+{
+    ploop_job *job;
+    int error = ploop_dev_grow(image->dev, disk_size, NULL, NULL, &job);
+    if (!error) {
+        error = ploop_job_wait(job);
+        ploop_job_free(job);
+    }
+    if (error) {
+        complain(image->path, "%s", last_logged(error));
+    }
+    int closed = ploop_dev_close(image->dev);
+    image->dev = NULL;
+    if (closed && !error) {
+        complain(image->path, "grown, but not closed cleanly: %s", reason(closed));
+        error = closed;
+    }
+    return error;
+}
+
+static int run(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"size", required_argument, 0, 's'},
+        OPTION_BASE_ENTRIES,
+        OPTION_HELP_ENTRY,
+        {0},
+    };
+    struct image image = {0};
+    struct new_image new_image;
+    bool right = true;
+    int option;
+
+    new_image_init(&new_image);
+    while (right && (option = next_option(&grow_command, argc, argv, options)) != OPTION_END) {
+        switch (option) {
+        case 's':
+            right = new_image_size(&grow_command, &new_image, optarg);
+            break;
+        case OPTION_BASE:
+        case OPTION_RAW_BASE:
+            right = image_take_base(&grow_command, &image, option, optarg);
+            break;
+        default:
+            right = false;
+        }
+    }
+    if (!right || !has_arguments(&grow_command, argc, argv, 1)) {
+        return EXIT_FAILURE;
+    }
+    if (!new_image.has_size) {
+        return complain_usage(&grow_command, "--size is required");
+    }
+    image.path = argv[optind];
+    int error = image_open_files(&image, PLOOP_FILE_READ_WRITE);
+    if (error) {
+        return EXIT_FAILURE;
+    }
+    error = open_device(&image);
+    if (!error) {
+        error = grow(&image, new_image.options.disk_size);
+    }
+    image_close(&image);
+    return error ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+const struct command grow_command = {
+    .name = "grow",
+    .synopsis = "--size SIZE " BASE_SYNOPSIS " IMAGE",
+    .summary = "Make the disk of an image larger",
+    .options = "      --size SIZE        new disk size, a multiple of 512 bytes\n" BASE_OPTIONS,
+    .notes = "SIZE is a number of bytes, optionally followed by K, M, G or T (powers of 1024).\n"
+             "The new part reads as zeros. Clusters that lie where the longer map is going to be\n"
+             "move; if the command is cut off, the disk has the old size or the new one.\n",
+    .run = run,
+};
