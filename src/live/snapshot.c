@@ -268,10 +268,6 @@ static void answered(struct snapshot *snapshot)
     if (!job_is_answered(job, &answer)) {
         return;
     }
-    if (answer == -EINPROGRESS) {
-        atomic_store(&job->unknown, true);
-        atomic_store(&job->dev->job_unknown, job);
-    }
     if (answer) {
         fail(snapshot, answer);
     } else {

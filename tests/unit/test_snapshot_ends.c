@@ -50,10 +50,83 @@ START_TEST(a_page_that_fails_under_the_gate_costs_the_snapshot_only)
 }
 END_TEST
 
+/* ---- close ---- */
+
+/* Closes the device, and the files are clean. */
+static void close_in_the_middle(struct shot *shot)
+{
+    struct rig *rig = &shot->rig;
+    ck_assert_int_eq(ploop_dev_close(rig->dev), 0);
+    rig->dev = NULL;
+    ck_assert(!script_marked(&rig->script) && !script_marked(shot->next));
+    rig_free(rig);
+    script_close(shot->next);
+}
+
+/* Nobody is asked to record what has been undone. */
+START_TEST(a_job_that_a_close_has_ended_asks_for_no_record)
+{
+    struct shot shot;
+    shot_open(&shot);
+    ck_assert_int_eq(shot_begin(&shot), 0);
+    struct ploop_job_info info = {.size = sizeof(info)};
+    ck_assert_int_eq(ploop_job_info(shot.job, &info), 0);
+    ck_assert_uint_eq(info.state, PLOOP_JOB_COMMIT);
+    ck_assert_uint_eq(shot.commits, 0);
+    close_in_the_middle(&shot);
+    ck_assert_uint_eq(shot.commits, 0);
+    ck_assert_uint_eq(shot.ends, 1);
+    ck_assert_int_eq(shot.result, -ECANCELED);
+    ck_assert_int_eq(ploop_job_free(shot.job), 0);
+}
+END_TEST
+
+static void begin_another(ploop_pio *pio, int result, void *user_data)
+{
+    struct shot *shot = user_data;
+    ck_assert_int_eq(result, 0);
+    ploop_pio_put(pio);
+    shot->result =
+        ploop_dev_snapshot(shot->rig.dev, shot->next->file, NULL, NULL, NULL, &shot->job);
+}
+
+/* A callback that a close delivers begins no job: nobody would end it. */
+START_TEST(no_job_begins_once_a_close_has_begun)
+{
+    struct shot shot;
+    shot_open(&shot);
+    ploop_pio *pio = ploop_pio_get(shot.rig.queue);
+    ploop_pio_prep_flush(pio);
+    ploop_pio_set_callback(pio, begin_another, &shot);
+    ck_assert_int_eq(ploop_queue_submit(shot.rig.queue, &pio, 1), 1);
+    close_in_the_middle(&shot);
+    ck_assert_int_eq(shot.result, -ECANCELED);
+    ck_assert_ptr_null(shot.job);
+}
+END_TEST
+
+/* ---- the answer ---- */
+
+/* A refusal may have any error: the outcome is unknown only where that is said. */
+START_TEST(no_error_of_a_refusal_means_unknown)
+{
+    struct shot shot;
+    shot_open(&shot);
+    shot.answer = -EINPROGRESS;
+    ck_assert_int_eq(shot_take(&shot), -EINPROGRESS);
+    shot.answer = 0;
+    ck_assert_int_eq(shot_take(&shot), 0);
+    shot_end(&shot, 2, (const uint8_t[]){0x10, 0x11, 0x12, 0x13}, 4);
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {
         a_page_that_fails_under_the_gate_costs_the_snapshot_only,
+        a_job_that_a_close_has_ended_asks_for_no_record,
+        no_job_begins_once_a_close_has_begun,
+        no_error_of_a_refusal_means_unknown,
     };
     return RUN_TESTS("snapshot_ends", tests);
 }
