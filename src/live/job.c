@@ -195,6 +195,7 @@ void job_ask(ploop_job *job)
     if (gate_has(dev, GATE_JOB)) {
         dev->in_commit = true;
         pio_refuse_held(dev);
+        space_refuse_parked(dev);
     }
     if (job->commit) {
         call_later(job, JOB_CALLS_COMMIT);

@@ -120,6 +120,44 @@ START_TEST(no_error_of_a_refusal_means_unknown)
 }
 END_TEST
 
+/* ---- who waits for space ---- */
+
+static void let_sync(struct script *script, void *argument)
+{
+    (void)argument;
+    script_release_all(script);
+}
+
+/*
+ * The thread that is to answer may wait in a call for space, which is not tried again under the
+ * gate. A snapshot is begun, the call parks, and the job comes to its commit.
+ */
+START_TEST(a_call_that_waits_for_space_does_not_keep_the_answer)
+{
+    static uint8_t bytes[CLUSTER];
+    struct shot shot;
+    struct req parked;
+    memset(&shot, 0, sizeof(shot));
+    struct rig *rig = &shot.rig;
+    rig_full(rig, PLOOP_ENOSPC_PARK);
+    shot.next = shot.tops;
+    shot_new_top(shot.next, 1 << 20);
+    rig->script.hold = SCRIPT_BIT(PLOOP_IO_SYNC);
+    ck_assert_int_eq(shot_begin(&shot), 0);
+    rig->script.idle = let_sync;
+    req_write(&parked, rig, 21 * CLUSTER, CLUSTER, 0x21, 0);
+    ck_assert_int_eq(ploop_dev_pwrite(rig->dev, bytes, CLUSTER, 20 * CLUSTER), -EAGAIN);
+    ck_assert(!req_done(&parked));
+    ck_assert_int_eq(shot_wait(&shot), 0);
+    rig_advance(rig, SECOND);
+    ck_assert_int_eq(req_wait(&parked), 0); /* the new file has space */
+    rig_expect(rig, 21 * CLUSTER, CLUSTER, 0x21);
+    rig_close_dev(rig);
+    rig_free(rig);
+    script_close(shot.next);
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {
@@ -127,6 +165,7 @@ int main(void)
         a_job_that_a_close_has_ended_asks_for_no_record,
         no_job_begins_once_a_close_has_begun,
         no_error_of_a_refusal_means_unknown,
+        a_call_that_waits_for_space_does_not_keep_the_answer,
     };
     return RUN_TESTS("snapshot_ends", tests);
 }
