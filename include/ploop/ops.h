@@ -21,7 +21,9 @@
  * may call what callbacks of requests may call. *job is stored before either is called.
  *
  * Suspending a device pauses a job; a job that has got as far as PLOOP_JOB_COMMIT can be answered
- * while the device is suspended. Closing a device ends a job with -ECANCELED. The handle of a job
+ * while the device is suspended. Closing a device ends a job with -ECANCELED, and `commit` is not
+ * called after that. What it has begun to record may be there or not: both stacks open as the same
+ * disk, so keep both files until the record is known to name one of them only. The handle of a job
  * lives until ploop_job_free(), also after the device was closed.
  */
 #ifndef PLOOP_OPS_H
@@ -117,7 +119,8 @@ struct ploop_job_info {
  * @return 0; -EINVAL (a parameter, or a file that does not fit: the log says what, and nothing was
  *         changed); -EBUSY (a job is under way, or the outcome of the last one is unknown, or the
  *         file is in use); -EROFS; -EIO (a SYNC or the write of a BAT page has failed); -ENOMEM;
- *         -ENOSPC (the device has had 4095 files); or what the backend returns
+ *         -ENOSPC (the device has had 4095 files); -ECANCELED (from a callback that a close or an
+ *         abort delivers); or what the backend returns
  *
  * Any thread, callbacks included. Blocks for one read of the new file. @since 2.0
  */

@@ -92,8 +92,9 @@ struct ploop_dev {
     _Atomic(struct ploop_job *) job;  /* the one that changes the stack: live/job.h */
     atomic_bool job_moves;            /* it is doing something that a suspend waits for */
     _Atomic(struct ploop_job *) job_unknown; /* how its commit ended nobody knows yet */
-    atomic_bool jobs_end;                    /* a close has begun: a job is to end early */
-    void (*end_jobs)(struct ploop_dev *dev); /* at close and abort; NULL: there never was one */
+    atomic_bool jobs_end; /* a close or abort has begun: a job is to end early, and none begins */
+    _Atomic(void (*)(struct ploop_dev *dev)) end_jobs; /* at close and abort; NULL: there never was
+                                                          a job */
 
     struct cluster_lock *locks;
     struct part *parts;

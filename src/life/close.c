@@ -37,10 +37,13 @@ static void end_work(ploop_dev *dev)
     }
 }
 
+/* A job that begins looks at jobs_end after it has become the device's: one of the two is seen. */
 static void end_jobs(ploop_dev *dev)
 {
-    if (dev->end_jobs) {
-        dev->end_jobs(dev);
+    atomic_store(&dev->jobs_end, true);
+    void (*end)(ploop_dev *) = atomic_load(&dev->end_jobs);
+    if (end) {
+        end(dev);
     }
 }
 
@@ -97,12 +100,14 @@ void ploop_dev_abort(ploop_dev *dev)
     if (!dev || in_callback()) {
         return;
     }
+    atomic_store(&dev->jobs_end, true); /* none begins any more */
     block_control(dev, begin_aborting);
     uint32_t slot = 0;
-    for (const struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
+    for (struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
         const struct ploop_file *file = delta->file;
-        if (file->ops.cancel) {
+        if (file->ops.cancel && delta_use(delta)) { /* a job's new top may leave just now */
             file->ops.cancel(file->context);
+            delta_unuse(delta);
         }
     }
     dev_wait_until_quiet(dev);

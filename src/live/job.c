@@ -91,7 +91,6 @@ static void end_jobs(ploop_dev *dev)
 {
     ploop_job *job = atomic_load(&dev->job);
     if (job) {
-        atomic_store(&dev->jobs_end, true);
         dev_post_run(dev);
         block_until(dev, no_job, NULL);
     }
@@ -99,6 +98,12 @@ static void end_jobs(ploop_dev *dev)
     if (job) {
         atomic_store(&job->unknown, false);
     }
+}
+
+void job_drop(ploop_job *job)
+{
+    assert(atomic_load(&job->dev->job) == job);
+    atomic_store(&job->dev->job, NULL);
 }
 
 int job_claim(ploop_dev *dev, ploop_job *job, const struct job_kind *kind)
@@ -114,20 +119,20 @@ int job_claim(ploop_dev *dev, ploop_job *job, const struct job_kind *kind)
     job->dev = dev;
     job->kind = kind;
     atomic_store(&job->answer, JOB_UNANSWERED);
-    if (atomic_load(&dev->job_unknown) || !atomic_compare_exchange_strong(&dev->job, &none, job)) {
+    atomic_store(&dev->end_jobs, end_jobs);
+    if (!atomic_compare_exchange_strong(&dev->job, &none, job)) {
         return -EBUSY;
     }
-    dev->end_jobs = end_jobs;
+    /* Only now: what a job that has just ended left, and a close that has looked for a job. */
+    bool ends = atomic_load(&dev->jobs_end);
+    if (ends || atomic_load(&dev->job_unknown)) {
+        job_drop(job);
+        return ends ? -ECANCELED : -EBUSY;
+    }
     pio_init(&job->pio, &dev->queues[0]);
     job->pio.callback = deliver;
     job->pio.user_data = job;
     return 0;
-}
-
-void job_drop(ploop_job *job)
-{
-    assert(atomic_load(&job->dev->job) == job);
-    atomic_store(&job->dev->job, NULL);
 }
 
 static void look(struct dev_watch *watch)
@@ -208,6 +213,7 @@ void job_ask(ploop_job *job)
     if (gate_has(dev, GATE_JOB)) {
         dev->in_commit = true;
         pio_refuse_held(dev);
+        space_refuse_parked(dev);
     }
     if (job->commit) {
         call_later(job, JOB_CALLS_COMMIT);
@@ -223,6 +229,10 @@ bool job_is_answered(ploop_job *job, int *result)
     int answer = atomic_load(&job->answer);
     if (answer == JOB_UNANSWERED && !atomic_load(&dev->jobs_end) && dev->state != DEV_ABORTING) {
         return false;
+    }
+    if (answer == PLOOP_COMMIT_UNKNOWN) {
+        atomic_store(&job->unknown, true);
+        atomic_store(&dev->job_unknown, job);
     }
     *result = answer == JOB_UNANSWERED         ? -ECANCELED
               : answer == PLOOP_COMMIT_UNKNOWN ? -EINPROGRESS

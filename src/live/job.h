@@ -64,8 +64,9 @@ struct ploop_job {
 };
 
 /*
- * Any thread. The device's one job. 0, -EBUSY, -EROFS, or -EIO where the device has failed; then
- * job_drop(), or job_begin(), which is the last that the starting thread does: it may free the job.
+ * Any thread. The device's one job. 0, -EBUSY, -EROFS, -EIO where the device has failed, or
+ * -ECANCELED where it is being closed. After 0 job_drop(), or job_begin(), which is the last that
+ * the starting thread does: it may free the job.
  */
 int job_claim(ploop_dev *dev, ploop_job *job, const struct job_kind *kind);
 void job_drop(ploop_job *job);

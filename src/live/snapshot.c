@@ -21,6 +21,7 @@
  *     failed, cancelled or refused:
  *         CHECKING -> LEAVING
  *         MARKING, FLUSHING, DRAINING -> CLOSING -> LEAVING
+ *         CLEARING, the mark as it was -> CLOSING -> LEAVING
  *         CLEARING, COMMIT -> UNDOING -> CLOSING -> LEAVING
  *
  *  1. From DRAINING to the swap, or to the end of UNDOING, GATE_JOB holds what changes the disk.
@@ -30,7 +31,9 @@
  *  3. Nothing is prepared in the map: before the swap the words are as they were, so a refusal has
  *     nothing to undo there. After it `second` answers (delta/stack.h, 4).
  *  4. A new top is never written before it is the top, but for its header.
- *  5. Nothing parks behind the gate: a step that finds no space fails the job.
+ *  5. Where the second flush fails the old top has its mark and its space work still: nothing is
+ *     undone, because that would fail by the same page, or SYNC, and refuse changes for ever.
+ *  6. Nothing parks behind the gate: a step that finds no space fails the job.
  */
 #include "engine/engine.h"
 #include "engine/state.h"
@@ -108,11 +111,12 @@ static void fail(struct snapshot *snapshot, int error)
     ploop_dev *dev = snapshot->job.dev;
     snapshot->error = snapshot->error ? snapshot->error : error;
     assert(snapshot->error < 0);
-    if (snapshot->state == SNAPSHOT_CLEARING || snapshot->state == SNAPSHOT_COMMIT) {
+    bool is_gated = snapshot->state >= SNAPSHOT_DRAINING && snapshot->state <= SNAPSHOT_COMMIT;
+    if (snapshot->state >= SNAPSHOT_CLEARING && snapshot->mark.header_changed) {
         set_snapshot_state(snapshot, SNAPSHOT_UNDOING);
         return;
     }
-    if (snapshot->state == SNAPSHOT_DRAINING) {
+    if (is_gated) {
         gate_change(dev, GATE_JOB, 0);
     }
     set_snapshot_state(snapshot, snapshot->is_marked ? SNAPSHOT_CLOSING : SNAPSHOT_LEAVING);
@@ -250,10 +254,6 @@ static void answered(struct snapshot *snapshot)
     int answer;
     if (!job_is_answered(job, &answer)) {
         return;
-    }
-    if (answer == -EINPROGRESS) {
-        atomic_store(&job->unknown, true);
-        atomic_store(&job->dev->job_unknown, job);
     }
     if (answer) {
         fail(snapshot, answer);

@@ -9,7 +9,7 @@
  *                part.
  *     parked     there is no space for data, or for a page of the map (flush.c), and the policy is
  *                to wait for it. Tried again by the clock and by ploop_dev_retry_parked(), failed
- *                after park_timeout_ns and by a close.
+ *                after park_timeout_ns and by a close. Not tried while the gate holds requests.
  *
  *  1. In the first three a part keeps its cluster's lock, and is on a list of the allocator's by
  *     part->space; at an abort these waits end with an error. Parked, it holds nothing.
@@ -161,6 +161,23 @@ uint32_t space_retry_parked(ploop_dev *dev, bool all)
         tried++;
     }
     return tried;
+}
+
+void space_refuse_parked(ploop_dev *dev)
+{
+    struct list parts, *link;
+    assert(dev->in_commit && dev->all_durable);
+    take_all(&parts, &dev->parked);
+    while ((link = list_take_first(&parts)) != NULL) {
+        struct part *part = container_of(link, struct part, link);
+        bool is_flush = !part->kind->is_change;
+        if (!is_flush && (!part->pio->blocking || gate_has(dev, GATE_SUSPENDED))) {
+            list_append(&dev->parked, link);
+            continue;
+        }
+        unpark(part);
+        part_end(part, is_flush ? bat_latch(dev_bat(dev)) : -EAGAIN);
+    }
 }
 
 void space_fail_all(ploop_dev *dev, int error)

@@ -74,6 +74,11 @@ uint32_t pio_go_on(ploop_dev *dev);
 /* ---- park.c ---- */
 /* In the turn: tries parked parts again, those that are due or all. Returns how many. */
 uint32_t space_retry_parked(ploop_dev *dev, bool all);
+/*
+ * in_commit begins, and no part is tried again before the embedder has answered: a flush has ended
+ * by now, and a thread that waits for a change may be the one that is to answer.
+ */
+void space_refuse_parked(ploop_dev *dev);
 /* At close and abort: no part waits for space any more. */
 void space_fail_all(ploop_dev *dev, int error);
 

@@ -55,6 +55,12 @@ static bool changes(const struct ploop_io *io, uint64_t *start, uint64_t *end)
     return io->op == PLOOP_IO_WRITE || io->op == PLOOP_IO_PUNCH || io->op == PLOOP_IO_TRUNCATE;
 }
 
+/* The guest's zeros of a part of a cluster, beside its own writes: to the file that is the top. */
+static bool guest_zeroes(const struct backend *backend)
+{
+    return backend->guest_zeroes || (backend->peer && backend->peer->guest_zeroes);
+}
+
 static void check_order(const struct backend *backend, const struct ploop_io *io)
 {
     uint64_t start, end, other_start, other_end;
@@ -73,7 +79,7 @@ static void check_order(const struct backend *backend, const struct ploop_io *io
                       "two writes of one BAT page in flight: %" PRIu64 "+%" PRIu64 " and %" PRIu64
                       "+%" PRIu64,
                       io->offset, io->length, other->offset, other->length);
-        if ((io->op != PLOOP_IO_WRITE || other->op != PLOOP_IO_WRITE) && !backend->guest_zeroes)
+        if ((io->op != PLOOP_IO_WRITE || other->op != PLOOP_IO_WRITE) && !guest_zeroes(backend))
             violation("R7",
                       "%s of %" PRIu64 "+%" PRIu64 " while a %s of %" PRIu64 "+%" PRIu64
                       " is in flight",
