@@ -12,9 +12,13 @@
 
 static inline bool is_refusal(int error)
 {
-    return error == -ENOTSUP || error == -EOPNOTSUPP || error == -EINVAL || error == -ENOSYS ||
-           error == -EPERM || error == -EACCES || error == -ENODEV || error == -ENOTTY ||
-           error == -ETXTBSY;
+#if EOPNOTSUPP != ENOTSUP
+    if (error == -EOPNOTSUPP) {
+        return true;
+    }
+#endif
+    return error == -ENOTSUP || error == -EINVAL || error == -ENOSYS || error == -EPERM ||
+           error == -EACCES || error == -ENODEV || error == -ENOTTY || error == -ETXTBSY;
 }
 
 #endif

@@ -32,14 +32,18 @@ static int open_temporary(const char *directory)
     char name[4096];
     int fd = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
 
-    if (fd < 0 &&
-        snprintf(name, sizeof(name), "%s/ploopctl.XXXXXX", directory) < (int)sizeof(name)) {
-        fd = mkstemp(name);
-        if (fd >= 0) {
-            unlink(name);
-        }
+    if (fd >= 0) {
+        return fd;
     }
-    return fd < 0 ? -errno : fd;
+    if (snprintf(name, sizeof(name), "%s/ploopctl.XXXXXX", directory) >= (int)sizeof(name)) {
+        return -ENAMETOOLONG;
+    }
+    fd = mkstemp(name);
+    if (fd < 0) {
+        return -errno;
+    }
+    unlink(name);
+    return fd;
 }
 
 /* Fills the piece, but at the end. The number of bytes or -errno. */
