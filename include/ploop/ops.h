@@ -104,6 +104,9 @@ struct ploop_job_info {
  * no job begins (-EBUSY), and this one is not to be freed, before ploop_job_committed() was told
  * how it ended.
  *
+ * If the new file's mark cannot be cleared again, the log says so; a stack with this file opens
+ * with PLOOP_DEV_RECOVER only.
+ *
  * After a crash the recorded stack opens, whichever of the two it is; with PLOOP_DEV_RECOVER,
  * because one of its files has the mark. The new file must be found under its name then: see
  * PLOOP_FILE_CREATE.

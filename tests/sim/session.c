@@ -32,7 +32,8 @@ static void on_event(void *user_data, uint32_t event, uint64_t value)
 
 static void on_log(void *user_data, uint32_t level, uint32_t message_id, const char *text)
 {
-    (void)user_data;
+    struct sim *sim = user_data;
+    sim->new_top_marked |= strstr(text, "new top: not closed cleanly") != NULL;
     trace("    log %" PRIu32 "/%" PRIu32 ": %s", level, message_id, text);
 }
 

@@ -277,7 +277,8 @@ static void close_all(struct change *change)
         model_flushed(&sim->model, ++sim->backend.now);
         for (uint32_t record = RECORD_LOWER; record <= RECORD_BOTH; record <<= 1)
             if (change->records & record)
-                stack_judge_closed(sim, &sim->disk.durable, &change->disk.durable, record);
+                stack_judge_closed(sim, &sim->disk.durable, &change->disk.durable, record,
+                                   record == RECORD_LOWER || !sim->new_top_marked);
     }
 }
 

@@ -273,7 +273,7 @@ void stack_cut_judge(struct sim *sim, struct stack_cut *cut)
 }
 
 void stack_judge_closed(struct sim *sim, const struct disk_state *lower,
-                        const struct disk_state *upper, uint32_t record)
+                        const struct disk_state *upper, uint32_t record, bool clean)
 {
     bool failing = alloc_pause();
     struct snapshot snapshot;
@@ -282,7 +282,7 @@ void stack_judge_closed(struct sim *sim, const struct disk_state *lower,
     scene.states[0] = record == RECORD_LOWER ? lower : upper;
     scene.states[1] = lower;
     snapshot_take(&snapshot, &sim->model);
-    open_oracles(&scene, true);
+    open_oracles(&scene, clean);
     uint8_t *content = read_all(&scene);
     judge_content(&scene, &snapshot, content);
     close_oracles(&scene);

@@ -24,8 +24,11 @@ struct stack_cut *stack_cut_take(struct sim *sim, struct backend *upper, uint32_
 /* Judges it and frees it. */
 void stack_cut_judge(struct sim *sim, struct stack_cut *cut);
 
-/* Both files after a clean close: no mark, no errors, and the content that is promised now. */
+/*
+ * Both files after a clean close: no errors, the content that is promised now, and, where it is
+ * `clean`, no mark.
+ */
 void stack_judge_closed(struct sim *sim, const struct disk_state *lower,
-                        const struct disk_state *upper, uint32_t record);
+                        const struct disk_state *upper, uint32_t record, bool clean);
 
 #endif
