@@ -24,7 +24,9 @@
  * while the device is suspended. Closing a device ends a job with -ECANCELED, and `commit` is not
  * called after that. What it has begun to record may be there or not: both stacks open as the same
  * disk, so keep both files until the record is known to name one of them only. The handle of a job
- * lives until ploop_job_free(), also after the device was closed.
+ * lives until ploop_job_free(), also after the device was closed. Before its end, calls about a job
+ * use its device: as with every other call, none of them may run beside ploop_dev_close() or
+ * ploop_dev_abort(), but from their callbacks. So let a thread that answers a commit end first.
  */
 #ifndef PLOOP_OPS_H
 #define PLOOP_OPS_H

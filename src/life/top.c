@@ -200,6 +200,7 @@ static int join(ploop_dev *dev, ploop_file *file, const struct ploop_file_info *
     }
     error = error ? error : top_init_bat(dev, delta, header, info);
     error = error ? error : top_attach(dev, file, "new top");
+    bool is_attached = !error;
     error = error ? error : watch_queues(dev, file);
     if (!error) {
         space_map_end_claims(&delta->bat->alloc.map);
@@ -207,7 +208,9 @@ static int join(ploop_dev *dev, ploop_file *file, const struct ploop_file_info *
         error = memory_join(dev, delta);
     }
     if (error) {
-        unwatch_queues(dev, file);
+        if (is_attached) {
+            unwatch_queues(dev, file);
+        }
         return error;
     }
     *out = delta;

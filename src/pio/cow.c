@@ -44,7 +44,9 @@ int cow_init(ploop_dev *dev)
     dev->cow_bytes = cluster < COW_BYTES_MAX ? cluster : COW_BYTES_MAX;
     uint64_t step = (dev->cow_bytes + COW_ALIGNMENT - 1) / COW_ALIGNMENT * COW_ALIGNMENT;
     void *memory = NULL;
-    dev->cow_all = calloc(COW_BUFFERS, sizeof(*dev->cow_all));
+    if (!dev->cow_all) { /* there after an attempt that failed */
+        dev->cow_all = calloc(COW_BUFFERS, sizeof(*dev->cow_all));
+    }
     if (!dev->cow_all || posix_memalign(&memory, COW_ALIGNMENT, COW_BUFFERS * step)) {
         return -ENOMEM;
     }
