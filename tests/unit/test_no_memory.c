@@ -2,7 +2,8 @@
 /*
  * Out of memory at every allocation of create, probe, check and repair, once and from then on: the
  * call returns -ENOMEM, and the image is unchanged, or whole and perhaps marked, so that a second
- * try repairs it. Opening a stack returns -ENOMEM and leaves the top unchanged.
+ * try repairs it. Opening a stack returns -ENOMEM and leaves the top unchanged. A snapshot returns
+ * -ENOMEM and leaves the device as it was.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -327,12 +328,53 @@ START_TEST(every_allocation_of_opening_a_stack_fails)
 }
 END_TEST
 
+/* On one device, one attempt after another: each leaves it as it was, and the last one succeeds. */
+START_TEST(every_allocation_of_a_snapshot_fails)
+{
+    const struct ploop_image_options options = {
+        .size = sizeof(options), .disk_size = 64 * CLUSTER, .cluster_size = CLUSTER};
+    ploop_file *top, *next;
+    ploop_job *job = NULL;
+    ploop_dev *dev;
+    uint64_t nth = 1;
+    int error;
+
+    counted_memory = (struct counted_memory){.paused = true};
+    ck_assert_int_eq(ploop_file_create_memory(0, &top), 0);
+    ck_assert_int_eq(ploop_file_create_memory(0, &next), 0);
+    ck_assert_int_eq(ploop_image_create(top, &options), 0);
+    ck_assert_int_eq(ploop_image_create(next, &options), 0);
+    ck_assert_int_eq(ploop_dev_open(&top, 1, NULL, &dev), 0);
+    for (bool failed = true; failed; nth++) {
+        counted_memory = (struct counted_memory){.fail_at = nth, .fail_on = nth % 2};
+        error = ploop_dev_snapshot(dev, next, NULL, NULL, NULL, &job);
+        failed = counted_memory.failures;
+        counted_memory = (struct counted_memory){.paused = true};
+        ck_assert_int_eq(error, failed ? -ENOMEM : 0);
+        if (failed) {
+            ck_assert_ptr_null(job);
+            ck_assert_int_eq(ploop_dev_pwrite(dev, (uint8_t[512]){7}, 512, nth * CLUSTER), 512);
+        }
+    }
+    ck_assert_uint_ge(nth, 8);
+    ck_assert_int_eq(ploop_job_wait(job), -EAGAIN);
+    ck_assert_int_eq(ploop_job_committed(job, 0), 0);
+    ck_assert_int_eq(ploop_job_wait(job), 0);
+    ck_assert_int_eq(ploop_job_free(job), 0);
+    ck_assert_int_eq(ploop_dev_pwrite(dev, (uint8_t[512]){7}, 512, 0), 512);
+    ck_assert_int_eq(ploop_dev_close(dev), 0);
+    ploop_file_close(top);
+    ploop_file_close(next);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("no_memory");
 
     tcase_add_loop_test(tests, every_allocation_fails, 0, ACTS * IMAGES);
     tcase_add_test(tests, every_allocation_of_opening_a_stack_fails);
+    tcase_add_test(tests, every_allocation_of_a_snapshot_fails);
     tcase_set_timeout(tests, 120);
     return run_case("no_memory", tests);
 }
