@@ -131,6 +131,10 @@ static void take_record(void *user_data, const struct ploop_check_record *record
     MUST(text[0] && !strchr(text, '\n') && strlen(text) < 255, "'%s'", text);
     MUST(record->count, "'%s' counts nothing", text);
     outcome->kinds[record->kind]++;
+    if (record->kind == PLOOP_CHECK_IN_USE_VALUE) {
+        outcome->result.notes++;
+        return;
+    }
     outcome->findings++;
     if (record->kind == PLOOP_CHECK_LEAK || record->kind == PLOOP_CHECK_ENTRY_BEYOND) {
         outcome->result.leaks += record->count;
@@ -152,10 +156,12 @@ void judge_check(struct backend *backend, uint32_t repair, struct outcome *outco
     backend->read_only = repair == 0;
     outcome->error = ploop_image_check(backend->file, &options, &result);
     backend->read_only = false;
-    MUST(outcome->result.errors == result.errors && outcome->result.leaks == result.leaks,
-         "%llu errors and %llu leaks, and findings of %llu and %llu",
+    MUST(outcome->result.errors == result.errors && outcome->result.leaks == result.leaks &&
+             outcome->result.notes == result.notes,
+         "%llu errors, %llu leaks and %llu notes, and findings of %llu, %llu and %llu",
          (unsigned long long)result.errors, (unsigned long long)result.leaks,
-         (unsigned long long)outcome->result.errors, (unsigned long long)outcome->result.leaks);
+         (unsigned long long)result.notes, (unsigned long long)outcome->result.errors,
+         (unsigned long long)outcome->result.leaks, (unsigned long long)outcome->result.notes);
     MUST(result.repaired <= outcome->findings && (repair || !result.repaired),
          "%llu repaired of %llu", (unsigned long long)result.repaired,
          (unsigned long long)outcome->findings);

@@ -78,7 +78,7 @@ struct outcome {
     int error;
     struct ploop_check_result result;
     uint64_t kinds[PLOOP_CHECK_READ + 1]; /* findings */
-    uint64_t findings;
+    uint64_t findings;                    /* errors and leaks */
 };
 void judge_check(struct backend *backend, uint32_t repair, struct outcome *outcome);
 
