@@ -7,9 +7,9 @@
 
 enum { SIZED_MAX = 4096, SECTOR = 512 };
 
-static size_t size_of(const void *given)
+static uint64_t size_of(const void *given)
 {
-    size_t size;
+    uint64_t size;
 
     memcpy(&size, given, sizeof(size));
     return size;
@@ -28,19 +28,19 @@ int options_in(void *known, size_t known_size, size_t reserved_at, const void *g
             return -E2BIG;
         }
     }
-    memcpy(known, given, size_of(given) < known_size ? size_of(given) : known_size);
+    memcpy(known, given, size_of(given) < known_size ? (size_t)size_of(given) : known_size);
     return 0;
 }
 
 int answer_out(void *given, const void *known, size_t known_size, size_t reserved_at)
 {
-    size_t size = given ? size_of(given) : 0;
+    uint64_t size = given ? size_of(given) : 0;
 
     if (size < reserved_at || size > SIZED_MAX) {
         return -EINVAL;
     }
-    size_t copied = size < known_size ? size : known_size;
-    memset(given, 0, size);
+    size_t copied = size < known_size ? (size_t)size : known_size;
+    memset(given, 0, (size_t)size);
     memcpy(given, known, copied);
     memcpy(given, &size, sizeof(size));
     return 0;

@@ -31,7 +31,7 @@ enum {
 
 /** The state of one page. */
 struct ploop_bat_page_info {
-    size_t size;
+    uint64_t size;
     uint32_t page;
     uint32_t state;       /**< PLOOP_BAT_PAGE_ ... */
     uint32_t mapped;      /**< entries that map a cluster of the top delta */
@@ -51,7 +51,7 @@ enum {
 
 /** A range of guest bytes that has one state. */
 struct ploop_extent {
-    size_t size;
+    uint64_t size;
     uint64_t offset; /**< guest bytes */
     uint64_t length;
     /** Where a mapped extent begins in its file; it is contiguous there (a raw file may end inside

@@ -43,7 +43,7 @@ enum {
 
 /** Options of ploop_bundle_open(). */
 struct ploop_bundle_config {
-    size_t size;
+    uint64_t size;
     uint32_t flags; /**< PLOOP_BUNDLE_READ_ONLY or READ_WRITE; 0: READ_ONLY */
     uint32_t reserved1;
     /**
@@ -58,7 +58,7 @@ struct ploop_bundle_config {
 
 /** A bundle as a whole. */
 struct ploop_bundle_info {
-    size_t size;
+    uint64_t size;
     uint64_t disk_size; /**< in bytes */
     uint32_t storage_count;
     uint32_t snapshot_count; /**< at least 1: the top is counted */
@@ -69,7 +69,7 @@ struct ploop_bundle_info {
 
 /** A snapshot. */
 struct ploop_bundle_snapshot {
-    size_t size;
+    uint64_t size;
     uint32_t parent; /**< its number; UINT32_MAX for the root, which has none */
     uint32_t child_count;
     char guid[PLOOP_BUNDLE_GUID_SIZE + 1]; /**< lower case, in braces */
@@ -78,7 +78,7 @@ struct ploop_bundle_snapshot {
 
 /** A storage: a range of the disk. */
 struct ploop_bundle_storage {
-    size_t size;
+    uint64_t size;
     uint64_t start;        /**< in bytes; where the storage before it ends */
     uint64_t end;          /**< in bytes */
     uint64_t cluster_size; /**< of its expanding images, in bytes */
@@ -93,7 +93,7 @@ enum {
 
 /** An image: the file of a snapshot in a storage. */
 struct ploop_bundle_image {
-    size_t size;
+    uint64_t size;
     uint32_t type;     /**< PLOOP_BUNDLE_PLAIN or EXPANDING */
     uint32_t snapshot; /**< its number */
     const char *name;  /**< of the file, in the bundle's directory */
@@ -201,7 +201,7 @@ int64_t ploop_bundle_chain(const ploop_bundle *bundle, uint32_t snapshot, uint32
 
 /** Options of ploop_bundle_create(). */
 struct ploop_bundle_options {
-    size_t size;
+    uint64_t size;
     uint32_t version; /**< of the image's format. 1: as Parallels Desktop has its disks, its file
                          names included; 2, or 0: as OpenVZ has them */
     uint32_t reserved1;

@@ -116,7 +116,7 @@ struct ploop_clock {
 
 /** The configuration of a device. Call ploop_dev_config_init() first, then change fields. */
 struct ploop_dev_config {
-    size_t size;
+    uint64_t size;
     uint32_t flags;              /**< PLOOP_DEV_ ... */
     uint32_t runner_count;       /**< threads of the library that run the queues: queue q belongs to
                                thread q % runner_count, which is named ploop-run/N and takes no
@@ -331,7 +331,7 @@ enum {
 
 /** A device's size, limits, state and counters since open. */
 struct ploop_dev_info {
-    size_t size;
+    uint64_t size;
     uint64_t disk_size;
     uint64_t cluster_size;
     uint32_t request_alignment;   /**< of a request's offset and length: 512, whatever the files

@@ -33,7 +33,8 @@ enum {
     PLOOP_IO_ALLOCATE = 4, /**< blocks for [offset, offset + length), the file extended if need be;
                               content unchanged */
     PLOOP_IO_PUNCH = 5,    /**< [offset, offset + length) reads as zeros afterwards; the file's size
-                              does not change */
+                              does not change. Where it is refused (-ENOTSUP, -EINVAL, -ENOSYS and
+                              the like; not -EIO or -ENOSPC) the library writes zeros instead */
     PLOOP_IO_TRUNCATE =
         6 /**< the file's size becomes offset; bytes beyond the old size read as zeros */
 };
@@ -61,8 +62,10 @@ enum {
     PLOOP_FILE_CAN_FUA = 1,
     PLOOP_FILE_CAN_PUNCH = 2,
     PLOOP_FILE_CAN_ALLOCATE = 4,
-    PLOOP_FILE_CAN_GROW = 8 /**< TRUNCATE may make the file larger; without it no new cluster can be
-                               had beyond its end */
+    PLOOP_FILE_CAN_GROW = 8,   /**< TRUNCATE may make the file larger; without it no new cluster can
+                                 be had beyond its end */
+    PLOOP_FILE_FIXED_SIZE = 16 /**< no ability: the size is that of a device, whatever the image on
+                                  it needs. Said of a file that is open for reading only, too */
 };
 
 /** Flags to open and reopen a file. */
@@ -97,12 +100,12 @@ struct ploop_io {
     uint64_t offset; /**< in the file; the new size for TRUNCATE */
     uint64_t length; /**< what the iov holds in all; 0 for SYNC and TRUNCATE */
     const struct iovec *iov;
-    void *backend_data[4]; /**< the backend's own while it holds the request */
+    void *backend_data[5]; /**< the backend's own while it holds the request */
 };
 
 /** What a backend reports about its file: see ploop_io_ops.get_info. */
 struct ploop_file_info {
-    size_t size; /**< of this structure, set by the library; fill no more than this */
+    uint64_t size; /**< of this structure, set by the library; fill no more than this */
     uint64_t file_size;
     uint32_t capabilities; /**< PLOOP_FILE_CAN_ ... */
     /**
@@ -170,7 +173,7 @@ struct ploop_file_info {
  * `unregister_memory`.
  */
 struct ploop_io_ops {
-    size_t size; /**< of this structure */
+    size_t size; /**< of this structure; size_t, as in each table of functions */
     /** The file's size and abilities now. @return 0 or -errno. */
     int (*get_info)(void *context, struct ploop_file_info *info);
     /**
@@ -346,7 +349,7 @@ enum {
 
 /** How the rings of a group are made. Zeros but for `size` are the defaults. */
 struct ploop_uring_options {
-    size_t size;
+    uint64_t size;
     uint32_t flags;          /**< PLOOP_URING_ ... */
     uint32_t sqpoll_idle_ms; /**< PLOOP_URING_SQPOLL: the thread sleeps after this time without a
                                 request, and the next one wakes it; 0: 100 */

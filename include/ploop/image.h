@@ -30,7 +30,7 @@ enum {
 
 /** Options of ploop_image_create(). */
 struct ploop_image_options {
-    size_t size;
+    uint64_t size;
     uint32_t version;      /**< of the format, 1 or 2; 0 is 2 */
     uint32_t flags;        /**< must be 0 */
     uint64_t disk_size;    /**< in bytes, a multiple of 512, may be 0 */
@@ -64,7 +64,7 @@ enum {
 
 /** The contents of an image's header. */
 struct ploop_image_info {
-    size_t size;
+    uint64_t size;
     uint32_t version; /**< 1 or 2 */
     uint32_t flags;   /**< PLOOP_IMAGE_ ... */
     uint64_t disk_size;
@@ -91,12 +91,13 @@ struct ploop_image_info {
  */
 int ploop_image_probe(ploop_file *file, struct ploop_image_info *info);
 
-/** The kinds of findings: ploop_check_record.kind. */
+/** The kinds of findings, and whether each is an error, a leak or a note. */
 enum {
     PLOOP_CHECK_HEADER =
         1, /**< error: the header cannot be trusted; nothing else could be checked */
     PLOOP_CHECK_UNCLEAN = 2,      /**< error: the in-use mark is set */
-    PLOOP_CHECK_IN_USE_VALUE = 3, /**< error: the in-use field holds no known value */
+    PLOOP_CHECK_IN_USE_VALUE = 3, /**< note: the in-use field holds a value of other software's,
+                                     for which the image is closed cleanly */
     PLOOP_CHECK_EMPTY_FLAG = 4,   /**< error: the Empty flag is set and clusters are mapped */
     PLOOP_CHECK_ENTRY_RANGE =
         5, /**< error: an entry outside the data area or past the end of the file */
@@ -113,7 +114,7 @@ enum {
 
 /** A finding. */
 struct ploop_check_record {
-    size_t size;
+    uint64_t size;
     uint32_t kind;          /**< PLOOP_CHECK_ ... */
     uint32_t repair;        /**< the PLOOP_REPAIR_ flag that repairs it; 0: no flag does */
     uint64_t guest_cluster; /**< UINT64_MAX where it has none */
@@ -137,7 +138,7 @@ enum {
 
 /** Options of ploop_image_check(). */
 struct ploop_check_options {
-    size_t size;
+    uint64_t size;
     uint32_t repair; /**< PLOOP_REPAIR_ ...; 0 changes nothing */
     uint32_t reserved1;
     uint64_t bat_limit_bytes; /**< the most memory for the BAT; 0: PLOOP_BAT_LIMIT_DEFAULT */
@@ -149,13 +150,14 @@ struct ploop_check_options {
      * what it has repaired so far, durably; run it again to repair the rest.
      */
     int (*progress)(void *user_data, uint64_t done, uint64_t total);
-    void *user_data;
+    void *user_data; /**< for record and progress */
+    void *reserved2;
     uint64_t reserved[4];
 };
 
 /** The result of ploop_image_check(). */
 struct ploop_check_result {
-    size_t size;
+    uint64_t size;
     uint64_t errors;
     uint64_t leaks;       /**< host clusters that nothing refers to and that take space */
     uint64_t repaired;    /**< findings repaired; `errors` and `leaks` are the counts before the
@@ -170,7 +172,8 @@ struct ploop_check_result {
      * (ploop_io_ops.data_extent), as on a block device.
      */
     uint64_t free;
-    uint64_t reserved[3];
+    uint64_t notes; /**< findings that are neither errors nor leaks: the image is clean with them */
+    uint64_t reserved[2];
 };
 
 /**

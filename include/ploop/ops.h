@@ -73,7 +73,7 @@ enum { PLOOP_COMMIT_UNKNOWN = 1 };
 
 /** A job, as it is now. */
 struct ploop_job_info {
-    size_t size;
+    uint64_t size;
     uint32_t kind;        /**< PLOOP_JOB_SNAPSHOT ... */
     uint32_t state;       /**< PLOOP_JOB_RUNNING ... */
     uint32_t step;        /**< PLOOP_JOB_STEP_ ... */
@@ -156,7 +156,8 @@ int ploop_dev_grow(ploop_dev *dev, uint64_t disk_size, ploop_job_fn *fn, void *u
  * @param result  0: the new stack is recorded durably. -errno: it is not and will not be.
  *                PLOOP_COMMIT_UNKNOWN: it may be or not; tell the job again when it is known, also
  *                after it has ended
- * @return 0; -EINVAL: the job does not wait for this, or no such result
+ * @return 0; -EINVAL: the job does not wait for this, or no such result. A close or an abort of
+ *         the device takes the place of an answer, as PLOOP_COMMIT_UNKNOWN would
  *
  * Any thread, callbacks included. @since 2.0
  */

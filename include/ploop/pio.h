@@ -68,6 +68,22 @@ enum {
  */
 typedef void ploop_pio_fn(ploop_pio *pio, int result, void *user_data);
 
+/** ploop_completion.kind */
+enum {
+    PLOOP_COMPLETION_PIO = 1 /**< a request that had no callback */
+};
+
+struct ploop_job;
+
+/** What ploop_queue_reap() stores. The one structure without a size: it never changes. */
+struct ploop_completion {
+    ploop_pio *pio;        /**< the caller's again; NULL for other kinds */
+    struct ploop_job *job; /**< NULL for PLOOP_COMPLETION_PIO */
+    void *user_data;       /**< of ploop_pio_set_callback() */
+    int32_t result;        /**< as of ::ploop_pio_fn */
+    uint32_t kind;         /**< PLOOP_COMPLETION_ ...; skip what you do not know */
+};
+
 /**
  * Get a queue of a device.
  * @param index  below ploop_dev_config.queue_count
@@ -83,6 +99,35 @@ ploop_queue *ploop_dev_queue(ploop_dev *dev, uint32_t index);
  * Any thread. Never blocks. From a callback it runs no callbacks. @since 2.0
  */
 int ploop_queue_run(ploop_queue *queue);
+
+/**
+ * Run a queue as ploop_queue_run() does, and store the completions of its requests that have no
+ * callback: no callback has to cross the border of a language. The oldest are stored first; what
+ * does not fit into the array is kept for the next call. ploop_queue_wait() can sleep until there
+ * is something to reap: it returns 0 then.
+ *
+ * A request that has a callback is called back meanwhile, and not stored. What was not reaped when
+ * the device is closed is dropped.
+ *
+ * @param completions  room for `count`
+ * @return how many were stored; -EINVAL (completions is NULL, count larger than INT_MAX); -EBUSY:
+ *         the queue belongs to a runner
+ * Any thread. Never blocks. From a callback it stores nothing and returns 0. @since 2.0
+ */
+int ploop_queue_reap(ploop_queue *queue, struct ploop_completion *completions, uint32_t count);
+
+/**
+ * Switch the notification of a queue off or on, as a thread does that polls without sleeping:
+ * completions then make the descriptor of ploop_queue_poll_fd() readable no more, which saves a
+ * system call for each batch. It still becomes readable when the backend has something to reap. A
+ * thread that is going to sleep switches it on again, and then reads ploop_dev_next_deadline(): the
+ * descriptor is readable if anything is undelivered by then.
+ *
+ * @param enabled  0 or 1, which is what a queue begins with
+ * @return 0; -EINVAL (another number); -EBUSY: the queue belongs to a runner
+ * Any thread, callbacks included; not beside ploop_queue_wait(). @since 2.0
+ */
+int ploop_queue_set_notify(ploop_queue *queue, uint32_t enabled);
 
 /**
  * Sleep until ploop_queue_run() has work to do, and run the queue. Use it in a thread that waits
@@ -103,7 +148,8 @@ int ploop_queue_wait(ploop_queue *queue, uint64_t timeout_ns);
  * Get a descriptor that is readable when ploop_queue_run() has work to do: a callback to run, or
  * completions at the backend, of this queue or of the engine's own requests. Completions of the
  * engine's requests wake one of the threads that sleep in epoll_wait(2) on their queues'
- * descriptors, not all of them.
+ * descriptors, not all of them. It stays readable while a completion is neither called back nor
+ * reaped.
  * @return a descriptor that the library owns: poll it and do nothing else with it; -EBUSY: the
  *         queue belongs to a runner
  * Any thread, callbacks included. @since 2.0
@@ -173,21 +219,25 @@ void ploop_pio_prep_flush(ploop_pio *pio);
  */
 void ploop_pio_prep_bat_write(ploop_pio *pio, uint32_t first_page, uint32_t count);
 
-/** Set the callback, which stays until set again. @param fn  not NULL. @since 2.0 */
+/**
+ * Set the callback, which stays until set again. A request of the pool begins without one.
+ * @param fn  NULL: the completion is stored by ploop_queue_reap(), with `user_data`
+ * @since 2.0
+ */
 void ploop_pio_set_callback(ploop_pio *pio, ploop_pio_fn *fn, void *user_data);
 
 /**
  * Submit requests, in one batch.
  *
- * An accepted request belongs to the library until its callback runs. A refused request still
- * belongs to the caller, and its callback does not run.
+ * An accepted request belongs to the library until its callback runs, or until it is reaped. A
+ * refused request still belongs to the caller, and its callback does not run.
  *
- * @param pios  requests of this queue, prepared and with a callback
+ * @param pios  requests of this queue, prepared
  * @return the number of requests accepted, from the first on; less than count if the next one is
  *         invalid: submit again from there to get the error. -errno: none was accepted: -EINVAL
  *         (the first one lies beyond the disk, is not aligned to 512 or its memory not to
- *         ploop_dev_info.memory_alignment, has a wrong flag, or a NULL callback), -EROFS (a change
- *         on a read-only device)
+ *         ploop_dev_info.memory_alignment, has a wrong flag, or, with runners, no callback), -EROFS
+ *         (a change on a read-only device)
  *
  * Any thread, callbacks included. Never blocks. @since 2.0
  */

@@ -9,7 +9,8 @@
  *    comment lists which.
  *  - A structure that the caller fills or reads starts with its `size`: set it to sizeof of the
  *    structure and the rest to zero. A size that is larger than the library knows is accepted as
- *    long as the unknown bytes are zero, else -E2BIG.
+ *    long as the unknown bytes are zero, else -E2BIG. No structure has padding, on any machine, so
+ *    that none of its bytes is undefined.
  *  - Constants are enumerators of unnamed enums; the fields that hold them are uint32_t.
  *  - Handles are opaque, every callback has a user pointer, and nothing here is an inline function
  *    or a macro with arguments.

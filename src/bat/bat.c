@@ -4,6 +4,7 @@
  * What the lower rooms call back comes in here: a SYNC is done, the allocator wants a reclaim.
  */
 #include "bat/inside.h"
+#include "util/zeros.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -82,7 +83,7 @@ int bat_init(struct bat *bat, const struct header *header, struct channel *chann
     }
     bat->alloc.reclaim = reclaim;
     for (uint32_t i = 0; i < CHANNEL_WINDOW; i++) {
-        bat->zero_iov[i] = (struct iovec){bat->alloc.work.zeros, ZEROS_SIZE};
+        bat->zero_iov[i] = (struct iovec){zeros_block(), ZEROS_SIZE};
     }
     for (uint32_t page = 0; page < bat->page_count; page++) {
         page_init(bat, page);

@@ -94,14 +94,15 @@ static int wait_for(ploop_pio *pio)
     return pio->result;
 }
 
-static int64_t transfer(ploop_dev *dev, bool write, struct iovec iov, uint64_t offset)
+static int64_t transfer(ploop_dev *dev, bool write, void *buffer, uint64_t length, uint64_t offset)
 {
     if (in_callback()) {
         return -EDEADLK;
     }
-    if (iov.iov_len > INT64_MAX) {
-        return -EINVAL;
+    if (length > PTRDIFF_MAX) {
+        return -EINVAL; /* no memory is that long */
     }
+    struct iovec iov = {buffer, (size_t)length};
     ploop_pio pio;
     pio_init(&pio, dev_engine_queue(dev));
     if (write) {
@@ -115,12 +116,12 @@ static int64_t transfer(ploop_dev *dev, bool write, struct iovec iov, uint64_t o
 
 int64_t ploop_dev_pread(ploop_dev *dev, void *buffer, uint64_t length, uint64_t offset)
 {
-    return transfer(dev, false, (struct iovec){buffer, (size_t)length}, offset);
+    return transfer(dev, false, buffer, length, offset);
 }
 
 int64_t ploop_dev_pwrite(ploop_dev *dev, const void *buffer, uint64_t length, uint64_t offset)
 {
-    return transfer(dev, true, (struct iovec){(void *)(uintptr_t)buffer, (size_t)length}, offset);
+    return transfer(dev, true, (void *)(uintptr_t)buffer, length, offset);
 }
 
 int ploop_dev_flush(ploop_dev *dev)

@@ -32,7 +32,7 @@ static void after_idle_run(ploop_queue *queue)
  * Without anything due, a run of one queue does not touch what others do: it neither takes the turn
  * nor writes a word that they read.
  */
-int queue_run(ploop_queue *queue, bool looks_again)
+static int run(ploop_queue *queue, bool looks_again, struct reaping *reaping)
 {
     ploop_dev *dev = queue->dev;
     assert(queue->index < dev->queue_count); /* never the engine's */
@@ -44,13 +44,35 @@ int queue_run(ploop_queue *queue, bool looks_again)
         turn_take(&dev->turn);
     }
     help_kick(dev); /* a callback may take long */
-    int delivered = queue_run_ends(queue, deadline_ns, looks_again);
+    int delivered = queue_run_ends(queue, deadline_ns, looks_again, reaping);
     if (delivered > 0) {
         atomic_store_explicit(&queue->idle_runs, 0, memory_order_relaxed);
     } else if (!looks_again) {
         after_idle_run(queue);
     }
     return delivered;
+}
+
+int queue_run(ploop_queue *queue, bool looks_again)
+{
+    return run(queue, looks_again, NULL);
+}
+
+int ploop_queue_reap(ploop_queue *queue, struct ploop_completion *completions, uint32_t count)
+{
+    struct reaping reaping = {.list = completions, .room = count};
+    if (queue->dev->config.runner_count) {
+        return -EBUSY;
+    }
+    if (!completions || count > INT_MAX) {
+        return -EINVAL;
+    }
+    if (in_callback()) {
+        engine_run(queue->dev);
+        return 0; /* what is to be delivered stays announced */
+    }
+    run(queue, false, &reaping);
+    return (int)reaping.count;
 }
 
 int ploop_queue_run(ploop_queue *queue)
@@ -109,10 +131,17 @@ int ploop_queue_wait(ploop_queue *queue, uint64_t timeout_ns)
         return -EDEADLK;
     }
     assert(queue->event_fd >= 0 && queue->poll_fd >= 0);
+    bool was_quiet = atomic_load(&queue->quiet);
+    if (was_quiet) {
+        ploop_queue_set_notify(queue, 1); /* for the time of the sleep */
+    }
     int delivered = queue_run(queue, true);
     if (delivered == 0) {
         queue_sleep(queue, timeout_ns);
         delivered = queue_run(queue, false);
+    }
+    if (was_quiet) {
+        ploop_queue_set_notify(queue, 0);
     }
     return delivered;
 }

@@ -27,10 +27,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/falloc.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "file/posix_cache.h"
+#include "file/pwritev2.h"
+#include "util/refusal.h"
 
 /* ---- Carrying out requests, on any thread that may block ---- */
 
@@ -85,6 +88,24 @@ static int64_t move(int fd, const struct ploop_io *io)
     return (int64_t)moved;
 }
 
+/*
+ * Who waits for the lock waits in `entrance`, and others behind him: a stream of direct writes does
+ * not keep a buffered one waiting for ever.
+ */
+static void share(struct posix *file)
+{
+    pthread_mutex_lock(&file->entrance);
+    pthread_rwlock_rdlock(&file->exclusion);
+    pthread_mutex_unlock(&file->entrance);
+}
+
+static void exclude(struct posix *file)
+{
+    pthread_mutex_lock(&file->entrance);
+    pthread_rwlock_wrlock(&file->exclusion);
+    pthread_mutex_unlock(&file->entrance);
+}
+
 /* A READ or WRITE through these two descriptors. */
 static int64_t transfer(struct posix *file, int fd, int direct_fd, const struct ploop_io *io)
 {
@@ -95,7 +116,7 @@ static int64_t transfer(struct posix *file, int fd, int direct_fd, const struct 
     int64_t result = -ENOTBLK;
     if (fits_direct(file, io)) {
         if (write) {
-            pthread_rwlock_rdlock(&file->exclusion);
+            share(file);
         }
         result = move(direct_fd, io);
         if (write) {
@@ -106,7 +127,7 @@ static int64_t transfer(struct posix *file, int fd, int direct_fd, const struct 
         return result;
     }
     if (write) {
-        pthread_rwlock_wrlock(&file->exclusion);
+        exclude(file);
     }
     result = move(fd, io);
     if (write) {
@@ -133,7 +154,7 @@ static int64_t write_through(struct posix *file, const struct ploop_io *io)
 static int64_t punch(int fd, uint64_t offset, uint64_t length)
 {
     int64_t error = posix_allocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length);
-    if (error == -EOPNOTSUPP) {
+    if (is_refusal((int)error)) {
         error = posix_allocate(fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length);
     }
     return error;
@@ -176,7 +197,7 @@ static int64_t sync_data(struct posix *file)
 static int64_t reshape(struct posix *file, const struct ploop_io *io)
 {
     int64_t result;
-    pthread_rwlock_wrlock(&file->exclusion);
+    exclude(file);
     if (io->op == PLOOP_IO_ALLOCATE) {
         result = posix_allocate(file->fd, 0, io->offset, io->length);
     } else if (io->op == PLOOP_IO_PUNCH) {
@@ -305,7 +326,7 @@ int posix_data_extent(void *context, uint64_t offset, uint64_t *data_offset, uin
     return data < 0 && errno != EINVAL ? -errno : -ENOTSUP;
 }
 
-static void posix_close(void *context)
+static void posix_end(void *context)
 {
     struct posix *file = context;
     posix_pool_stop(&file->pool);
@@ -317,7 +338,7 @@ void posix_abandon(struct posix *file, const char *path)
     if (file->is_created) {
         (void)unlink(path);
     }
-    posix_close(file);
+    posix_end(file);
 }
 
 int posix_open_shared(const char *path, uint32_t flags, struct ploop_io_threads *threads,
@@ -370,7 +391,7 @@ static int open_file(const char *path, uint32_t flags, struct ploop_io_threads *
                                             .cancel = posix_cancel,
                                             .reopen = posix_reopen,
                                             .invalidate = posix_invalidate,
-                                            .close = posix_close,
+                                            .close = posix_end,
                                             .help = posix_help,
                                             .data_extent = posix_data_extent};
     struct posix *made;

@@ -28,10 +28,13 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "file/file.h"
 #include "file/posix_fua.h"
 #include "file/posix_pool.h"
+
+_Static_assert(sizeof(off_t) == 8, "offsets would be cut: compile with _FILE_OFFSET_BITS=64");
 
 enum { POSIX_ACCESS_FLAGS = PLOOP_FILE_READ_ONLY | PLOOP_FILE_READ_WRITE };
 
@@ -54,8 +57,9 @@ struct posix {
     uint32_t lock; /* LOCK_ ..., what lock_fd holds */
     pthread_mutex_t reopening;
     pthread_mutex_t syncing;
-    int sync_fd;    /* -1: SYNC runs on fd */
-    int sync_error; /* of the first SYNC that failed, or 0 */
+    int sync_fd;              /* -1: SYNC runs on fd */
+    int sync_error;           /* of the first SYNC that failed, or 0 */
+    pthread_mutex_t entrance; /* of exclusion */
     pthread_rwlock_t exclusion;
     bool is_created; /* by this open */
     struct posix_fua fua;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "file/posix.h"
+#include "file/pwritev2.h"
 
 void posix_fua_init(struct posix_fua *fua)
 {

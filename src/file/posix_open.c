@@ -25,8 +25,8 @@ int64_t posix_size(const struct posix *file)
 {
     struct stat stat;
     if (file->is_block) {
-        uint64_t bytes = 0;
-        return ioctl(file->fd, BLKGETSIZE64, &bytes) ? -errno : (int64_t)bytes;
+        off_t end = lseek(file->fd, 0, SEEK_END); /* nothing else uses the position */
+        return end < 0 ? -errno : end;
     }
     return fstat(file->fd, &stat) ? -errno : stat.st_size;
 }
@@ -60,10 +60,12 @@ static uint32_t probe_fallocate(const struct posix *file)
 
 static uint32_t probe(const struct posix *file)
 {
+    uint32_t fixed = file->is_block ? PLOOP_FILE_FIXED_SIZE : 0;
     if (atomic_load(&file->access) == PLOOP_FILE_READ_ONLY) {
-        return 0;
+        return fixed;
     }
-    uint32_t capabilities = file->sync_fd >= 0 && file->fua.count ? PLOOP_FILE_CAN_FUA : 0;
+    uint32_t capabilities = fixed;
+    capabilities |= file->sync_fd >= 0 && file->fua.count ? PLOOP_FILE_CAN_FUA : 0;
     if (file->is_block) {
         return capabilities |
                PLOOP_FILE_CAN_PUNCH; /* where the device cannot, the kernel writes the zeros */
@@ -350,6 +352,7 @@ void posix_free(struct posix *file)
     close_descriptors(file);
     posix_fua_destroy(&file->fua);
     pthread_rwlock_destroy(&file->exclusion);
+    pthread_mutex_destroy(&file->entrance);
     pthread_mutex_destroy(&file->syncing);
     pthread_mutex_destroy(&file->reopening);
     free(file);
@@ -357,7 +360,6 @@ void posix_free(struct posix *file)
 
 struct posix *posix_new(uint32_t access)
 {
-    pthread_rwlockattr_t attributes;
     struct posix *file = calloc(1, sizeof(*file));
     if (!file) {
         return NULL;
@@ -368,10 +370,7 @@ struct posix *posix_new(uint32_t access)
     pthread_mutex_init(&file->reopening, NULL);
     pthread_mutex_init(&file->syncing, NULL);
     posix_fua_init(&file->fua);
-    /* A stream of direct writes must not keep a buffered one waiting for ever. */
-    pthread_rwlockattr_init(&attributes);
-    pthread_rwlockattr_setkind_np(&attributes, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
-    pthread_rwlock_init(&file->exclusion, &attributes);
-    pthread_rwlockattr_destroy(&attributes);
+    pthread_mutex_init(&file->entrance, NULL);
+    pthread_rwlock_init(&file->exclusion, NULL);
     return file;
 }

@@ -290,8 +290,8 @@ int64_t file_sync_io(ploop_file *file, uint32_t op, void *buffer, uint64_t lengt
     if (length == 0) {
         return 0;
     }
-    if (!buffer) {
-        return -EINVAL;
+    if (!buffer || length > PTRDIFF_MAX) {
+        return -EINVAL; /* no memory is that long */
     }
     struct sync_limits limits;
     int error = get_limits(file, &limits);

@@ -12,6 +12,7 @@
 
 #define HEADER_IN_USE 0x746F6E59u     /* open for writing */
 #define HEADER_CLOSED_EXT 0x312e3276u /* closed by software that knows the format extension */
+/* Any other value: closed by software that does not. */
 
 enum { HEADER_FLAG_EMPTY = 1, HEADER_FLAG_CONVERTING = 2 };
 

@@ -98,3 +98,8 @@ int image_file_load_bat(struct image_file *image, const struct image_file_load *
                                        .unreadable = skip_page,
                                        .context = &area});
 }
+
+bool image_file_is_fixed(const struct image_file *image)
+{
+    return image->capabilities & PLOOP_FILE_FIXED_SIZE;
+}

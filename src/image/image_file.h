@@ -42,6 +42,12 @@ int image_file_load_bat(struct image_file *image, const struct image_file_load *
 
 void image_file_close(struct image_file *image);
 
+/*
+ * Whether the file is as large as it is whatever the image needs: what nothing refers to there is
+ * free, and not lost.
+ */
+bool image_file_is_fixed(const struct image_file *image);
+
 /* Exactly that much, or -errno: a file that ends before is -EIO. */
 int image_file_read(const struct image_file *image, void *buffer, uint64_t length, uint64_t offset);
 

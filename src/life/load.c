@@ -87,12 +87,8 @@ static int read_header(struct load *load)
                  header->geometry.bat_entries, limit);
         return -EFBIG;
     }
-    if (dev->read_only || header->in_use == 0 || header->in_use == HEADER_CLOSED_EXT) {
+    if (dev->read_only || header->in_use != HEADER_IN_USE) {
         return 0;
-    }
-    if (header->in_use != HEADER_IN_USE) {
-        load_log(load, PLOOP_LOG_ERROR, "in_use 0x%08" PRIx32 ": no known value", header->in_use);
-        return -EUCLEAN;
     }
     if (!(dev->config.flags & PLOOP_DEV_RECOVER)) {
         load_log(load, PLOOP_LOG_ERROR,

@@ -40,6 +40,29 @@ void ploop_dev_config_init(struct ploop_dev_config *config, size_t size)
     memcpy(config, &defaults, size < sizeof(defaults) ? size : sizeof(defaults));
 }
 
+/*
+ * A table of pointers. One of 2.0 has as much as wake_at; what a newer one has that is not known
+ * here must be NULL.
+ */
+static int take_clock(struct ploop_clock *clock, const struct ploop_clock *given)
+{
+    size_t oldest = offsetof(struct ploop_clock, wake_at) + sizeof(given->wake_at);
+    if (given->size < oldest || !given->now_ns) {
+        return -EINVAL;
+    }
+    if (given->size > SIZED_MAX) {
+        return -E2BIG;
+    }
+    for (size_t i = sizeof(*clock); i < given->size; i++) {
+        if (((const unsigned char *)given)[i]) {
+            return -E2BIG;
+        }
+    }
+    memset(clock, 0, sizeof(*clock));
+    memcpy(clock, given, given->size < sizeof(*clock) ? given->size : sizeof(*clock));
+    return 0;
+}
+
 static int take_config(ploop_dev *dev, const struct ploop_dev_config *given)
 {
     struct ploop_dev_config *config = &dev->config;
@@ -74,8 +97,7 @@ static int take_config(ploop_dev *dev, const struct ploop_dev_config *given)
         return -EINVAL;
     }
     if (config->clock) {
-        int error = sized_in(&dev->clock, sizeof(dev->clock), sizeof(dev->clock), config->clock);
-        return error ? error : dev->clock.now_ns ? 0 : -EINVAL;
+        return take_clock(&dev->clock, config->clock);
     }
     return 0;
 }
@@ -293,7 +315,8 @@ static int open_device(ploop_file *const *deltas, uint32_t count,
     }
     kinds_assert();
     dev->is_inside = is_inside;
-    dev->memory_alignment = dev->fast_alignment = 1;
+    dev->memory_alignment = 1;
+    atomic_init(&dev->fast_alignment, 1);
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);

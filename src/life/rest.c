@@ -53,7 +53,7 @@ static bool is_quiet(ploop_dev *dev, void *argument)
     int delivered = 0;
     help_kick(dev); /* a callback may take long */
     for (uint32_t i = 0; i < dev->queue_count && dev->config.runner_count == 0; i++) {
-        delivered += queue_deliver(&dev->queues[i]);
+        delivered += queue_deliver(&dev->queues[i], NULL);
     }
     if (delivered || !dev_is_quiet(dev)) {
         return false;

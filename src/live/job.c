@@ -48,6 +48,12 @@ static void tell_end(ploop_job *job)
     dev_wake(dev);
 }
 
+static bool is_waiting(const ploop_job *job)
+{
+    return atomic_load(&job->state) == PLOOP_JOB_COMMIT &&
+           atomic_load(&job->answer) == JOB_UNANSWERED;
+}
+
 static void deliver(ploop_pio *pio, int result, void *user_data)
 {
     ploop_job *job = user_data;
@@ -55,7 +61,7 @@ static void deliver(ploop_pio *pio, int result, void *user_data)
     assert(pio == &job->pio && due);
     (void)pio;
     (void)result;
-    if (due & JOB_CALLS_COMMIT) {
+    if (due & JOB_CALLS_COMMIT && is_waiting(job)) { /* not where a close came first */
         job->commit(job->user_data, job);
         atomic_store(&job->asked, true);
         dev_wake(job->dev);
@@ -271,11 +277,9 @@ static bool is_over(ploop_dev *dev, void *argument)
     ploop_job *job = argument;
     if (dev->config.runner_count == 0) {
         help_kick(dev); /* a callback may take long */
-        queue_deliver(&dev->queues[0]);
+        queue_deliver(&dev->queues[0], NULL);
     }
-    return atomic_load(&job->life) == JOB_OVER ||
-           (atomic_load(&job->state) == PLOOP_JOB_COMMIT && atomic_load(&job->asked) &&
-            atomic_load(&job->answer) == JOB_UNANSWERED);
+    return atomic_load(&job->life) == JOB_OVER || (is_waiting(job) && atomic_load(&job->asked));
 }
 
 int ploop_job_wait(ploop_job *job)

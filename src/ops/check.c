@@ -27,7 +27,6 @@ enum { REPAIRS = PLOOP_REPAIR_LEAKS | PLOOP_REPAIR_UNCLEAN | PLOOP_REPAIR_ENTRIE
 /* The repair that mends each kind; 0: none does. */
 static const uint32_t repairs[CHECK_KINDS] = {
     [PLOOP_CHECK_UNCLEAN] = PLOOP_REPAIR_UNCLEAN,
-    [PLOOP_CHECK_IN_USE_VALUE] = PLOOP_REPAIR_UNCLEAN,
     [PLOOP_CHECK_EMPTY_FLAG] = PLOOP_REPAIR_UNCLEAN,
     [PLOOP_CHECK_ENTRY_RANGE] = PLOOP_REPAIR_ENTRIES,
     [PLOOP_CHECK_ENTRY_GRID] = PLOOP_REPAIR_ENTRIES,
@@ -52,6 +51,8 @@ void check_report(struct check *check, uint32_t kind, uint64_t guest_cluster, ui
     check->counts[kind]++;
     if (kind == PLOOP_CHECK_LEAK || kind == PLOOP_CHECK_ENTRY_BEYOND) {
         check->result.leaks += count;
+    } else if (kind == PLOOP_CHECK_IN_USE_VALUE) {
+        check->result.notes++;
     } else {
         check->result.errors++;
     }
@@ -109,7 +110,7 @@ static void check_header_fields(struct check *check)
                      "in_use 0x%08" PRIx32 ": open for writing, or not closed cleanly", in_use);
     } else if (in_use != 0 && in_use != HEADER_CLOSED_EXT) {
         check_report(check, PLOOP_CHECK_IN_USE_VALUE, UINT64_MAX, UINT64_MAX, 1,
-                     "in_use 0x%08" PRIx32 ": no known value", in_use);
+                     "in_use 0x%08" PRIx32 ": closed by other software", in_use);
     }
 }
 
@@ -270,8 +271,8 @@ static int find(struct check *check)
         check_extension(check);
         check->progress_base = (uint64_t)2 * bat_entries;
     }
-    if (!error &&
-        !check->counts[PLOOP_CHECK_READ]) { /* else everything unread would look like a leak */
+    bool is_known = !check->counts[PLOOP_CHECK_READ]; /* else everything unread looks like a leak */
+    if (!error && is_known && !image_file_is_fixed(&check->image)) {
         error = check_leaks(check);
     }
     if (!error) {
@@ -338,7 +339,7 @@ int ploop_image_check(ploop_file *file, const struct ploop_check_options *option
 {
     struct check check = {0};
     int error = options ? sized_in(&check.options, sizeof(check.options),
-                                   offsetof(struct ploop_check_options, reserved), options)
+                                   offsetof(struct ploop_check_options, reserved2), options)
                         : 0;
 
     if (error) {

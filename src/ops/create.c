@@ -11,6 +11,7 @@
 
 #include "file/file.h"
 #include "format/header.h"
+#include "util/refusal.h"
 #include "util/sized.h"
 
 enum { ZERO_PIECE = 1048576 };
@@ -62,7 +63,7 @@ static int lay_out(ploop_file *file, const struct geometry *geometry)
         int64_t allocated =
             file_sync_io(file, PLOOP_IO_ALLOCATE, NULL, geometry_bat_bytes(geometry), 0);
 
-        error = allocated < 0 ? (int)allocated : 0;
+        error = allocated < 0 && !is_refusal((int)allocated) ? (int)allocated : 0;
     }
     return error;
 }

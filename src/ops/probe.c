@@ -27,7 +27,8 @@ int ploop_image_probe(ploop_file *file, struct ploop_image_info *info)
 {
     struct image_file image;
     struct ploop_image_info found = {0};
-    int error = sized_out_check(info, sizeof(*info));
+    int error =
+        sized_out_check(info, offsetof(struct ploop_image_info, message) + sizeof(info->message));
 
     if (error || !file) {
         return -EINVAL;

@@ -139,7 +139,7 @@ static int begin(struct repair *repair)
     if (error) {
         return error;
     }
-    header->in_use = repair->was_clean ? HEADER_IN_USE : header->in_use;
+    header->in_use = HEADER_IN_USE;
     header->flags &= ~(uint32_t)HEADER_FLAG_EMPTY;
     if (repair->check->extension.state == EXTENSION_VOID) {
         header->extension_sector = 0;
@@ -219,7 +219,7 @@ static void count_mended(struct repair *repair)
     check->result.repaired +=
         repair_wants(repair, PLOOP_REPAIR_LEAKS) ? counts[PLOOP_CHECK_ENTRY_BEYOND] : 0;
     if (repair_wants(repair, PLOOP_REPAIR_UNCLEAN) && !leaves_errors(repair)) {
-        check->result.repaired += counts[PLOOP_CHECK_UNCLEAN] + counts[PLOOP_CHECK_IN_USE_VALUE];
+        check->result.repaired += counts[PLOOP_CHECK_UNCLEAN];
     }
 }
 
@@ -252,12 +252,11 @@ static int carry_out(struct repair *repair)
 
 int repair_image(struct check *check)
 {
-    uint32_t in_use = check->image.header.in_use;
     struct repair repair = {
         .check = check,
         .image = &check->image,
         .found_size = check->image.file_size,
-        .was_clean = in_use == 0 || in_use == HEADER_CLOSED_EXT,
+        .was_clean = check->image.header.in_use != HEADER_IN_USE,
         .unusable_extension = check->extension.state == EXTENSION_UNUSABLE &&
                               !(check->options.repair & PLOOP_REPAIR_ENTRIES),
     };

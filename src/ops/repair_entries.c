@@ -2,9 +2,10 @@
 /*
  * Entries that cannot stay as they are. First those that are only cleared: an entry past the end of
  * the file would come to name a cluster if the file grew. Then the copies, behind the end of the
- * file, and when they are durable their entries:
+ * file, or in one of fixed size behind all that is used, and when they are durable their entries:
  *
- *     entries cleared -> SYNC -> file extended -> clusters copied -> SYNC -> entries named -> SYNC
+ *     entries cleared -> SYNC -> file extended (where it can be) -> clusters copied -> SYNC ->
+ *     entries named -> SYNC
  */
 #include "ops/repair.h"
 
@@ -29,6 +30,35 @@ static uint64_t count_copies(const struct repair *repair)
     return count;
 }
 
+/* The place behind all that an entry or the extension names. */
+static uint64_t end_of_used(const struct repair *repair)
+{
+    const struct geometry *geometry = &repair->image->header.geometry;
+    const struct extension *extension = &repair->check->extension;
+    uint64_t end = geometry_host_first(geometry);
+
+    for (uint32_t i = 0; i < geometry->bat_entries; i++) {
+        uint32_t entry = repair->image->entries[i];
+        if (entry) {
+            uint64_t place = geometry_place_at(geometry, geometry_entry_offset(geometry, entry));
+            end = place >= end ? place + 1 : end;
+        }
+    }
+    for (uint64_t i = 0; i < extension->owned_count; i++) {
+        uint64_t place = geometry_place_at(geometry, extension->owned[i]);
+        end = place >= end ? place + 1 : end;
+    }
+    return end;
+}
+
+/* Where the copies are to begin: behind the file, or the part of a device that is used. */
+static uint64_t place_for_copies(const struct repair *repair)
+{
+    return image_file_is_fixed(repair->image)
+               ? end_of_used(repair)
+               : geometry_host_end(&repair->image->header.geometry, repair->image->file_size);
+}
+
 /* Room for the copies, as whole clusters from `first` on. */
 static int make_room(struct repair *repair, uint64_t first, uint64_t count)
 {
@@ -36,6 +66,10 @@ static int make_room(struct repair *repair, uint64_t first, uint64_t count)
 
     if (first + count > geometry_host_limit(geometry)) {
         return -EFBIG;
+    }
+    if (image_file_is_fixed(repair->image)) {
+        uint64_t end = geometry_host_end(geometry, repair->image->file_size);
+        return first + count > end ? -ENOSPC : 0;
     }
     if (!(repair->image->capabilities & PLOOP_FILE_CAN_GROW)) {
         return -ENOSPC;
@@ -50,7 +84,7 @@ static int make_room(struct repair *repair, uint64_t first, uint64_t count)
 static int copy_duplicates(struct repair *repair, uint64_t count)
 {
     const struct geometry *geometry = &repair->image->header.geometry;
-    uint64_t file_size = repair->image->file_size, first = geometry_host_end(geometry, file_size);
+    uint64_t file_size = repair->image->file_size, first = place_for_copies(repair);
     struct host_cluster next = {(uint32_t)first};
     int error = make_room(repair, first, count);
 
@@ -63,7 +97,7 @@ static int copy_duplicates(struct repair *repair, uint64_t count)
             next.n++;
         }
     }
-    if (!error && repair->cancelled) {
+    if (!error && repair->cancelled && !image_file_is_fixed(repair->image)) {
         error = repair_truncate(repair,
                                 next.n > first ? geometry_host_offset(geometry, next) : file_size);
     }

@@ -11,7 +11,7 @@
  * because holes and movers never are the same clusters.
  *
  * Where errors were left in the image nothing moves: only the tail is cut, behind everything that
- * any entry could mean.
+ * any entry could mean. In a file of fixed size nothing is a leak, and nothing is done.
  */
 #include "ops/repair.h"
 
@@ -275,6 +275,9 @@ static int cut_tail(struct repair *repair)
 
 int repair_space(struct repair *repair)
 {
+    if (image_file_is_fixed(repair->image)) {
+        return 0;
+    }
     const uint64_t *counts = repair->check->counts;
     bool entries_bad = counts[PLOOP_CHECK_ENTRY_RANGE] || counts[PLOOP_CHECK_ENTRY_GRID] ||
                        counts[PLOOP_CHECK_ENTRY_DUPLICATE];

@@ -67,7 +67,7 @@ void pio_call_over(ploop_pio *pio)
     if (queue == dev_engine_queue(queue->dev)) {
         dev_wake(queue->dev);
     } else if (atomic_load(&queue->callers) && queue->dev->config.runner_count == 0) {
-        queue_ring(queue);
+        queue_wake(queue);
     } else if (atomic_load(&queue->callers)) {
         pthread_mutex_lock(&queue->call_mutex);
         pthread_cond_broadcast(&queue->call_changed);

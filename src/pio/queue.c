@@ -9,6 +9,7 @@
  *
  *     submitted -> at the backend -> done (its cluster's lock is given back, it is in flight no
  *     longer) -> called back, by a run
+ *             without a callback: -> unreaped, by a run -> stored for the caller, by a reap
  *
  *  1. A user's queue carries at the backend what its fast path sends, and nothing else.
  *  2. `entered` is held around submit with kick, and around reap, of that queue: the backend sees
@@ -23,8 +24,8 @@
  *  4. Callbacks run in ploop_queue_run() and ploop_queue_wait(), and at the end in close and abort;
  *     nowhere else. The callbacks of a queue never run at the same time, and one that submits and
  *     completes again from inside does not nest.
- *  5. While `done` holds a request that no run is about to deliver, the queue's descriptor is
- *     readable.
+ *  5. While `done` holds a request that no run is about to deliver, or one without a callback has
+ *     not been reaped, the queue's descriptor is readable; but while notification is off.
  *  6. The engine's queue is entered by the owner of the turn only, and has no callbacks: engine.c.
  */
 #include "pio/queue.h"
@@ -128,6 +129,7 @@ int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_
     (void)dev;
     (void)index;
     queue->pio_count = pio_count;
+    queue->unreaped_end = &queue->unreaped;
     pthread_mutex_init(&queue->call_mutex, NULL);
     pthread_cond_init(&queue->call_changed, NULL);
     queue->pios = calloc(pio_count, sizeof(*queue->pios));
@@ -195,6 +197,7 @@ ploop_pio *ploop_pio_get(ploop_queue *queue)
     if (pio) {
         pio->op = PIO_NONE;
         pio->callback = NULL;
+        pio->user_data = NULL;
     }
     return pio;
 }
@@ -219,23 +222,69 @@ void ploop_pio_put(ploop_pio *pio)
 
 /* ---- delivery ---- */
 
-int queue_deliver(ploop_queue *queue)
+static void keep_unreaped(ploop_queue *queue, ploop_pio *pio)
+{
+    pio->work.next = NULL;
+    *queue->unreaped_end = &pio->work;
+    queue->unreaped_end = &pio->work.next;
+    atomic_fetch_add(&queue->unreaped_count, 1);
+}
+
+/* The oldest first. How many were stored. */
+static uint32_t store_unreaped(ploop_queue *queue, struct reaping *reaping)
+{
+    uint32_t stored = 0;
+    while (reaping && reaping->count < reaping->room && queue->unreaped) {
+        ploop_pio *pio = container_of(queue->unreaped, ploop_pio, work);
+        queue->unreaped = pio->work.next;
+        if (!queue->unreaped) {
+            queue->unreaped_end = &queue->unreaped;
+        }
+        reaping->list[reaping->count++] = (struct ploop_completion){.pio = pio,
+                                                                    .user_data = pio->user_data,
+                                                                    .result = pio->result,
+                                                                    .kind = PLOOP_COMPLETION_PIO};
+        stored++;
+    }
+    atomic_fetch_sub(&queue->unreaped_count, stored);
+    return stored;
+}
+
+/* By who delivers: everything that is done. How many were called. */
+static uint32_t call_back(ploop_queue *queue)
+{
+    uint32_t called = 0;
+    struct work *work = inbox_take(&queue->done);
+    callback_depth++;
+    while (work) {
+        ploop_pio *pio = container_of(work, ploop_pio, work);
+        work = work->next;
+        if (pio->callback) {
+            pio->callback(pio, pio->result, pio->user_data);
+            called++;
+        } else {
+            keep_unreaped(queue, pio);
+        }
+    }
+    callback_depth--;
+    return called;
+}
+
+static bool has_unreaped(const ploop_queue *queue)
+{
+    return atomic_load(&queue->unreaped_count) > 0;
+}
+
+int queue_deliver(ploop_queue *queue, struct reaping *reaping)
 {
     int delivered = 0;
-    while (!inbox_is_empty(&queue->done)) {
+    while (!inbox_is_empty(&queue->done) ||
+           (reaping && reaping->count < reaping->room && has_unreaped(queue))) {
         if (atomic_exchange(&queue->delivering, true)) {
             break;
         }
-        uint32_t batch = 0;
-        struct work *work = inbox_take(&queue->done);
-        callback_depth++;
-        while (work) {
-            ploop_pio *pio = container_of(work, ploop_pio, work);
-            work = work->next;
-            pio->callback(pio, pio->result, pio->user_data);
-            batch++;
-        }
-        callback_depth--;
+        uint32_t batch = call_back(queue);
+        batch += store_unreaped(queue, reaping);
         atomic_fetch_sub_explicit(&queue->waiting, batch, memory_order_relaxed);
         delivered += (int)batch;
         atomic_store(&queue->delivering, false);
@@ -253,16 +302,33 @@ int queue_deliver(ploop_queue *queue)
  * A run saves the read where nobody has written, which it may learn too late: `written` is set
  * after the write. The descriptor then wakes a run for nothing, and a run that delivers nothing
  * reads in any case.
+ *
+ * While notification is off a ring sets `rung` only. Who switches it on clears that, and then looks
+ * for what was done meanwhile.
  */
-void queue_ring(ploop_queue *queue)
+static void write_event(ploop_queue *queue)
 {
-    if (atomic_load(&queue->rung) || atomic_exchange(&queue->rung, true)) {
-        return;
-    }
     uint64_t one = 1;
     ssize_t written = write(queue->event_fd, &one, sizeof(one));
     (void)written; /* a full counter is readable too */
     atomic_store(&queue->written, true);
+}
+
+void queue_ring(ploop_queue *queue)
+{
+    if (!atomic_load(&queue->rung) && !atomic_exchange(&queue->rung, true) &&
+        !atomic_load(&queue->quiet)) {
+        write_event(queue);
+    }
+}
+
+void queue_wake(ploop_queue *queue)
+{
+    if (atomic_load(&queue->quiet)) {
+        write_event(queue);
+    } else {
+        queue_ring(queue);
+    }
 }
 
 void queue_push(ploop_queue *queue, ploop_pio *pio)
@@ -313,19 +379,43 @@ static void silence(ploop_queue *queue)
     (void)got;
 }
 
-int queue_run_ends(ploop_queue *queue, uint64_t deadline_ns, bool looks_again)
+/* Whether something is to be delivered that no thread delivers. Another one looks again itself. */
+static bool is_waiting(ploop_queue *queue)
 {
-    int delivered = queue_deliver(queue);
+    return (!inbox_is_empty(&queue->done) || has_unreaped(queue)) &&
+           !atomic_load(&queue->delivering);
+}
+
+int queue_run_ends(ploop_queue *queue, uint64_t deadline_ns, bool looks_again,
+                   struct reaping *reaping)
+{
+    int delivered = queue_deliver(queue, reaping);
     if (atomic_load(&queue->written) || (delivered == 0 && !looks_again)) {
         silence(queue);
     }
     atomic_store(&queue->rung, false);
-    /* Where another thread delivers, it looks again itself. */
-    if ((!inbox_is_empty(&queue->done) && !atomic_load(&queue->delivering)) ||
-        atomic_load(&queue->dev->next_deadline_ns) < deadline_ns) {
+    if (is_waiting(queue) || atomic_load(&queue->dev->next_deadline_ns) < deadline_ns) {
         queue_ring(queue);
     }
     return delivered;
+}
+
+int ploop_queue_set_notify(ploop_queue *queue, uint32_t enabled)
+{
+    if (runner_count(queue)) {
+        return -EBUSY;
+    }
+    if (enabled > 1) {
+        return -EINVAL;
+    }
+    atomic_store(&queue->quiet, !enabled);
+    if (enabled) {
+        atomic_store(&queue->rung, false);
+        if (is_waiting(queue)) {
+            queue_ring(queue);
+        }
+    }
+    return 0;
 }
 
 int ploop_queue_poll_fd(ploop_queue *queue)

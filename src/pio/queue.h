@@ -29,7 +29,11 @@ struct ploop_queue {
     struct inbox done;
     atomic_bool delivering;
     _Atomic uint64_t waiting;   /* completions for a run to deliver */
+    struct work *unreaped;      /* completions without a callback, in order; and where the next */
+    struct work **unreaped_end; /* one goes: they belong to who delivers */
+    _Atomic uint64_t unreaped_count;
     atomic_bool rung;           /* nobody needs to ring: queue_ring() */
+    atomic_bool quiet;          /* notification is off: ploop_queue_set_notify() */
     atomic_bool written;        /* event_fd may be readable */
     _Atomic uint32_t idle_runs; /* in a row: run.c */
     int event_fd;               /* the engine's queue has none: -1 */
@@ -46,6 +50,12 @@ static inline ploop_queue *dev_engine_queue(const ploop_dev *dev)
 {
     return &dev->queues[dev->queue_count];
 }
+
+/* Where completions without a callback go. */
+struct reaping {
+    struct ploop_completion *list;
+    uint32_t room, count;
+};
 
 int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_count);
 void queue_free(ploop_queue *queue);
@@ -70,7 +80,13 @@ static inline void queue_announce(ploop_queue *queue)
         queue_ring(queue);
     }
 }
-int queue_deliver(ploop_queue *queue); /* run the callbacks of what is done; how many */
+/* The same, whether it is notified or not: a thread sleeps on its descriptor. */
+void queue_wake(ploop_queue *queue);
+/*
+ * Run the callbacks of what is done. What has none goes to `reaping`; where that is NULL or full it
+ * is kept. How many were called or stored.
+ */
+int queue_deliver(ploop_queue *queue, struct reaping *reaping);
 
 /* A run of this queue by this thread begins: the descriptor is not rung before it ends. */
 uint64_t queue_run_begins(ploop_queue *queue);
@@ -79,6 +95,7 @@ uint64_t queue_run_begins(ploop_queue *queue);
  * nothing may have been woken by the descriptor, and makes it unreadable: unless the caller looks
  * again, in another run, before it returns to its own caller.
  */
-int queue_run_ends(ploop_queue *queue, uint64_t deadline_ns, bool looks_again);
+int queue_run_ends(ploop_queue *queue, uint64_t deadline_ns, bool looks_again,
+                   struct reaping *reaping);
 
 #endif

@@ -53,7 +53,8 @@ int pio_validate(const ploop_pio *pio)
     assert(pio->op < PIO_KINDS);
     const struct kind *kind = &kinds[pio->op];
     int error = 0;
-    if (pio->op == PIO_NONE || (!pio->callback && !pio->blocking) || pio->flags & ~kind->flags) {
+    bool is_delivered = pio->callback || pio->blocking || pio->queue->dev->config.runner_count == 0;
+    if (pio->op == PIO_NONE || !is_delivered || pio->flags & ~kind->flags) {
         return -EINVAL;
     }
     if (kind->range == RANGE_BYTES) {

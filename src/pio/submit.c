@@ -241,7 +241,8 @@ static inline bool is_simple(const ploop_dev *dev, const ploop_pio *pio,
                              const struct channel *channel, uint64_t disk_size)
 {
     uint64_t offset = pio->offset, length = pio->length;
-    return dev->fast_ops >> pio->op & 1 && (pio->callback || pio->blocking) &&
+    return dev->fast_ops >> pio->op & 1 &&
+           (pio->callback || pio->blocking || dev->config.runner_count == 0) &&
            ((offset | length) % SECTOR_SIZE | pio->flags) == 0 && offset < disk_size &&
            length <= disk_size - offset && length - 1 < channel->max_transfer &&
            pio->iov_count <= CHANNEL_IOV_MAX &&

@@ -11,6 +11,7 @@
  */
 #include "pio/queue.h"
 #include "pio/steps.h"
+#include "util/refusal.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -65,7 +66,7 @@ static void zeros_begin(struct part *part)
 static void punched(struct channel_io *io, int result)
 {
     struct part *part = part_heard(io);
-    if (result == -ENOTSUP) {
+    if (is_refusal(result)) {
         alloc_cannot_punch(&dev_bat(part->dev)->alloc);
         part->kind->locked(part); /* decides again */
     } else if (is_no_space(result)) {

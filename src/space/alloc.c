@@ -59,12 +59,14 @@ int alloc_init(struct alloc *alloc, struct channel *channel, struct syncer *sync
         config->capabilities & PLOOP_FILE_CAN_ALLOCATE && alloc->work.can_punch;
     pending_init(&alloc->pending);
     int error = space_map_init(&alloc->map, geometry, config->file_size);
-    return error ? error : space_work_init(&alloc->work, channel, config->file_size);
+    if (!error) {
+        space_work_init(&alloc->work, channel, config->file_size);
+    }
+    return error;
 }
 
 void alloc_free(struct alloc *alloc)
 {
-    space_work_free(&alloc->work);
     space_map_free(&alloc->map);
 }
 

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /* The states and invariants stand in space_work.h. */
 #include "space/space_work.h"
+#include "util/refusal.h"
+
+#include "util/zeros.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -69,7 +72,7 @@ static void work_done(struct space_work *work, int result)
     work->done(work, was, result);
 }
 
-int space_work_init(struct space_work *work, struct channel *channel, uint64_t file_size)
+void space_work_init(struct space_work *work, struct channel *channel, uint64_t file_size)
 {
     const struct geometry *geometry = work->geometry;
     channel_io_init(&work->io, channel);
@@ -77,19 +80,7 @@ int space_work_init(struct space_work *work, struct channel *channel, uint64_t f
     work->durable_end = work->map->fresh_end;
     work->partial_tail = file_size > geometry->data_start &&
                          (file_size - geometry->data_start) % geometry->cluster_size != 0;
-    void *zeros = NULL;
-    if (posix_memalign(&zeros, BAT_PAGE_SIZE, ZEROS_SIZE)) {
-        return -ENOMEM;
-    }
-    work->zeros = memset(zeros, 0, ZEROS_SIZE);
     assert_space(work);
-    return 0;
-}
-
-void space_work_free(struct space_work *work)
-{
-    free(work->zeros);
-    work->zeros = NULL;
 }
 
 /* ---- zeroing ---- */
@@ -127,7 +118,7 @@ static void zeroing_send(struct space_work *work)
     struct iov_cursor cursor = {.iov = work->zero_iov};
     while (cursor.count < CHANNEL_WINDOW && length < left) {
         uint64_t part = left - length < ZEROS_SIZE ? left - length : ZEROS_SIZE;
-        work->zero_iov[cursor.count++] = (struct iovec){work->zeros, (size_t)part};
+        work->zero_iov[cursor.count++] = (struct iovec){zeros_block(), (size_t)part};
         length += part;
     }
     assert(length > 0);
@@ -149,7 +140,7 @@ static void zeroing_failed(struct space_work *work, int error)
 {
     assert(error);
     space_map_add(work->map, FREE_UNKNOWN, work->run);
-    if (error == -ENOTSUP && work->can_punch) {
+    if (is_refusal(error) && work->can_punch) {
         work->can_punch = false;
         error = -EAGAIN;
     }
@@ -251,7 +242,7 @@ static void allocated(struct channel_io *io, int result)
     struct space_work *work = container_of(io, struct space_work, io);
     assert(work->state == SPACE_ALLOCATING);
     assert_space(work);
-    if (result == -ENOTSUP) {
+    if (is_refusal(result)) {
         work->can_allocate = false;
         work->blocks_begin = work->blocks_end = 0;
     }

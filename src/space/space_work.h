@@ -27,8 +27,6 @@
 #include "file/sync.h"
 #include "space/space_map.h"
 
-enum { ZEROS_SIZE = 256 << 10 };
-
 enum space_state {
     SPACE_IDLE,
     SPACE_EXTENDING,
@@ -78,14 +76,12 @@ struct space_work {
     struct sync_number extension_number; /* the SYNC that makes fresh_end durable */
     struct sync_number zeroed_number;    /* the SYNC that makes what is zeroed durable */
 
-    uint8_t *zeros; /* of ZEROS_SIZE */
     struct iovec zero_iov[CHANNEL_WINDOW];
     _Atomic uint64_t extensions, punches; /* clusters zeroed */
 };
 
-/* What is set before: syncer, geometry, map, done and the backend's abilities. 0 or -ENOMEM. */
-int space_work_init(struct space_work *work, struct channel *channel, uint64_t file_size);
-void space_work_free(struct space_work *work);
+/* What is set before: syncer, geometry, map, done and the backend's abilities. */
+void space_work_init(struct space_work *work, struct channel *channel, uint64_t file_size);
 
 /*
  * Only while IDLE: a run of unknown clusters, of which there must be one, is zeroed. `ahead`:

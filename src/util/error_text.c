@@ -6,5 +6,9 @@
 
 const char *error_text(int error, char space[ERROR_TEXT_SIZE])
 {
+#ifdef __GLIBC__
     return strerror_r(-error, space, ERROR_TEXT_SIZE); /* GNU's, which returns the text */
+#else
+    return strerror_r(-error, space, ERROR_TEXT_SIZE) ? "unknown error" : space;
+#endif
 }

@@ -5,9 +5,9 @@
 #include <errno.h>
 #include <string.h>
 
-static size_t size_of(const void *given)
+static uint64_t size_of(const void *given)
 {
-    size_t size;
+    uint64_t size;
 
     memcpy(&size, given, sizeof(size));
     return size;
@@ -29,7 +29,7 @@ int sized_in(void *known, size_t known_size, size_t reserved_at, const void *giv
         }
     }
     memset(known, 0, known_size);
-    memcpy(known, given, size_of(given) < known_size ? size_of(given) : known_size);
+    memcpy(known, given, size_of(given) < known_size ? (size_t)size_of(given) : known_size);
     return 0;
 }
 
@@ -40,10 +40,10 @@ int sized_out_check(const void *given, size_t reserved_at)
 
 void sized_out(void *given, const void *known, size_t known_size)
 {
-    size_t size = size_of(given);
-    size_t common = size < known_size ? size : known_size;
+    uint64_t size = size_of(given);
+    size_t common = size < known_size ? (size_t)size : known_size;
 
-    memset(given, 0, size);
+    memset(given, 0, (size_t)size);
     memcpy(given, known, common);
     memcpy(given, &size, sizeof(size));
 }

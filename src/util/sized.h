@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Public structures begin with their size, as the caller was compiled. These take one in and give
- * one out, whichever of caller and library is the newer.
+ * Public structures begin with their size, a uint64_t, as the caller was compiled. These take one
+ * in and give one out, whichever of caller and library is the newer. Tables of functions, of
+ * pointers alone, begin with a size_t: they are not for these.
  */
 #ifndef UTIL_SIZED_H
 #define UTIL_SIZED_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 enum { SIZED_MAX = 4096 };
 

@@ -18,7 +18,7 @@ trap 'rm -rf "$work"' EXIT
 python3 "$here/headers.py" "$top/include" ploop/bundle.h >"$work/headers"
 sed -n 's/^ *\(ploop_[a-z0-9_]*\);.*/\1/p' "$top/bundle/libploop-bundle.map" | sort >"$work/map"
 nm -D --defined-only "$library" | awk '$2 != "A" { sub(/@.*/, "", $3); print $3 }' | sort >"$work/library"
-nm --defined-only --extern-only "$build/bundle/libploop_bundle_static.a" | awk 'NF == 3 { print $3 }' | sort >"$work/archive"
+nm --defined-only --extern-only "$build/bundle/libploop-bundle.a" | awk 'NF == 3 { print $3 }' | sort >"$work/archive"
 
 status=0
 for names in map library archive; do

@@ -188,6 +188,8 @@ void judge_outcome(const struct outcome *outcome, struct opinion *opinion)
          (unsigned long long)expected.errors);
     MUST(extension || outcome->result.leaks == expected.leaks, "%llu leaks, the oracle says %llu",
          (unsigned long long)outcome->result.leaks, (unsigned long long)expected.leaks);
+    MUST(outcome->result.notes == expected.notes, "%llu notes, the oracle says %llu",
+         (unsigned long long)outcome->result.notes, (unsigned long long)expected.notes);
     MUST(outcome->kinds[PLOOP_CHECK_UNCLEAN] == expected.unclean, "in_use 0x%08x",
          opinion->oracle.in_use);
     MUST(outcome->result.recoverable == (oracle_writing(&opinion->oracle) != ORACLE_REFUSE),

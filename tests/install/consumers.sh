@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 #
 # Installed below a prefix, the library can be built against through pkg-config (shared and static) and through CMake (both), and the
-# programs run. The installed tools run, and nbdkit loads the plugin. The tree can be moved.
+# programs run. The installed tools run, and nbdkit loads the plugin. The tree can be moved. Links of its documents lead somewhere.
 #
 #   consumers.sh BUILD_DIRECTORY
 set -euo pipefail
@@ -47,3 +47,4 @@ expect cmake/bundle_consumer
 
 "$prefix/bin/ploopctl" create --size 1M image.hds
 nbdkit --dump-plugin "$(find "$prefix" -name nbdkit-ploop-plugin.so)" | grep -qx 'name=ploop'
+python3 "$here/links.py" "$(dirname "$(find "$prefix" -name README.md)")"

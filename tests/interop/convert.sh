@@ -334,6 +334,99 @@ test_order_of_clusters() {
     same "$(json 'all(a <= b for a, b in zip(*(lambda h: (h, h[1:]))([e["host_offset"] for e in j if e["state"] == "mapped"])))')" True "the order in the file"
 }
 
+# lost: the ranges in the JSON, and their sum.
+lost() { json '[(r["offset"], r["length"]) for r in j["lost"]], j["lost_bytes"]'; }
+
+test_salvage() {
+    local how
+    head -c 8388608 /dev/urandom >a.raw
+    silent ploopctl convert --to ploop --cluster 64K a.raw a.hds
+    silent ploopctl convert --salvage --json --from ploop a.hds whole.raw
+    same "$(lost)" "[] 0" "nothing lost"
+    cmp a.raw whole.raw || fail "a salvage of a good image"
+
+    # Entries 2, 3 and 9 are bad, and the file ends before the last 20 clusters.
+    printf '\377\377\0\0\377\377\1\0' | dd of=a.hds bs=1 seek=72 conv=notrunc status=none
+    printf '\377\377\2\0' | dd of=a.hds bs=1 seek=100 conv=notrunc status=none
+    truncate -s $((109 * 65536)) a.hds
+    cp a.raw expected
+    dd if=/dev/zero of=expected bs=64k seek=2 count=2 conv=notrunc status=none
+    dd if=/dev/zero of=expected bs=64k seek=9 count=1 conv=notrunc status=none
+    dd if=/dev/zero of=expected bs=64k seek=108 count=20 conv=notrunc status=none
+    refused "ploopctl: a.hds: error while reading at byte 131072 of the disk: Input/output error" ploopctl convert --from ploop a.hds b.raw
+    [[ ! -e b.raw ]] || fail "a failed convert left its target"
+    for how in "raw b.raw" "ploop b.hds"; do
+        expect 1 ploopctl convert --salvage --json --from ploop --to "${how% *}" a.hds "${how#* }"
+        same "$(lost)" "[(131072, 131072), (589824, 65536), (7077888, 1310720)] 1507328" "what is lost"
+        same "$(cat err)" "ploopctl: a.hds: lost: 131072 bytes at byte 131072 of the disk
+ploopctl: a.hds: lost: 65536 bytes at byte 589824 of the disk
+ploopctl: a.hds: lost: 1310720 bytes at byte 7077888 of the disk
+ploopctl: ${how#* }: is not complete: 1507328 bytes are zeros that could not be read" "what is said"
+        [[ $how == ploop* ]] && silent ploopctl convert --from ploop "${how#* }" c.raw
+        [[ $how == raw* ]] && cp b.raw c.raw
+        cmp expected c.raw || fail "what was salvaged to $how"
+        rm -f b.* c.raw
+    done
+    expect 1 ploopctl convert --salvage --from ploop a.hds -
+    cmp expected out || fail "what was salvaged to standard output"
+    misused "ploopctl: convert: --json and the disk cannot both go to standard output" ploopctl convert --json --from ploop a.hds -
+}
+
+# Every other read fails, so that ever smaller pieces are tried.
+test_salvage_of_a_disk_with_bad_sectors() {
+    head -c 1048576 /dev/urandom >a.raw
+    expect 1 strace -f -qq -o /dev/null -e trace=preadv -e inject=preadv:error=EIO:when=1+2 \
+        ploopctl convert --salvage --json --from raw --to raw a.raw b.raw
+    python3 - <<'PYTHON' || fail "the salvaged disk"
+import json
+a, b, found = open("a.raw", "rb").read(), open("b.raw", "rb").read(), json.load(open("out"))
+assert len(b) == len(a) and 0 < found["lost_bytes"] < len(a), found["lost_bytes"]
+wanted = bytearray(a)
+for r in found["lost"]:
+    assert r["offset"] % 512 == 0 and r["length"] % 512 == 0
+    wanted[r["offset"]:r["offset"] + r["length"]] = bytes(r["length"])
+assert wanted == b
+PYTHON
+}
+
+# A raw disk comes from a pipe, and goes to one.
+test_pipes() {
+    random_raw a.raw 3000320 5
+    truncate -s 8M a.raw
+    silent ploopctl convert --to ploop a.raw a.hds
+    ploopctl convert --from ploop a.hds - 2>err | cmp - a.raw || fail "an image to standard output: $(cat err)"
+    ploopctl convert --from ploop a.hds /dev/stdout 2>err >b.raw || fail "to /dev/stdout: $(cat err)"
+    cmp a.raw b.raw || fail "an image to a file that is standard output"
+    # shellcheck disable=SC2002  # a pipe is what this is about
+    cat a.raw | ploopctl convert --to ploop - b.hds 2>err || fail "standard input to an image: $(cat err)"
+    cmp a.hds b.hds || fail "an image of standard input is not the same"
+    # shellcheck disable=SC2002
+    cat a.raw | ploopctl convert --from raw --to raw /dev/stdin - 2>err | cmp - a.raw || fail "a pipe to a pipe: $(cat err)"
+    # shellcheck disable=SC2002
+    (head -c 1001 a.raw | cat) | ploopctl convert --from raw --to raw - c.raw || fail "a pipe of an odd size"
+    same "$(stat -c %s c.raw)" 1024 "a disk of an odd size"
+    ploopctl convert --to ploop - d.hds <a.raw || fail "standard input that is a file"
+    cmp a.hds d.hds || fail "an image of standard input that is a file"
+    mkfifo to from
+    cat a.raw >to &
+    silent ploopctl convert --to ploop to e.hds
+    cmp a.hds e.hds || fail "an image of a FIFO"
+    cmp from a.raw &
+    silent ploopctl convert --from ploop a.hds from
+    wait $! || fail "a disk through a FIFO"
+    wait
+    : | ploopctl convert --to ploop - f.hds || fail "an empty pipe"
+    silent ploopctl info --json f.hds
+    same "$(json 'j["disk_size"]')" 0 "an empty pipe"
+
+    misused "ploopctl: convert: only a raw disk can be read from a pipe" ploopctl convert --from ploop - x.raw
+    refused "ploopctl: -: an image can only be written to a file or a block device" ploopctl convert --to ploop a.raw -
+    refused "ploopctl: from: an image can only be written to a file or a block device" ploopctl convert --to ploop a.raw from
+    expect 1 bash -c 'ploopctl convert --from ploop a.hds - >/dev/full'
+    same "$(cat err)" "ploopctl: -: error while writing at byte 0 of the disk: No space left on device" "a full output"
+    same "$(echo ploopctl.* x.* ./-)" "ploopctl.* x.* ./-" "what failed calls left"
+}
+
 test_wrong_calls() {
     echo x >raw
     ploopctl create --size 1M a.hds || fail create

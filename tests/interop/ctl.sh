@@ -48,21 +48,26 @@ test_wrong_calls() {
 
 test_sizes() {
     local size bad
-    for bad in '' ' 1' -1 +1 1X 1KB K 1.5M 0x10 1Q 99999999999999999999X; do
-        misused "ploopctl: create: invalid size '$bad': expected a number of bytes, optionally followed by K, M, G or T" \
+    for bad in '' ' 1' '1 ' '1 G' -1 +1 1X K .5G 1.G 1. 1.5 1.5.5G 1,5G 0x10 1e9 1e 1KX 1Ki 1KBB 1BK 1iB 1B 99999999999999999999X; do
+        misused "ploopctl: create: invalid size '$bad': expected a number of bytes, optionally followed by K, M, G, T or P" \
             ploopctl create --size "$bad" a.hds
         [[ ! -e a.hds ]] || fail "--size '$bad' made a file"
     done
-    for bad in 99999999999999999999 16777216T 18446744073709551615K; do
+    for bad in 99999999999999999999 18446744073709551616 16777216T 16384P 16777215.9999999T 18446744073709551615K; do
         misused "ploopctl: create: invalid size '$bad': Value too large for defined data type" ploopctl create --size "$bad" a.hds
     done
     misused "ploopctl: create: invalid size '1000': expected a multiple of 512 bytes" ploopctl create --size 1000 a.hds
-    for size in 0=0 512=512 10K=10240 3M=3145728 2G=2147483648 1T=1099511627776; do
+    for size in 0=0 512=512 10K=10240 3M=3145728 2G=2147483648 1T=1099511627776 2g=2147483648 2GB=2147483648 2GiB=2147483648 \
+        2gib=2147483648 2gb=2147483648 64k=65536 1.5T=1649267441664 0.5k=512 1.5K=1536 1.25G=1342177280 0.1G=107374592 1.0K=1024 \
+        1.0000000000000000000001K=1536 15.99999999999999999G=17179869184; do
         silent ploopctl create --size "${size%=*}" a.hds
         silent ploopctl info --json a.hds
         same "$(json 'j["disk_size"]')" "${size#*=}" "disk of ${size%=*}"
         rm a.hds
     done
+    silent ploopctl create --size 1P --cluster 64MiB a.hds
+    silent ploopctl info --json a.hds
+    same "$(json 'j["disk_size"]')" 1125899906842624 "disk of 1P"
 }
 
 test_create_what_was_asked_for() {
@@ -127,13 +132,17 @@ test_not_an_image() {
     local command
     echo "no image" >short
     head -c 100000 /dev/urandom >noise
+    head -c 102400 /dev/urandom >raw
     : >empty
     mkdir d
     for command in info check map bat; do
         refused "ploopctl: none: cannot open: No such file or directory" ploopctl $command none
         refused "ploopctl: short: *" ploopctl $command short
         refused "ploopctl: empty: *" ploopctl $command empty
-        refused "ploopctl: noise: *magic*" ploopctl $command noise
+        refused "ploopctl: noise: *the magic is '????????????????'" ploopctl $command noise
+        refused "ploopctl: raw: *the magic is '????????????????'; if it is a raw disk, use --raw-base, or convert --from raw" \
+            ploopctl $command raw
+        refused "ploopctl: d: cannot open: a directory; a bundle names its backing images itself" ploopctl $command --base d raw
         refused "ploopctl: d/DiskDescriptor.xml: No such file or directory" ploopctl $command d
         refused "ploopctl: /dev/null: cannot open: not a regular file or block device" ploopctl $command /dev/null
     done
@@ -288,6 +297,22 @@ test_info() {
     grep -q "^state  *closed cleanly$" out || fail "$(cat out)"
 }
 
+# What Parallels Desktop leaves is a closed image.
+test_in_use_of_other_software() {
+    local value
+    for value in pd17 pd22 x; do
+        three_clusters
+        printf %s "$value" | dd of=a.hds bs=1 seek=44 conv=notrunc status=none
+        silent ploopctl info a.hds
+        grep -q "^state  *closed cleanly, by other software$" out || fail "$(cat out)"
+        silent ploopctl check a.hds
+        like "$(cat out)" "note: in_use 0x????????: closed by other software"$'\n'"a.hds: clean" "$value"
+        silent ploopctl check --json a.hds
+        same "$(json 'j["notes"], [r["kind"] for r in j["records"]], j["result"]')" "1 ['in_use_value'] clean" "$value"
+        rm a.hds
+    done
+}
+
 # Names are escaped so that any JSON reader accepts them.
 test_json_names() {
     local name
@@ -419,6 +444,16 @@ test_open_elsewhere() {
     refused "ploopctl: a.hds: cannot open: another process has it open for writing" ploopctl convert --from ploop a.hds b.raw
     [[ ! -e b.raw ]] || fail "a failed convert left its target"
     refused "ploopctl: a.hds: cannot open for writing: another process has it open" ploopctl check --repair leaks a.hds
+    for command in "info -U" "map --force-share" "map -U --json" "bat -U" "info --json --force-share"; do
+        # shellcheck disable=SC2086
+        expect 0 ploopctl $command a.hds
+        like "$(cat err)" "ploopctl: a.hds: warning: read without a lock: *" "$command"
+    done
+    same "$(json 'j["in_use"], j["mapped"]')" "True 3" "info of an image in use"
+    expect 2 ploopctl check --json -U a.hds
+    same "$(json '[r["kind"] for r in j["records"]], j["recoverable"]')" "['unclean'] True" "check of an image in use"
+    misused "ploopctl: check: --repair cannot be combined with --force-share" ploopctl check -U --repair leaks a.hds
+    misused "ploopctl: invalid option -- 'U'" ploopctl create -U --size 1M b.hds
     exec 9>&-
     wait $holder
     expect 0 ploopctl check a.hds
@@ -570,6 +605,14 @@ test_stack_wrong_calls() {
         refused "ploopctl: base.raw: *magic*" ploopctl $command --base base.raw a.hds
         misused "ploopctl: $command: more than one --raw-base: 'base.raw' and 'x'" ploopctl $command --raw-base base.raw --raw-base x a.hds
     done
+    ln -s a.hds link.hds
+    ln base.hds hard.hds
+    for command in info check map bat; do
+        refused "ploopctl: link.hds: the same file as a.hds: a file cannot be in a stack twice" ploopctl $command --base a.hds link.hds
+        refused "ploopctl: hard.hds: the same file as base.hds: *" ploopctl $command --base base.hds --base hard.hds a.hds
+        refused "ploopctl: a.hds: the same file as a.hds: *" ploopctl $command --raw-base a.hds a.hds
+    done
+    refused "ploopctl: link.hds: the same file as a.hds: *" ploopctl convert --from ploop --base a.hds link.hds flat.raw
     misused "ploopctl: check: --repair cannot be combined with --base or --raw-base: *" ploopctl check --repair all --base base.hds a.hds
     refused "ploopctl: base.raw: *magic*" ploopctl check --json --base base.raw a.hds
     misused "ploopctl: convert: --base and --raw-base require a ploop source" ploopctl convert --to ploop --base base.hds three.raw b.hds

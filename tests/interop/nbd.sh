@@ -148,7 +148,8 @@ test_wrong_parameters_are_refused() {
     not_served "could not decipher boolean" "$plugin" a.hds recover=perhaps
     not_served "$PWD/none.hds: cannot open: No such file" "$plugin" none.hds
     not_served "$PWD/zeros: cannot serve: " "$plugin" zeros
-    not_served "$PWD/empty: cannot serve: " "$plugin" empty
+    not_served "$PWD/zeros: cannot serve: .*; if it is a raw disk, use raw-base= below an image" "$plugin" zeros
+    not_served "$PWD/empty: cannot serve: [^;]*$" "$plugin" empty
     not_served "$PWD/DiskDescriptor.xml: No such file" "$plugin" "$PWD"
     not_served "max-age=10 must not be less than delay=20" "$plugin" a.hds delay=20 max-age=10 backend=posix direct=0
     not_served "base=: missing file name" "$plugin" a.hds base=
@@ -159,6 +160,9 @@ test_wrong_parameters_are_refused() {
     create --size 8M --v1 old.hds
     not_served "$PWD/larger.hds: disk size 16777216: larger than that of the delta above it, 8388608" "$plugin" a.hds base=larger.hds
     not_served "$PWD/old.hds: version 1: not the top delta's, 2" "$plugin" a.hds base=old.hds
+    ln -s a.hds link.hds
+    not_served "$PWD/link.hds: the same file as $PWD/a.hds: a file cannot be in a stack twice" "$plugin" link.hds base=a.hds recover=1
+    not_served "$PWD/zeros: the same file as $PWD/zeros: *" "$plugin" a.hds raw-base=zeros base=zeros
     # shellcheck disable=SC2046
     not_served "too many backing files: at most 254 are supported" "$plugin" a.hds $(printf 'base=a.hds %.0s' {1..255})
 }
@@ -585,6 +589,21 @@ PYTHON
     serve "$plugin" outside/c.hds
     exports ""
     stop_server
+}
+
+# What was given is not advised again.
+test_advice_for_a_damaged_image() {
+    create --size 8M a.hds
+    printf '\377\377\0\0' | dd of=a.hds bs=1 seek=72 conv=notrunc status=none
+    serve "$plugin" a.hds
+    no_client "for writing to a damaged image"
+    grep -q "$PWD/a.hds: cannot open: .*use recover=1" server.log || fail "no advice: $(cat server.log)"
+    kill_server
+    serve "$plugin" a.hds recover=1
+    no_client "for writing to a damaged image"
+    grep -q "$PWD/a.hds: cannot open: damaged, which recover= cannot repair; run ploopctl check" server.log ||
+        fail "the reason: $(cat server.log)"
+    kill_server
 }
 
 test_a_server_that_ends_closes_cleanly() {

@@ -168,14 +168,16 @@ struct output {
     struct oracle_result *result;
 };
 
-static void say(struct output *output, bool leak, const char *text)
+static void say(struct output *output, enum oracle_severity severity, const char *text)
 {
-    if (leak)
+    if (severity == ORACLE_LEAK)
         output->result->leaks++;
-    else
+    else if (severity == ORACLE_ERROR)
         output->result->errors++;
+    else
+        output->result->notes++;
     if (output->line)
-        output->line(output->user_data, leak, text);
+        output->line(output->user_data, severity, text);
 }
 
 static void check_entries(struct oracle *oracle, struct output *output)
@@ -188,7 +190,7 @@ static void check_entries(struct oracle *oracle, struct output *output)
         const char *why = entry_error(oracle, index);
         if (why) {
             snprintf(text, sizeof(text), "BAT[%" PRIu32 "]=%" PRIu32 ": %s", index, entry, why);
-            say(output, false, text);
+            say(output, ORACLE_ERROR, text);
             continue;
         }
         uint32_t owner =
@@ -197,7 +199,7 @@ static void check_entries(struct oracle *oracle, struct output *output)
         if (owner != index + 1) {
             snprintf(text, sizeof(text), "BAT[%" PRIu32 "]=%" PRIu32 ": also BAT[%" PRIu32 "]",
                      index, entry, owner - 1);
-            say(output, false, text);
+            say(output, ORACLE_ERROR, text);
         }
     }
 }
@@ -217,7 +219,7 @@ static uint64_t check_beyond(struct oracle *oracle, struct output *output)
                           oracle->cluster] == index + 1) {
             snprintf(text, sizeof(text), "BAT[%" PRIu64 "]=%" PRIu32 ": beyond the disk's end",
                      index, oracle->bat[index]);
-            say(output, true, text);
+            say(output, ORACLE_LEAK, text);
         }
     }
     return owned;
@@ -229,13 +231,15 @@ void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data,
     struct output output = {line, user_data, result};
     char text[200], why[160];
     memset(result, 0, sizeof(*result));
+    if (oracle->in_use != 0 && oracle->in_use != ORACLE_IN_USE && oracle->in_use != ORACLE_CLOSED) {
+        snprintf(text, sizeof(text), "in_use: 0x%08" PRIx32 ", closed by other software",
+                 oracle->in_use);
+        say(&output, ORACLE_NOTE, text);
+    }
     check_entries(oracle, &output);
     if (oracle->in_use == ORACLE_IN_USE) {
         result->unclean = true;
-        say(&output, false, "in_use: not closed cleanly");
-    } else if (oracle->in_use != 0 && oracle->in_use != ORACLE_CLOSED) {
-        snprintf(text, sizeof(text), "in_use: 0x%08" PRIx32, oracle->in_use);
-        say(&output, false, text);
+        say(&output, ORACLE_ERROR, "in_use: not closed cleanly");
     }
     /*
      * leaks are counted here, but printed later: the Python one prints the lines of errors first,
@@ -244,14 +248,14 @@ void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data,
     uint64_t owned = check_beyond(oracle, &output);
     if (oracle->flags & FLAG_EMPTY && owned) {
         snprintf(text, sizeof(text), "flag Empty with %" PRIu64 " mapped clusters", owned);
-        say(&output, false, text);
+        say(&output, ORACLE_ERROR, text);
     }
     uint8_t *extension = NULL; /* a byte for each host cluster that the extension holds */
     if (oracle->ext_off && oracle->in_use == ORACLE_CLOSED) {
         extension = calloc((size_t)oracle->slots + 1, 1);
         if (!extension || oracle_extension_check(oracle, extension, why)) {
             snprintf(text, sizeof(text), "extension: %s", extension ? why : "no memory");
-            say(&output, false, text);
+            say(&output, ORACLE_ERROR, text);
         }
     }
     for (uint64_t slot = 0; slot < oracle->slots; slot++) {
@@ -265,7 +269,7 @@ void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data,
         }
         snprintf(text, sizeof(text), "host cluster at byte %" PRIu64 " is referenced by nothing",
                  offset);
-        say(&output, true, text);
+        say(&output, ORACLE_LEAK, text);
     }
     free(extension);
 }
@@ -289,8 +293,6 @@ enum oracle_writing oracle_writing(struct oracle *oracle)
         if (state != ORACLE_UNMAPPED && state != ORACLE_MAPPED)
             return ORACLE_REFUSE;
     }
-    if (oracle->in_use != 0 && oracle->in_use != ORACLE_IN_USE && oracle->in_use != ORACLE_CLOSED)
-        return ORACLE_REFUSE;
     if (oracle->ext_off && oracle->in_use == ORACLE_CLOSED && oracle_extension_forbids(oracle))
         return ORACLE_REFUSE;
     return oracle->in_use == ORACLE_IN_USE ? ORACLE_RECOVER : ORACLE_WRITE;

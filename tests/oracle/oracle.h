@@ -25,8 +25,9 @@ typedef int oracle_read_fn(void *context, void *buffer, uint64_t length, uint64_
  */
 typedef bool oracle_takes_space_fn(void *context, uint64_t offset, uint64_t length);
 
-/* A finding, one line; `leak` distinguishes leaks from errors. */
-typedef void oracle_line_fn(void *user_data, bool leak, const char *line);
+/* A finding, one line: notes come first. */
+enum oracle_severity { ORACLE_NOTE, ORACLE_ERROR, ORACLE_LEAK };
+typedef void oracle_line_fn(void *user_data, enum oracle_severity severity, const char *line);
 
 enum oracle_verdict { ORACLE_OK = 0, ORACLE_NOT_AN_IMAGE = 1, ORACLE_CORRUPT = 2 };
 
@@ -51,6 +52,7 @@ struct oracle {
 struct oracle_result {
     uint64_t errors; /* the in-use mark's included */
     uint64_t leaks;
+    uint64_t notes;
     bool unclean; /* the in-use mark is set */
 };
 

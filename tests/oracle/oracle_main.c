@@ -39,10 +39,12 @@ struct lines {
     size_t length;
 };
 
-static void print_line(void *user_data, bool leak, const char *line)
+static void print_line(void *user_data, enum oracle_severity severity, const char *line)
 {
+    static const char *const names[] = {
+        [ORACLE_NOTE] = "note", [ORACLE_ERROR] = "error", [ORACLE_LEAK] = "leak"};
     FILE *leaks = user_data;
-    fprintf(leak ? leaks : stdout, "%s: %s\n", leak ? "leak" : "error", line);
+    fprintf(severity == ORACLE_LEAK ? leaks : stdout, "%s: %s\n", names[severity], line);
 }
 
 static int check(struct oracle *oracle)

@@ -117,8 +117,9 @@ class Image:
         return data < offset + self.cluster
 
     def check(self):
-        """(errors, leaks): lists of strings."""
+        """(errors, leaks): lists of strings. Notes go to self.notes."""
         errors, leaks, owner = [], [], {}
+        self.notes = []
         covered = -(-self.disk_sectors // self.cluster_sectors)
         for index, entry in enumerate(self.bat):
             if not entry:
@@ -136,7 +137,7 @@ class Image:
         if self.in_use == IN_USE:
             errors.append("in_use: not closed cleanly")
         elif self.in_use not in (0, CLOSED):
-            errors.append("in_use: 0x%08x" % self.in_use)
+            self.notes.append("in_use: 0x%08x, closed by other software" % self.in_use)
         if self.flags & FLAG_EMPTY and owner:
             errors.append("flag Empty with %d mapped clusters" % len(owner))
         extension = set()
@@ -156,8 +157,6 @@ class Image:
         """Whether it can be opened for writing: "ok", "recover" or "refuse"."""
         entries = [entry for entry in self.bat if entry]
         if len(set(entries)) < len(entries) or any(map(self.entry_error, entries)):
-            return "refuse"
-        if self.in_use not in (0, IN_USE, CLOSED):
             return "refuse"
         if self.ext_off and self.in_use == CLOSED and self._extension_forbids():
             return "refuse"
@@ -344,7 +343,10 @@ def main(argv):
                 "flags": image.flags, "ext_off": image.ext_off,
                 "mapped": sum(1 for entry in image.bat if entry)}))
         elif verb == "check":
-            errors, leaks = Image(argv[2]).check()
+            image = Image(argv[2])
+            errors, leaks = image.check()
+            for line in image.notes:
+                print("note: " + line)
             for line in errors:
                 print("error: " + line)
             for line in leaks:

@@ -52,5 +52,9 @@ const struct scenario *const scenarios[] = {
     &runner_execute,
     &runner_chain,
     &execute_callback,
+    &snapshot_write,
+    &snapshot_read,
+    &reap_descriptor,
+    &reap_notify,
     NULL,
 };

@@ -24,6 +24,10 @@ extern const struct scenario full_ring, flush_completion, blocking_device, block
 extern const struct scenario runner_device, runner_reap, runner_copy, runner_execute, runner_chain;
 /* scenario_stack.c */
 extern const struct scenario look_below, look_refused, stack_suspend, stack_full;
+/* scenario_snapshot.c */
+extern const struct scenario snapshot_write, snapshot_read;
+/* scenario_reap.c */
+extern const struct scenario reap_descriptor, reap_notify;
 /* scenario_pool.c */
 extern const struct scenario io_threads, io_threads_cancel;
 

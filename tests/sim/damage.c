@@ -314,7 +314,7 @@ bool showings_read(struct showings *showings, const struct disk_state *state, ch
         if (oracle.bat[guest])
             showings->of[guest] = read_one(&oracle, guest, cluster);
     sim_free(cluster);
-    showings->marked = oracle.in_use && oracle.in_use != ORACLE_CLOSED;
+    showings->marked = oracle.in_use == ORACLE_IN_USE;
     showings->errors = result.errors - showings->marked;
     showings->leaks = result.leaks;
     showings->bits = read_bits(&oracle, state);

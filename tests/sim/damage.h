@@ -15,7 +15,7 @@
 
 enum {
     DAMAGE_MARK = 1,        /* not closed cleanly */
-    DAMAGE_MARK_VALUE = 2,  /* in_use holds no known value */
+    DAMAGE_MARK_VALUE = 2,  /* none: in_use holds a value of other software's */
     DAMAGE_EMPTY_FLAG = 4,  /* Empty, and clusters are mapped */
     DAMAGE_TAIL = 8,        /* leaks behind the last used cluster, the last one cut short */
     DAMAGE_HOLES = 16,      /* leaks between used clusters */
@@ -68,7 +68,7 @@ struct showings {
     struct showing_of *of;
     uint8_t *bits;          /* of the bitmap, where the extension counts; else NULL */
     uint64_t errors, leaks; /* the mark not counted */
-    bool marked;            /* in_use is neither 0 nor that of a clean close with an extension */
+    bool marked;            /* in_use is the mark */
 };
 
 /* False: the image cannot be read; `message` (160 bytes) says why. */

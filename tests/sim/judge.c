@@ -26,10 +26,10 @@ struct scene {
     const char *name;
 };
 
-static void print_finding(void *user_data, bool leak, const char *line)
+static void print_finding(void *user_data, enum oracle_severity severity, const char *line)
 {
     (void)user_data;
-    if (!leak)
+    if (severity == ORACLE_ERROR)
         printf("  error: %s\n", line);
 }
 

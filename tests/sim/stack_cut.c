@@ -39,10 +39,10 @@ static uint64_t cluster_bytes(const struct sim *sim)
     return (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
 }
 
-static void print_finding(void *user_data, bool leak, const char *line)
+static void print_finding(void *user_data, enum oracle_severity severity, const char *line)
 {
     (void)user_data;
-    if (!leak)
+    if (severity == ORACLE_ERROR)
         printf("  error: %s\n", line);
 }
 

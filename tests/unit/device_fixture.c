@@ -302,7 +302,7 @@ void req_bat_write(struct req *req, struct rig *rig, uint32_t page, uint32_t cou
 void rig_deliver(struct rig *rig)
 {
     for (uint32_t i = 0; rig->dev && i < rig->dev->queue_count; i++) {
-        queue_deliver(&rig->dev->queues[i]);
+        queue_deliver(&rig->dev->queues[i], NULL);
     }
 }
 

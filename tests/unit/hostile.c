@@ -116,6 +116,7 @@ static void judge_check(const struct subject *subject)
                  subject->what, outcome.result.errors, outcome.result.leaks, subject->found.errors,
                  subject->found.leaks);
     }
+    judge_that(subject, outcome.result.notes == subject->found.notes);
     judge_that(subject, outcome.result.recoverable == (subject->writing != ORACLE_REFUSE) ||
                             outcome.result.errors == 0);
 }

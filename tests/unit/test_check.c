@@ -78,7 +78,8 @@ START_TEST(marks)
     check_plan(&(struct image_plan){.host_clusters = 5, .in_use = 0x12345678});
     ck_assert_uint_eq(outcome.last.kind, PLOOP_CHECK_IN_USE_VALUE);
     ck_assert_ptr_nonnull(strstr(outcome.last_text, "0x12345678"));
-    verdict(1, 0, 0);
+    ck_assert_uint_eq(outcome.result.notes, 1);
+    verdict(0, 0, 1);
     check_plan(&(struct image_plan){.host_clusters = 5, .flags = 1});
     ck_assert_uint_eq(outcome.last.kind, PLOOP_CHECK_EMPTY_FLAG);
     verdict(1, 0, 1);

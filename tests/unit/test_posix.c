@@ -193,6 +193,11 @@ START_TEST(what_cannot_be_punched_is_zeroed_or_refused)
     ck_assert_int_eq(file_sync_io(file, PLOOP_IO_PUNCH, NULL, 4096, 0), 0);
     ck_assert_int_eq(ploop_file_pread(file, &byte, 1, 0), 1);
     ck_assert_int_eq(byte, 0);
+    ck_assert_int_eq(ploop_file_pwrite(file, "x", 1, 0), 1);
+    fail_next(FALLOCATES, 1, EINVAL);
+    ck_assert_int_eq(file_sync_io(file, PLOOP_IO_PUNCH, NULL, 4096, 0), 0);
+    ck_assert_int_eq(ploop_file_pread(file, &byte, 1, 0), 1);
+    ck_assert_int_eq(byte, 0);
     fail_next(FALLOCATES, 2, EOPNOTSUPP);
     ck_assert_int_eq(file_sync_io(file, PLOOP_IO_PUNCH, NULL, 4096, 0), -EOPNOTSUPP);
     ploop_file_close(file);

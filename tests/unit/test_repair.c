@@ -5,6 +5,7 @@
  */
 #include <check.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "repair_fixture.h"
@@ -86,6 +87,66 @@ START_TEST(leaks_alone)
 }
 END_TEST
 
+/* What an image does not use of a device is free: nothing moves, nothing is cut. */
+START_TEST(a_device_has_no_leaks)
+{
+    static const enum scenario scenarios[] = {LEAKS_ONLY, EXTENSION_LEAKS, EXTENSION_INSIDE,
+                                              VOID_EXTENSION};
+    struct fixture fixture;
+    struct check_outcome outcome;
+
+    for (size_t i = 0; i < sizeof(scenarios) / sizeof(scenarios[0]); i++) {
+        repair_make(&fixture, scenarios[i], 2);
+        fixture.capabilities = PLOOP_FILE_CAN_PUNCH | PLOOP_FILE_FIXED_SIZE;
+        run_check(&fixture, PLOOP_REPAIR_LEAKS, &outcome);
+        ck_assert_int_eq(outcome.error, 0);
+        ck_assert_uint_eq(outcome.result.errors + outcome.result.leaks, 0);
+        ck_assert_uint_eq(fixture_changes(&fixture), 0);
+        fixture_close(&fixture);
+    }
+}
+END_TEST
+
+/* Copies lie behind all that is used, if there is room: the device cannot grow. */
+START_TEST(duplicates_on_a_device_get_free_clusters)
+{
+    static struct content before, after;
+    struct fixture fixture;
+    struct check_outcome outcome;
+
+    for (uint32_t version = 1; version <= 2; version++) {
+        repair_make(&fixture, DUPLICATES, version);
+        fixture.capabilities = PLOOP_FILE_CAN_PUNCH | PLOOP_FILE_FIXED_SIZE;
+        read_content(fixture.bytes, fixture.size, &before);
+        run_check(&fixture, ALL, &outcome);
+        ck_assert_int_eq(outcome.error, -ENOSPC);
+        read_content(fixture.bytes, fixture.size, &after);
+        assert_kept(&before, &after, "no room");
+        fixture_close(&fixture);
+
+        repair_make(&fixture, DUPLICATES, version);
+        fixture.capabilities = PLOOP_FILE_CAN_PUNCH | PLOOP_FILE_FIXED_SIZE;
+        uint64_t size = fixture.size + (uint64_t)4 * CLUSTER + 512;
+        uint8_t *larger = malloc(size);
+        ck_assert_ptr_nonnull(larger);
+        memset(larger, 0xA5, size);
+        memcpy(larger, fixture.bytes, fixture.size);
+        fixture_close(&fixture);
+        fixture_open(&fixture, larger, size);
+        free(larger);
+        fixture.capabilities = PLOOP_FILE_CAN_PUNCH | PLOOP_FILE_FIXED_SIZE;
+        run_check(&fixture, ALL, &outcome);
+        ck_assert_int_eq(outcome.error, 0);
+        ck_assert_uint_eq(fixture.size, size);
+        read_content(fixture.bytes, fixture.size, &after);
+        assert_kept(&before, &after, "room");
+        run_check(&fixture, 0, &outcome);
+        ck_assert_uint_eq(outcome.result.errors + outcome.result.leaks, 0);
+        fixture_close(&fixture);
+    }
+}
+END_TEST
+
 /* A bad entry that reaches into the last cluster: the data that it could name is not cut off. */
 START_TEST(leaks_leave_what_a_bad_entry_means)
 {
@@ -121,11 +182,10 @@ START_TEST(unclean_alone)
     ck_assert_uint_eq(fixture_changes(&fixture), 0);
     repair_one(&fixture, PLOOP_REPAIR_UNCLEAN | PLOOP_REPAIR_ENTRIES, 0, 9);
     fixture_close(&fixture);
-    repair_make(&fixture, LEAKS_ONLY, 2); /* no known value */
+    repair_make(&fixture, LEAKS_ONLY, 2); /* a value of other software's is no mark */
     store_le32(fixture.bytes + 44, 77);
-    repair_one(&fixture, PLOOP_REPAIR_LEAKS, 1, 0);
-    ck_assert_uint_eq(load_le32(fixture.bytes + 44), 77);
-    repair_one(&fixture, PLOOP_REPAIR_UNCLEAN, 0, 0);
+    repair_one(&fixture, PLOOP_REPAIR_LEAKS, 0, 0);
+    ck_assert_uint_eq(load_le32(fixture.bytes + 44), 0);
     fixture_close(&fixture);
 }
 END_TEST
@@ -398,6 +458,8 @@ int main(void)
     tcase_add_loop_test(tests, all_leaves_nothing, 0, 2 * SCENARIOS);
     tcase_add_test(tests, leaks_alone);
     tcase_add_test(tests, leaks_leave_what_a_bad_entry_means);
+    tcase_add_test(tests, a_device_has_no_leaks);
+    tcase_add_test(tests, duplicates_on_a_device_get_free_clusters);
     tcase_add_test(tests, unclean_alone);
     tcase_add_test(tests, entries_alone);
     tcase_add_test(tests, empty_at_last);

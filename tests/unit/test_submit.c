@@ -143,7 +143,7 @@ START_TEST(what_is_longer_than_a_request_may_be_is_refused)
 }
 END_TEST
 
-START_TEST(wrong_flags_and_no_callback_are_refused)
+START_TEST(wrong_flags_are_refused)
 {
     struct rig rig;
     uint8_t bytes[512];
@@ -173,14 +173,6 @@ START_TEST(wrong_flags_and_no_callback_are_refused)
     ploop_pio_prep_bat_write(pio, pages - 1, UINT32_MAX);
     is_refused(&rig, pio);
     ploop_pio_prep_bat_write(pio, 0, 0);
-    is_refused(&rig, pio);
-    ploop_pio_set_callback(pio, NULL, NULL);
-    ploop_pio_prep_flush(pio);
-    is_refused(&rig, pio);
-    ploop_pio_put(pio);
-    /* A request from the pool has no callback left from its last use. */
-    pio = ploop_pio_get(rig.queue);
-    ploop_pio_prep_flush(pio);
     is_refused(&rig, pio);
     ploop_pio_put(pio);
     rig_end(&rig);
@@ -526,7 +518,7 @@ int main(void)
 {
     const TTest *const tests[] = {what_is_out_of_place_is_refused,
                                   what_is_longer_than_a_request_may_be_is_refused,
-                                  wrong_flags_and_no_callback_are_refused,
+                                  wrong_flags_are_refused,
                                   a_batch_is_taken_up_to_the_first_fault,
                                   a_batch_is_kicked_once,
                                   nothing_is_done_at_once,

@@ -21,6 +21,7 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#include "../shared/same_file.h"
 #include "exports.h"
 
 #define NS_PER_MS UINT64_C(1000000)
@@ -97,8 +98,8 @@ static void close_files(struct device *device)
     }
 }
 
-/* Explains an error caused by the image itself. */
-static const char *explain(int error)
+/* Explains an error caused by the image itself; advises nothing that was given already. */
+static const char *explain(const struct server_config *config, int error)
 {
     switch (error) {
     case -EAGAIN:
@@ -107,7 +108,9 @@ static const char *explain(int error)
         return "part of it stays in the page cache, which may show data that the disk has lost; "
                "end the programs that map the file, or use recover=cached";
     case -EUCLEAN:
-        return "not closed cleanly, or damaged; run ploopctl check, or use recover=1";
+        return config->recover
+                   ? "damaged, which recover= cannot repair; run ploopctl check"
+                   : "not closed cleanly, or damaged; run ploopctl check, or use recover=1";
     case -EINVAL:
         return "not a ploop image";
     default:
@@ -165,8 +168,13 @@ static int probe_file(struct device *device, uint32_t level)
     }
     error = is_raw(config, level) ? 0 : ploop_image_probe(device->files[level], &image);
     if (error) {
-        return fail(path_of(device, level), "cannot serve", error,
-                    image.message[0] ? image.message : explain(error));
+        const char *why = image.message[0] ? image.message : explain(config, error);
+        bool may_be_raw = error == -EINVAL && image.file_size >= PLOOP_SECTOR_SIZE &&
+                          image.file_size % PLOOP_SECTOR_SIZE == 0;
+        nbdkit_error("%s: cannot serve: %s%s", path_of(device, level), why,
+                     may_be_raw ? "; if it is a raw disk, use raw-base= below an image" : "");
+        nbdkit_set_error(-error);
+        return -1;
     }
     if ((image.flags & PLOOP_IMAGE_IN_USE) && !config->recover) {
         nbdkit_error("%s: warning: not closed cleanly; use recover=1, or -r to serve it read-only",
@@ -186,7 +194,7 @@ static int probe_stack(struct device *device)
     error = ploop_dev_open(device->files, device->config->base_count + 1, &dev_config, &probed);
     ploop_dev_close(probed);
     if (error && error != -EUCLEAN) {
-        fail(device->image, "cannot serve", error, explain(error));
+        fail(device->image, "cannot serve", error, explain(device->config, error));
     }
     return error ? -1 : 0;
 }
@@ -223,10 +231,28 @@ static void free_device(struct device *device)
     free(device);
 }
 
+/* A file that is in a stack twice would lock itself out, or be read as its own base. */
+static int refuse_same_file(const struct device *device)
+{
+    const char *paths[BASES_MAX + 1];
+    uint32_t first, second, count = device->config->base_count + 1;
+
+    for (uint32_t level = 0; level < count; level++) {
+        paths[level] = path_of(device, level);
+    }
+    if (!find_same_file(paths, count, &first, &second)) {
+        return 0;
+    }
+    nbdkit_error("%s: the same file as %s: a file cannot be in a stack twice", paths[second],
+                 paths[first]);
+    nbdkit_set_error(EINVAL);
+    return -1;
+}
+
 int device_probe(const struct server_config *config)
 {
     struct device *device = new_device(config, config->image);
-    int result = device ? 0 : -1;
+    int result = device ? refuse_same_file(device) : -1;
 
     for (uint32_t level = 0; !result && level <= config->base_count; level++) {
         result = probe_file(device, level);
@@ -293,7 +319,7 @@ static int open_dev(struct device *device, bool read_only)
                                         : PLOOP_SYNC_FAILED_GO_ON;
     error = ploop_dev_open(device->files, config->base_count + 1, &dev_config, &device->dev);
     if (error) {
-        return fail(device->image, "cannot open", error, explain(error));
+        return fail(device->image, "cannot open", error, explain(config, error));
     }
     device->info = (struct ploop_dev_info){.size = sizeof(device->info)};
     error = ploop_dev_info(device->dev, &device->info);
@@ -302,7 +328,7 @@ static int open_dev(struct device *device, bool read_only)
     }
     if (error) {
         ploop_dev_close(device->dev);
-        return fail(device->image, "cannot open", error, explain(error));
+        return fail(device->image, "cannot open", error, explain(config, error));
     }
     return 0;
 }

@@ -190,8 +190,8 @@ static int run(int argc, char **argv)
 
 const struct command bat_command = {
     .name = "bat",
-    .synopsis = "[--json] " BASE_SYNOPSIS " IMAGE",
+    .synopsis = "[--json] [-U] " BASE_SYNOPSIS " IMAGE",
     .summary = "Show the pages of the BAT and how many entries of each are mapped",
-    .options = "      --json             print JSON\n" BASE_OPTIONS,
+    .options = "      --json             print JSON\n" FORCE_SHARE_HELP BASE_OPTIONS,
     .run = run,
 };

@@ -63,13 +63,18 @@ static bool is_leak(uint32_t kind)
     return kind == PLOOP_CHECK_LEAK || kind == PLOOP_CHECK_ENTRY_BEYOND;
 }
 
+static const char *severity_name(uint32_t kind)
+{
+    return is_leak(kind) ? "leak" : kind == PLOOP_CHECK_IN_USE_VALUE ? "note" : "error";
+}
+
 static void print_record(void *user_data, const struct ploop_check_record *record, const char *text)
 {
     struct report *report = user_data;
     struct json *json = &report->json;
 
     if (!report->is_json) {
-        printf("%s: %s\n", is_leak(record->kind) ? "leak" : "error", text);
+        printf("%s: %s\n", severity_name(record->kind), text);
         return;
     }
     json_begin_object(json, NULL);
@@ -129,6 +134,7 @@ static void print_result_json(struct json *json, const struct report *report)
     json_number(json, "errors", result->errors);
     json_number(json, "leaks", result->leaks);
     json_number(json, "free", result->free);
+    json_number(json, "notes", result->notes);
     json_number(json, "repaired", result->repaired);
     json_number(json, "mapped", result->mapped);
     json_bool(json, "recoverable", result->recoverable);
@@ -153,6 +159,7 @@ static void add_result(struct report *report, const struct ploop_check_result *r
 
     sum->errors += result->errors;
     sum->leaks += result->leaks;
+    sum->notes += result->notes;
     sum->free += result->free;
     sum->repaired += result->repaired;
     sum->mapped += result->mapped;
@@ -172,6 +179,17 @@ static const char *check_reason(int error)
     }
 }
 
+/* Leaks are of files only. */
+static void note_device(const struct report *report, ploop_file *file, uint32_t repair)
+{
+    struct ploop_file_info info = {.size = sizeof(info)};
+
+    if (repair & PLOOP_REPAIR_LEAKS && !report->is_json && !ploop_file_info(file, &info) &&
+        info.capabilities & PLOOP_FILE_FIXED_SIZE) {
+        printf("note: on a block device nothing leaks: what the image does not use is free\n");
+    }
+}
+
 /*
  * Check; after a repair, check again and only count: the second check decides the result, not the
  * repair's own report.
@@ -186,6 +204,7 @@ static void check_delta(struct report *report, const char *path, ploop_file *fil
     report->path = path;
     int error = ploop_image_check(file, &options, &result);
     struct ploop_check_result now = result;
+    note_device(report, file, repair);
     if (!error && result.repaired) {
         error = ploop_image_check(file, NULL, &now);
     }
@@ -310,6 +329,7 @@ static int run(int argc, char **argv)
     static const struct option options[] = {{"cached", no_argument, 0, 'c'},
                                             {"json", no_argument, 0, 'j'},
                                             {"repair", required_argument, 0, 'r'},
+                                            OPTION_FORCE_SHARE_ENTRY,
                                             OPTION_BASE_ENTRIES,
                                             OPTION_HELP_ENTRY,
                                             {0}};
@@ -329,6 +349,9 @@ static int run(int argc, char **argv)
         case 'r':
             repair = parse_repair(optarg);
             right = repair != 0;
+            break;
+        case OPTION_FORCE_SHARE:
+            image.is_shared = true;
             break;
         case OPTION_BASE:
         case OPTION_RAW_BASE:
@@ -350,6 +373,9 @@ static int run(int argc, char **argv)
                               "--repair cannot be combined with --base or --raw-base: repair each "
                               "image alone, then check them together");
     }
+    if (repair && image.is_shared) {
+        return complain_usage(&check_command, "--repair cannot be combined with --force-share");
+    }
     if (cached && !repair) {
         return complain_usage(&check_command, "--cached requires --repair");
     }
@@ -358,15 +384,15 @@ static int run(int argc, char **argv)
 
 const struct command check_command = {
     .name = "check",
-    .synopsis = "[--json] [--repair leaks|unclean|all [--cached]] " BASE_SYNOPSIS " IMAGE",
+    .synopsis = "[--json] [-U] [--repair leaks|unclean|all [--cached]] " BASE_SYNOPSIS " IMAGE",
     .summary = "Check an image, and repair it with --repair",
-    .options =
-        "      --json             print JSON, with sizes and offsets in bytes\n"
-        "      --repair leaks     free clusters that nothing refers to\n"
-        "      --repair unclean   clear the in-use mark if there are no other errors\n"
-        "      --repair all       do both, and fix invalid map entries\n"
-        "      --cached           repair even if part of the image stays in the page\n"
-        "                         cache, which may show data that the disk has lost\n" BASE_OPTIONS,
+    .options = "      --json             print JSON, with sizes and offsets in bytes\n"
+               "      --repair leaks     free clusters that nothing refers to\n"
+               "      --repair unclean   clear the in-use mark if there are no other errors\n"
+               "      --repair all       do both, and fix invalid map entries\n"
+               "      --cached           repair even if part of the image stays in the page\n"
+               "                         cache, which may show data that the disk has "
+               "lost\n" FORCE_SHARE_HELP BASE_OPTIONS,
     .notes = "Without --repair nothing is changed. Backing images are checked too, and whether\n"
              "all images fit together.\n\n"
              "Exit status: 0 clean, 1 wrong call or failure, 2 corrupt, 3 leaks but no errors.\n",

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What every subcommand needs: options, error messages, sizes. See common.h. */
+/* What every subcommand needs: options and error messages. See common.h. */
 #include "common.h"
 
 #include <errno.h>
@@ -19,9 +19,18 @@ static void print_help(const struct command *command)
     }
 }
 
+static bool takes(const struct option *options, int value)
+{
+    while (options->name && options->val != value) {
+        options++;
+    }
+    return options->name != NULL;
+}
+
 int next_option(const struct command *command, int argc, char **argv, const struct option *options)
 {
-    int option = getopt_long(argc, argv, "h", options, NULL);
+    const char *letters = takes(options, OPTION_FORCE_SHARE) ? "hU" : "h";
+    int option = getopt_long(argc, argv, letters, options, NULL);
 
     if (option == OPTION_HELP) {
         print_help(command);
@@ -50,14 +59,19 @@ bool has_arguments(const struct command *command, int argc, char **argv, int cou
 int parse_json_and_image(const struct command *command, int argc, char **argv, bool *json,
                          struct image *image)
 {
-    static const struct option options[] = {
-        {"json", no_argument, 0, 'j'}, OPTION_BASE_ENTRIES, OPTION_HELP_ENTRY, {0}};
+    static const struct option options[] = {{"json", no_argument, 0, 'j'},
+                                            OPTION_FORCE_SHARE_ENTRY,
+                                            OPTION_BASE_ENTRIES,
+                                            OPTION_HELP_ENTRY,
+                                            {0}};
     int option;
 
     *json = false;
     while ((option = next_option(command, argc, argv, options)) != OPTION_END) {
         if (option == 'j') {
             *json = true;
+        } else if (option == OPTION_FORCE_SHARE) {
+            image->is_shared = true;
         } else if (option == OPTION_WRONG || !image_take_base(command, image, option, optarg)) {
             return EXIT_FAILURE;
         }
@@ -117,6 +131,7 @@ const char *reason(int error)
     case -EBUSY:
         return "another process has it open for writing";
     case -EISDIR:
+        return "a directory; a bundle names its backing images itself";
     case -ENOTBLK:
         return "not a regular file or block device";
     case -ENOTSUP:
@@ -132,49 +147,4 @@ int finish_output(int status)
         return status;
     }
     return complain("standard output", "%s", strerror(errno));
-}
-
-int parse_size(const char *text, uint64_t *bytes)
-{
-    static const char suffixes[] = "KMGT";
-    char *end;
-
-    if (text[0] < '0' || text[0] > '9') {
-        return -EINVAL; /* strtoull() would take spaces and signs */
-    }
-    errno = 0;
-    unsigned long long number = strtoull(text, &end, 10);
-    bool overflows = errno == ERANGE;
-    unsigned shift = 0;
-    if (*end) {
-        const char *suffix = strchr(suffixes, *end);
-        if (!suffix || end[1]) {
-            return -EINVAL;
-        }
-        shift = 10 * (unsigned)(suffix - suffixes + 1);
-    }
-    if (overflows || number > UINT64_MAX >> shift) {
-        return -EOVERFLOW;
-    }
-    *bytes = (uint64_t)number << shift;
-    return 0;
-}
-
-char *format_size(uint64_t bytes, char text[SIZE_TEXT])
-{
-    static const char *const units[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-    double size = (double)bytes;
-    int unit = -1;
-
-    while (size >= 1024 && unit < 5) {
-        size /= 1024;
-        unit++;
-    }
-    if (unit < 0) {
-        snprintf(text, SIZE_TEXT, "%llu bytes", (unsigned long long)bytes);
-    } else {
-        snprintf(text, SIZE_TEXT, "%.4g %s (%llu bytes)", size, units[unit],
-                 (unsigned long long)bytes);
-    }
-    return text;
 }

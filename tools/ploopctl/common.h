@@ -43,6 +43,7 @@ enum {
     OPTION_WRONG = '?',
     OPTION_HELP = 'h',
     OPTION_BASE = 'b',
+    OPTION_FORCE_SHARE = 'U',
     OPTION_RAW_BASE = 'B'
 };
 
@@ -50,6 +51,13 @@ enum {
     {                                                                                              \
         "help", no_argument, 0, OPTION_HELP                                                        \
     }
+
+#define OPTION_FORCE_SHARE_ENTRY                                                                   \
+    {                                                                                              \
+        "force-share", no_argument, 0, OPTION_FORCE_SHARE                                          \
+    }
+#define FORCE_SHARE_HELP                                                                           \
+    "  -U, --force-share      read without a lock what another process may be changing\n"
 
 /*
  * getopt_long() for a subcommand. Handles --help, which does not return; has printed a message for
@@ -92,7 +100,11 @@ const char *reason(int error);
  */
 int finish_output(int status);
 
-/* Parse a size with an optional suffix K, M, G or T. 0, -EINVAL or -EOVERFLOW. */
+/*
+ * Parse a number of bytes, or one of a unit of 1024^n: K, KB or KiB to P, PB or PiB, in either
+ * case. With a unit it may have a fraction, which is rounded up to a sector. 0, -EINVAL or
+ * -EOVERFLOW.
+ */
 int parse_size(const char *text, uint64_t *bytes);
 
 enum { SIZE_TEXT = 64 };
@@ -120,6 +132,7 @@ struct image {
     struct base bases[BASES_MAX];
     uint32_t base_count;
     bool has_raw_base; /* bases[0] */
+    bool is_shared;    /* by --force-share: files are opened without a lock */
 };
 
 /* Handle the argument of --base or --raw-base; prints errors. */
@@ -127,8 +140,8 @@ bool image_take_base(const struct command *command, struct image *image, int opt
                      const char *path);
 
 /*
- * For subcommands that take --json, bases and one image: sets image->path and its bases. 0, or the
- * exit status.
+ * For subcommands that take --json, --force-share, bases and one image: sets image->path and its
+ * bases. 0, or the exit status.
  */
 int parse_json_and_image(const struct command *command, int argc, char **argv, bool *json,
                          struct image *image);

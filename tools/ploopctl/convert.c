@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * ploopctl convert: copies a disk, which is a raw file or an image with its backing files, to a new
- * raw file or image.
+ * raw file or image, to a block device or a pipe.
  *
  * The command creates the target, and removes it again if anything fails. It only reads the source,
  * under the lock that excludes writers. The user names the source's format; the command never
  * guesses it, because a guest can write anything to the start of its disk.
  */
 #include <errno.h>
+#include <libgen.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "bundle.h"
 #include "common.h"
 #include "copy.h"
+#include "json.h"
+#include "spool.h"
+#include "target.h"
 
 enum format { FORMAT_UNSAID, FORMAT_RAW, FORMAT_PLOOP, FORMAT_BUNDLE };
 
@@ -23,6 +27,8 @@ struct request {
     const char *source_path;
     const char *target_path;
     enum format from, to;
+    bool force, is_json;
+    bool is_to_file;    /* the target is a file in a directory */
     struct image image; /* the source; a raw one is its file alone */
     struct data_file data_files[BASES_MAX + 1];
     struct new_image new_image; /* the target's options, if it is an image */
@@ -79,6 +85,25 @@ static int open_image(struct request *request)
     error = image_open_device(image, &config);
     request->copy.source.dev = image->dev;
     request->copy.walk.disk_size = image->info.disk_size;
+    request->copy.cluster_size = image->info.cluster_size;
+    return error;
+}
+
+/* Into a file beside the target, where there has to be room for the disk anyway. */
+static int spool_source(struct request *request)
+{
+    static char path[SPOOL_PATH];
+    const char *directory = getenv("TMPDIR");
+    char *copy = NULL;
+
+    if (!request->is_to_file || !(copy = strdup(request->target_path))) {
+        directory = directory && *directory ? directory : "/var/tmp";
+    } else {
+        directory = dirname(copy);
+    }
+    request->image.path = path;
+    int error = spool(request->source_path, directory, path);
+    free(copy);
     return error;
 }
 
@@ -87,7 +112,10 @@ static int open_raw(struct request *request)
     struct ploop_file_info info = {.size = sizeof(info)};
     struct copy *copy = &request->copy;
 
-    int error = image_open_files(&request->image, PLOOP_FILE_READ_ONLY);
+    int error = is_pipe(request->source_path) ? spool_source(request) : 0;
+    if (!error) {
+        error = image_open_files(&request->image, PLOOP_FILE_READ_ONLY);
+    }
     if (error) {
         return error;
     }
@@ -147,6 +175,53 @@ static void close_source(struct request *request)
     image_close(&request->image);
 }
 
+/* ---- What a salvage has lost ---- */
+
+static void print_json(const struct request *request, uint64_t lost_bytes)
+{
+    const struct lost *lost = &request->copy.lost;
+    struct json json = {0};
+
+    json_begin_object(&json, NULL);
+    json_string(&json, "source", request->source_path);
+    json_string(&json, "target", request->target_path);
+    json_number(&json, "disk_size", request->copy.walk.disk_size);
+    json_number(&json, "lost_bytes", lost_bytes);
+    json_begin_array(&json, "lost");
+    for (uint64_t i = 0; i < lost->count; i++) {
+        json_begin_object(&json, NULL);
+        json_number(&json, "offset", lost->ranges[i].offset);
+        json_number(&json, "length", lost->ranges[i].length);
+        json_end_object(&json);
+    }
+    json_end_array(&json);
+    json_end_object(&json);
+}
+
+/* The target is complete. EXIT_FAILURE if it lacks anything. */
+static int report(struct request *request)
+{
+    struct lost *lost = &request->copy.lost;
+    uint64_t bytes = lost_settle(lost);
+
+    for (uint64_t i = 0; i < lost->count; i++) {
+        complain(request->source_path, "lost: %llu bytes at byte %llu of the disk",
+                 (unsigned long long)lost->ranges[i].length,
+                 (unsigned long long)lost->ranges[i].offset);
+    }
+    if (bytes) {
+        complain(request->target_path,
+                 "is not complete: %llu bytes are zeros that could not be "
+                 "read",
+                 (unsigned long long)bytes);
+    }
+    if (request->is_json) {
+        print_json(request, bytes);
+    }
+    lost_free(lost);
+    return bytes ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 /* ---- The target ---- */
 
 static int copy_data(struct request *request)
@@ -160,20 +235,32 @@ static int copy_data(struct request *request)
     return error ? complain_of_copy(request) : EXIT_SUCCESS;
 }
 
-static int fill_raw(struct request *request, ploop_file *file)
+static int fill_stream(struct request *request, const struct target *target)
+{
+    request->copy.target.stream = target->fd;
+    request->copy.target.is_stream = true;
+    return copy_data(request);
+}
+
+static int fill_raw(struct request *request, const struct target *target)
 {
     uint64_t disk_size = request->copy.walk.disk_size;
-    int error = ploop_file_truncate(file, disk_size);
+    int error;
 
-    if (error) {
-        return complain(request->target_path, "cannot resize to %llu bytes: %s",
-                        (unsigned long long)disk_size, reason(error));
+    if (target->kind == TARGET_DEVICE) {
+        error = target_clear(target, disk_size);
+    } else {
+        error = ploop_file_truncate(target->file, disk_size);
+        if (error) {
+            complain(request->target_path, "cannot resize to %llu bytes: %s",
+                     (unsigned long long)disk_size, reason(error));
+        }
     }
-    request->copy.target.file = file;
-    if (copy_data(request) != EXIT_SUCCESS) {
+    request->copy.target.file = target->file;
+    if (error || copy_data(request) != EXIT_SUCCESS) {
         return EXIT_FAILURE;
     }
-    error = ploop_file_sync(file);
+    error = ploop_file_sync(target->file);
     return error ? complain(request->target_path, "cannot sync: %s", reason(error)) : EXIT_SUCCESS;
 }
 
@@ -213,6 +300,7 @@ static int convert_to_bundle(struct request *request)
     ploop_file *file;
     int status = EXIT_FAILURE;
 
+    request->is_to_file = true;
     if (!open_source(request) && !bundle_make(request->target_path, &request->new_image,
                                               request->copy.walk.disk_size, &image_path)) {
         if (!open_file(image_path, PLOOP_FILE_READ_WRITE, &file)) {
@@ -224,7 +312,14 @@ static int convert_to_bundle(struct request *request)
         }
     }
     close_source(request);
-    return status;
+    return status == EXIT_SUCCESS ? report(request) : status;
+}
+
+static int fill(struct request *request, const struct target *target)
+{
+    return target->kind == TARGET_STREAM ? fill_stream(request, target)
+           : request->to == FORMAT_RAW   ? fill_raw(request, target)
+                                         : fill_image(request, target->file);
 }
 
 /*
@@ -233,7 +328,7 @@ static int convert_to_bundle(struct request *request)
  */
 static int convert(struct request *request)
 {
-    ploop_file *target;
+    struct target target;
     const struct sigaction interrupt = {.sa_handler = copy_interrupt};
 
     sigaction(SIGINT, &interrupt, NULL);
@@ -241,24 +336,18 @@ static int convert(struct request *request)
     if (request->to == FORMAT_BUNDLE) {
         return convert_to_bundle(request);
     }
-    if (open_file(request->target_path, PLOOP_FILE_READ_WRITE | PLOOP_FILE_CREATE, &target)) {
+    if (target_open(&target, request->target_path, request->force, request->to == FORMAT_RAW)) {
         return EXIT_FAILURE;
     }
-    int status = EXIT_FAILURE;
-    if (!open_source(request)) {
-        status =
-            request->to == FORMAT_RAW ? fill_raw(request, target) : fill_image(request, target);
+    if (target.kind == TARGET_STREAM) { /* there is nothing to remove, and a pipe may be stuck */
+        signal(SIGINT, SIG_DFL);
+        signal(SIGTERM, SIG_DFL);
     }
+    request->is_to_file = target.kind == TARGET_FILE;
+    int status = open_source(request) ? EXIT_FAILURE : fill(request, &target);
     close_source(request);
-    if (status == EXIT_SUCCESS && sync_directory_of(request->target_path)) {
-        status = EXIT_FAILURE;
-    }
-    if (status != EXIT_SUCCESS) {
-        /* While it is still locked: no other program has begun to use it. */
-        unlink(request->target_path);
-    }
-    ploop_file_close(target);
-    return status;
+    status = target_end(&target, status);
+    return status == EXIT_SUCCESS ? report(request) : status;
 }
 
 static bool parse_format(const char *word, enum format *format)
@@ -291,6 +380,14 @@ static bool settle_formats(struct request *request)
     if (request->to == FORMAT_UNSAID) {
         request->to = opposite(request->from);
     }
+    if (request->is_json && is_standard_output(request->target_path)) {
+        complain_usage(command, "--json and the disk cannot both go to standard output");
+        return false;
+    }
+    if (request->from != FORMAT_RAW && is_pipe(request->source_path)) {
+        complain_usage(command, "only a raw disk can be read from a pipe");
+        return false;
+    }
     if (request->from == FORMAT_RAW && request->image.base_count) {
         complain_usage(command, "--base and --raw-base require a ploop source");
         return false;
@@ -310,6 +407,9 @@ static int run(int argc, char **argv)
         {"to", required_argument, 0, 't'},
         {"cluster", required_argument, 0, 'c'},
         {"v1", no_argument, 0, '1'},
+        {"force", no_argument, 0, 'F'},
+        {"salvage", no_argument, 0, 's'},
+        {"json", no_argument, 0, 'j'},
         OPTION_BASE_ENTRIES,
         OPTION_HELP_ENTRY,
         {0},
@@ -333,6 +433,15 @@ static int run(int argc, char **argv)
         case '1':
             request.new_image.options.version = 1;
             break;
+        case 'F':
+            request.force = true;
+            break;
+        case 's':
+            request.copy.salvages = true;
+            break;
+        case 'j':
+            request.is_json = true;
+            break;
         case OPTION_BASE:
         case OPTION_RAW_BASE:
             right = image_take_base(command, &request.image, option, optarg);
@@ -341,27 +450,34 @@ static int run(int argc, char **argv)
             right = false;
         }
     }
-    if (!right || !has_arguments(command, argc, argv, 2) || !settle_formats(&request)) {
+    if (!right || !has_arguments(command, argc, argv, 2)) {
         return EXIT_FAILURE;
     }
     request.source_path = argv[optind];
     request.target_path = argv[optind + 1];
+    if (!settle_formats(&request)) {
+        return EXIT_FAILURE;
+    }
     return convert(&request);
 }
 
 const struct command convert_command = {
     .name = "convert",
-    .synopsis =
-        "[--from FORMAT] [--to FORMAT] [--cluster SIZE] [--v1] " BASE_SYNOPSIS " SOURCE TARGET",
+    .synopsis = "[--from FORMAT] [--to FORMAT] [--cluster SIZE] [--v1] [--force]\n"
+                "                        [--salvage] [--json] " BASE_SYNOPSIS " SOURCE TARGET",
     .summary = "Copy a raw disk or an image to a new image or raw file",
     .options = "      --from FORMAT      format of the source: raw, ploop or bundle\n"
                "      --to FORMAT        format of the target: raw, ploop or bundle\n"
                "      --cluster SIZE     cluster size: power of two from 4K to 64M (default 1M)\n"
-               "      --v1               use format version 1 (at most 2 TiB)\n" BASE_OPTIONS,
+               "      --v1               use format version 1 (at most 2 TiB)\n" FORCE_HELP
+               "      --salvage          go on where the source cannot be read, with zeros\n"
+               "      --json             print what was lost as JSON\n" BASE_OPTIONS,
     .notes =
         "One of --from and --to is enough: the other format is its opposite.\n"
         "Both may be given, and may be the same.\n"
         "An image is copied together with its backing images, as one disk.\n"
-        "TARGET must not exist; it is removed on error. Blocks of zeros take no space in it.\n",
+        "TARGET must not exist; it is removed on error. Blocks of zeros take no space in it.\n"
+        "It can be a block device, with --force. Raw disks can come from and go to a pipe, or\n"
+        "- for standard input and output.\n",
     .run = run,
 };

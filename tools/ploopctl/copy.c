@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 /* A piece of the window that is to be read or written. */
 struct piece {
@@ -16,6 +17,7 @@ struct piece {
     ploop_pio *pio; /* NULL: the disk is a raw file */
     struct iovec iov;
     uint64_t offset; /* in the disk */
+    int result;      /* of a read; 0 or -errno */
 };
 
 struct worker {
@@ -71,7 +73,8 @@ static void request_done(ploop_pio *pio, int result, void *user_data)
 
     (void)pio;
     piece->worker->in_flight--;
-    if (result) {
+    piece->result = result;
+    if (result && piece->side == COPY_TARGET) {
         fail(piece->worker->copy, piece->side, result, piece->offset);
     }
 }
@@ -105,6 +108,32 @@ static void set_piece(struct worker *worker, struct piece *piece, uint32_t from,
 
 /* ---- A window ---- */
 
+/* What the map cannot tell is lost up to the end of its cluster. */
+static void lose_cluster(struct copy *copy)
+{
+    struct data_walk *walk = &copy->walk;
+    uint64_t left = walk->disk_size - walk->at;
+    uint64_t in_cluster = copy->cluster_size - walk->at % copy->cluster_size;
+    uint64_t length = in_cluster < left ? in_cluster : left;
+    int error = lost_add(&copy->lost, walk->at, length);
+
+    if (error) {
+        fail_locked(copy, COPY_SOURCE, error, walk->at);
+    }
+    data_skip(walk, walk->at + length);
+}
+
+static int next_window(struct copy *copy, struct data_window *window)
+{
+    int result = data_next(&copy->walk, window);
+
+    while (result == -EIO && copy->salvages && !copy->error) {
+        lose_cluster(copy);
+        result = data_next(&copy->walk, window);
+    }
+    return result;
+}
+
 static bool take_window(struct worker *worker)
 {
     struct copy *copy = worker->copy;
@@ -115,7 +144,7 @@ static bool take_window(struct worker *worker)
         fail_locked(copy, COPY_TARGET, -EINTR, copy->walk.at);
     }
     if (!copy->error) {
-        int result = data_next(&copy->walk, &worker->window);
+        int result = next_window(copy, &worker->window);
         has_window = result > 0;
         worker->window_number = copy->windows_taken;
         copy->windows_taken += has_window;
@@ -130,34 +159,76 @@ static bool take_window(struct worker *worker)
 
 /* ---- Reading ---- */
 
-static void read_raw(struct worker *worker)
+/* `length` bytes of the window, `from` bytes into it. 0 or -errno. */
+static int read_raw(struct worker *worker, uint32_t from, uint32_t length)
 {
     const struct copy_disk *disk = &worker->copy->source;
-    const struct data_window *window = &worker->window;
-    uint64_t left = disk->file_size - window->offset;
-    uint32_t wanted = left < window->length ? (uint32_t)left : window->length;
-    int64_t count = ploop_file_pread(disk->file, worker->bytes, wanted, window->offset);
+    uint64_t offset = worker->window.offset + from;
+    uint64_t left = disk->file_size > offset ? disk->file_size - offset : 0;
+    uint32_t wanted = left < length ? (uint32_t)left : length;
+    int64_t count = ploop_file_pread(disk->file, worker->bytes + from, wanted, offset);
 
-    if (count < 0) {
-        fail(worker->copy, COPY_SOURCE, (int)count, window->offset);
-    } else if (count < wanted) {
-        fail(worker->copy, COPY_SOURCE, -ENODATA, window->offset + (uint64_t)count);
-    }
-    memset(worker->bytes + wanted, 0, window->length - wanted);
+    memset(worker->bytes + from + wanted, 0, length - wanted);
+    return count < 0 ? (int)count : count < wanted ? -ENODATA : 0;
 }
 
-static void read_window(struct worker *worker)
+static int read_device(struct worker *worker, uint32_t from, uint32_t length)
 {
     struct piece *piece = &worker->read;
 
-    if (!worker->source) {
-        read_raw(worker);
-        return;
-    }
-    set_piece(worker, piece, 0, worker->window.length);
+    set_piece(worker, piece, from, from + length);
     ploop_pio_prep_readv(piece->pio, piece->offset, &piece->iov, 1);
     submit(worker, worker->source, piece, 1);
     wait_for_requests(worker, worker->source);
+    return piece->result;
+}
+
+static void lose(struct worker *worker, uint32_t from, uint32_t length)
+{
+    struct copy *copy = worker->copy;
+    uint64_t offset = worker->window.offset + from;
+
+    memset(worker->bytes + from, 0, length);
+    pthread_mutex_lock(&copy->lock);
+    int error = lost_add(&copy->lost, offset, length);
+    if (error) {
+        fail_locked(copy, COPY_SOURCE, error, offset);
+    }
+    pthread_mutex_unlock(&copy->lock);
+}
+
+/* The largest power of two that is less than `length`, which is more than a sector. */
+static uint32_t half_of(uint32_t length)
+{
+    uint32_t half = PLOOP_SECTOR_SIZE;
+
+    while (2 * half < length) {
+        half *= 2;
+    }
+    return half;
+}
+
+/*
+ * Read a part of the window; where that fails, a salvage reads its halves. Not deep: a window has
+ * 2^11 sectors.
+ */
+static void read_part(struct worker *worker, uint32_t from, uint32_t length)
+{
+    int error = worker->source ? read_device(worker, from, length) : read_raw(worker, from, length);
+
+    if (!error) {
+        return;
+    }
+    bool can_lose = worker->copy->salvages && (error == -EIO || error == -ENODATA);
+    if (!can_lose) {
+        fail(worker->copy, COPY_SOURCE, error, worker->window.offset + from);
+    } else if (length <= PLOOP_SECTOR_SIZE) {
+        lose(worker, from, length);
+    } else if (!has_failed(worker->copy) && !is_interrupted) {
+        uint32_t half = half_of(length);
+        read_part(worker, from, half);
+        read_part(worker, from + half, length - half);
+    }
 }
 
 /* ---- Writing ---- */
@@ -214,8 +285,50 @@ static void write_raw(struct worker *worker)
     }
 }
 
-/* Submit the runs in the window's turn: copy.h, 4. After an error only let the next window in. */
-static void submit_runs(struct worker *worker)
+/* ---- A stream ---- */
+
+static void stream_bytes(struct copy *copy, const uint8_t *bytes, uint64_t length)
+{
+    while (length && !has_failed(copy)) {
+        ssize_t count = write(copy->target.stream, bytes, length);
+        if (count < 0 && (errno != EINTR || is_interrupted)) {
+            fail(copy, COPY_TARGET, -errno, copy->streamed);
+        }
+        uint64_t done = count < 0 ? 0 : (uint64_t)count;
+        bytes += done;
+        length -= done;
+        copy->streamed += done;
+    }
+}
+
+/* Up to `end` in the disk. */
+static void stream_zeros(struct copy *copy, uint64_t end)
+{
+    static const uint8_t zeros[DATA_WINDOW_BYTES];
+
+    while (copy->streamed < end && !has_failed(copy)) {
+        uint64_t left = end - copy->streamed;
+        stream_bytes(copy, zeros, left < sizeof(zeros) ? left : sizeof(zeros));
+    }
+}
+
+/* ---- In the order of the windows ---- */
+
+/* Submit the window's runs, or write it to the stream. */
+static void write_in_turn(struct worker *worker)
+{
+    const struct data_window *window = &worker->window;
+
+    if (worker->copy->target.is_stream) {
+        stream_zeros(worker->copy, window->offset);
+        stream_bytes(worker->copy, worker->bytes, window->length);
+    } else if (worker->run_count) {
+        submit(worker, worker->target, worker->runs, worker->run_count);
+    }
+}
+
+/* Wait for the window's turn: copy.h, 4. After an error only let the next window in. */
+static void take_turn(struct worker *worker)
 {
     struct copy *copy = worker->copy;
 
@@ -225,8 +338,8 @@ static void submit_runs(struct worker *worker)
     }
     bool failed = copy->error != 0;
     pthread_mutex_unlock(&copy->lock);
-    if (worker->run_count && !failed) {
-        submit(worker, worker->target, worker->runs, worker->run_count);
+    if (!failed) {
+        write_in_turn(worker);
     }
     pthread_mutex_lock(&copy->lock);
     copy->windows_submitted++;
@@ -241,11 +354,13 @@ static void *work(void *argument)
     struct worker *worker = argument;
 
     while (take_window(worker)) {
-        read_window(worker);
+        read_part(worker, 0, worker->window.length);
         find_runs(worker);
         if (worker->target) {
-            submit_runs(worker);
+            take_turn(worker);
             wait_for_requests(worker, worker->target);
+        } else if (worker->copy->target.is_stream) {
+            take_turn(worker);
         } else {
             write_raw(worker);
         }
@@ -322,6 +437,9 @@ int copy_run(struct copy *copy)
     for (uint32_t i = 0; i < started; i++) {
         pthread_join(workers[i].thread, NULL);
         worker_end(&workers[i]);
+    }
+    if (copy->target.is_stream) {
+        stream_zeros(copy, copy->walk.disk_size);
     }
     pthread_cond_destroy(&copy->submitted);
     pthread_mutex_destroy(&copy->lock);

@@ -1,26 +1,19 @@
 /* SPDX-License-Identifier: MIT */
-/* ploopctl create: a new, empty image in a new file. */
+/* ploopctl create: a new, empty image in a new file, or on a block device. */
 #include <stdlib.h>
-#include <unistd.h>
 
 #include "common.h"
+#include "target.h"
 
-static int create(const char *path, const struct new_image *new_image)
+static int create(const char *path, const struct new_image *new_image, bool force)
 {
-    ploop_file *file;
+    struct target target;
 
-    if (open_file(path, PLOOP_FILE_READ_WRITE | PLOOP_FILE_CREATE, &file)) {
+    if (target_open(&target, path, force, false)) {
         return EXIT_FAILURE;
     }
-    int error = new_image_write(new_image, path, file);
-    if (!error) {
-        error = sync_directory_of(path);
-    }
-    if (error) {
-        unlink(path); /* while it is still locked: no other program has begun to use it */
-    }
-    ploop_file_close(file);
-    return error ? EXIT_FAILURE : EXIT_SUCCESS;
+    return target_end(&target,
+                      new_image_write(new_image, path, target.file) ? EXIT_FAILURE : EXIT_SUCCESS);
 }
 
 static int run(int argc, char **argv)
@@ -29,11 +22,12 @@ static int run(int argc, char **argv)
         {"size", required_argument, 0, 's'},
         {"cluster", required_argument, 0, 'c'},
         {"v1", no_argument, 0, '1'},
+        {"force", no_argument, 0, 'F'},
         OPTION_HELP_ENTRY,
         {0},
     };
     struct new_image new_image;
-    bool right = true;
+    bool right = true, force = false;
     int option;
 
     new_image_init(&new_image);
@@ -48,6 +42,9 @@ static int run(int argc, char **argv)
         case '1':
             new_image.options.version = 1;
             break;
+        case 'F':
+            force = true;
+            break;
         default:
             right = false;
         }
@@ -58,17 +55,18 @@ static int run(int argc, char **argv)
     if (!new_image.has_size) {
         return complain_usage(&create_command, "--size is required");
     }
-    return create(argv[optind], &new_image);
+    return create(argv[optind], &new_image, force);
 }
 
 const struct command create_command = {
     .name = "create",
-    .synopsis = "--size SIZE [--cluster SIZE] [--v1] IMAGE",
+    .synopsis = "--size SIZE [--cluster SIZE] [--v1] [--force] IMAGE",
     .summary = "Create an empty image",
     .options = "      --size SIZE        disk size, a multiple of 512 bytes\n"
                "      --cluster SIZE     cluster size: power of two from 4K to 64M (default 1M)\n"
-               "      --v1               use format version 1 (at most 2 TiB)\n",
-    .notes = "SIZE is a number of bytes, optionally followed by K, M, G or T (powers of 1024).\n"
-             "IMAGE must not exist.\n",
+               "      --v1               use format version 1 (at most 2 TiB)\n" FORCE_HELP,
+    .notes = "SIZE is a number of bytes, or like 10G, 1.5T, 512KiB: K, M, G, T and P, with or\n"
+             "without B or iB, are powers of 1024.\n"
+             "IMAGE must not exist, or be a block device.\n",
     .run = run,
 };

@@ -124,5 +124,10 @@ int data_next(struct data_walk *walk, struct data_window *window)
     }
     end = round_up(end, DATA_BLOCK_BYTES, limit);
     *window = (struct data_window){.offset = offset, .length = (uint32_t)(end - offset)};
-    return result < 0 ? result : 1;
+    return 1;
+}
+
+void data_skip(struct data_walk *walk, uint64_t offset)
+{
+    go_to(walk, offset);
 }

@@ -59,7 +59,13 @@ struct data_window {
 struct data_file data_file_open(const char *path);
 void data_file_close(struct data_file *file);
 
-/* The next window. 1: there is one; 0: no data is left; -errno: the map cannot be read at `at`. */
+/*
+ * The next window. 1: there is one; 0: no data is left; -errno: the map cannot be read at `at`, and
+ * all data before that has been handed out.
+ */
 int data_next(struct data_walk *walk, struct data_window *window);
+
+/* Go on behind what cannot be read: at `offset`, which is not before `at`. */
+void data_skip(struct data_walk *walk, uint64_t offset);
 
 #endif

@@ -11,6 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../shared/same_file.h"
+
 /*
  * The program has at most one device, so one line is enough. The library may log from any thread.
  */
@@ -88,21 +90,58 @@ int probe(ploop_file *file, struct ploop_image_info *info)
     return ploop_image_probe(file, info);
 }
 
+/*
+ * What else a file may be that has no image's header, for whoever forgot to say so. A raw disk has
+ * whole sectors, and that is all that is known of it.
+ */
+static const char *header_hint(const struct ploop_image_info *info, int error)
+{
+    bool may_be_raw = error == -EINVAL && info->file_size >= PLOOP_SECTOR_SIZE &&
+                      info->file_size % PLOOP_SECTOR_SIZE == 0;
+
+    return may_be_raw ? "; if it is a raw disk, use --raw-base, or convert --from raw" : "";
+}
+
 int complain_of_header(const char *path, const struct ploop_image_info *info, int error)
 {
-    return info->message[0] ? complain(path, "%s", info->message)
+    return info->message[0] ? complain(path, "%s%s", info->message, header_hint(info, error))
                             : complain(path, "cannot read the header: %s", reason(error));
+}
+
+/* A file that is in a stack twice would lock itself out, or be read as its own base. */
+static int refuse_same_file(const struct image *image)
+{
+    const char *paths[BASES_MAX + 1];
+    uint32_t first, second;
+
+    for (uint32_t i = 0; i < image->base_count; i++) {
+        paths[i] = image->bases[i].path;
+    }
+    paths[image->base_count] = image->path;
+    if (!find_same_file(paths, image->base_count + 1, &first, &second)) {
+        return 0;
+    }
+    complain(paths[second], "the same file as %s: a file cannot be in a stack twice", paths[first]);
+    return -EINVAL;
 }
 
 int image_open_files(struct image *image, uint32_t flags)
 {
-    int error = open_file(image->path, flags, &image->file);
+    uint32_t unlocked = image->is_shared ? PLOOP_FILE_UNLOCKED : 0;
+    int error = refuse_same_file(image);
 
+    if (!error) {
+        error = open_file(image->path, flags | unlocked, &image->file);
+    }
     for (uint32_t i = 0; i < image->base_count && !error; i++) {
-        error = open_file(image->bases[i].path, PLOOP_FILE_READ_ONLY, &image->bases[i].file);
+        error =
+            open_file(image->bases[i].path, PLOOP_FILE_READ_ONLY | unlocked, &image->bases[i].file);
     }
     if (error) {
         image_close(image);
+    } else if (image->is_shared) {
+        warn(image->path, "read without a lock: what a process that has it open changes meanwhile "
+                          "can look like damage");
     }
     return error;
 }
@@ -210,7 +249,7 @@ bool new_image_size(const struct command *command, struct new_image *new_image, 
     if (error == -EINVAL) {
         complain_usage(command,
                        "invalid size '%s': expected a number of bytes, optionally followed by "
-                       "K, M, G or T",
+                       "K, M, G, T or P",
                        text);
     } else if (error) {
         complain_usage(command, "invalid size '%s': %s", text, strerror(-error));

@@ -49,6 +49,16 @@ static void print_bases(const struct image *image)
     }
 }
 
+enum { CLOSED_WITH_EXTENSION = 0x312e3276 };
+
+static const char *state_of(const struct ploop_image_info *info)
+{
+    return info->flags & PLOOP_IMAGE_IN_USE ? "in use: not closed cleanly"
+           : info->in_use == 0 || info->in_use == CLOSED_WITH_EXTENSION
+               ? "closed cleanly"
+               : "closed cleanly, by other software";
+}
+
 static void print_text(const struct image *image, uint64_t mapped)
 {
     const struct ploop_image_info *info = &image->info;
@@ -69,8 +79,7 @@ static void print_text(const struct image *image, uint64_t mapped)
                    ? ""
                    : ", void: written since by software that does not know it");
     }
-    printf("state         %s%s\n",
-           info->flags & PLOOP_IMAGE_IN_USE ? "in use: not closed cleanly" : "closed cleanly",
+    printf("state         %s%s\n", state_of(info),
            info->flags & PLOOP_IMAGE_EMPTY ? ", empty" : "");
     print_bases(image);
 }
@@ -95,10 +104,11 @@ static int run(int argc, char **argv)
 
 const struct command info_command = {
     .name = "info",
-    .synopsis = "[--json] " BASE_SYNOPSIS " IMAGE",
+    .synopsis = "[--json] [-U] " BASE_SYNOPSIS " IMAGE",
     .summary = "Show the header of an image and how much of it is mapped",
     .options =
-        "      --json             print JSON, with sizes and offsets in bytes\n" BASE_OPTIONS,
+        "      --json             print JSON, with sizes and offsets in bytes\n" FORCE_SHARE_HELP
+            BASE_OPTIONS,
     .notes = "With backing images, also checks that all of them fit together.\n",
     .run = run,
 };

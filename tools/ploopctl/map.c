@@ -107,10 +107,11 @@ static int run(int argc, char **argv)
 
 const struct command map_command = {
     .name = "map",
-    .synopsis = "[--json] " BASE_SYNOPSIS " IMAGE",
+    .synopsis = "[--json] [-U] " BASE_SYNOPSIS " IMAGE",
     .summary = "Show which parts of the disk are mapped, and where in which file",
     .options =
-        "      --json             print JSON, with offsets and lengths in bytes\n" BASE_OPTIONS,
+        "      --json             print JSON, with offsets and lengths in bytes\n" FORCE_SHARE_HELP
+            BASE_OPTIONS,
     .notes = "States: mapped, zero (not mapped, reads as zeros), bad (invalid map entry).\n"
              "Levels: 0 is the lowest file.\n",
     .run = run,
