@@ -114,6 +114,8 @@ void alloc_entered(struct alloc *alloc, struct guest_cluster guest, struct host_
 void alloc_give_back(struct alloc *alloc, struct host_cluster host)
 {
     space_map_give_back(&alloc->map, (struct space_run){host, 1});
+    alloc->eager = true; /* a write that failed may have taken blocks, which others lack */
+    turn_again(alloc->channel->turn);
 }
 
 int alloc_enlarge(struct alloc *alloc, uint64_t more)
