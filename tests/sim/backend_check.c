@@ -58,6 +58,8 @@ static bool changes(const struct ploop_io *io, uint64_t *start, uint64_t *end)
 static void check_order(const struct backend *backend, const struct ploop_io *io)
 {
     uint64_t start, end, other_start, other_end;
+    bool guest_zeroes =
+        backend->guest_zeroes > 0 || (backend->peer && backend->peer->guest_zeroes > 0);
     if (!changes(io, &start, &end))
         return;
     if (io->op == PLOOP_IO_TRUNCATE && io->offset >= backend->disk->current.size)
@@ -73,7 +75,7 @@ static void check_order(const struct backend *backend, const struct ploop_io *io
                       "two writes of one BAT page in flight: %" PRIu64 "+%" PRIu64 " and %" PRIu64
                       "+%" PRIu64,
                       io->offset, io->length, other->offset, other->length);
-        if ((io->op != PLOOP_IO_WRITE || other->op != PLOOP_IO_WRITE) && !backend->guest_zeroes)
+        if ((io->op != PLOOP_IO_WRITE || other->op != PLOOP_IO_WRITE) && !guest_zeroes)
             violation("R7",
                       "%s of %" PRIu64 "+%" PRIu64 " while a %s of %" PRIu64 "+%" PRIu64
                       " is in flight",
@@ -138,6 +140,8 @@ static void check_rules(struct backend *backend, const struct ploop_io *io)
 
 void backend_check(struct backend *backend, const struct ploop_io *io, bool below)
 {
+    if (backend->gone)
+        violation("R13", "%s on a file that was let go", backend_op_name(io->op));
     check_shape(backend, io);
     if (below && io->op != PLOOP_IO_READ)
         violation("R9", "%s of %" PRIu64 "+%" PRIu64 " on a lower delta", backend_op_name(io->op),
