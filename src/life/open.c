@@ -293,7 +293,8 @@ static int open_device(ploop_file *const *deltas, uint32_t count,
     }
     kinds_assert();
     dev->is_inside = is_inside;
-    dev->memory_alignment = dev->fast_alignment = 1;
+    dev->memory_alignment = 1;
+    atomic_init(&dev->fast_alignment, 1);
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);

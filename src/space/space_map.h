@@ -118,10 +118,4 @@ void space_map_cut(struct space_map *map);
 /* What lies behind space_map_used_end(), below the end of the file, is not used any more. */
 void space_map_abandon_end(struct space_map *map);
 
-/* The file was cut there, at space_map_used_end(): what lies behind it is no cluster any more. */
-void space_map_cut(struct space_map *map);
-
-/* Nothing behind space_map_used_end() and below the end of the file is used any more. */
-void space_map_abandon_end(struct space_map *map);
-
 #endif
