@@ -50,7 +50,10 @@ typedef void ploop_job_fn(void *user_data, ploop_job *job, int result);
 typedef void ploop_job_commit_fn(void *user_data, ploop_job *job);
 
 /** ploop_job_info.kind */
-enum { PLOOP_JOB_SNAPSHOT = 1, PLOOP_JOB_GROW = 2 };
+enum { PLOOP_JOB_SNAPSHOT = 1, PLOOP_JOB_GROW = 2, PLOOP_JOB_MERGE = 3 };
+
+/** Which of two neighbours receives the other one's clusters: see ploop_dev_merge(). */
+enum { PLOOP_MERGE_UP = 1, PLOOP_MERGE_DOWN = 2 };
 
 /** ploop_job_info.state */
 enum {
@@ -69,7 +72,8 @@ enum {
     PLOOP_JOB_STEP_COMMIT,    /**< the embedder records the new stack */
     PLOOP_JOB_STEP_FINISH,    /**< the new stack is in use; the map follows */
     PLOOP_JOB_STEP_UNDO,      /**< it has failed, or was refused: all becomes as it was */
-    PLOOP_JOB_STEP_MOVE       /**< clusters that are in the way move */
+    PLOOP_JOB_STEP_MOVE,      /**< clusters that are in the way move */
+    PLOOP_JOB_STEP_COPY       /**< it copies clusters; requests go on */
 };
 
 /** What ploop_job_committed() is told besides 0 and -errno: the record may be there or not. */
@@ -157,6 +161,34 @@ int ploop_dev_snapshot(ploop_dev *dev, ploop_file *new_top, ploop_job_commit_fn 
  */
 int ploop_dev_grow(ploop_dev *dev, uint64_t disk_size, ploop_job_fn *fn, void *user_data,
                    ploop_job **job);
+
+/**
+ * Merge two neighbours of the stack, so that one of the files is not needed any more.
+ *
+ * Up: what the lower one of the two has and the upper one has not is copied into the upper one;
+ * then the embedder records the stack without the lower one, and the device lets its file go. The
+ * lower file does not change, and the disk reads the same before, meanwhile and after: a crash at
+ * any time leaves a recorded stack that opens, and the merge can be run again. Requests go on: one
+ * that meets a copy waits for that cluster's. The job ends whatever the guest writes, because a
+ * cluster that is once in the top stays there. A cluster of zeros is copied, too, where it hides
+ * something.
+ *
+ * If the embedder refuses, or the job is cancelled, or anything fails, the stack stays as it is,
+ * and what was copied stays in the upper file. Of PLOOP_COMMIT_UNKNOWN the same is true.
+ *
+ * This version merges up into the top.
+ *
+ * @param level      of the lower of the two; 0: the base
+ * @param direction  PLOOP_MERGE_UP
+ * @param commit, fn, user_data, job  as for ploop_dev_snapshot(). When `fn` is called with 0 the
+ *                   file that was merged away is the caller's, and may be closed
+ * @return 0; -EINVAL (a parameter; no such level); -ENOTSUP (another direction, or a delta that is
+ *         not right below the top); -EBUSY; -EROFS; -EIO; -ENOMEM
+ *
+ * Any thread, callbacks included. @since 2.0
+ */
+int ploop_dev_merge(ploop_dev *dev, uint32_t level, uint32_t direction, ploop_job_commit_fn *commit,
+                    ploop_job_fn *fn, void *user_data, ploop_job **job);
 
 /**
  * Tell a job in the state PLOOP_JOB_COMMIT how the record ended.

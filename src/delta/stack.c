@@ -136,6 +136,40 @@ void stack_settle(struct stack *stack, uint32_t *next, uint32_t end)
     }
 }
 
+/* Of the base, all words that are left go with it: nothing is below any more. */
+void stack_drop_words(struct stack *stack, const struct delta *delta, uint32_t *next, uint32_t end)
+{
+    _Atomic uint64_t *words = atomic_load_explicit(&stack->words, memory_order_relaxed);
+    uint64_t rest = delta->level == 0 ? 0 : STACK_HIDDEN;
+    assert(delta->level + 1 == stack_top(stack)->level && !atomic_load(&stack->second));
+    for (; *next < end; ++*next) {
+        uint64_t word = atomic_load_explicit(&words[*next], memory_order_relaxed);
+        if (word >> 32 == delta->number || word == STACK_HIDDEN) {
+            assert(bat_entry(stack_top(stack)->bat, (struct guest_cluster){*next}));
+            atomic_store_explicit(&words[*next], rest, memory_order_release);
+        }
+    }
+}
+
+void stack_drop(struct stack *stack, struct delta *delta)
+{
+    struct delta *top = stack_top(stack);
+    assert(delta->level + 1 == top->level && stack_count(stack) > 1);
+    delta->level = STACK_NO_LEVEL;
+    top->level--;
+    atomic_fetch_sub(&stack->count, 1);
+}
+
+struct delta *stack_find(const struct stack *stack, uint32_t level)
+{
+    uint32_t slot = 0;
+    struct delta *delta;
+    while ((delta = stack_each(stack, &slot)) != NULL && delta->level != level) {
+        continue;
+    }
+    return delta;
+}
+
 void stack_end_second(struct stack *stack)
 {
     assert(atomic_load(&stack->second));

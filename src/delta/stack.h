@@ -13,7 +13,10 @@
  *  4. After a snapshot the old top is `second`: its own map, still in memory, is asked before the
  *     words. Its entries move into the words one by one, each first into the word and then out of
  *     that map. So a thread that finds no entry there finds the word.
- *  5. A slot holds a delta from when it joins to when it is let go; its level says where it is in
+ *  5. A word with the number 0 that is not 0 (STACK_HIDDEN) says that the top maps the cluster, and
+ *     that a delta below may map it too: one that the words do not name, because another one hid it
+ *     that is gone since. Nothing is read there, but the entry of the top must stay (R8).
+ *  6. A slot holds a delta from when it joins to when it is let go; its level says where it is in
  *     the stack. A delta that joins is served (kicked, reaped, waited for) before it is the top.
  *     Deltas stay in memory until the device ends, whoever still looks at them.
  */
@@ -57,9 +60,11 @@ struct stack {
     struct growing words_memory;
 };
 
+#define STACK_HIDDEN UINT64_C(1)
+
 /* Where a guest cluster lies below the top. */
 struct place {
-    struct delta *delta; /* NULL: no delta below the top maps it */
+    struct delta *delta; /* NULL: no delta below the top maps it, or the top hides it: see 5 */
     uint32_t entry;      /* BAT_ENTRY_BAD: it cannot be read */
 };
 
@@ -105,6 +110,18 @@ void stack_raise(struct stack *stack, struct delta *delta);
 
 /* Of `second`: moves the entries of [*next, end) into the words, and *next forward. */
 void stack_settle(struct stack *stack, uint32_t *next, uint32_t end);
+
+/*
+ * The delta right below the top goes, and the top maps all that it maps: its words of [*next, end)
+ * name it no more.
+ */
+void stack_drop_words(struct stack *stack, const struct delta *delta, uint32_t *next, uint32_t end);
+
+/* After that: it is not in the stack any more. stack_leave() follows. */
+void stack_drop(struct stack *stack, struct delta *delta);
+
+/* Of a level of the stack. */
+struct delta *stack_find(const struct stack *stack, uint32_t level);
 
 /* All of its entries are in the words. */
 void stack_end_second(struct stack *stack);
@@ -171,9 +188,16 @@ static inline struct place stack_place(const struct stack *stack, struct guest_c
     return (struct place){stack->numbered[word >> 32], (uint32_t)word};
 }
 
+/* Whether a delta below the top maps the cluster, or may. */
 static inline bool stack_maps(const struct stack *stack, struct guest_cluster guest)
 {
-    return stack_place(stack, guest).delta != NULL;
+    const _Atomic uint64_t *words = atomic_load_explicit(&stack->words, memory_order_acquire);
+    if (!words) {
+        return false;
+    }
+    const struct delta *second = atomic_load_explicit(&stack->second, memory_order_acquire);
+    return stack_second_entry(second, guest) != 0 ||
+           atomic_load_explicit(&words[guest.n], memory_order_acquire) != 0;
 }
 
 #endif

@@ -76,7 +76,7 @@ static void end_joining(ploop_dev *dev)
 {
     uint32_t slot = 0;
     for (struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
-        if (delta->level == STACK_NO_LEVEL) {
+        if (delta->level == STACK_NO_LEVEL && delta->bat) {
             sync_give_up(&delta->bat->syncer, -ECANCELED);
             bat_fail_waiters(delta->bat, -ECANCELED);
         }

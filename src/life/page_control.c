@@ -134,15 +134,18 @@ static int describe(const ploop_dev *dev, struct guest_cluster cluster, uint64_t
     assert(inside < cluster_size && from < dev_disk(dev)->disk_size);
     *extent = (struct ploop_extent){
         .offset = from, .length = cluster_size - inside, .state = PLOOP_EXTENT_ZERO};
-    if (!mapped && stack_maps(&dev->stack, cluster)) {
-        struct place below = stack_place(&dev->stack, cluster);
+    struct place below = stack_place(&dev->stack, cluster);
+    if (!mapped && below.delta) {
         delta = below.delta;
         entry = below.entry;
-        assert(delta && delta->level < dev_top(dev)->level);
         mapped = from < delta->end;
         if (mapped && delta->end - from < extent->length) {
             extent->length = delta->end - from;
         }
+    } else if (!mapped) { /* copied into the top since the first look, it is hidden below */
+        delta = dev_top(dev);
+        entry = bat_entry(delta->bat, cluster);
+        mapped = entry != 0;
     }
     if (entry == BAT_ENTRY_BAD) {
         return -EIO;

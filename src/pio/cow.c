@@ -18,6 +18,9 @@
  *     gets one.
  *  4. Buffers are taken at open: a running device needs no memory.
  *
+ * A copy up (live/merge.c) is a copy of the cluster as it is, zeros too: they hide what lies below.
+ * Where the top has the cluster by now it does nothing.
+ *
  * Where the top has the cluster it is changed in place, and never removed from the map: that would
  * bring the lower content back. A discard then punches it, or does nothing where that cannot be
  * done.
@@ -117,6 +120,10 @@ static void whole_written(struct channel_io *io, int result)
 static uint64_t overlap(const struct part *part, uint64_t *from)
 {
     const struct cow *cow = &part->cow;
+    if (!part->kind->fill) {
+        *from = cow->at; /* a copy as it is */
+        return 0;
+    }
     uint64_t end = part->inside + part->length, chunk_end = cow->at + cow->length;
     end = end < chunk_end ? end : chunk_end;
     *from = part->inside > cow->at ? part->inside : cow->at;
@@ -128,7 +135,7 @@ static void merge(const struct part *part)
 {
     const struct cow *cow = &part->cow;
     uint64_t from, length = overlap(part, &from);
-    assert(cow->buffer && part->kind->fill && cow->filled <= cow->length);
+    assert(cow->buffer && cow->filled <= cow->length);
     memset(cow->buffer->bytes + cow->filled, 0, cow->length - cow->filled);
     if (length > 0) {
         part->kind->fill(part, from, cow->buffer->bytes + (from - cow->at), length);
@@ -254,6 +261,28 @@ void cow_locked(struct part *part)
         uint64_t offset = geometry_host_offset(&top->geometry, part->cow.host);
         part_transfer(part, top, PLOOP_IO_WRITE, part_host_flags(part, part->cow.host),
                       part->cursor, offset, part->length, whole_written);
+    } else {
+        copy_begin(part);
+    }
+}
+
+bool copy_up_wants_alone(const struct part *part)
+{
+    return wants_copy(part);
+}
+
+void copy_up_locked(struct part *part)
+{
+    struct sync_number number;
+    if (!wants_copy(part)) {
+        part_settle(part, 0, SYNC_NONE);
+        return;
+    }
+    int error = part_take_host(part, &part->cow.host, &number);
+    if (error == -EAGAIN) {
+        part_wait_for_space(part);
+    } else if (error) {
+        part_settle(part, error, SYNC_NONE);
     } else {
         copy_begin(part);
     }

@@ -59,6 +59,15 @@ const struct kind kinds[] = {
             .is_change = true,
             .start = bat_write_start,
         },
+    [PIO_COPY_UP] =
+        {
+            .name = "copy up",
+            .range = RANGE_BYTES,
+            .is_change = true,
+            .never_parks = true,
+            .wants_alone = copy_up_wants_alone,
+            .locked = copy_up_locked,
+        },
 };
 _Static_assert(sizeof(kinds) / sizeof(kinds[0]) == PIO_KINDS, "a kind of request has no row");
 

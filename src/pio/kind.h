@@ -23,6 +23,7 @@ enum pio_op {
     PIO_DISCARD,
     PIO_FLUSH,
     PIO_BAT_WRITE,
+    PIO_COPY_UP, /* a job's: live/merge.c */
     PIO_KINDS
 };
 
@@ -42,6 +43,7 @@ struct kind {
     bool whole_clusters; /* what it has of a cluster that it does not cover is left out */
     bool skips_unmapped; /* a cluster that nothing maps is as it should be already ... */
     bool covers_below;   /* ... and for that no lower delta may map it either */
+    bool never_parks;    /* a lack of space is its error, whatever the policy */
 
     /* As a whole, in the turn; NULL: it is cut into parts of one cluster each. */
     void (*start)(ploop_pio *pio);

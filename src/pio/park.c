@@ -93,7 +93,8 @@ bool part_may_park(const struct part *part)
     uint64_t now = dev_now(dev); /* which may have gone back since */
     uint64_t age = part->parked_ns && now > part->parked_ns ? now - part->parked_ns : 0;
     bool late = dev->config.park_timeout_ns && age >= dev->config.park_timeout_ns;
-    return dev->config.enospc_policy == PLOOP_ENOSPC_PARK && dev->state < DEV_CLOSING && !late;
+    return dev->config.enospc_policy == PLOOP_ENOSPC_PARK && dev->state < DEV_CLOSING && !late &&
+           !part->kind->never_parks;
 }
 
 void part_park(struct part *part, part_fn *again)

@@ -80,6 +80,15 @@ bool part_is_whole(const struct part *part)
            part->length == (left < disk->cluster_size ? left : disk->cluster_size);
 }
 
+void part_set_cluster(struct part *part, struct guest_cluster cluster)
+{
+    const struct guest_disk *disk = dev_disk(part->dev);
+    uint64_t left = disk->disk_size - cluster.n * disk->cluster_size;
+    part->cluster = cluster;
+    part->inside = 0;
+    part->length = left < disk->cluster_size ? left : disk->cluster_size;
+}
+
 bool part_fills_blocks(const struct part *part)
 {
     const struct delta *top = dev_top(part->dev);

@@ -146,6 +146,9 @@ static inline bool part_has_lock(const struct part *part)
 
 void part_init(struct part *part, struct ploop_dev *dev);
 
+/* A part's place: a cluster, as much of it as the disk has. */
+void part_set_cluster(struct part *part, struct guest_cluster cluster);
+
 /* The only way to change a part's state; the transition must be one of those above. */
 void part_set(struct part *part, enum part_state state);
 void assert_part(const struct part *part);

@@ -28,6 +28,9 @@ part_fn discard_locked;
  */
 bool wants_copy(const struct part *part);
 part_fn cow_locked;
+/* A whole cluster as it is, for a job. */
+bool copy_up_wants_alone(const struct part *part);
+part_fn copy_up_locked;
 
 /* ---- flush.c: requests as a whole ---- */
 void flush_start(ploop_pio *pio);

@@ -102,6 +102,7 @@ struct backend {
     void (*invalidated)(void *context);
     void (*fault)(void *context, enum fault fault);
     void *context;
+    bool gone;            /* the file was let go: nothing may be asked of it */
     struct backend *peer; /* of another file of the device, that goes on while it waits; or NULL */
 };
 

@@ -144,6 +144,8 @@ static void check_rules(struct backend *backend, const struct ploop_io *io)
 
 void backend_check(struct backend *backend, const struct ploop_io *io, bool below)
 {
+    if (backend->gone)
+        violation("R13", "%s on a file that was let go", backend_op_name(io->op));
     check_shape(backend, io);
     if (below && io->op != PLOOP_IO_READ)
         violation("R9", "%s of %" PRIu64 "+%" PRIu64 " on a lower delta", backend_op_name(io->op),

@@ -12,7 +12,7 @@
 #include "report.h"
 #include "stack_cut.h"
 
-enum { STEPS_BEFORE = 40, STEPS_AFTER = 40, STEPS_MAX = 4000, RUN_SECONDS_MAX = 120 };
+enum { STEPS_BEFORE = 40, STEPS_AFTER = 40, STEPS_MAX = 4000, RUN_SECONDS_MAX = 600 };
 
 enum answer { ANSWER_YES, ANSWER_NO, ANSWER_UNKNOWN, ANSWER_CLOSE };
 
@@ -26,6 +26,7 @@ struct change {
     uint32_t delay;   /* steps from the question to the answer */
     bool asked, over; /* the embedder; fn was called */
     int result;
+    bool merges;      /* the second job, which merges the old top up into the new one */
     uint32_t records; /* the stacks that may be recorded: RECORD_ ... */
     struct stack_cut *cuts;
 };
@@ -64,7 +65,7 @@ static void on_commit(void *user_data, ploop_job *job)
     if (job != change->job || change->asked)
         violation("R14", "a commit callback of another job, or twice");
     change->asked = true;
-    change->records = RECORD_LOWER | RECORD_BOTH; /* it begins to write its record */
+    change->records |= change->records << 1; /* it begins to write its record */
     trace("  commit");
 }
 
@@ -82,11 +83,12 @@ static void answer(struct change *change)
 {
     static const int answers[] = {
         [ANSWER_YES] = 0, [ANSWER_NO] = -EPERM, [ANSWER_UNKNOWN] = PLOOP_COMMIT_UNKNOWN};
+    uint32_t before = change->merges ? RECORD_BOTH : RECORD_LOWER;
     if (!change->asked || change->answer == ANSWER_CLOSE || change->delay-- > 0)
         return;
-    change->records = change->answer == ANSWER_YES  ? RECORD_BOTH
-                      : change->answer == ANSWER_NO ? RECORD_LOWER
-                                                    : RECORD_LOWER | RECORD_BOTH;
+    change->records = change->answer == ANSWER_YES  ? before << 1
+                      : change->answer == ANSWER_NO ? before
+                                                    : before | before << 1;
     take_cut(change);
     trace("  answer: %d", answers[change->answer]);
     if (ploop_job_committed(change->job, answers[change->answer]))
@@ -209,8 +211,6 @@ static void set_up(struct change *change, uint64_t seed)
     sim_make_files(sim);
     make_second_file(change);
     change->records = RECORD_LOWER;
-    change->answer = (enum answer)rng_below(&sim->rng, 4);
-    change->delay = (uint32_t)rng_below(&sim->rng, 20);
     /* No cut of the open. The base hears of events through sim->backend, whose context is ours. */
     if (session_open(sim, SESSION_PLAIN))
         violation("contract", "open fails");
@@ -229,13 +229,27 @@ static void let_fail(struct change *change)
     sim->expect_errors = true;
 }
 
+static int begin_job(struct change *change)
+{
+    struct sim *sim = &change->sim;
+    change->job = NULL;
+    change->asked = false;
+    if (change->merges)
+        return ploop_dev_merge(sim->dev, sim->base.there, PLOOP_MERGE_UP, on_commit, on_end, change,
+                               &change->job);
+    return ploop_dev_snapshot(sim->dev, change->file, on_commit, on_end, change, &change->job);
+}
+
 static void run_job(struct change *change)
 {
     struct sim *sim = &change->sim;
-    int result =
-        ploop_dev_snapshot(sim->dev, change->file, on_commit, on_end, change, &change->job);
+    uint32_t wanted_record = change->records << 1;
+    bool accepts = rng_permille(&sim->rng, 500);
+    change->answer = accepts ? ANSWER_YES : (enum answer)rng_below(&sim->rng, 4);
+    change->delay = (uint32_t)rng_below(&sim->rng, 20);
+    int result = begin_job(change);
     if (result && !sim->expect_errors)
-        violation("contract", "ploop_dev_snapshot() gives %d", result);
+        violation("contract", "the job cannot begin: %d", result);
     change->over = result != 0;
     change->result = result;
     uint64_t cancel = rng_below(&sim->rng, 5) ? UINT64_MAX : rng_below(&sim->rng, 150);
@@ -251,8 +265,28 @@ static void run_job(struct change *change)
     bool wanted = change->answer == ANSWER_YES && cancel == UINT64_MAX && !sim->expect_errors;
     if (wanted && change->result)
         violation("R12", "the job ends with %d although nothing went wrong", change->result);
-    if (!change->result && change->records != RECORD_BOTH)
+    if (!change->result && change->records != wanted_record)
         violation("R12", "the job succeeds and the record was not accepted");
+    sim->backend.gone = change->merges && !change->result;
+}
+
+/* The guest goes on; then, if the first job has changed the stack, the second one. */
+static void go_on(struct change *change)
+{
+    struct sim *sim = &change->sim;
+    unsigned permille = sim->cut_permille;
+    sim->cut_permille = 200;
+    for (uint32_t step = 0; step < STEPS_AFTER; step++)
+        one_step(change);
+    sim->cut_permille = permille;
+    if (change->result || change->merges)
+        return;
+    if (ploop_job_free(change->job))
+        violation("contract", "a job that has ended cannot be freed");
+    change->merges = true;
+    run_job(change);
+    if (change->over)
+        go_on(change);
 }
 
 static void close_all(struct change *change)
@@ -275,7 +309,7 @@ static void close_all(struct change *change)
         violation("contract", "a job that has ended cannot be freed");
     if (!result && !sim->backend.latched && !change->backend.latched) {
         model_flushed(&sim->model, ++sim->backend.now);
-        for (uint32_t record = RECORD_LOWER; record <= RECORD_BOTH; record <<= 1)
+        for (uint32_t record = RECORD_LOWER; record <= RECORD_UPPER; record <<= 1)
             if (change->records & record)
                 stack_judge_closed(sim, &sim->disk.durable, &change->disk.durable, record,
                                    record == RECORD_LOWER || !sim->new_top_marked);
@@ -298,9 +332,8 @@ static void run(uint64_t seed)
     let_fail(change);
     sim->no_cuts = false;
     run_job(change);
-    sim->cut_permille = 200;
-    for (uint32_t step = 0; change->over && step < STEPS_AFTER; step++)
-        one_step(change);
+    if (change->over)
+        go_on(change);
     if (change->over)
         rest(change);
     close_all(change);
