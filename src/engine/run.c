@@ -32,7 +32,8 @@ static void after_idle_run(ploop_queue *queue)
  * Without anything due, a run of one queue does not touch what others do: it neither takes the turn
  * nor writes a word that they read.
  */
-static int run(ploop_queue *queue, bool looks_again, struct reaping *reaping)
+static inline __attribute__((always_inline)) int run(ploop_queue *queue, bool looks_again,
+                                                     struct reaping *reaping)
 {
     ploop_dev *dev = queue->dev;
     assert(queue->index < dev->queue_count); /* never the engine's */

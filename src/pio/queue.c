@@ -197,7 +197,7 @@ void ploop_pio_put(ploop_pio *pio)
 
 /* ---- delivery ---- */
 
-static void keep_unreaped(ploop_queue *queue, ploop_pio *pio)
+static __attribute__((noinline)) void keep_unreaped(ploop_queue *queue, ploop_pio *pio)
 {
     pio->work.next = NULL;
     *queue->unreaped_end = &pio->work;
@@ -206,10 +206,11 @@ static void keep_unreaped(ploop_queue *queue, ploop_pio *pio)
 }
 
 /* The oldest first. How many were stored. */
-static uint32_t store_unreaped(ploop_queue *queue, struct reaping *reaping)
+static __attribute__((noinline)) uint32_t store_unreaped(ploop_queue *queue,
+                                                         struct reaping *reaping)
 {
     uint32_t stored = 0;
-    while (reaping && reaping->count < reaping->room && queue->unreaped) {
+    while (reaping->count < reaping->room && queue->unreaped) {
         ploop_pio *pio = container_of(queue->unreaped, ploop_pio, work);
         queue->unreaped = pio->work.next;
         if (!queue->unreaped) {
@@ -226,11 +227,14 @@ static uint32_t store_unreaped(ploop_queue *queue, struct reaping *reaping)
 }
 
 /* By who delivers: everything that is done. How many were called. */
-static uint32_t call_back(ploop_queue *queue)
+static inline __attribute__((always_inline)) uint32_t call_back(ploop_queue *queue)
 {
     uint32_t called = 0;
+    /* Asking where this thread has it is a call in a shared library; the compiler would do it twice. */
+    uint32_t *depth = &callback_depth;
+    __asm__("" : "+r"(depth));
     struct work *work = inbox_take(&queue->done);
-    callback_depth++;
+    ++*depth;
     while (work) {
         ploop_pio *pio = container_of(work, ploop_pio, work);
         work = work->next;
@@ -241,7 +245,7 @@ static uint32_t call_back(ploop_queue *queue)
             keep_unreaped(queue, pio);
         }
     }
-    callback_depth--;
+    --*depth;
     return called;
 }
 
@@ -259,7 +263,9 @@ int queue_deliver(ploop_queue *queue, struct reaping *reaping)
             break;
         }
         uint32_t batch = call_back(queue);
-        batch += store_unreaped(queue, reaping);
+        if (reaping) {
+            batch += store_unreaped(queue, reaping);
+        }
         atomic_fetch_sub_explicit(&queue->waiting, batch, memory_order_relaxed);
         delivered += (int)batch;
         atomic_store(&queue->delivering, false);
