@@ -106,7 +106,7 @@ START_TEST(it_is_taken)
     ck_assert_int_eq(fcntl(fd, F_GETFD), FD_CLOEXEC);
     ploop_file_close(file);
     ck_assert(!is_open(fd));
-    /* Its description is free again, and so are its locks once all of its descriptors are closed. */
+    /* Its description is free again; its locks are, once all of its descriptors are closed. */
     ck_assert_int_eq(ploop_file_open_fd(copy, PLOOP_FILE_READ_ONLY | UNLOCKED, &file), 0);
     ck_assert(capabilities(file) == PLOOP_FILE_TOOK_DESCRIPTOR);
     ploop_file_close(file);
