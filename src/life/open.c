@@ -243,6 +243,7 @@ static int read_image(ploop_dev *dev)
     if (error) {
         return error;
     }
+    dev->native_zeroing = info->capabilities & PLOOP_FILE_CAN_PUNCH && !space.host_shows_stale;
     dev_bat(dev)->native_fua = info->capabilities & PLOOP_FILE_CAN_FUA;
     dev_bat(dev)->delay_ns = dev->config.writeback_delay_ns;
     dev_bat(dev)->max_age_ns = dev->config.writeback_max_age_ns;
