@@ -329,6 +329,13 @@ enum {
                                           succeeds */
 };
 
+/** How a device does something: ploop_dev_info.fua and zeroing. */
+enum {
+    PLOOP_ABILITY_NONE = 0,     /**< not at all: the device is read-only */
+    PLOOP_ABILITY_EMULATED = 1, /**< by a SYNC, or by writing zeros */
+    PLOOP_ABILITY_NATIVE = 2    /**< the backend can */
+};
+
 /** A device's size, limits, state and counters since open. */
 struct ploop_dev_info {
     uint64_t size;
@@ -369,9 +376,16 @@ struct ploop_dev_info {
     uint64_t clusters_copied;    /**< from lower deltas, because a part of them was written */
     uint32_t max_segments; /**< pieces of memory in a request that is handed to the backend as it
                               is; one with more is cut up */
-    uint32_t completions_waiting; /**< requests that are done and whose callbacks wait for
+    uint32_t completions_waiting;  /**< requests that are done and whose callbacks wait for
                                      ploop_queue_run() */
-    uint64_t reserved[6];
+    uint32_t physical_block_bytes; /**< a request that is a multiple of this, and lies so, costs no
+                                        reading of the rest of a block; at least 512 */
+    uint32_t optimal_io_bytes;     /**< requests that begin and end at multiples of it are not cut
+                                        up, and the first write to it copies nothing: the cluster */
+    uint64_t max_discard_bytes;    /**< the longest discard and write of zeros: the disk */
+    uint32_t fua;                  /**< PLOOP_ABILITY_ ... */
+    uint32_t zeroing;              /**< PLOOP_ABILITY_ ..., of a cluster's part */
+    uint64_t reserved[3];
 };
 
 /**

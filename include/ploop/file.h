@@ -62,10 +62,12 @@ enum {
     PLOOP_FILE_CAN_FUA = 1,
     PLOOP_FILE_CAN_PUNCH = 2,
     PLOOP_FILE_CAN_ALLOCATE = 4,
-    PLOOP_FILE_CAN_GROW = 8,   /**< TRUNCATE may make the file larger; without it no new cluster can
-                                 be had beyond its end */
-    PLOOP_FILE_FIXED_SIZE = 16 /**< no ability: the size is that of a device, whatever the image on
-                                  it needs. Said of a file that is open for reading only, too */
+    PLOOP_FILE_CAN_GROW = 8, /**< TRUNCATE may make the file larger; without it no new cluster can
+                                  be had beyond its end */
+    PLOOP_FILE_FIXED_SIZE = 16, /**< no ability: the size is that of a device, whatever the image on
+                                   it needs. Said of a file that is open for reading only, too */
+    PLOOP_FILE_TOOK_DESCRIPTOR = 32 /**< ploop_file_open_fd(): the descriptor is the file's, and not
+                                       the caller's any more */
 };
 
 /** Flags to open and reopen a file. */
@@ -338,6 +340,33 @@ void ploop_io_threads_free(ploop_io_threads *threads);
  * cannot be opened, for example without /proc. @since 2.0
  */
 int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file);
+
+/**
+ * Open the file behind a descriptor, for a process that may open nothing by name. I/O threads and
+ * locks are as with ploop_file_open_posix().
+ *
+ * The library opens the file again, through /proc/self/fd, for everything that it does: its SYNC,
+ * its FUA writes and its locks have open file descriptions of their own. The descriptor stays the
+ * caller's, who may close it.
+ *
+ * Where that cannot be done (no /proc, no permission) the descriptor is taken, and ploop_file_info
+ * says PLOOP_FILE_TOOK_DESCRIPTOR: it belongs to the file from then on and is closed with it. The
+ * caller must not sync, lock, duplicate or share it, because Linux reports a lost write once for
+ * each description: another fsync would be told of it in SYNC's place. FUA is not offered then, and
+ * `reopen` cannot change between reading and writing.
+ *
+ * @param fd     open for reading, and for writing with PLOOP_FILE_READ_WRITE
+ * @param flags  PLOOP_FILE_READ_ONLY or PLOOP_FILE_READ_WRITE, and UNLOCKED, DIRECT (not for a
+ *               descriptor that is taken)
+ * @param[out] file  the caller's; NULL after a failure, after which the descriptor is the caller's
+ * @return 0; -EINVAL (flags; a descriptor to be taken has O_APPEND or O_DIRECT), -EBADF, -EACCES
+ *         (not open for this), -EBUSY (its description was taken before), -EAGAIN where another
+ *         process holds a lock that excludes this one, -ENOTBLK or -EISDIR for what is neither file
+ *         nor block device, -ENOMEM, -EMFILE
+ *
+ * Any thread. @since 2.0
+ */
+int ploop_file_open_fd(int fd, uint32_t flags, ploop_file **file);
 
 /** ploop_uring_options.flags */
 enum {

@@ -79,6 +79,7 @@ struct ploop_dev {
     struct bounces bounces;
     uint32_t fast_ops; /* a bit for each kind of request that may take the fast path */
     bool read_only;
+    bool native_zeroing;              /* what the top's backend said at open */
     bool is_inside;                   /* opened by dev_open_inside() */
     bool has_claims;                  /* on its files, see file_claim() */
     struct extension_keep *extension; /* life/extension_keep.h */

@@ -338,23 +338,19 @@ void posix_abandon(struct posix *file, const char *path)
     if (file->is_created) {
         (void)unlink(path);
     }
+    posix_leave_descriptor(file);
     posix_end(file);
 }
 
-int posix_open_shared(const char *path, uint32_t flags, struct ploop_io_threads *threads,
-                      struct posix **file)
+/* By name, or where that is NULL by the caller's descriptor. */
+static int open_either(const char *path, int fd, uint32_t flags, struct ploop_io_threads *threads,
+                       struct posix **file)
 {
-    uint32_t known =
-        POSIX_ACCESS_FLAGS | PLOOP_FILE_UNLOCKED | PLOOP_FILE_DIRECT | PLOOP_FILE_CREATE;
-    if (!path || flags & ~known || !posix_is_one_access(flags) ||
-        (flags & PLOOP_FILE_CREATE && flags & PLOOP_FILE_READ_ONLY)) {
-        return -EINVAL;
-    }
     struct posix *made = posix_new(flags & POSIX_ACCESS_FLAGS);
     if (!made) {
         return -ENOMEM;
     }
-    int error = posix_open_file(made, path, flags);
+    int error = path ? posix_open_file(made, path, flags) : posix_open_fd(made, fd, flags);
     made->is_created = made->fd >= 0 && flags & PLOOP_FILE_CREATE;
     if (!error) {
         error = posix_open_rest(made, flags);
@@ -369,6 +365,7 @@ int posix_open_shared(const char *path, uint32_t flags, struct ploop_io_threads 
         if (made->is_created) {
             (void)unlink(path);
         }
+        posix_leave_descriptor(made);
         posix_free(made);
         return error;
     }
@@ -376,13 +373,25 @@ int posix_open_shared(const char *path, uint32_t flags, struct ploop_io_threads 
     return 0;
 }
 
+int posix_open_shared(const char *path, uint32_t flags, struct ploop_io_threads *threads,
+                      struct posix **file)
+{
+    uint32_t known =
+        POSIX_ACCESS_FLAGS | PLOOP_FILE_UNLOCKED | PLOOP_FILE_DIRECT | PLOOP_FILE_CREATE;
+    if (!path || flags & ~known || !posix_is_one_access(flags) ||
+        (flags & PLOOP_FILE_CREATE && flags & PLOOP_FILE_READ_ONLY)) {
+        return -EINVAL;
+    }
+    return open_either(path, -1, flags, threads, file);
+}
+
 int posix_open(const char *path, uint32_t flags, struct posix **file)
 {
     return posix_open_shared(path, flags, NULL, file);
 }
 
-static int open_file(const char *path, uint32_t flags, struct ploop_io_threads *threads,
-                     ploop_file **file)
+/* `path` is NULL where it was opened by descriptor. */
+static int make_file(struct posix *made, const char *path, ploop_file **file)
 {
     static const struct ploop_io_ops ops = {.size = sizeof(ops),
                                             .get_info = posix_get_info,
@@ -394,16 +403,34 @@ static int open_file(const char *path, uint32_t flags, struct ploop_io_threads *
                                             .close = posix_end,
                                             .help = posix_help,
                                             .data_extent = posix_data_extent};
-    struct posix *made;
-    int error = posix_open_shared(path, flags, threads, &made);
-    if (error) {
-        return error;
-    }
-    error = ploop_file_create(&ops, made, file);
+    int error = ploop_file_create(&ops, made, file);
     if (error) {
         posix_abandon(made, path);
     }
     return error;
+}
+
+static int open_file(const char *path, uint32_t flags, struct ploop_io_threads *threads,
+                     ploop_file **file)
+{
+    struct posix *made;
+    int error = posix_open_shared(path, flags, threads, &made);
+    return error ? error : make_file(made, path, file);
+}
+
+int ploop_file_open_fd(int fd, uint32_t flags, ploop_file **file)
+{
+    uint32_t known = POSIX_ACCESS_FLAGS | PLOOP_FILE_UNLOCKED | PLOOP_FILE_DIRECT;
+    struct posix *made;
+    if (!file) {
+        return -EINVAL;
+    }
+    *file = NULL;
+    if (flags & ~known || !posix_is_one_access(flags)) {
+        return -EINVAL;
+    }
+    int error = open_either(NULL, fd, flags, NULL, &made);
+    return error ? error : make_file(made, NULL, file);
 }
 
 int ploop_file_open_posix(const char *path, uint32_t flags, ploop_file **file)

@@ -61,7 +61,9 @@ struct posix {
     int sync_error;           /* of the first SYNC that failed, or 0 */
     pthread_mutex_t entrance; /* of exclusion */
     pthread_rwlock_t exclusion;
-    bool is_created; /* by this open */
+    bool is_created;          /* by this open */
+    bool is_taken;            /* fd was the caller's: posix_taken.c */
+    struct posix *next_taken; /* under the mutex there */
     struct posix_fua fua;
     struct posix_pool pool;
 };
@@ -84,6 +86,16 @@ int posix_open_file(struct posix *file, const char *path, uint32_t flags);
 /* A file that was created is found under its name after a power cut. 0 or -errno. */
 int posix_sync_directory(const char *path);
 int posix_open_rest(struct posix *file, uint32_t flags);
+/* The same for a descriptor of the caller's, instead of a name. */
+int posix_open_fd(struct posix *file, int fd, uint32_t flags);
+int posix_open_lock(struct posix *file);
+
+/* ---- posix_taken.c ---- */
+/* It could not be opened again, which failed with `error`. 0, or -errno. */
+int posix_take(struct posix *file, int fd, int status, int error);
+void posix_taken_ends(struct posix *file);
+/* The open has failed: a descriptor that was taken stays the caller's. */
+void posix_leave_descriptor(struct posix *file);
 
 /* ---- posix.c: the file with its I/O threads, for the backend that is made of it ---- */
 

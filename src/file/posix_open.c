@@ -60,11 +60,11 @@ static uint32_t probe_fallocate(const struct posix *file)
 
 static uint32_t probe(const struct posix *file)
 {
-    uint32_t fixed = file->is_block ? PLOOP_FILE_FIXED_SIZE : 0;
+    uint32_t capabilities = file->is_block ? PLOOP_FILE_FIXED_SIZE : 0;
+    capabilities |= file->is_taken ? PLOOP_FILE_TOOK_DESCRIPTOR : 0;
     if (atomic_load(&file->access) == PLOOP_FILE_READ_ONLY) {
-        return fixed;
+        return capabilities;
     }
-    uint32_t capabilities = fixed;
     capabilities |= file->sync_fd >= 0 && file->fua.count ? PLOOP_FILE_CAN_FUA : 0;
     if (file->is_block) {
         return capabilities |
@@ -117,7 +117,7 @@ static int change_lock(struct posix *file, uint32_t flags)
  * For reading; where that cannot be had, the description that is there: its locks do not depend on
  * what else is done on it.
  */
-static int open_lock(struct posix *file)
+int posix_open_lock(struct posix *file)
 {
     file->lock_fd = posix_open_again(file->fd, O_RDONLY);
     if (file->lock_fd < 0) {
@@ -126,33 +126,59 @@ static int open_lock(struct posix *file)
     return file->lock_fd < 0 ? -errno : 0;
 }
 
+static int look_at_kind(struct posix *file, int fd)
+{
+    struct stat stat;
+    if (fstat(fd, &stat)) {
+        return -errno;
+    }
+    if (S_ISDIR(stat.st_mode)) {
+        return -EISDIR;
+    }
+    file->is_block = S_ISBLK(stat.st_mode);
+    return S_ISREG(stat.st_mode) || file->is_block ? 0 : -ENOTBLK;
+}
+
 /*
  * What kind of file it is decides whether anything else is done to it: O_NONBLOCK, or opening a
  * FIFO would wait for its writer.
  */
 int posix_open_file(struct posix *file, const char *path, uint32_t flags)
 {
-    struct stat stat;
     int mode =
         open_mode(flags & POSIX_ACCESS_FLAGS) | (flags & PLOOP_FILE_CREATE ? O_CREAT | O_EXCL : 0);
     file->fd = open_retrying(path, mode | O_NONBLOCK);
     if (file->fd < 0) {
         return file->fd;
     }
-    if (fstat(file->fd, &stat)) {
+    int error = look_at_kind(file, file->fd);
+    if (!error && fcntl(file->fd, F_SETFL, 0)) {
+        error = -errno;
+    }
+    return error ? error : posix_open_lock(file);
+}
+
+int posix_open_fd(struct posix *file, int fd, uint32_t flags)
+{
+    int status = fcntl(fd, F_GETFL);
+    int wanted = open_mode(flags & POSIX_ACCESS_FLAGS);
+    if (status < 0) {
         return -errno;
     }
-    if (S_ISDIR(stat.st_mode)) {
-        return -EISDIR;
+    if (status & O_PATH || (status & O_ACCMODE) == O_WRONLY ||
+        (wanted == O_RDWR && (status & O_ACCMODE) != O_RDWR)) {
+        return -EACCES;
     }
-    if (!S_ISREG(stat.st_mode) && !S_ISBLK(stat.st_mode)) {
-        return -ENOTBLK;
+    int error = look_at_kind(file, fd);
+    if (error) {
+        return error;
     }
-    file->is_block = S_ISBLK(stat.st_mode);
-    if (fcntl(file->fd, F_SETFL, 0)) {
-        return -errno;
+    int own = posix_open_again(fd, wanted);
+    if (own < 0) {
+        return posix_take(file, fd, status, own);
     }
-    return open_lock(file);
+    file->fd = own;
+    return posix_open_lock(file);
 }
 
 /*
@@ -349,6 +375,7 @@ static void close_descriptors(struct posix *file)
 
 void posix_free(struct posix *file)
 {
+    posix_taken_ends(file);
     close_descriptors(file);
     posix_fua_destroy(&file->fua);
     pthread_rwlock_destroy(&file->exclusion);

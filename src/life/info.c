@@ -14,9 +14,37 @@ uint32_t ploop_version(void)
            PLOOP_VERSION_PATCH;
 }
 
+uint32_t ploop_has(uint32_t feature)
+{
+    switch (feature) {
+    case PLOOP_FEATURE_URING:
+#ifdef PLOOP_WITH_URING
+        return 1;
+#else
+        return 0;
+#endif
+    case PLOOP_FEATURE_STACKS:
+    case PLOOP_FEATURE_REPAIR:
+    case PLOOP_FEATURE_REAP:
+    case PLOOP_FEATURE_OPEN_FD:
+    case PLOOP_FEATURE_REGISTERED_MEMORY:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
 static uint64_t load(const _Atomic uint64_t *counter)
 {
     return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+static uint32_t ability(const ploop_dev *dev, bool is_native)
+{
+    if (dev->read_only) {
+        return PLOOP_ABILITY_NONE;
+    }
+    return is_native ? PLOOP_ABILITY_NATIVE : PLOOP_ABILITY_EMULATED;
 }
 
 int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *info)
@@ -58,6 +86,11 @@ int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *info)
         .delta_count = stack_count(&dev->stack),
         .max_segments = PLOOP_IO_SEGMENTS_MAX,
         .clusters_copied = load(&dev->clusters_copied),
+        .physical_block_bytes = dev_top(dev)->channel.block,
+        .optimal_io_bytes = (uint32_t)dev_disk(dev)->cluster_size,
+        .max_discard_bytes = dev_disk(dev)->disk_size,
+        .fua = ability(dev, dev_bat(dev)->native_fua),
+        .zeroing = ability(dev, dev->native_zeroing),
     };
     uint32_t slot = 0;
     for (struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {

@@ -245,6 +245,8 @@ static int read_image(ploop_dev *dev)
     if (error) {
         return error;
     }
+    dev->native_zeroing = info->capabilities & PLOOP_FILE_CAN_PUNCH &&
+                          !(dev->config.flags & PLOOP_DEV_HOST_SHOWS_STALE);
     engine_init(dev);
     error = load_bat(&top);
     if (!error && !dev->read_only) {

@@ -255,10 +255,7 @@ static __attribute__((noinline)) uint32_t store_unreaped(ploop_queue *queue,
 static inline __attribute__((always_inline)) uint32_t call_back(ploop_queue *queue)
 {
     uint32_t called = 0;
-    /*
-     * Asking where this thread has it is a call in a shared library; the compiler would do
-     * it twice.
-     */
+    /* To ask where this thread has it is a call in a shared library: once is enough. */
     uint32_t *depth = &callback_depth;
     __asm__("" : "+r"(depth));
     struct work *work = inbox_take(&queue->done);

@@ -291,6 +291,34 @@ START_TEST(what_is_filled_may_be_of_any_age)
 }
 END_TEST
 
+START_TEST(limits_and_features_are_told)
+{
+    struct ploop_dev_info info = {.size = sizeof(info)};
+    struct ploop_dev_config config;
+    ck_assert_int_eq(ploop_dev_info(dev, &info), 0);
+    ck_assert_uint_eq(info.physical_block_bytes, 512);
+    ck_assert_uint_eq(info.optimal_io_bytes, info.cluster_size);
+    ck_assert_uint_eq(info.max_discard_bytes, DISK_SIZE);
+    ck_assert_uint_eq(info.fua, PLOOP_ABILITY_NATIVE);
+    ck_assert_uint_eq(info.zeroing, PLOOP_ABILITY_NATIVE);
+    ck_assert_int_eq(ploop_dev_close(dev), 0);
+    ploop_dev_config_init(&config, sizeof(config));
+    config.flags = PLOOP_DEV_READ_ONLY;
+    ck_assert_int_eq(ploop_dev_open(&file, 1, &config, &dev), 0);
+    ck_assert_int_eq(ploop_dev_info(dev, &info), 0);
+    ck_assert_uint_eq(info.fua, PLOOP_ABILITY_NONE);
+    ck_assert_uint_eq(info.zeroing, PLOOP_ABILITY_NONE);
+    ck_assert_uint_eq(ploop_has(PLOOP_FEATURE_REAP), 1);
+    ck_assert_uint_eq(ploop_has(0), 0);
+    ck_assert_uint_eq(ploop_has(UINT32_MAX), 0);
+    /* It says what the build has. */
+    ploop_uring *group;
+    int error = ploop_uring_create(NULL, &group);
+    ck_assert(error == -ENOSYS || ploop_has(PLOOP_FEATURE_URING) == 1);
+    ploop_uring_close(group);
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("callers");
@@ -299,5 +327,6 @@ int main(void)
                         sizeof(all_given) / sizeof(all_given[0]));
     tcase_add_loop_test(tests, what_is_filled_may_be_of_any_age, 0,
                         sizeof(answers) / sizeof(answers[0]));
+    tcase_add_test(tests, limits_and_features_are_told);
     return run_case("callers", tests);
 }
