@@ -278,7 +278,7 @@ static void reached(struct relocate *relocate, int result)
 {
     struct grow *grow = container_of(relocate, struct grow, relocate);
     if (!result) {
-        alloc_give_back(&bat_of(grow)->alloc, relocate->to);
+        alloc_give_back_failed(&bat_of(grow)->alloc, relocate->to);
     }
     step_done(grow, result, GROW_MOVING);
 }

@@ -99,7 +99,7 @@ static void unlock(struct relocate *relocate, int result)
 
 static void failed(struct relocate *relocate, int error)
 {
-    alloc_give_back(&bat_of(relocate)->alloc, relocate->to);
+    alloc_give_back_failed(&bat_of(relocate)->alloc, relocate->to);
     unlock(relocate, error);
 }
 

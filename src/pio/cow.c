@@ -97,7 +97,7 @@ static void cow_ended(struct part *part, int result)
     if (!result) {
         bat_map(dev_bat(dev), part->cluster, part->cow.host, number);
     } else {
-        alloc_give_back(&dev_bat(dev)->alloc, part->cow.host);
+        alloc_give_back_failed(&dev_bat(dev)->alloc, part->cow.host);
     }
     give_buffer_back(part);
     if (is_no_space(result)) {

@@ -108,7 +108,7 @@ static void reservation_leave(struct part *part)
     }
     assert(reservation->in_flight == 0);
     if (!reservation->entered) {
-        alloc_give_back(&dev_bat(dev)->alloc, reservation->host);
+        alloc_give_back_failed(&dev_bat(dev)->alloc, reservation->host);
     }
     list_remove(&reservation->link);
     assert(page_of(dev, reservation->guest)->reserved > 0);

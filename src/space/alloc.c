@@ -114,7 +114,12 @@ void alloc_entered(struct alloc *alloc, struct guest_cluster guest, struct host_
 void alloc_give_back(struct alloc *alloc, struct host_cluster host)
 {
     space_map_give_back(&alloc->map, (struct space_run){host, 1});
-    alloc->eager = true; /* a write that failed may have taken blocks, which others lack */
+}
+
+void alloc_give_back_failed(struct alloc *alloc, struct host_cluster host)
+{
+    alloc_give_back(alloc, host);
+    alloc->eager = true;
     turn_again(alloc->channel->turn);
 }
 

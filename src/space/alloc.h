@@ -153,6 +153,12 @@ void alloc_fail_waits(struct alloc *alloc, int error);
 /* A taken cluster that never entered the map; its content is not known. */
 void alloc_give_back(struct alloc *alloc, struct host_cluster host);
 
+/*
+ * The same, of a cluster to which a write failed: it may have taken blocks, which others lack, so
+ * it is punched soon.
+ */
+void alloc_give_back_failed(struct alloc *alloc, struct host_cluster host);
+
 /* Whether a removal could be recorded now. */
 bool alloc_can_pend(const struct alloc *alloc);
 

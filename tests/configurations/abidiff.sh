@@ -3,7 +3,8 @@
 #
 # abidiff sees nothing incompatible between the library of 2.0, as libploop-2.0.abi describes it, and today's. Changes that it calls
 # compatible are printed. For a new release: abidw --exported-interfaces-only with
-# the options that it was made with: --headers-dir include --drop-private-types --no-corpus-path --no-comp-dir-path --no-show-locs
+# the options that it was made with: --headers-dir include --drop-private-types --no-corpus-path --no-comp-dir-path --no-show-locs,
+# and sed to take this machine's folders out of the paths.
 #
 #   abidiff.sh BUILD_DIRECTORY      BUILD_DIRECTORY has a library with debug information
 source "$(dirname "$0")/common"
