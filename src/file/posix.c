@@ -335,7 +335,7 @@ static void posix_end(void *context)
 
 void posix_abandon(struct posix *file, const char *path)
 {
-    if (file->is_created) {
+    if (path && file->is_created) {
         (void)unlink(path);
     }
     posix_leave_descriptor(file);
