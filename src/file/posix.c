@@ -351,7 +351,7 @@ static int open_either(const char *path, int fd, uint32_t flags, struct ploop_io
         return -ENOMEM;
     }
     int error = path ? posix_open_file(made, path, flags) : posix_open_fd(made, fd, flags);
-    made->is_created = path && made->fd >= 0 && flags & PLOOP_FILE_CREATE;
+    made->is_created = made->fd >= 0 && flags & PLOOP_FILE_CREATE;
     if (!error) {
         error = posix_open_rest(made, flags);
     }
@@ -362,7 +362,7 @@ static int open_either(const char *path, int fd, uint32_t flags, struct ploop_io
         error = posix_pool_start(&made->pool, threads, posix_execute, made);
     }
     if (error) {
-        if (made->is_created) {
+        if (path && made->is_created) {
             (void)unlink(path);
         }
         posix_leave_descriptor(made);
