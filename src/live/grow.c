@@ -244,7 +244,7 @@ static void write_zeros(struct grow *grow, uint64_t end, channel_fn *then)
     channel_transfer(&grow->io, PLOOP_IO_WRITE, 0, cursor, grow->at - length, length, then);
 }
 
-static void trimmed(struct channel_io *io, int result)
+static void piece_written(struct channel_io *io, int result)
 {
     struct grow *grow = container_of(io, struct grow, io);
     grow->is_busy = false;
@@ -268,7 +268,7 @@ static void trim_end(struct grow *grow)
     if (entry == 0 || entry == BAT_ENTRY_BAD || grow->at == end) {
         reserve(grow);
     } else {
-        write_zeros(grow, end, trimmed);
+        write_zeros(grow, end, piece_written);
     }
 }
 
@@ -333,23 +333,12 @@ static void dried(struct round_wait *round, int result)
 
 /* ---- the longer BAT ---- */
 
-static void zeroed(struct channel_io *io, int result)
-{
-    struct grow *grow = container_of(io, struct grow, io);
-    grow->is_busy = false;
-    if (result) {
-        fail(grow, result);
-    } else {
-        turn_again(&grow->job.dev->turn);
-    }
-}
-
 static void zero_next(struct grow *grow)
 {
     uint64_t end = grow->grown.geometry.data_start;
     atomic_store(&grow->job.bytes_done, grow->at);
     if (grow->at < end) {
-        write_zeros(grow, end, zeroed);
+        write_zeros(grow, end, piece_written);
     } else {
         set_grow_state(grow, GROW_SYNCING);
     }
