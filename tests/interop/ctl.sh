@@ -7,7 +7,7 @@
 # shellcheck source=tests/interop/scenarios.bash
 source "$(dirname "$0")/scenarios.bash"
 
-commands="create info check map convert grow bat"
+commands="create info check map convert snapshot merge grow bat"
 
 test_help_and_version() {
     local command

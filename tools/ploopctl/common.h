@@ -29,6 +29,8 @@ struct command {
 };
 
 extern const struct command create_command;
+extern const struct command snapshot_command;
+extern const struct command merge_command;
 extern const struct command grow_command;
 extern const struct command info_command;
 extern const struct command check_command;
@@ -153,6 +155,12 @@ int open_file(const char *path, uint32_t flags, ploop_file **file);
 int probe(ploop_file *file, struct ploop_image_info *info);
 /* Print what probe() found wrong. Returns EXIT_FAILURE. */
 int complain_of_header(const char *path, const struct ploop_image_info *info, int error);
+
+/*
+ * Refuse a file that is in the stack twice, where it would lock itself out or be read as its own
+ * base; `top`, which may be NULL, is to be the image's new top. Prints errors. 0 or -EINVAL.
+ */
+int refuse_same_file(const struct image *image, const char *top);
 
 /*
  * Open the image's file with these flags and its bases for reading; prints errors. 0, or -errno

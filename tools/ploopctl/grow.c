@@ -1,47 +1,21 @@
 /* SPDX-License-Identifier: MIT */
 /* ploopctl grow: a larger disk, in the same image; with its backing files where it has some. */
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "common.h"
-
-static int open_device(struct image *image)
-{
-    ploop_file *deltas[BASES_MAX + 1];
-    struct ploop_dev_config config;
-    const char *path;
-
-    init_config(&config);
-    config.flags = image->has_raw_base ? PLOOP_DEV_RAW_BASE : 0u;
-    for (uint32_t i = 0; i < image->base_count; i++) {
-        deltas[i] = image->bases[i].file;
-    }
-    deltas[image->base_count] = image->file;
-    int error = ploop_dev_open(deltas, image->base_count + 1, &config, &image->dev);
-    if (error) {
-        const char *text = image_blame(image, error, &path);
-        complain(path, "%s", text);
-    }
-    return error;
-}
+#include "job.h"
 
 /* 0, or -errno after a message. */
 static int grow(struct image *image, uint64_t disk_size)
 {
-    ploop_job *job;
-    int error = ploop_dev_grow(image->dev, disk_size, NULL, NULL, &job);
+    const struct job_texts texts = {.path = image->path, .done = "grown"};
+    ploop_job *job = NULL;
+    int error = job_open(image);
+
     if (!error) {
-        error = ploop_job_wait(job);
-        ploop_job_free(job);
-    }
-    if (error) {
-        complain(image->path, "%s", last_logged(error));
-    }
-    int closed = ploop_dev_close(image->dev);
-    image->dev = NULL;
-    if (closed && !error) {
-        complain(image->path, "grown, but not closed cleanly: %s", reason(closed));
-        error = closed;
+        error = ploop_dev_grow(image->dev, disk_size, NULL, NULL, &job);
+        error = job_finish(image, error, job, &texts);
+        image_close(image);
     }
     return error;
 }
@@ -80,16 +54,7 @@ static int run(int argc, char **argv)
         return complain_usage(&grow_command, "--size is required");
     }
     image.path = argv[optind];
-    int error = image_open_files(&image, PLOOP_FILE_READ_WRITE);
-    if (error) {
-        return EXIT_FAILURE;
-    }
-    error = open_device(&image);
-    if (!error) {
-        error = grow(&image, new_image.options.disk_size);
-    }
-    image_close(&image);
-    return error ? EXIT_FAILURE : EXIT_SUCCESS;
+    return grow(&image, new_image.options.disk_size) ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 const struct command grow_command = {

@@ -108,17 +108,19 @@ int complain_of_header(const char *path, const struct ploop_image_info *info, in
                             : complain(path, "cannot read the header: %s", reason(error));
 }
 
-/* A file that is in a stack twice would lock itself out, or be read as its own base. */
-static int refuse_same_file(const struct image *image)
+int refuse_same_file(const struct image *image, const char *top)
 {
-    const char *paths[BASES_MAX + 1];
-    uint32_t first, second;
+    const char *paths[BASES_MAX + 2];
+    uint32_t first, second, count = image->base_count;
 
     for (uint32_t i = 0; i < image->base_count; i++) {
         paths[i] = image->bases[i].path;
     }
-    paths[image->base_count] = image->path;
-    if (!find_same_file(paths, image->base_count + 1, &first, &second)) {
+    paths[count++] = image->path;
+    if (top) {
+        paths[count++] = top;
+    }
+    if (!find_same_file(paths, count, &first, &second)) {
         return 0;
     }
     complain(paths[second], "the same file as %s: a file cannot be in a stack twice", paths[first]);
@@ -128,7 +130,7 @@ static int refuse_same_file(const struct image *image)
 int image_open_files(struct image *image, uint32_t flags)
 {
     uint32_t unlocked = image->is_shared ? PLOOP_FILE_UNLOCKED : 0;
-    int error = refuse_same_file(image);
+    int error = refuse_same_file(image, NULL);
 
     if (!error) {
         error = open_file(image->path, flags | unlocked, &image->file);

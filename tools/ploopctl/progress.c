@@ -16,26 +16,49 @@ static uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
+/* How fast it goes, and when it will be over. */
+static void draw_time(const struct progress *progress, uint64_t done)
+{
+    double seconds = (double)(now_ns() - progress->begun_ns) / 1e9;
+
+    if (done == 0 || seconds <= 0) {
+        fprintf(stderr, "%24s", "");
+        return;
+    }
+    double rate = (double)done / seconds;
+    uint64_t left =
+        done < progress->total ? (uint64_t)((double)(progress->total - done) / rate) : 0;
+    fprintf(stderr, ", %.1f MiB/s, %llu:%02llu left   ", rate / 1048576,
+            (unsigned long long)left / 60, (unsigned long long)left % 60);
+}
+
 static void draw(const struct progress *progress, uint64_t done)
 {
     static const char full[] = "##################################################";
     static const char empty[] = "..................................................";
-    double part = progress->total ? (double)done / (double)progress->total : 1;
+    double part = progress->total > done ? (double)done / (double)progress->total : 1;
     int width = (int)(part * BAR_WIDTH);
 
     fprintf(stderr, "\r[%.*s%.*s] %3d%% of %.1f MiB", width, full, BAR_WIDTH - width, empty,
             (int)(part * 100), (double)progress->total / 1048576);
+    draw_time(progress, done);
 }
 
 void progress_begin(struct progress *progress, uint64_t total)
 {
-    *progress = (struct progress){.total = total, .is_shown = isatty(STDERR_FILENO) == 1};
+    *progress = (struct progress){
+        .total = total, .begun_ns = now_ns(), .is_shown = isatty(STDERR_FILENO) == 1};
     progress_update(progress, 0);
+}
+
+void progress_set_total(struct progress *progress, uint64_t total)
+{
+    progress->total = total;
 }
 
 void progress_update(struct progress *progress, uint64_t done)
 {
-    if (!progress->is_shown) {
+    if (!progress->is_shown || !progress->total) {
         return;
     }
     uint64_t now = now_ns();
@@ -51,9 +74,11 @@ void progress_end(struct progress *progress, bool success)
     if (!progress->is_shown) {
         return;
     }
-    if (success) {
+    if (success && progress->total) {
         draw(progress, progress->total);
     }
-    fputc('\n', stderr);
+    if (progress->drawn_ns || (success && progress->total)) {
+        fputc('\n', stderr);
+    }
     progress->is_shown = false;
 }
