@@ -6,7 +6,8 @@
  *     record     for a removal's record: a reclaim is under way.
  *     reclaim    the backend said ENOSPC to a data write; before that is believed, pending clusters
  *                are made ripe and punched, and blocks ahead of need given back, once for each
- *                part.
+ *                part. Where that was done after the part had begun, it is only tried again: the
+ *                backend may have looked before.
  *     parked     there is no space for data, or for a page of the map (flush.c), and the policy is
  *                to wait for it. Tried again by the clock and by ploop_dev_retry_parked(), failed
  *                after park_timeout_ns and by a close. Not tried while the gate holds requests.
@@ -120,10 +121,16 @@ void part_no_space(struct part *part, int error)
 {
     struct bat *bat = dev_bat(part->dev);
     assert(is_no_space(error) && part->state == PART_LOCKED && !part->reservation);
-    if (!part->reclaimed && alloc_can_reclaim(&bat->alloc) && !bat_latch(bat)) {
+    bool can_reclaim = alloc_can_reclaim(&bat->alloc);
+    bool returned = part->returns != alloc_returns(&bat->alloc);
+    if (!part->reclaimed && (can_reclaim || returned) && !bat_latch(bat)) {
         part_set(part, PART_FOR_SPACE);
         part->reclaimed = true;
-        alloc_wait_for_reclaim(&bat->alloc, &part->space, reclaim_done);
+        if (can_reclaim) {
+            alloc_wait_for_reclaim(&bat->alloc, &part->space, reclaim_done);
+        } else {
+            reclaim_done(&part->space, 0);
+        }
     } else if (part_may_park(part)) {
         part_unlock(part);
         part_park(part, part_begin);

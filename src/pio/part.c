@@ -135,6 +135,7 @@ void part_begin(struct part *part)
     struct cluster_lock *lock = lock_of(part->dev, part->cluster);
     assert(part->kind->locked && part->length > 0);
     part->asked_alone = false;
+    part->returns = alloc_returns(&dev_bat(part->dev)->alloc);
     part_set(part, PART_LOCKING);
     if (lock_take(lock, &part->lock, alone, part_locked)) {
         part_locked(&part->lock);
@@ -146,6 +147,7 @@ void part_adopt_lock(struct part *part)
     assert(part->lock.lock == lock_of(part->dev, part->cluster));
     part->lock.exclusive = false;
     part->lock.locked = part_locked;
+    part->returns = 0;
     part_set(part, PART_LOCKED);
 }
 

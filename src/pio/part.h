@@ -101,6 +101,7 @@ struct part {
     bool reclaimed;   /* pending clusters were made to come back for it, once */
     bool did_bulk;    /* memory was filled for it outside the turn: cut.c, 3 */
     bool asked_alone; /* it went to the head of its lock's line, once */
+    uint32_t returns; /* alloc_returns() when it began; 0, as in the beginning: that is not known */
     struct guest_cluster cluster;
     uint64_t inside, length; /* bytes in the cluster */
     struct iov_cursor cursor;

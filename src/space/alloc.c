@@ -234,7 +234,7 @@ void alloc_give_blocks_back(struct alloc *alloc)
     if (has_blocks_ahead(alloc)) {
         space_forget_blocks(&alloc->work);
         alloc->ahead_failed = true;
-        alloc->eager = true;
+        alloc->returning = alloc->eager = true;
         alloc->zeroing_error = 0;
         turn_again(alloc->channel->turn);
     }
@@ -260,7 +260,13 @@ static void want_reclaim(struct alloc *alloc, uint64_t number)
 
 bool alloc_can_reclaim(const struct alloc *alloc)
 {
-    return alloc->pending.count > 0 || has_blocks_ahead(alloc);
+    return alloc->pending.count > 0 || has_blocks_ahead(alloc) || alloc->returning ||
+           !list_is_empty(&alloc->reclaim_waits);
+}
+
+uint32_t alloc_returns(const struct alloc *alloc)
+{
+    return alloc->returns;
 }
 
 void alloc_wait_for_reclaim(struct alloc *alloc, struct alloc_wait *wait, alloc_fn *then)
@@ -504,11 +510,18 @@ static bool zeroes_eagerly(const struct alloc *alloc)
     return alloc->eager && alloc->work.can_punch;
 }
 
+static void settled(struct alloc *alloc)
+{
+    alloc->returns += alloc->returning || !list_is_empty(&alloc->reclaim_waits);
+    alloc->returning = false;
+    end_reclaim_waits(alloc, &alloc->reclaim_waits);
+}
+
 void alloc_pump(struct alloc *alloc)
 {
     assert_alloc(alloc);
     if (is_settled(alloc)) {
-        end_reclaim_waits(alloc, &alloc->reclaim_waits);
+        settled(alloc);
     }
     bool wanted = alloc->shortage != NO_SHORTAGE;
     if (alloc->work.state != SPACE_IDLE || alloc->channel->cut) {

@@ -39,6 +39,8 @@
  *  8. Only fresh clusters get them, from the first one on. Where space is short, the blocks of
  *     clusters that are not handed out are given back: those clusters become unknown, and are
  *     punched like all unknown ones. A close cuts them off with the rest of the tail.
+ *  9. A write that found no space while space was on its way back, or before some had come back,
+ *     is not believed: alloc_can_reclaim() and alloc_returns() tell.
  *
  * A reclaim makes pending clusters ripe: its round, which the bat runs, makes every removal durable
  * that was made before it began. There is one at a time. Reclaims are counted as SYNCs are: a wait
@@ -90,6 +92,8 @@ struct alloc {
     bool can_grow;
     bool extension_failed; /* do not extend ahead of need */
     bool ahead_failed;     /* do not allocate blocks ahead: see 7 */
+    bool returning;        /* blocks ahead are being given back */
+    uint32_t returns;      /* how often a reclaim, or blocks ahead, have brought space */
     bool eager;            /* clusters came back, or the first is handed out: zero what is unknown
                               without being asked */
     bool changed;          /* something was handed out: the tail may be cut at close */
@@ -127,8 +131,14 @@ void alloc_entered(struct alloc *alloc, struct guest_cluster guest, struct host_
  */
 void alloc_wait(struct alloc *alloc, struct alloc_wait *wait, alloc_fn *then);
 
-/* Whether alloc_wait_for_reclaim() could bring space. */
+/* Whether alloc_wait_for_reclaim() could bring space: there is some, or it is on its way. */
 bool alloc_can_reclaim(const struct alloc *alloc);
+
+/*
+ * Another number, now and then, once space has come back: what was sent to the backend before may
+ * have failed for the lack of it.
+ */
+uint32_t alloc_returns(const struct alloc *alloc);
 
 /*
  * Until pending clusters have come back: after a reclaim that begins now or, where one is under

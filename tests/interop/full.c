@@ -181,11 +181,15 @@ static void fail_at_once(void)
             again++;
         }
     }
+    /* But for one block, which ext4 needs for its own map of a file that has more holes now. */
+    uint64_t written = 0;
     for (uint64_t i = 0; i < again; i++) {
         int64_t done = ploop_dev_pwrite(dev, bytes, CLUSTER, (CLUSTERS - 1 - i) * CLUSTER);
-        must(done == CLUSTER, "write %llu in the place of discarded clusters: %lld",
-             (unsigned long long)i, (long long)done);
+        must(done == CLUSTER || done == -ENOSPC, "write: %lld", (long long)done);
+        written += done == CLUSTER;
     }
+    must(written + 1 >= again, "%llu of %llu written in the place of discarded clusters",
+         (unsigned long long)written, (unsigned long long)again);
     must(ploop_dev_flush(dev) == 0, "flush");
     end(dev, file);
 }

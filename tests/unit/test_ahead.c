@@ -283,6 +283,43 @@ START_TEST(a_write_without_space_gets_their_space)
 }
 END_TEST
 
+/*
+ * Of several writes without space the first has blocks given back. The others get that space too:
+ * one that fails meanwhile, and one that failed before and is heard only after it.
+ */
+START_TEST(writes_without_space_wait_for_what_is_on_its_way)
+{
+    enum { COUNT = 3, HELD = 2 };
+    struct rig rig;
+    struct req writes[COUNT];
+    open_rig(&rig);
+    write_stream(&rig, 0, 33);
+    script_forget(&rig.script);
+    script_fail(&rig.script, PLOOP_IO_WRITE, 0, COUNT, -ENOSPC);
+    rig.script.hold = SCRIPT_BIT(PLOOP_IO_PUNCH);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        if (i == HELD) {
+            rig.script.hold |= SCRIPT_BIT(PLOOP_IO_WRITE);
+        }
+        req_write(&writes[i], &rig, at(3 + i) + 1024, 512, (uint8_t)(100 + i), 0);
+        rig_advance(&rig, 0);
+    }
+    ck_assert_uint_eq(script_held_of(&rig.script, PLOOP_IO_PUNCH), 1);
+    ck_assert_uint_eq(script_held_of(&rig.script, PLOOP_IO_WRITE), 1);
+    ck_assert_uint_eq(rig.script.completed[PLOOP_IO_WRITE], HELD);
+    rig.script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
+    ck_assert(script_release_kind(&rig.script, PLOOP_IO_PUNCH));
+    rig_advance(&rig, 0);
+    script_release_all(&rig.script);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        ck_assert_int_eq(req_wait(&writes[i]), 0);
+        rig_expect(&rig, at(3 + i) + 1024, 512, (uint8_t)(100 + i));
+    }
+    ck_assert_uint_eq(rig.script.submitted[PLOOP_IO_WRITE], COUNT + COUNT);
+    rig_end(&rig);
+}
+END_TEST
+
 /* On a host that writes in new places, a page that has its blocks can find no space. */
 START_TEST(a_page_without_space_gets_their_space)
 {
@@ -313,6 +350,7 @@ int main(void)
                                   without_space_nothing_is_kept,
                                   an_extension_is_a_reason_to_try_again,
                                   a_write_without_space_gets_their_space,
+                                  writes_without_space_wait_for_what_is_on_its_way,
                                   a_page_without_space_gets_their_space};
     return RUN_TESTS("ahead", tests);
 }
