@@ -109,7 +109,9 @@ enum {
                                      that take space */
     PLOOP_CHECK_EXTENSION = 10,   /**< error: the format extension */
     PLOOP_CHECK_READ =
-        11 /**< error: a page of the BAT, or the format extension, could not be read */
+        11, /**< error: a page of the BAT, or the format extension, could not be read */
+    PLOOP_CHECK_ENTRY_CUT = 12 /**< error: an entry whose cluster the end of the file cuts off; what
+                                  is there of it can be read */
 };
 
 /** A finding. */
@@ -131,9 +133,12 @@ enum {
     PLOOP_REPAIR_UNCLEAN = 2, /**< if the check is clean otherwise, clear the in-use mark, and leave
                                  the header as a clean close does */
     PLOOP_REPAIR_ENTRIES = 4, /**< copy duplicates to clusters of their own, clear invalid map
-                                 entries, drop an invalid format extension */
-    PLOOP_REPAIR_CACHED = 8   /**< with another flag: repair although the file's cache cannot be
+                                 entries, drop an invalid format extension; and what
+                                 PLOOP_REPAIR_CUT does */
+    PLOOP_REPAIR_CACHED = 8,  /**< with another flag: repair although the file's cache cannot be
                                  dropped; see ploop_image_check() */
+    PLOOP_REPAIR_CUT = 16     /**< extend the file over a last cluster that its end cuts off: what
+                                 is missing reads as zeros */
 };
 
 /** Options of ploop_image_check(). */
@@ -163,8 +168,9 @@ struct ploop_check_result {
     uint64_t repaired;    /**< findings repaired; `errors` and `leaks` are the counts before the
                              repair */
     uint64_t mapped;      /**< valid entries that map a cluster */
-    uint32_t recoverable; /**< 1: nothing worse than an unclean close and leaks was found;
-                             PLOOP_DEV_RECOVER would open it */
+    uint32_t recoverable; /**< 1: nothing worse than an unclean close, a last cluster that is cut
+                             off, and leaks was found; PLOOP_DEV_RECOVER would open it (if
+                             the file can grow, where a cluster is cut off) */
     uint32_t reserved1;
     /**
      * Host clusters that nothing refers to and that are no leaks, before the repair: a device that

@@ -56,6 +56,12 @@ uint64_t geometry_host_end(const struct geometry *geometry, uint64_t file_size)
     return geometry_host_first(geometry) + data / geometry->cluster_size;
 }
 
+bool geometry_has_tail(const struct geometry *geometry, uint64_t file_size)
+{
+    return file_size > geometry->data_start &&
+           (file_size - geometry->data_start) % geometry->cluster_size != 0;
+}
+
 uint64_t geometry_host_limit(const struct geometry *geometry)
 {
     uint64_t last = (uint64_t)(BAT_ENTRY_BAD - 1) * geometry->entry_unit;
@@ -115,13 +121,17 @@ enum entry_verdict geometry_judge_entry(const struct geometry *geometry, uint64_
     if ((offset - geometry->data_start) % geometry->cluster_size) {
         return ENTRY_OFF_GRID;
     }
-    return offset + geometry->cluster_size > file_size ? ENTRY_PAST_END : ENTRY_GOOD;
+    if (offset >= file_size) {
+        return ENTRY_PAST_END;
+    }
+    return offset + geometry->cluster_size > file_size ? ENTRY_CUT : ENTRY_GOOD;
 }
 
 struct good_entries geometry_good_entries(const struct geometry *geometry, uint64_t file_size)
 {
     uint64_t first = geometry_host_first(geometry);
-    uint64_t end = min64(geometry_host_end(geometry, file_size), geometry_host_limit(geometry));
+    uint64_t limit = geometry_host_limit(geometry);
+    uint64_t tail = geometry_host_end(geometry, file_size), end = min64(tail, limit);
     struct good_entries good = {.first = 1, .step = 1};
 
     if (first < end) {
@@ -133,6 +143,11 @@ struct good_entries geometry_good_entries(const struct geometry *geometry, uint6
         };
         assert(geometry_judge_entry(geometry, file_size, good.first) == ENTRY_GOOD);
         assert(geometry_judge_entry(geometry, file_size, good.last) == ENTRY_GOOD);
+    }
+    if (geometry_has_tail(geometry, file_size) && tail < limit) {
+        good.cut = geometry_entry(geometry, (struct host_cluster){(uint32_t)tail});
+        good.cut_place = tail;
+        assert(geometry_judge_entry(geometry, file_size, good.cut) == ENTRY_CUT);
     }
     return good;
 }

@@ -54,7 +54,8 @@ struct geometry {
     uint32_t bat_entries;
 };
 
-enum entry_verdict { ENTRY_GOOD, ENTRY_BEFORE_DATA, ENTRY_OFF_GRID, ENTRY_PAST_END };
+/* CUT: the cluster begins inside the file and ends past it. */
+enum entry_verdict { ENTRY_GOOD, ENTRY_BEFORE_DATA, ENTRY_OFF_GRID, ENTRY_PAST_END, ENTRY_CUT };
 
 /* How many guest clusters the disk has: ceil(disk_size / cluster_size), at most bat_entries. */
 uint32_t geometry_guest_clusters(const struct geometry *geometry);
@@ -67,6 +68,9 @@ uint64_t geometry_host_first(const struct geometry *geometry);
  * it has none.
  */
 uint64_t geometry_host_end(const struct geometry *geometry, uint64_t file_size);
+
+/* Whether the file ends inside the cluster at the place geometry_host_end(). */
+bool geometry_has_tail(const struct geometry *geometry, uint64_t file_size);
 
 /* The highest host cluster that an entry can name, plus one. At least geometry_host_first(). */
 uint64_t geometry_host_limit(const struct geometry *geometry);
@@ -95,10 +99,13 @@ enum entry_verdict geometry_judge_entry(const struct geometry *geometry, uint64_
 /*
  * The entries that are ENTRY_GOOD in a file of a certain size, for a caller that judges millions:
  * first, first + step, ... last; none where first > last. The next one names the next host cluster.
+ * And the one that is ENTRY_CUT.
  */
 struct good_entries {
     uint32_t first, last, step;
     uint32_t host_first; /* the host cluster that `first` names */
+    uint32_t cut;        /* 0: no entry can be */
+    uint64_t cut_place;
 };
 
 struct good_entries geometry_good_entries(const struct geometry *geometry, uint64_t file_size);

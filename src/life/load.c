@@ -10,6 +10,7 @@
 #include "image/extension_load.h"
 #include "util/bytes.h"
 #include "util/error_text.h"
+#include "util/zeros.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -185,12 +186,38 @@ static bool take_run(const struct load *load, const uint32_t *run, uint32_t leng
                            (struct space_run){good_entries_host(good, run[0]), length});
 }
 
+/* How many bytes of the cut-off cluster the file has. */
+static uint64_t cut_bytes(const struct load *load)
+{
+    const struct geometry *geometry = &load->header.geometry;
+    return load->info.file_size - geometry_place_offset(geometry, load->good.cut_place);
+}
+
+/* R19: the first entry that names it owns it. 0, or -EUCLEAN where it cannot be made whole. */
+static int take_cut(struct load *load, struct guest_cluster guest, uint32_t entry)
+{
+    bool recovers = load->dev->config.flags & PLOOP_DEV_RECOVER;
+    bool grows = load->info.capabilities & PLOOP_FILE_CAN_GROW;
+    load->has_cut = true;
+    load->cut = guest;
+    if (load->dev->read_only || (recovers && grows)) {
+        return 0;
+    }
+    load_log(load, PLOOP_LOG_ERROR,
+             "BAT[%" PRIu32 "]=%" PRIu32 ": cut off: %" PRIu64 " of %" PRIu64
+             " bytes are in the file; %s",
+             guest.n, entry, cut_bytes(load), load->header.geometry.cluster_size,
+             recovers ? "and the file cannot grow" : "needs recovery");
+    return -EUCLEAN;
+}
+
 /* What take_run() refused, and why. 0, or -EUCLEAN where the image cannot be written. */
 static int mark_bad(const struct load *load, struct guest_cluster guest, uint32_t *entry)
 {
     enum entry_verdict verdict =
         geometry_judge_entry(&load->header.geometry, load->info.file_size, *entry);
-    const char *fault = verdict == ENTRY_GOOD ? "another guest cluster's" : VERDICTS[verdict];
+    const char *fault = verdict == ENTRY_GOOD || verdict == ENTRY_CUT ? "another guest cluster's"
+                                                                      : VERDICTS[verdict];
     if (!load->dev->read_only) {
         load_log(load, PLOOP_LOG_ERROR, "BAT[%" PRIu32 "]=%" PRIu32 ": %s", guest.n, *entry, fault);
         return -EUCLEAN;
@@ -200,8 +227,8 @@ static int mark_bad(const struct load *load, struct guest_cluster guest, uint32_
 }
 
 /* A run that is not 0. All of it is taken at once or, where something is wrong, one by one. */
-static int load_run(const struct load *load, struct guest_cluster guest, uint32_t *run,
-                    uint32_t length, uint32_t *mapped)
+static int load_run(struct load *load, struct guest_cluster guest, uint32_t *run, uint32_t length,
+                    uint32_t *mapped)
 {
     if (take_run(load, run, length)) {
         *mapped += length;
@@ -214,6 +241,9 @@ static int load_run(const struct load *load, struct guest_cluster guest, uint32_
         }
         if (take_run(load, &run[i], 1)) {
             ++*mapped;
+        } else if (run[i] == load->good.cut && !load->has_cut) {
+            error = take_cut(load, (struct guest_cluster){guest.n + i}, run[i]);
+            ++*mapped;
         } else {
             error = mark_bad(load, (struct guest_cluster){guest.n + i}, &run[i]);
         }
@@ -223,7 +253,7 @@ static int load_run(const struct load *load, struct guest_cluster guest, uint32_
 
 static int load_page(void *context, uint32_t page, uint8_t *bytes)
 {
-    const struct load *load = context;
+    struct load *load = context;
     uint32_t first = geometry_page_first(page), mapped = 0;
     uint32_t count = geometry_page_entries(&load->header.geometry, page);
     uint32_t *entries = (uint32_t *)(void *)(bytes + (page == 0 ? HEADER_SIZE : 0));
@@ -327,6 +357,49 @@ int load_bat(struct load *load)
         error = sort_out_duplicates(load);
     }
     return error;
+}
+
+/* Under R18 a hole may come to show what its blocks held. */
+static int write_zeros(const struct load *load, uint64_t from, uint64_t end)
+{
+    int64_t error = 0;
+    for (uint64_t at = from; at < end && error >= 0;) {
+        uint64_t length = end - at < ZEROS_SIZE ? end - at : ZEROS_SIZE;
+        error = file_sync_io(load->file, PLOOP_IO_WRITE, zeros_block(), length, at);
+        at += length;
+    }
+    return error < 0 ? (int)error : 0;
+}
+
+int load_make_whole(const struct load *load)
+{
+    ploop_dev *dev = load->dev;
+    struct channel *channel = &dev_top(dev)->channel;
+    const struct geometry *geometry = &load->header.geometry;
+    uint64_t from = load->info.file_size, block = channel->block;
+    if (!load->has_cut || dev->read_only) {
+        return 0;
+    }
+    uint64_t end = geometry_place_offset(geometry, load->good.cut_place + 1);
+    uint64_t size = (end + block - 1) / block * block;
+    int error = (int)file_sync_io(load->file, PLOOP_IO_TRUNCATE, NULL, 0, size);
+    if (!error && dev->config.flags & PLOOP_DEV_HOST_SHOWS_STALE) {
+        error = write_zeros(load, from, end);
+    }
+    if (error) {
+        load_log(load, PLOOP_LOG_ERROR,
+                 "recovery: guest cluster %" PRIu32
+                 " is cut off, and the file cannot be made longer: %s",
+                 load->cut.n, ERROR_TEXT(error));
+        return error;
+    }
+    load_log(load, PLOOP_LOG_WARNING,
+             "recovery: guest cluster %" PRIu32 " was cut off: of its %" PRIu64 " bytes %" PRIu64
+             " were missing, and are zeros now",
+             load->cut.n, geometry->cluster_size, end - from);
+    channel->file_end = channel->file_size = size;
+    space_own_tail(&dev_bat(dev)->alloc.work, size);
+    return 0;
 }
 
 static uint32_t entry_of(const void *context, uint32_t guest)

@@ -23,7 +23,9 @@ struct load {
     struct ploop_file_info info;
     struct good_entries good; /* load_bat() makes it */
     uint32_t *entries; /* a lower delta's map; NULL: the top's, which goes to the device's bat */
-    struct space_map *space; /* with `entries`: a lower delta's, while it is loaded */
+    struct space_map *space;  /* with `entries`: a lower delta's, while it is loaded */
+    bool has_cut;             /* an entry's cluster is cut off by the file's end (R19) */
+    struct guest_cluster cut; /* whose it is */
 };
 
 /* A line for the operator, which says which delta it is about where there are several. */
@@ -45,6 +47,13 @@ int load_header(struct load *load);
  * or what the backend returns.
  */
 int load_bat(struct load *load);
+
+/*
+ * When every delta was judged, for the top that is written, with RECOVER: where a cluster is cut off
+ * by the file's end, the file is made to hold it whole. 0, or what the backend returns, with a line
+ * in the log.
+ */
+int load_make_whole(const struct load *load);
 
 /*
  * After load_bat(), for writing. 0, -EUCLEAN or -ENOTSUP with a line in the log, -ENOMEM, or what

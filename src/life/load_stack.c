@@ -3,7 +3,7 @@
  * Reading the deltas below the top: each is judged alone, as the top is, then against the one above
  * it, and its map goes into the stack's, base first, so that upper ones cover lower ones.
  *
- * With RECOVER, a lower delta that was not closed cleanly is opened for writing by itself and
+ * With RECOVER, a lower delta that was not closed cleanly, or is cut off (R19), is opened for writing by itself and
  * closed again: that does to it all that R11 asks for. It comes after everything was judged and
  * before the top is marked, and is done once: whatever fails later, the delta is clean.
  */
@@ -179,7 +179,8 @@ int load_stack(ploop_dev *dev)
         error = is_raw(&loads[level]) ? 0 : load_lower_bat(&loads[level]);
     }
     for (uint32_t level = 0; level < count && !error && !dev->read_only; level++) {
-        error = loads[level].header.in_use == HEADER_IN_USE ? recover(&loads[level]) : 0;
+        bool is_unclean = loads[level].header.in_use == HEADER_IN_USE || loads[level].has_cut;
+        error = is_unclean ? recover(&loads[level]) : 0;
     }
     free(loads);
     return error;

@@ -252,7 +252,8 @@ static int read_image(ploop_dev *dev)
     if (!error && !dev->read_only) {
         error = load_extension(dev, info->file_size);
     }
-    return error ? error : load_stack(dev);
+    error = error ? error : load_stack(dev);
+    return error ? error : load_make_whole(&top);
 }
 
 /* Each file once: a delta that is above or below itself would be written under our feet. */

@@ -22,7 +22,9 @@
  */
 enum { TEXT_SIZE = 256, PASSES = 3, REPAIR_PASSES = 2 };
 
-enum { REPAIRS = PLOOP_REPAIR_LEAKS | PLOOP_REPAIR_UNCLEAN | PLOOP_REPAIR_ENTRIES };
+enum {
+    REPAIRS = PLOOP_REPAIR_LEAKS | PLOOP_REPAIR_UNCLEAN | PLOOP_REPAIR_ENTRIES | PLOOP_REPAIR_CUT
+};
 
 /* The repair that mends each kind; 0: none does. */
 static const uint32_t repairs[CHECK_KINDS] = {
@@ -34,6 +36,7 @@ static const uint32_t repairs[CHECK_KINDS] = {
     [PLOOP_CHECK_ENTRY_BEYOND] = PLOOP_REPAIR_LEAKS,
     [PLOOP_CHECK_LEAK] = PLOOP_REPAIR_LEAKS,
     [PLOOP_CHECK_EXTENSION] = PLOOP_REPAIR_ENTRIES,
+    [PLOOP_CHECK_ENTRY_CUT] = PLOOP_REPAIR_CUT,
 };
 
 void check_report(struct check *check, uint32_t kind, uint64_t guest_cluster, uint64_t host_offset,
@@ -114,13 +117,35 @@ static void check_header_fields(struct check *check)
     }
 }
 
+/* An entry that names a cluster, the first one to do so. */
+static void check_owner(struct check *check, uint32_t index, uint32_t guest_clusters, bool is_cut)
+{
+    const struct geometry *geometry = &check->image.header.geometry;
+    uint32_t entry = check->image.entries[index];
+    uint64_t offset = geometry_entry_offset(geometry, entry);
+
+    check->owners++;
+    check->result.mapped += index < guest_clusters;
+    if (is_cut) {
+        check_report(check, PLOOP_CHECK_ENTRY_CUT, index, offset, 1,
+                     "BAT[%" PRIu32 "] = %" PRIu32 ": cut off: %" PRIu64 " of %" PRIu64
+                     " bytes are in the file",
+                     index, entry, check->image.file_size - offset, geometry->cluster_size);
+    } else if (index >= guest_clusters) {
+        check_report(check, PLOOP_CHECK_ENTRY_BEYOND, index, offset, 1,
+                     "BAT[%" PRIu32 "] = %" PRIu32 ": beyond the disk's end", index, entry);
+    }
+}
+
 static void check_entry(struct check *check, uint32_t index, uint32_t guest_clusters)
 {
     const struct geometry *geometry = &check->image.header.geometry;
     uint32_t entry = check->image.entries[index];
     uint64_t offset = geometry_entry_offset(geometry, entry);
 
-    switch (geometry_judge_entry(geometry, check->image.file_size, entry)) {
+    enum entry_verdict verdict = geometry_judge_entry(geometry, check->image.file_size, entry);
+
+    switch (verdict) {
     case ENTRY_BEFORE_DATA:
         check_report(check, PLOOP_CHECK_ENTRY_RANGE, index, offset, 1,
                      "BAT[%" PRIu32 "] = %" PRIu32 ": before the data area", index, entry);
@@ -134,6 +159,7 @@ static void check_entry(struct check *check, uint32_t index, uint32_t guest_clus
                      "BAT[%" PRIu32 "] = %" PRIu32 ": off the cluster grid", index, entry);
         return;
     case ENTRY_GOOD:
+    case ENTRY_CUT:
         break;
     }
     if (bitmap_test(&check->duplicates, index)) {
@@ -142,13 +168,7 @@ static void check_entry(struct check *check, uint32_t index, uint32_t guest_clus
                      entry);
         return;
     }
-    check->owners++;
-    if (index >= guest_clusters) {
-        check_report(check, PLOOP_CHECK_ENTRY_BEYOND, index, offset, 1,
-                     "BAT[%" PRIu32 "] = %" PRIu32 ": beyond the disk's end", index, entry);
-        return;
-    }
-    check->result.mapped++;
+    check_owner(check, index, guest_clusters, verdict == ENTRY_CUT);
 }
 
 uint32_t check_run(const struct check *check, uint32_t index)
@@ -237,6 +257,9 @@ static bool is_recoverable(const struct check *check)
     char message[HEADER_MESSAGE_SIZE];
     uint64_t harmless = check->counts[PLOOP_CHECK_UNCLEAN] + check->counts[PLOOP_CHECK_EMPTY_FLAG];
 
+    if (!image_file_is_fixed(&check->image)) { /* read-only a file does not say that it grows */
+        harmless += check->counts[PLOOP_CHECK_ENTRY_CUT];
+    }
     if (extension_writable(&check->extension, message)) {
         return false;
     }

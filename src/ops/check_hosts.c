@@ -90,15 +90,18 @@ static void note_entry(struct pass *pass, uint32_t index)
     struct check *check = pass->check;
     uint32_t entry = check->image.entries[index];
 
-    if (entry < pass->low || (entry >= pass->high && entry >= pass->best) ||
-        !good_entries_have(&check->good, entry)) {
+    if (entry < pass->low || (entry >= pass->high && entry >= pass->best)) {
+        return;
+    }
+    bool is_cut = entry && entry == check->good.cut;
+    if (!is_cut && !good_entries_have(&check->good, entry)) {
         return;
     }
     if (entry >= pass->high) {
         pass->best = entry;
     }
-    if (!window_note(pass->window, good_entries_host(&check->good, entry).n) &&
-        pass->mark_duplicates) {
+    uint64_t place = is_cut ? check->good.cut_place : good_entries_host(&check->good, entry).n;
+    if (!window_note(pass->window, place) && pass->mark_duplicates) {
         check->duplicate_count += bitmap_set(&check->duplicates, index);
     }
 }

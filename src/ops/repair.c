@@ -29,6 +29,13 @@ void repair_give_up_extension(struct repair *repair)
     repair->irrevocable = repair->irrevocable || repair->check->extension.state == EXTENSION_VALID;
 }
 
+/* ENTRIES may put copies behind the cluster, and no entry is judged for what is cut off. */
+static bool mends_cut(const struct repair *repair)
+{
+    return repair_wants(repair, PLOOP_REPAIR_CUT | PLOOP_REPAIR_ENTRIES) &&
+           repair->check->counts[PLOOP_CHECK_ENTRY_CUT];
+}
+
 static uint64_t bad_entries(const struct check *check)
 {
     return check->counts[PLOOP_CHECK_ENTRY_RANGE] + check->counts[PLOOP_CHECK_ENTRY_GRID] +
@@ -42,7 +49,8 @@ static uint64_t bad_entries(const struct check *check)
 static bool leaves_errors(const struct repair *repair)
 {
     return repair->unusable_extension ||
-           (bad_entries(repair->check) && !repair_wants(repair, PLOOP_REPAIR_ENTRIES));
+           (bad_entries(repair->check) && !repair_wants(repair, PLOOP_REPAIR_ENTRIES)) ||
+           (repair->check->counts[PLOOP_CHECK_ENTRY_CUT] && !mends_cut(repair));
 }
 
 static bool maps_nothing(const struct image_file *image)
@@ -79,6 +87,9 @@ static bool has_work(const struct repair *repair)
         (bad_entries(repair->check) || counts[PLOOP_CHECK_EXTENSION])) {
         return true;
     }
+    if (mends_cut(repair)) {
+        return true;
+    }
     if (repair_wants(repair, PLOOP_REPAIR_LEAKS) &&
         (counts[PLOOP_CHECK_LEAK] || counts[PLOOP_CHECK_ENTRY_BEYOND])) {
         return true;
@@ -95,7 +106,8 @@ static int plan_extension(struct repair *repair)
 {
     const struct extension *extension = &repair->check->extension;
     uint64_t size = repair->image->header.geometry.cluster_size;
-    bool guest_sees = repair_wants(repair, PLOOP_REPAIR_ENTRIES) && bad_entries(repair->check);
+    bool guest_sees = mends_cut(repair) ||
+                      (repair_wants(repair, PLOOP_REPAIR_ENTRIES) && bad_entries(repair->check));
 
     if (extension->state != EXTENSION_VALID) {
         return 0;
@@ -150,6 +162,27 @@ static int begin(struct repair *repair)
     repair->marked = true;
     error = repair_write_pages(repair);
     return error ? error : repair_sync(repair);
+}
+
+/* R19, before entries are judged again: from here on the cluster is like any other. */
+static int make_whole(struct repair *repair)
+{
+    struct check *check = repair->check;
+    const struct geometry *geometry = &repair->image->header.geometry;
+    int error;
+
+    if (!mends_cut(repair)) {
+        return 0;
+    }
+    if (!(repair->image->capabilities & PLOOP_FILE_CAN_GROW)) {
+        return -ENOSPC;
+    }
+    error = repair_truncate(repair, geometry_place_offset(geometry, check->good.cut_place + 1));
+    if (error) {
+        return error;
+    }
+    check->good = geometry_good_entries(geometry, repair->image->file_size);
+    return repair_sync(repair);
 }
 
 /*
@@ -215,6 +248,7 @@ static void count_mended(struct repair *repair)
 
     check->result.repaired = repair->leaks_mended + counts[PLOOP_CHECK_EMPTY_FLAG];
     check->result.repaired += entries ? bad_entries(check) : 0;
+    check->result.repaired += mends_cut(repair) ? counts[PLOOP_CHECK_ENTRY_CUT] : 0;
     check->result.repaired += repair->unusable_extension ? 0 : counts[PLOOP_CHECK_EXTENSION];
     check->result.repaired +=
         repair_wants(repair, PLOOP_REPAIR_LEAKS) ? counts[PLOOP_CHECK_ENTRY_BEYOND] : 0;
@@ -227,6 +261,9 @@ static int carry_out(struct repair *repair)
 {
     int error = begin(repair);
 
+    if (!error) {
+        error = make_whole(repair);
+    }
     if (!error) {
         error = repair_entries(repair);
     }

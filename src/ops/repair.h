@@ -3,8 +3,8 @@
  * Repairs after a check, and what their steps share. A power cut between any two of them leaves an
  * image that a check finds no worse than before, the mark and leaks excepted:
  *
- *     FOUND --repair_begin()--> MARKED --repair_entries()--> MARKED --repair_space()--> MARKED
- *     MARKED --repair_finish()--> done
+ *     FOUND --begin()--> MARKED --make_whole()--> MARKED --repair_entries()--> MARKED
+ *     MARKED --repair_space()--> MARKED --finish()--> done
  *
  *  1. Before MARKED nothing is changed. MARKED is durable, and so is everything that the check
  *     found, before anything else is written.

@@ -110,8 +110,10 @@ static bool wants_clearing(const struct repair *repair, uint32_t index)
     bool mend = repair_wants(repair, PLOOP_REPAIR_ENTRIES),
          cut = repair_wants(repair, PLOOP_REPAIR_LEAKS);
 
-    if (!check_entry_is_good(repair->check, repair->image->entries[index])) {
-        return mend;
+    uint32_t entry = repair->image->entries[index];
+
+    if (!check_entry_is_good(repair->check, entry)) {
+        return mend && entry != repair->check->good.cut;
     }
     if (bitmap_test(&repair->check->duplicates, index)) {
         return mend && !wants_copy(repair, index);

@@ -281,8 +281,9 @@ int repair_space(struct repair *repair)
     const uint64_t *counts = repair->check->counts;
     bool entries_bad = counts[PLOOP_CHECK_ENTRY_RANGE] || counts[PLOOP_CHECK_ENTRY_GRID] ||
                        counts[PLOOP_CHECK_ENTRY_DUPLICATE];
+    bool is_cut = counts[PLOOP_CHECK_ENTRY_CUT] && repair->check->good.cut; /* it is still */
 
-    if (repair->unusable_extension ||
+    if (repair->unusable_extension || is_cut ||
         (entries_bad && !repair_wants(repair, PLOOP_REPAIR_ENTRIES))) {
         return cut_tail(repair);
     }

@@ -74,12 +74,10 @@ static void work_done(struct space_work *work, int result)
 
 void space_work_init(struct space_work *work, struct channel *channel, uint64_t file_size)
 {
-    const struct geometry *geometry = work->geometry;
     channel_io_init(&work->io, channel);
     work->file_size = file_size;
     work->durable_end = work->map->fresh_end;
-    work->partial_tail = file_size > geometry->data_start &&
-                         (file_size - geometry->data_start) % geometry->cluster_size != 0;
+    work->partial_tail = geometry_has_tail(work->geometry, file_size);
     assert_space(work);
 }
 
@@ -228,6 +226,17 @@ static void extension_done(struct channel_io *io, int result)
     } else {
         extended(work);
     }
+}
+
+void space_own_tail(struct space_work *work, uint64_t file_size)
+{
+    struct space_map *map = work->map;
+    assert(work->state == SPACE_IDLE && work->partial_tail && map->fresh_next == map->fresh_end);
+    space_map_extend(map, map->fresh_end + 1);
+    (void)space_map_take_fresh(map);
+    work->partial_tail = false;
+    work->file_size = file_size;
+    assert_space(work); /* durable_end moves with the next SYNC: it covers the extension */
 }
 
 bool space_extension_was_large(const struct space_work *work)

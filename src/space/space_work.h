@@ -133,6 +133,13 @@ bool space_extension_was_large(const struct space_work *work);
 bool space_trim(struct space_work *work, bool may_cut);
 
 /*
+ * At open, after the claims, before any SYNC: the file, which ended inside a cluster, was made
+ * `file_size` long, to that cluster's end, because an entry names it (R19). It is in use, like one
+ * that was handed out.
+ */
+void space_own_tail(struct space_work *work, uint64_t file_size);
+
+/*
  * Only while ENDED, after a SYNC that succeeded since: there is space work again. Where the file
  * was cut, it ends there; where that failed nobody knows where it ends, and what lay behind is
  * left.

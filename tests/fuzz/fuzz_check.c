@@ -2,7 +2,7 @@
 /*
  * Fuzz target: check. A check never writes, has the oracle's verdict, and agrees with opening:
  * RECOVER opens exactly the images that a check calls recoverable, and an open without it exactly
- * those of them that are not marked in use. A refused image is byte for byte unchanged.
+ * those of them that are neither marked in use nor cut off. A refused image is byte for byte unchanged.
  */
 #include <errno.h>
 
@@ -56,7 +56,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     judge_outcome(&outcome, &opinion);
     MUST(!outcome.result.recoverable || !outcome.error, "recoverable, and error %d", outcome.error);
 
-    bool unclean = outcome.kinds[PLOOP_CHECK_UNCLEAN];
+    bool unclean = outcome.kinds[PLOOP_CHECK_UNCLEAN] || outcome.kinds[PLOOP_CHECK_ENTRY_CUT];
 
     if (unclean) {
         judge_opening(&fuzz_case->image, &outcome, 0, false);

@@ -10,9 +10,9 @@
  *     sector as the oracle reads it.
  *  3. After a close that succeeded the image is clean except for leaks, for the oracle too, rule 2
  *     holds for a new device, and the extension has exactly the features to be kept.
- *  4. In all other cases RECOVER opens it, a check before that finds the mark and leaks and nothing
- *     else, and each sector reads as the last write that a later flush (or its own FUA) made
- *     durable, or as a later one.
+ *  4. In all other cases RECOVER opens it, a check before that finds the mark, a cluster that was
+ *     cut off before, and leaks, and nothing else, and each sector reads as the last write that a
+ *     later flush (or its own FUA) made durable, or as a later one.
  *  5. As the base of a stack, below a new top that is written, the same holds, and the base is not
  *     written, except by its recovery.
  */
@@ -103,8 +103,9 @@ static void guest_sector(const struct run *run, uint64_t sector, uint8_t to[512]
     uint8_t bytes[JUDGE_PART] = {0};
     struct part part = {sector * 512, 512};
 
-    if (oracle_judge_cluster(&run->opinion->oracle, sector / run->cluster_sectors) ==
-        ORACLE_MAPPED) {
+    enum oracle_cluster state =
+        oracle_judge_cluster(&run->opinion->oracle, sector / run->cluster_sectors);
+    if (state == ORACLE_MAPPED || state == ORACLE_CUT) { /* whole by now, with zeros */
         guest_bytes(run->opinion, &part, bytes);
     }
     memcpy(to, bytes, 512);
@@ -349,7 +350,7 @@ static void judge_left(struct run *run)
     judge_check(&run->backend, 0, &outcome);
     MUST(outcome.error == 0 && outcome.result.recoverable &&
              outcome.result.errors - outcome.kinds[PLOOP_CHECK_EMPTY_FLAG] -
-                     outcome.kinds[PLOOP_CHECK_UNCLEAN] <=
+                     outcome.kinds[PLOOP_CHECK_UNCLEAN] - outcome.kinds[PLOOP_CHECK_ENTRY_CUT] <=
                  outcome.kinds[PLOOP_CHECK_EXTENSION],
          "a check after the crash: %d, %llu errors", outcome.error,
          (unsigned long long)outcome.result.errors);
@@ -448,7 +449,7 @@ static void open_files(struct run *run, const struct fuzz_case *fuzz_case)
     backend_open(&run->backend, &top);
     sparse_free(&top);
     backend_open(&run->base, &fuzz_case->image);
-    run->base.read_only = run->opinion->oracle.in_use != ORACLE_IN_USE ||
+    run->base.read_only = oracle_writing(&run->opinion->oracle) != ORACLE_RECOVER ||
                           fuzz_case->input.options & OPTION_NO_RECOVER;
 }
 

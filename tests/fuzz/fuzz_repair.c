@@ -5,7 +5,8 @@
  *  1. A repair that cannot be done leaves the image as it was, or with fewer errors.
  *  2. A guest's cluster keeps its content: mapped ones their bytes, unmapped ones their zeros, a
  *     duplicate the bytes of the cluster it named (in a cluster of its own, or it stays bad); one
- *     with an invalid entry stays bad, or reads as zeros if the repair was asked for that.
+ *     that is cut off what the file has of it, and zeros if the repair was asked for that; one with
+ *     an invalid entry stays bad, or reads as zeros if the repair was asked for that.
  *  3. After a repair of everything a check finds nothing, nor does the oracle; a second repair
  *     writes nothing, and the image opens.
  *  4. A repair that is interrupted anywhere, by an error or a power cut, leaves no error that was
@@ -40,10 +41,11 @@ static void judge_part(const struct before *before, const struct opinion *after,
     enum oracle_cluster from = oracle_judge_cluster(&before->opinion.oracle, cluster);
     enum oracle_cluster to = oracle_judge_cluster(&after->oracle, cluster);
     bool mend = before->repair & PLOOP_REPAIR_ENTRIES;
+    bool has_bytes = to == ORACLE_MAPPED || to == ORACLE_CUT;
 
     memset(was, 0, sizeof(was));
     memset(is, 0, sizeof(is));
-    if (to == ORACLE_MAPPED) {
+    if (has_bytes) {
         guest_bytes(after, part, is);
     }
     switch (from) {
@@ -55,6 +57,11 @@ static void judge_part(const struct before *before, const struct opinion *after,
     case ORACLE_UNMAPPED:
         MUST(to == ORACLE_UNMAPPED, "cluster %llu was not mapped and is",
              (unsigned long long)cluster);
+        break;
+    case ORACLE_CUT:
+        guest_bytes(&before->opinion, part, was);
+        MUST(to == ORACLE_CUT || (mend && to == ORACLE_MAPPED),
+             "cluster %llu was cut off and is %d", (unsigned long long)cluster, to);
         break;
     case ORACLE_DUPLICATE:
         guest_bytes(&before->opinion, part, was);
@@ -100,7 +107,8 @@ static void judge_no_worse(const struct before *before, struct backend *backend)
 {
     static const int kinds[] = {PLOOP_CHECK_IN_USE_VALUE,    PLOOP_CHECK_EMPTY_FLAG,
                                 PLOOP_CHECK_ENTRY_RANGE,     PLOOP_CHECK_ENTRY_GRID,
-                                PLOOP_CHECK_ENTRY_DUPLICATE, PLOOP_CHECK_EXTENSION};
+                                PLOOP_CHECK_ENTRY_DUPLICATE, PLOOP_CHECK_EXTENSION,
+                                PLOOP_CHECK_ENTRY_CUT};
     struct outcome now;
 
     judge_check(backend, 0, &now);

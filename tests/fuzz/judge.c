@@ -119,6 +119,14 @@ void guest_bytes(const struct opinion *opinion, const struct part *part, uint8_t
     sparse_read(oracle->context, bytes, part->length, host + part->offset % oracle->cluster);
 }
 
+bool part_is_there(const struct opinion *opinion, const struct part *part)
+{
+    const struct oracle *oracle = &opinion->oracle;
+    uint64_t host = oracle_host_offset(oracle, part->offset / oracle->cluster);
+
+    return host + part->offset % oracle->cluster + part->length <= oracle->file_size;
+}
+
 /* ---- checks ---- */
 
 static void take_record(void *user_data, const struct ploop_check_record *record, const char *text)
@@ -126,7 +134,7 @@ static void take_record(void *user_data, const struct ploop_check_record *record
     struct outcome *outcome = user_data;
 
     MUST(record->size == sizeof(*record) && record->kind >= PLOOP_CHECK_HEADER &&
-             record->kind <= PLOOP_CHECK_READ,
+             record->kind <= PLOOP_CHECK_ENTRY_CUT,
          "kind %u", record->kind);
     MUST(text[0] && !strchr(text, '\n') && strlen(text) < 255, "'%s'", text);
     MUST(record->count, "'%s' counts nothing", text);

@@ -70,15 +70,21 @@ struct part {
 };
 struct part cluster_part(const struct opinion *opinion, uint64_t cluster, bool last);
 
-/* The bytes at the host cluster that the entry names, whichever guest cluster owns it. */
+/*
+ * The bytes at the host cluster that the entry names, whichever guest cluster owns it; zeros past
+ * the end of the file.
+ */
 void guest_bytes(const struct opinion *opinion, const struct part *part, uint8_t bytes[JUDGE_PART]);
+
+/* Whether all of a part is in the file: it can be read, where the cluster is cut off. */
+bool part_is_there(const struct opinion *opinion, const struct part *part);
 
 /* ploop_image_check(), with the rules that hold for any check. */
 struct outcome {
     int error;
     struct ploop_check_result result;
-    uint64_t kinds[PLOOP_CHECK_READ + 1]; /* findings */
-    uint64_t findings;                    /* errors and leaks */
+    uint64_t kinds[PLOOP_CHECK_ENTRY_CUT + 1]; /* findings */
+    uint64_t findings;                         /* errors and leaks */
 };
 void judge_check(struct backend *backend, uint32_t repair, struct outcome *outcome);
 

@@ -42,7 +42,7 @@ test_wrong_calls() {
         misused "ploopctl: $command: invalid cluster size '': *" ploopctl "$command" --cluster '' a b
     done
     misused "ploopctl: create: --size is required" ploopctl create a.hds
-    misused "ploopctl: check: invalid argument 'most' for --repair: expected leaks, unclean or all" ploopctl check --repair most a.hds
+    misused "ploopctl: check: invalid argument 'most' for --repair: expected leaks, unclean, cut or all" ploopctl check --repair most a.hds
     same "$(ls)" "$(printf 'err\nout')" "files made by wrong calls"
 }
 

@@ -9,6 +9,7 @@ cases.tsv has a line a case: name, read_only, read_write, check, why.
       ok      it opens
       reject  the open fails with a clear error, and the file is left byte for byte as it was
       eio:N   it opens; reading guest cluster N fails with EIO, every other cluster reads as the valid image does
+      cut:N   it opens; of guest cluster N what is in the file can be read, the rest fails with EIO
   check                  the exit status of a check: 0 clean, 1 not an image, 2 corrupt, 3 leaks only
 Stacks are named name.top.hds over name.base.hds (or the raw file name.base.raw).
 In no case may anything crash, hang, allocate by an unchecked count, or change the file.
@@ -141,6 +142,12 @@ def cases():
     yield "in_use", image(in_use=IN_USE), "ok", "reject", 2, "not closed cleanly: needs recovery first"
     yield "in_use_closed", image(in_use=CLOSED), "ok", "ok", 0, "closed by software that knows the format extension"
     yield "in_use_other", image(in_use=0x12345678), "ok", "ok", 0, "only the mark means open for writing: closed by other software"
+    last = image(mapped={0: 1, 1: 4})
+    yield "cut_off", last[:-3000], "cut:1", "reject", 2, "the last cluster's end is missing: what is there can be read, RECOVER and repair keep it"
+    yield "cut_off_in_use", image(in_use=IN_USE, mapped={0: 1, 1: 4})[:-65000], "cut:1", "reject", 2, "the same, not closed cleanly"
+    yield "cut_off_duplicate", image(mapped={0: 1, 1: 4, 9: 4})[:-3000], "cut:1", "reject", 2, "the same, and another entry names the cluster: RECOVER refuses it"
+    yield "cut_off_beyond", image(sectors=512 * CLUSTER_SECTORS)[:-3000], "ok", "reject", 2, "the same, beyond the disk's end"
+    yield "cut_off_v1", image(magic=MAGIC_V1, mapped={0: 1, 1: 4})[:-1], "cut:1", "reject", 2, "one byte is missing"
     yield "in_use_pd22", image(in_use=0x32326470), "ok", "ok", 0, "as Parallels Desktop leaves it"
     yield "flag_empty", image(flags=1), "ok", "ok", 2, "the BAT counts, the flag is wrong: no data may be lost"
     yield "flag_converting", image(flags=2), "reject", "reject", 2, "a version conversion was cut off"
@@ -148,7 +155,7 @@ def cases():
     yield "entry_at_eof", entry1(5), "eio:1", "reject", 2, "exactly at the end of the file"
     yield "entry_ffffffff", entry1(0xFFFFFFFF), "eio:1", "reject", 2, "must not be taken for 'not mapped'"
     yield "entry_fffffffe", entry1(0xFFFFFFFE), "eio:1", "reject", 2, "offset arithmetic in 32 bits wraps"
-    yield "entry_last_cut", patched(64 + 4, struct.pack("<I", 5), good + b"\xA5" * 4096), "eio:1", "reject", 2, "the cluster is cut by the end of the file"
+    yield "entry_last_cut", patched(64 + 4, struct.pack("<I", 5), good + b"\xA5" * 4096), "cut:1", "reject", 2, "the cluster is cut by the end of the file"
     yield "entry_in_bat", image(real_data=256, data_off=256, mapped={**MAPPED, 1: (1,)}), "eio:1", "reject", 2, "inside the header and BAT area"
     yield "entry_before_data", image(real_data=128 * 8, mapped={**MAPPED, 1: (7,)}), "eio:1", "reject", 2, "just before the data area"
     yield "entry_duplicate", entry1(1), "eio:1", "reject", 2, "two guest clusters share a host cluster"

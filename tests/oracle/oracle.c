@@ -77,7 +77,14 @@ uint64_t oracle_host_offset(const struct oracle *oracle, uint64_t index)
     return (uint64_t)oracle->bat[index] * (oracle->v1 ? SECTOR : oracle->cluster);
 }
 
-/* Why a non-zero BAT entry is unusable, or NULL. */
+/* The cluster begins inside the file and ends past it. */
+static bool is_cut(const struct oracle *oracle, uint32_t index)
+{
+    uint64_t offset = oracle_host_offset(oracle, index);
+    return offset < oracle->file_size && offset + oracle->cluster > oracle->file_size;
+}
+
+/* Why a non-zero BAT entry is unusable, or NULL. One that is cut off has an owner all the same. */
 static const char *entry_error(const struct oracle *oracle, uint32_t index)
 {
     uint64_t offset = oracle_host_offset(oracle, index);
@@ -87,7 +94,7 @@ static const char *entry_error(const struct oracle *oracle, uint32_t index)
         return "before the data area";
     if ((offset - oracle->data_start) % oracle->cluster)
         return "not on the cluster grid";
-    if (offset + oracle->cluster > oracle->file_size)
+    if (offset >= oracle->file_size)
         return "past the end of the file";
     return NULL;
 }
@@ -200,6 +207,13 @@ static void check_entries(struct oracle *oracle, struct output *output)
             snprintf(text, sizeof(text), "BAT[%" PRIu32 "]=%" PRIu32 ": also BAT[%" PRIu32 "]",
                      index, entry, owner - 1);
             say(output, ORACLE_ERROR, text);
+        } else if (is_cut(oracle, index)) {
+            snprintf(text, sizeof(text),
+                     "BAT[%" PRIu32 "]=%" PRIu32 ": cut off: %" PRIu64 " of %" PRIu64
+                     " bytes are in the file",
+                     index, entry, oracle->file_size - oracle_host_offset(oracle, index),
+                     oracle->cluster);
+            say(output, ORACLE_ERROR, text);
         }
     }
 }
@@ -213,7 +227,8 @@ static uint64_t check_beyond(struct oracle *oracle, struct output *output)
     for (uint64_t slot = 0; slot < oracle->slots; slot++)
         owned += oracle->owner[slot] != 0;
     for (uint64_t index = covered; index < oracle->bat_entries; index++) {
-        if (!oracle->bat[index] || entry_error(oracle, (uint32_t)index))
+        if (!oracle->bat[index] || entry_error(oracle, (uint32_t)index) ||
+            is_cut(oracle, (uint32_t)index))
             continue;
         if (oracle->owner[(oracle_host_offset(oracle, index) - oracle->data_start) /
                           oracle->cluster] == index + 1) {
@@ -283,19 +298,21 @@ enum oracle_cluster oracle_judge_cluster(const struct oracle *oracle, uint64_t i
     uint64_t offset = oracle_host_offset(oracle, index);
     if (oracle->owner[(offset - oracle->data_start) / oracle->cluster] != index + 1)
         return ORACLE_DUPLICATE;
-    return ORACLE_MAPPED;
+    return is_cut(oracle, (uint32_t)index) ? ORACLE_CUT : ORACLE_MAPPED;
 }
 
 enum oracle_writing oracle_writing(struct oracle *oracle)
 {
+    bool has_cut = false;
     for (uint32_t index = 0; index < oracle->bat_entries; index++) {
         enum oracle_cluster state = oracle_judge_cluster(oracle, index);
-        if (state != ORACLE_UNMAPPED && state != ORACLE_MAPPED)
+        has_cut |= state == ORACLE_CUT;
+        if (state != ORACLE_UNMAPPED && state != ORACLE_MAPPED && state != ORACLE_CUT)
             return ORACLE_REFUSE;
     }
     if (oracle->ext_off && oracle->in_use == ORACLE_CLOSED && oracle_extension_forbids(oracle))
         return ORACLE_REFUSE;
-    return oracle->in_use == ORACLE_IN_USE ? ORACLE_RECOVER : ORACLE_WRITE;
+    return oracle->in_use == ORACLE_IN_USE || has_cut ? ORACLE_RECOVER : ORACLE_WRITE;
 }
 
 int oracle_read_cluster(struct oracle *oracle, uint64_t index, uint8_t *buffer)
@@ -310,6 +327,15 @@ int oracle_read_cluster(struct oracle *oracle, uint64_t index, uint8_t *buffer)
     if (inside < oracle->cluster)
         memset(buffer + inside, 0, oracle->cluster - inside);
     return 1;
+}
+
+uint64_t oracle_read_cut(struct oracle *oracle, uint64_t index, uint8_t *buffer)
+{
+    uint64_t offset = oracle_host_offset(oracle, index), there = oracle->file_size - offset;
+    memset(buffer, 0, oracle->cluster);
+    if (oracle->read(oracle->context, buffer, there, offset))
+        memset(buffer, 0, oracle->cluster);
+    return there;
 }
 
 int oracle_read_memory(void *context, void *buffer, uint64_t length, uint64_t offset)

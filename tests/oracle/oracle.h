@@ -78,13 +78,23 @@ enum oracle_writing oracle_writing(struct oracle *oracle);
 
 /*
  * The state of a guest cluster's entry. A bad one is invalid wherever it stands; a duplicate names
- * another guest cluster's host cluster.
+ * another guest cluster's host cluster; the cluster of a cut one begins inside the file and ends
+ * past it.
  */
-enum oracle_cluster { ORACLE_UNMAPPED, ORACLE_MAPPED, ORACLE_DUPLICATE, ORACLE_BAD };
+enum oracle_cluster { ORACLE_UNMAPPED, ORACLE_MAPPED, ORACLE_DUPLICATE, ORACLE_BAD, ORACLE_CUT };
 enum oracle_cluster oracle_judge_cluster(const struct oracle *oracle, uint64_t index);
 
-/* One guest cluster: 1 and its bytes; 0: this delta does not hold it; -1: its entry is bad. */
+/*
+ * One guest cluster: 1 and its bytes; 0: this delta does not hold it; -1: its entry is bad, or its
+ * cluster cut off.
+ */
 int oracle_read_cluster(struct oracle *oracle, uint64_t index, uint8_t *buffer);
+
+/*
+ * Of a cluster that is cut off: what the file has of it, and zeros. Returns how many bytes are in
+ * the file.
+ */
+uint64_t oracle_read_cut(struct oracle *oracle, uint64_t index, uint8_t *buffer);
 
 /* The offset of a guest cluster in the file, in bytes; 0: not mapped. The entry is not judged. */
 uint64_t oracle_host_offset(const struct oracle *oracle, uint64_t index);

@@ -102,9 +102,15 @@ class Image:
             return "before the data area"
         if (offset - self.data_start) % self.cluster:
             return "not on the cluster grid"
-        if offset + self.cluster > self.file_size:
+        if offset >= self.file_size:
             return "past the end of the file"
+        if offset + self.cluster > self.file_size:
+            return "cut off: %d of %d bytes are in the file" % (self.file_size - offset, self.cluster)
         return None
+
+    @staticmethod
+    def is_cut(why):
+        return why is not None and why.startswith("cut off")
 
     def takes_space(self, offset):
         """Whether the host cluster at `offset` holds data in the file, rather than being a hole."""
@@ -125,14 +131,16 @@ class Image:
             if not entry:
                 continue
             why = self.entry_error(entry)
-            if why:
+            if why and not self.is_cut(why):
                 errors.append("BAT[%d]=%d: %s" % (index, entry, why))
                 continue
             if entry in owner:
                 errors.append("BAT[%d]=%d: also BAT[%d]" % (index, entry, owner[entry]))
                 continue
             owner[entry] = index
-            if index >= covered:
+            if why:
+                errors.append("BAT[%d]=%d: %s" % (index, entry, why))
+            elif index >= covered:
                 leaks.append("BAT[%d]=%d: beyond the disk's end" % (index, entry))
         if self.in_use == IN_USE:
             errors.append("in_use: not closed cleanly")
@@ -156,11 +164,12 @@ class Image:
     def writing(self):
         """Whether it can be opened for writing: "ok", "recover" or "refuse"."""
         entries = [entry for entry in self.bat if entry]
-        if len(set(entries)) < len(entries) or any(map(self.entry_error, entries)):
-            return "refuse"
+        whys = [why for why in map(self.entry_error, entries) if why]
+        if len(set(entries)) < len(entries) or not all(map(self.is_cut, whys)) or (whys and self.device):
+            return "refuse"                 # what is cut off is made whole where the file can grow
         if self.ext_off and self.in_use == CLOSED and self._extension_forbids():
             return "refuse"
-        return "recover" if self.in_use == IN_USE else "ok"
+        return "recover" if self.in_use == IN_USE or whys else "ok"
 
     def _extension_forbids(self):
         """An extension that cannot be told apart, has an unknown feature that is necessary, or reaches into a guest's cluster. A
@@ -254,13 +263,21 @@ class Image:
             clusters.add(offset)
         return None
 
+    def cut_bytes(self, index):
+        """What the file has of a cluster that its end cuts off; None: it is not cut off."""
+        entry = self.bat[index] if index < self.bat_entries else 0
+        if not entry or self.bat.index(entry) < index or not self.is_cut(self.entry_error(entry)):
+            return None
+        self.file.seek(self.host_offset(entry))
+        return self.file.read()
+
     def read_cluster(self, index):
         """The cluster's bytes, or None where this delta does not hold it."""
         if index >= self.bat_entries or not self.bat[index]:
             return None
         entry = self.bat[index]
         why = self.entry_error(entry)
-        if not why and self.bat.index(entry) < index:
+        if (not why or self.is_cut(why)) and self.bat.index(entry) < index:
             why = "another guest cluster's"
         if why:
             raise Corrupt("BAT[%d]=%d: %s" % (index, entry, why))

@@ -149,10 +149,18 @@ static void leave_beyond(struct damaged *damaged, struct rng *rng)
     put64(damaged->found + AT_SECTORS, image->disk_sectors);
 }
 
+/* The cluster that lies last, if it has an owner, loses at least a byte, and keeps at least one. */
+static void cut_off(struct damaged *damaged, struct rng *rng)
+{
+    uint64_t cluster = cluster_bytes(damaged);
+    if (is_named(damaged, damaged->size - cluster))
+        damaged->size -= rng_between(rng, 1, cluster - 1);
+}
+
 static void spoil_entries(struct damaged *damaged, struct rng *rng)
 {
     const struct image *image = &damaged->image;
-    uint64_t end = (damaged->size - data_start(damaged)) /
+    uint64_t end = (damaged->size - data_start(damaged) + cluster_bytes(damaged) - 1) /
                    cluster_bytes(damaged); /* the first cluster past the file */
     for (uint32_t i = 0; i < COPIES && damaged->damage & DAMAGE_DUPLICATES; i++)
         set_entry(damaged, unmapped(damaged, rng), entry(damaged, mapped(damaged, rng)));
@@ -205,7 +213,9 @@ void damaged_build(struct damaged *damaged, uint32_t damage, struct rng *rng)
         leave_beyond(damaged, rng);
     if (damage & extensions)
         add_extension(damaged);
-    if (damage & DAMAGE_TAIL)
+    if (damage & DAMAGE_CUT)
+        cut_off(damaged, rng);
+    else if (damage & DAMAGE_TAIL)
         append(damaged, 3 * cluster_bytes(damaged) - 100);
     spoil_entries(damaged, rng);
     if (damage & DAMAGE_EMPTY_FLAG)
@@ -265,10 +275,13 @@ static struct showing_of read_bad(struct oracle *oracle, uint64_t guest, uint8_t
     uint64_t offset = oracle_host_offset(oracle, guest),
              host = (offset - oracle->data_start) / oracle->cluster;
     bool good = offset >= oracle->data_start &&
-                (offset - oracle->data_start) % oracle->cluster == 0 &&
-                offset + oracle->cluster <= oracle->file_size;
-    if (!good || !oracle->owner[host] ||
-        oracle_read_cluster(oracle, oracle->owner[host] - 1, cluster) != 1)
+                (offset - oracle->data_start) % oracle->cluster == 0 && offset < oracle->file_size;
+    if (!good || !oracle->owner[host])
+        return (struct showing_of){SHOWS_BAD, NULL};
+    uint64_t owner = oracle->owner[host] - 1;
+    if (oracle_judge_cluster(oracle, owner) == ORACLE_CUT)
+        oracle_read_cut(oracle, owner, cluster);
+    else if (oracle_read_cluster(oracle, owner, cluster) != 1)
         return (struct showing_of){SHOWS_BAD, NULL};
     return (struct showing_of){SHOWS_COPY, copy_of(cluster, oracle->cluster)};
 }
@@ -278,6 +291,10 @@ static struct showing_of read_one(struct oracle *oracle, uint64_t guest, uint8_t
     int got = oracle_read_cluster(oracle, guest, cluster);
     if (got == 1)
         return (struct showing_of){SHOWS_BYTES, copy_of(cluster, oracle->cluster)};
+    if (oracle_judge_cluster(oracle, guest) == ORACLE_CUT) {
+        oracle_read_cut(oracle, guest, cluster);
+        return (struct showing_of){SHOWS_CUT, copy_of(cluster, oracle->cluster)};
+    }
     return got ? read_bad(oracle, guest, cluster) : (struct showing_of){SHOWS_ZEROS, NULL};
 }
 

@@ -34,7 +34,8 @@ enum {
     DAMAGE_TRANSIT = 32768, /* none: the extension holds a feature besides that is not known here,
                                and to be kept */
     DAMAGE_LOW = 65536,     /* none: the extension's own cluster is one of the holes */
-    DAMAGE_ALL = 2 * DAMAGE_LOW - 1
+    DAMAGE_CUT = 131072,    /* the file ends inside the last mapped cluster */
+    DAMAGE_ALL = 2 * DAMAGE_CUT - 1
 };
 
 struct damaged {
@@ -53,12 +54,15 @@ void damaged_free(struct damaged *damaged);
 void damaged_put_on_disk(const struct damaged *damaged, struct disk *disk, struct rng *rng);
 
 /* The possible contents of a guest cluster. */
-enum showing { SHOWS_ZEROS, SHOWS_BYTES, SHOWS_BAD, SHOWS_COPY };
+enum showing { SHOWS_ZEROS, SHOWS_BYTES, SHOWS_BAD, SHOWS_COPY, SHOWS_CUT };
 
+/*
+ * BYTES: its own; CUT: its own, with zeros for what is missing; COPY: those of the cluster's owner,
+ * once the duplicate has a cluster of its own.
+ */
 struct showing_of {
     enum showing how;
-    uint8_t *bytes; /* BYTES: its own; COPY: those of the cluster's owner, once the duplicate has a
-                       cluster of its own */
+    uint8_t *bytes;
 };
 
 /* The contents of a whole image, by the oracle, and the findings of a check. */

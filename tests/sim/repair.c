@@ -45,6 +45,9 @@ static const struct repair_scenario {
     {"repair-everything", DAMAGE_MARK | DAMAGE_STALE | DAMAGE_EMPTY_FLAG | DAMAGE_TAIL |
                               DAMAGE_HOLES | DAMAGE_DUPLICATES | DAMAGE_RANGE | DAMAGE_GRID |
                               DAMAGE_BEYOND},
+    {"repair-cut", DAMAGE_CUT},
+    {"repair-cut-duplicates", DAMAGE_MARK | DAMAGE_CUT | DAMAGE_DUPLICATES | DAMAGE_HOLES},
+    {"repair-cut-range", DAMAGE_CUT | DAMAGE_RANGE | DAMAGE_BEYOND},
     {"repair-random", 0},
 };
 
@@ -222,7 +225,7 @@ static int call(struct repairing *repairing, uint32_t what, struct ploop_check_r
         .size = sizeof(options), .repair = what, .progress = on_progress, .user_data = repairing};
     *result = (struct ploop_check_result){.size = sizeof(*result)};
     backend_new_session(&repairing->backend, true);
-    init_judge(repairing, what & REPAIR_ALL);
+    init_judge(repairing, what & ~(uint32_t)PLOOP_REPAIR_CACHED);
     repairing->first_seq = repairing->disk.next_seq;
     repairing->chances = 0;
     int error = ploop_image_check(repairing->file, &options, result);
@@ -419,12 +422,13 @@ static void announce(const struct playing *playing, const char *how)
 static uint64_t play_cuts(const struct repair_scenario *scenario)
 {
     static const uint32_t repairs[] = {REPAIR_ALL, PLOOP_REPAIR_LEAKS, PLOOP_REPAIR_UNCLEAN,
-                                       PLOOP_REPAIR_ENTRIES};
-    uint64_t runs = scenario->damage ? 8 * SEEDS : RANDOM_RUNS;
+                                       PLOOP_REPAIR_ENTRIES, PLOOP_REPAIR_CUT};
+    enum { REPAIRS = sizeof(repairs) / sizeof(repairs[0]) };
+    uint64_t runs = scenario->damage ? 10 * SEEDS : RANDOM_RUNS;
     for (uint64_t run = 0; run < runs; run++) {
         struct playing playing = {.scenario = scenario,
                                   .odd_v1 = run % 2,
-                                  .repair = repairs[run / 2 % 4],
+                                  .repair = repairs[run / 2 % REPAIRS],
                                   .seed = run + 1,
                                   .cut_permille = scenario->damage ? 1000 : 300};
         announce(&playing, "");

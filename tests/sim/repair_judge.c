@@ -81,6 +81,9 @@ static bool is_allowed(const struct showings *now, uint64_t guest, const struct 
     case SHOWS_COPY:
         return (how == SHOWS_BYTES && same_bytes(now, guest, before)) ||
                (how == SHOWS_COPY && !mended);
+    case SHOWS_CUT:
+        return (how == SHOWS_BYTES || (how == SHOWS_CUT && !mended)) &&
+               same_bytes(now, guest, before);
     }
     return false;
 }
@@ -88,7 +91,8 @@ static bool is_allowed(const struct showings *now, uint64_t guest, const struct 
 static void compare(const struct repair_judge *judge, const struct showings *now, bool mended,
                     const char *name)
 {
-    static const char *const words[] = {"zeros", "content", "an error", "an error for a duplicate"};
+    static const char *const words[] = {"zeros", "content", "an error", "an error for a duplicate",
+                                        "a part of its content"};
     if (now->guests != judge->found.guests)
         violation("F1", "%s: the disk's size changed", name);
     for (uint64_t guest = 0; guest < now->guests; guest++) {

@@ -160,18 +160,26 @@ static uint64_t part_of_disk(const struct subject *subject, uint64_t index)
 }
 
 /*
- * The oracle's content there: 1 and bytes, 0 and zeros, or -1. A cluster larger than READ_MAX is
- * larger than the file.
+ * The oracle's content there, READ_MAX bytes at most: 1 and bytes, 0 and zeros, or -1. A cluster
+ * that is cut off has bytes where the visible part is in the file, or once it was made whole.
  */
-static int oracle_bytes(struct oracle *oracle, uint64_t index, uint8_t *bytes)
+static int oracle_bytes(const struct subject *subject, struct oracle *oracle, uint64_t index,
+                        bool is_whole, uint8_t *bytes)
 {
-    int status = oracle_read_cluster(oracle, index, bytes);
+    enum oracle_cluster state = oracle_judge_cluster(oracle, index);
+    uint64_t part = part_of_disk(subject, index), offset = oracle_host_offset(oracle, index);
 
-    must(status <= 0 || oracle->cluster <= READ_MAX);
-    if (status == 0) {
-        memset(bytes, 0, oracle->cluster < READ_MAX ? oracle->cluster : READ_MAX);
+    if (state == ORACLE_DUPLICATE || state == ORACLE_BAD) {
+        return -1;
     }
-    return status;
+    memset(bytes, 0, part);
+    if (state == ORACLE_UNMAPPED) {
+        return 0;
+    }
+
+    uint64_t there = oracle->file_size - offset;
+    must(oracle->read(oracle->context, bytes, there < part ? there : part, offset) == 0);
+    return there >= part || is_whole ? 1 : -1;
 }
 
 static bool is_worth_reading(const struct subject *subject, uint64_t index, uint64_t end)
@@ -179,7 +187,7 @@ static bool is_worth_reading(const struct subject *subject, uint64_t index, uint
     return subject->oracle.bat[index] || index == 0 || index == end - 1;
 }
 
-static void judge_content(struct subject *subject, ploop_dev *dev)
+static void judge_content(struct subject *subject, ploop_dev *dev, bool is_whole)
 {
     struct oracle *oracle = &subject->oracle;
     uint64_t end = (oracle->disk_sectors + oracle->cluster_sectors - 1) / oracle->cluster_sectors;
@@ -192,7 +200,7 @@ static void judge_content(struct subject *subject, ploop_dev *dev)
         }
 
         uint64_t length = part_of_disk(subject, index);
-        int status = oracle_bytes(oracle, index, cluster_then);
+        int status = oracle_bytes(subject, oracle, index, is_whole, cluster_then);
         int64_t got = ploop_dev_pread(dev, cluster_now, length, index * oracle->cluster);
 
         must_msg(got == (status < 0 ? -EIO : (int64_t)length),
@@ -201,7 +209,8 @@ static void judge_content(struct subject *subject, ploop_dev *dev)
                  "%s: guest cluster %" PRIu64 " reads foreign bytes", subject->what, index);
     }
     for (uint64_t index = 0; index < oracle->bat_entries; index++) {
-        mapped += oracle_read_cluster(oracle, index, cluster_then) > 0;
+        mapped += oracle_read_cluster(oracle, index, cluster_then) > 0 ||
+                  oracle_judge_cluster(oracle, index) == ORACLE_CUT;
     }
     must(ploop_dev_info(dev, &info) == 0);
     judge_that(subject, info.clusters_mapped == mapped);
@@ -228,8 +237,8 @@ static void judge_kept(struct subject *subject, bool bad_may_go, struct oracle_r
             continue;
         }
 
-        int status_then = oracle_bytes(then, index, cluster_then);
-        int status_now = oracle_bytes(&now, index, cluster_now);
+        int status_then = oracle_bytes(subject, then, index, true, cluster_then);
+        int status_now = oracle_bytes(subject, &now, index, true, cluster_now);
 
         if (status_then >= 0) {
             must_msg(status_now >= 0 &&
@@ -261,7 +270,7 @@ static void judge_open(struct subject *subject, uint32_t flags)
                  "%s: opening says %d %s", subject->what, error, log.text);
         judge_that(subject, log.lines == 1 && log.text[0] && !strchr(log.text, '\n'));
     } else {
-        judge_content(subject, dev);
+        judge_content(subject, dev, !read_only);
         must(ploop_dev_close(dev) == 0);
     }
     if (!opens || read_only) {
@@ -374,6 +383,7 @@ void hostile_judge(struct fixture *fixture, const char *what)
     }
     judge_repair(&subject, ALL);
     judge_repair(&subject, 1 + (uint32_t)hostile_counts.images % (ALL - 1));
+    judge_repair(&subject, PLOOP_REPAIR_CUT | (uint32_t)hostile_counts.images % ALL);
     if (subject.verdict == ORACLE_OK) {
         oracle_close(&subject.oracle);
     }

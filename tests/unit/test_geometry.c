@@ -127,7 +127,9 @@ START_TEST(entries_are_judged)
     ck_assert_int_eq(geometry_judge_entry(&v1, size, 9), ENTRY_GOOD);
     ck_assert_int_eq(geometry_judge_entry(&v1, size, 10), ENTRY_OFF_GRID);
     ck_assert_int_eq(geometry_judge_entry(&v1, size, 9 + 63 * 2), ENTRY_GOOD);
-    ck_assert_int_eq(geometry_judge_entry(&v1, size - 1, 9 + 63 * 2), ENTRY_PAST_END);
+    ck_assert_int_eq(geometry_judge_entry(&v1, size - 1, 9 + 63 * 2), ENTRY_CUT);
+    ck_assert_int_eq(geometry_judge_entry(&v1, size - v1.cluster_size + 1, 9 + 63 * 2), ENTRY_CUT);
+    ck_assert_int_eq(geometry_judge_entry(&v1, size - v1.cluster_size, 9 + 63 * 2), ENTRY_PAST_END);
     ck_assert_int_eq(geometry_judge_entry(&v1, size, 9 + 63 * 3), ENTRY_PAST_END);
     ck_assert_int_eq(geometry_judge_entry(&v1, size, 9 + 63 * 3 - 1), ENTRY_OFF_GRID);
     ck_assert_int_eq(geometry_judge_entry(&v2, v2.data_start + v2.cluster_size, 1), ENTRY_GOOD);

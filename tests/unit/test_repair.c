@@ -29,7 +29,7 @@ START_TEST(all_leaves_nothing)
 
     uint64_t findings = 0;
 
-    for (uint32_t kind = 0; kind <= PLOOP_CHECK_READ; kind++) {
+    for (uint32_t kind = 0; kind <= PLOOP_CHECK_ENTRY_CUT; kind++) {
         findings += outcome.kinds[kind];
     }
     ck_assert_uint_eq(outcome.result.repaired, findings);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Opening read-only, for rescue. Whatever the entries are, a guest cluster reads as its own bytes,
- * as zeros where nothing is mapped, or as EIO; never as zeros for a mapped cluster, never as
- * another cluster's bytes. The test computes the expected result itself, straight from the format's
- * description, and every word of the data area contains its own place in the file.
+ * as zeros where nothing is mapped, or as EIO, also for what the file's end has cut off; never as
+ * zeros for a mapped cluster, never as another cluster's bytes. The test computes the expected
+ * result itself, straight from the format's description, and every word of the data area contains
+ * its own place in the file.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -76,8 +77,7 @@ static bool is_good(const struct image *image, uint32_t entry)
     uint64_t offset = entry * image->unit;
 
     return entry != UINT32_MAX && offset >= image->data_start &&
-           (offset - image->data_start) % image->cluster == 0 &&
-           offset + image->cluster <= image->fixture.size;
+           (offset - image->data_start) % image->cluster == 0 && offset < image->fixture.size;
 }
 
 static enum expected expect(const struct image *image, uint32_t guest)
@@ -137,12 +137,22 @@ static void expect_bytes(const struct image *image, uint32_t guest, uint64_t ins
     }
 }
 
+/* The file ends inside the cluster, before this part of it does. */
+static bool is_missing(const struct image *image, uint32_t guest, uint64_t inside, uint64_t length)
+{
+    return expect(image, guest) == OWN_BYTES &&
+           image_entry(image->fixture.bytes, guest) * image->unit + inside + length >
+               image->fixture.size;
+}
+
 /* Read from any sector, sometimes into the next cluster: the whole range or EIO. */
 static void read_some(struct image *image, uint32_t guest, uint64_t inside, uint64_t length)
 {
     static uint8_t bytes[CLUSTER_MAX];
     uint64_t first = length < image->cluster - inside ? length : image->cluster - inside;
     bool bad = expect(image, guest) == BAD || (length > first && expect(image, guest + 1) == BAD);
+    bad |= is_missing(image, guest, inside, first) ||
+           (length > first && is_missing(image, guest + 1, 0, length - first));
     int64_t got = ploop_dev_pread(image->dev, bytes, length, guest * image->cluster + inside);
 
     must(got == (bad ? -EIO : (int64_t)length));

@@ -40,6 +40,7 @@ static const char *kind_name(uint32_t kind)
         [PLOOP_CHECK_LEAK] = "leak",
         [PLOOP_CHECK_EXTENSION] = "extension",
         [PLOOP_CHECK_READ] = "read",
+        [PLOOP_CHECK_ENTRY_CUT] = "entry_cut",
     };
     return kind < sizeof(names) / sizeof(names[0]) && names[kind] ? names[kind] : "other";
 }
@@ -53,6 +54,8 @@ static const char *repair_name(uint32_t repair)
         return "leaks";
     case PLOOP_REPAIR_UNCLEAN:
         return "unclean";
+    case PLOOP_REPAIR_CUT:
+        return "cut";
     default:
         return "all";
     }
@@ -312,7 +315,9 @@ static uint32_t parse_repair(const char *word)
     } words[] = {
         {"leaks", PLOOP_REPAIR_LEAKS},
         {"unclean", PLOOP_REPAIR_UNCLEAN},
-        {"all", PLOOP_REPAIR_LEAKS | PLOOP_REPAIR_UNCLEAN | PLOOP_REPAIR_ENTRIES},
+        {"cut", PLOOP_REPAIR_CUT},
+        {"all",
+         PLOOP_REPAIR_LEAKS | PLOOP_REPAIR_UNCLEAN | PLOOP_REPAIR_ENTRIES | PLOOP_REPAIR_CUT},
     };
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
         if (strcmp(word, words[i].word) == 0) {
@@ -320,7 +325,7 @@ static uint32_t parse_repair(const char *word)
         }
     }
     complain_usage(&check_command,
-                   "invalid argument '%s' for --repair: expected leaks, unclean or all", word);
+                   "invalid argument '%s' for --repair: expected leaks, unclean, cut or all", word);
     return 0;
 }
 
@@ -384,15 +389,18 @@ static int run(int argc, char **argv)
 
 const struct command check_command = {
     .name = "check",
-    .synopsis = "[--json] [-U] [--repair leaks|unclean|all [--cached]] " BASE_SYNOPSIS " IMAGE",
+    .synopsis = "[--json] [-U] [--repair leaks|unclean|cut|all [--cached]] " BASE_SYNOPSIS " IMAGE",
     .summary = "Check an image, and repair it with --repair",
-    .options = "      --json             print JSON, with sizes and offsets in bytes\n"
-               "      --repair leaks     free clusters that nothing refers to\n"
-               "      --repair unclean   clear the in-use mark if there are no other errors\n"
-               "      --repair all       do both, and fix invalid map entries\n"
-               "      --cached           repair even if part of the image stays in the page\n"
-               "                         cache, which may show data that the disk has "
-               "lost\n" FORCE_SHARE_HELP BASE_OPTIONS,
+    .options =
+        "      --json             print JSON, with sizes and offsets in bytes\n"
+        "      --repair leaks     free clusters that nothing refers to\n"
+        "      --repair unclean   clear the in-use mark if there are no other errors\n"
+        "      --repair cut       make the file hold its last cluster whole, with zeros for\n"
+        "                         what is missing\n"
+        "      --repair all       all of these, and fix invalid map entries\n"
+        "      --cached           repair even if part of the image stays in the page\n"
+        "                         cache, which may show data that the disk has "
+        "lost\n" FORCE_SHARE_HELP BASE_OPTIONS,
     .notes = "Without --repair nothing is changed. Backing images are checked too, and whether\n"
              "all images fit together.\n\n"
              "Exit status: 0 clean, 1 wrong call or failure, 2 corrupt, 3 leaks but no errors.\n",
