@@ -343,6 +343,18 @@ static int sort_out_duplicates(const struct load *load)
     return error;
 }
 
+/* Whoever looks at the log is to see that a session ended badly, and what that left. */
+static void tell_recovery(const struct load *load)
+{
+    bool is_recovery = load->header.in_use == HEADER_IN_USE && !load->dev->read_only;
+    if (is_recovery && !load->entries && !load->dev->is_inside) {
+        load_log(load, PLOOP_LOG_WARNING,
+                 "not closed cleanly: recovering; %" PRIu64
+                 " clusters that nothing refers to are free again",
+                 space_map_count(space_of(load), FREE_UNKNOWN));
+    }
+}
+
 int load_bat(struct load *load)
 {
     const struct bat_load read = {.file = load->file,
@@ -355,6 +367,9 @@ int load_bat(struct load *load)
     space_map_end_claims(space_of(load));
     if (!error && !space_map_is_whole(space_of(load))) {
         error = sort_out_duplicates(load);
+    }
+    if (!error) {
+        tell_recovery(load);
     }
     return error;
 }

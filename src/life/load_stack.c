@@ -158,6 +158,8 @@ static int recover(const struct load *load)
     if (error) {
         load_log(load, PLOOP_LOG_ERROR, "not closed cleanly, and cannot be recovered: %s",
                  ERROR_TEXT(error));
+    } else {
+        load_log(load, PLOOP_LOG_WARNING, "not closed cleanly: recovered");
     }
     return error;
 }

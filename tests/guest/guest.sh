@@ -37,6 +37,7 @@ test_a_killed_server() {
     for seen in 15 30; do
         hears "synced $seen"
         monitor stop >/dev/null
+        waits_for 100 map_is_written || fail "the map is not written: $(tail -n 1 server.log)"
         kill -9 "$server"
         wait "$server" 2>/dev/null
         ((seen > 15)) || cp --sparse=always a.hds early.hds
@@ -57,6 +58,12 @@ test_a_killed_server() {
     serve early.hds recover=1
     boot mount,load_sums,unmount "last=$seen"
     hears "wrong: load"
+}
+
+map_is_written() {
+    kill -USR1 "$server"
+    sleep 0.1
+    [[ $(tail -n 1 server.log) == *" 0 pages of the map to be written"* ]]
 }
 
 # The host runs full: QEMU stops the guest. There is space again: it goes on, and nothing is lost.

@@ -66,7 +66,7 @@ create() { ploopctl create "$@" || fail "ploopctl create $*"; }
 # client CODE: Python with `h`, a connection, and `second()`, another one; libnbd sends unaligned requests too.
 client() {
     URI=$uri /usr/bin/python3 - <<PYTHON || fail "the client failed; the server said: $(cat server.log)"
-import errno, os, time
+import errno, os, signal, time
 import nbd
 
 def second():
@@ -246,8 +246,24 @@ test_fua_and_flush_publish() {
 assert h.pread(65536, 0) == b"p" * 65536
 assert h.pread(M, 4 * M) == b"f" * 4096 + bytes(M - 4096)
 assert h.pread(M, 8 * M) == b"x" * 4096 + bytes(M - 4096)'
-    stop_server
+    # The log shows that a session ended badly, and nothing else.
+    grep -q "a.hds: warning: not closed cleanly: recovering; [0-9]* clusters that nothing refers to" server.log ||
+        fail "$(cat server.log)"
+    stop_server "not closed cleanly: recovering"
     no_errors
+}
+
+test_the_state_is_told_on_request() {
+    create --size 64M --cluster 64K a.hds
+    serve "$plugin" a.hds
+    kill -USR1 "$server" # nothing is open yet
+    client '
+h.pwrite(b"s" * 4096, 0)
+os.kill('"$server"', signal.SIGUSR1)
+time.sleep(0.5)'
+    grep -q "a.hds: status: healthy; 1 connections, .* 1 clusters mapped, 1 pages of the map to be written" server.log ||
+        fail "$(cat server.log)"
+    stop_server "a.hds: status: healthy"
 }
 
 test_the_deadline_writes_the_map() {
@@ -722,7 +738,8 @@ test_a_stack_is_recovered() {
     serve "$plugin" a.hds base=base.hds base=middle.hds recover=1
     client 'assert h.pread(4 * 65536, 0) == b"b" * 65536 + b"m" * 65536 + b"a" * 65536 + bytes(65536)'
     oracle check middle.hds >out || fail "the base was not recovered: $(cat out)"
-    stop_server
+    grep -q "middle.hds: warning: not closed cleanly: recovered" server.log || fail "$(cat server.log)"
+    stop_server "not closed cleanly: recover"
     ploopctl check --base base.hds --base middle.hds a.hds >out || fail "$(cat out)"
     sha256sum -c --quiet before || fail "a base that was closed cleanly was changed"
 }

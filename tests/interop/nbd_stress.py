@@ -203,7 +203,8 @@ class Server:
 
     def message(self):
         with open(self.log, encoding="utf-8", errors="replace") as log:
-            return log.read().strip()
+            lines = [line for line in log if "not closed cleanly: recovering" not in line]
+            return "".join(lines).strip()
 
     def connect(self):
         handle = nbd.NBD()

@@ -32,8 +32,9 @@ struct rig {
     struct ploop_dev_config config;
     ploop_dev *dev;
     ploop_queue *queue;
-    char log_text[256];
+    char log_text[256]; /* of the last line, but for those that tell of a recovery */
     uint32_t log_lines, log_level;
+    uint32_t recoveries; /* told */
     uint64_t events[RIG_EVENTS], event_value[RIG_EVENTS];
     uint64_t cluster, entry_unit, data_start, disk_size;
 };

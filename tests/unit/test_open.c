@@ -378,6 +378,7 @@ START_TEST(an_abort_leaves_the_mark_and_recover_opens)
         rig.config.flags = PLOOP_DEV_RECOVER;
         script_forget(&rig.script);
         ck_assert_int_eq(rig_try_open(&rig), 0);
+        ck_assert_uint_eq(rig.recoveries, 1);
         /* Every page was written anew, behind a SYNC. */
         uint64_t bytes = 0, pages = ploop_bat_page_count(rig.dev);
         for (uint32_t i = 0; i < rig.script.log_count; i++) {
@@ -403,6 +404,7 @@ START_TEST(recover_of_a_clean_image_is_an_open)
     rig_create(&rig, 2, 1 << 20, CLUSTER, 0);
     rig.config.flags = PLOOP_DEV_RECOVER;
     rig_open(&rig);
+    ck_assert_uint_eq(rig.recoveries, 0);
     ck_assert_int_eq(rig_write(&rig, 0, CLUSTER, 1, 0), 0);
     rig_end(&rig);
 }

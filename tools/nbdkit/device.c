@@ -12,6 +12,7 @@
 #include "device.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -401,6 +402,40 @@ void device_release(struct device *device)
     pthread_mutex_lock(&open_lock);
     if (--device->connections == 0 && device->config->dir) {
         close_device(device);
+    }
+    pthread_mutex_unlock(&open_lock);
+}
+
+static const char *health_of(const struct ploop_dev_info *info)
+{
+    if (info->state & PLOOP_STATE_SYNC_FAILED) {
+        return "a SYNC has failed: restart with recover=1";
+    }
+    if (info->state & PLOOP_STATE_ALLOCATION_REFUSED) {
+        return "the map cannot be written: new clusters are refused";
+    }
+    return info->pages_failed ? "pages of the map cannot be written now" : "healthy";
+}
+
+/* With open_lock. nbdkit shows no other messages than errors without its option -v. */
+static void tell(const struct device *device)
+{
+    struct ploop_dev_info info = {.size = sizeof(info)};
+
+    if (!ploop_dev_info(device->dev, &info)) {
+        nbdkit_error("%s: status: %s; %u connections, %" PRIu64 " requests so far, %" PRIu64
+                     " clusters mapped, %" PRIu64 " pages of the map to be written, %" PRIu64
+                     " MiB file",
+                     device->image, health_of(&info), device->connections, info.requests,
+                     info.clusters_mapped, info.pages_dirty, info.file_size >> 20);
+    }
+}
+
+void device_tell_all(void)
+{
+    pthread_mutex_lock(&open_lock);
+    for (const struct device *device = devices; device; device = device->next) {
+        tell(device);
     }
     pthread_mutex_unlock(&open_lock);
 }

@@ -75,6 +75,9 @@ struct device *device_open(const struct server_config *config, const char *expor
 /* A connection is gone, and has no request in flight. */
 void device_release(struct device *device);
 
+/* One line in the log for each open device. Any thread. */
+void device_tell_all(void);
+
 /* Close all devices: no request is in flight. -1: of one, perhaps earlier, something was lost. */
 int device_close_all(void);
 

@@ -7,6 +7,7 @@
  * calls them. The devices are in device.c.
  *
  *   .get_ready  called before the fork, so that errors of the image still appear at the terminal
+ *   .after_fork begins to listen to SIGUSR1
  *   .open       the first call for an image opens its device: only here does nbdkit report -r and
  *               the export's name, and a device does not survive the fork. After a failure the next
  *               connection tries again
@@ -25,6 +26,7 @@
 #include "bundle.h"
 #include "device.h"
 #include "exports.h"
+#include "status.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
@@ -249,10 +251,20 @@ static int plugin_get_ready(void)
     return 0;
 }
 
+/* Without the thread the server only cannot tell its state. */
+static int plugin_after_fork(void)
+{
+    if (status_start()) {
+        nbdkit_error("warning: no thread for SIGUSR1");
+    }
+    return 0;
+}
+
 static bool ended_badly;
 
 static void plugin_cleanup(void)
 {
+    status_stop();
     ended_badly = device_close_all() != 0;
 }
 
@@ -438,6 +450,7 @@ static struct nbdkit_plugin plugin = {
     .magic_config_key = "image",
     .dump_plugin = plugin_dump,
     .get_ready = plugin_get_ready,
+    .after_fork = plugin_after_fork,
     .cleanup = plugin_cleanup,
     .unload = plugin_unload,
     .list_exports = plugin_list_exports,
