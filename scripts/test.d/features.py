@@ -8,7 +8,7 @@ import sys
 
 PLACES = {"unit": "tests/unit/test_%s.c", "interop": "tests/interop/%s.sh", "bench": "bench/%s.c", "examples": "examples/%s.c",
           "fuzz": "tests/fuzz/fuzz_%s.c"}
-SCENARIOS = "random exhaustive scenarios bounded" + "".join(pathlib.Path("tests/sim/%s.c" % name).read_text() for name in ("scenarios", "repair"))
+SCENARIOS = "random exhaustive scenarios bounded snapshot grow" + "".join(pathlib.Path("tests/sim/%s.c" % name).read_text() for name in ("scenarios", "repair"))
 
 SCHEDULES = "".join(path.read_text() for path in sorted(pathlib.Path("tests/sched").glob("scenario_*.c")))
 

@@ -356,6 +356,8 @@ static void sync_zeros(struct grow *grow)
     int wait = sync_wait_for(syncer, &grow->sync, sync_next(syncer), synced);
     if (wait <= 0) {
         step_done(grow, wait, GROW_WIDENING);
+    } else {
+        turn_again(&grow->job.dev->turn); /* it is sent by the pump, which was before this */
     }
 }
 

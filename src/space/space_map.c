@@ -287,7 +287,10 @@ int space_map_enlarge(struct space_map *map, uint64_t more, uint64_t host_limit)
 
 void space_map_reserve(struct space_map *map, uint64_t end)
 {
-    assert(end >= map->reserved_end && end <= map->limit);
+    assert(end <= map->limit);
+    if (end <= map->reserved_end) {
+        return; /* a grow to a larger size has failed before */
+    }
     map->reserved_end = end;
     if (end > map->first) {
         drop_bits(map, 0, min64(end - map->first, map->window));

@@ -114,7 +114,7 @@ void space_map_forget_fresh(struct space_map *map, uint64_t count);
  */
 int space_map_enlarge(struct space_map *map, uint64_t more, uint64_t host_limit);
 
-/* Clusters below this place are reserved from now on. */
+/* Clusters below this place are reserved from now on, and those that were it before. */
 void space_map_reserve(struct space_map *map, uint64_t end);
 
 /* The place behind the last cluster in use. */

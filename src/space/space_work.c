@@ -197,7 +197,7 @@ void space_extend(struct space_work *work, uint64_t clusters, bool least)
 static void extended(struct space_work *work)
 {
     struct space_map *map = work->map;
-    uint64_t added = work->new_end - map->fresh_end;
+    uint64_t added = work->new_end - map->fresh_end, old_end = map->fresh_end;
     bool all_taken = space_map_fresh_count(map) == 0;
     space_map_extend(map, work->new_end);
     work->file_size = work->io.io.pub.offset;
@@ -211,7 +211,9 @@ static void extended(struct space_work *work)
     assert(unknown == 0 || all_taken);
     (void)all_taken;
     work->partial_tail = false;
-    space_map_forget_fresh(map, unknown);
+    if (unknown > 0 && old_end + unknown > map->fresh_next) {
+        space_map_forget_fresh(map, old_end + unknown - map->fresh_next);
+    }
     work_done(work, 0);
 }
 

@@ -350,6 +350,12 @@ static struct request *choose(struct backend *backend)
         left -= can_go_on(chosen);
     if (backend->lifo)
         chosen = youngest;
+    if (backend->late_punches && chosen->io->op == PLOOP_IO_PUNCH && !rng_below(backend->rng, 8))
+        return chosen;
+    for (unsigned i = 0; backend->late_punches && i < backend->in_flight; i++)
+        if (can_go_on(&backend->requests[i]) && backend->requests[i].io->op != PLOOP_IO_PUNCH &&
+            chosen->io->op == PLOOP_IO_PUNCH)
+            chosen = &backend->requests[i];
     if (chosen != oldest)
         backend_fault(backend, FAULT_LATE);
     return chosen;

@@ -73,6 +73,7 @@ struct backend {
     bool reaping[BACKEND_RINGS];    /* inside reap of that queue */
     bool fifo;                      /* the oldest request first */
     bool lifo;                      /* the youngest first */
+    bool late_punches;              /* a punch mostly after the others */
     bool quick;                     /* executed and completed at once, at the next chance */
     unsigned chance[FAULT_COUNT];   /* permille */
     bool quiet;                     /* no new faults */
@@ -99,6 +100,7 @@ struct backend {
     uint64_t errors;   /* injected in this session: a request may fail */
     uint64_t sync_errors;
     void (*event)(void *context); /* after each step */
+    void (*asked)(void *context); /* before a request is looked at; or NULL */
     void (*invalidated)(void *context);
     void (*fault)(void *context, enum fault fault);
     void *context;

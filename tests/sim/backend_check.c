@@ -144,8 +144,10 @@ static void check_rules(struct backend *backend, const struct ploop_io *io)
 
 void backend_check(struct backend *backend, const struct ploop_io *io, bool below)
 {
-    if (backend->gone)
+    if (backend->gone && !below) /* the base stays */
         violation("R13", "%s on a file that was let go", backend_op_name(io->op));
+    if (backend->asked)
+        backend->asked(backend->context);
     check_shape(backend, io);
     if (below && io->op != PLOOP_IO_READ)
         violation("R9", "%s of %" PRIu64 "+%" PRIu64 " on a lower delta", backend_op_name(io->op),

@@ -31,7 +31,7 @@ static void changed(const struct guest_op *op, uint64_t *first, uint64_t *count)
     if (op->kind != GUEST_DISCARD)
         return;
     *first = (op->first + cluster - 1) / cluster * cluster;
-    if (end < op->sim->image.disk_sectors)
+    if (end < op->disk_sectors)
         end = end / cluster * cluster;
     *count = end > *first ? end - *first : 0;
 }
@@ -190,6 +190,7 @@ static struct guest_op *prepare(struct sim *sim, enum guest_kind kind, uint64_t 
     op->flags = flags;
     op->first = first;
     op->count = count;
+    op->disk_sectors = sim->image.disk_sectors;
     op->id = ++sim->next_id;
     if (kind == GUEST_READ || kind == GUEST_WRITE)
         make_iov(op);
@@ -263,12 +264,21 @@ bool guest_do(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t co
     return op != NULL;
 }
 
+/* How many of the runs begin inside the disk. */
+static uint32_t runs_inside(const struct image *image)
+{
+    uint32_t count = image->run_count;
+    while (image->runs[count - 1].first * (uint64_t)image->cluster_sectors >= image->disk_sectors)
+        count--;
+    return count;
+}
+
 /* A stretch of sectors within one run of hot clusters, and within the disk. */
 static void random_range(struct sim *sim, uint64_t *first, uint64_t *count)
 {
     struct rng *rng = &sim->rng;
     uint64_t cluster = sim->image.cluster_sectors;
-    const struct run_of_clusters *run = &sim->image.runs[rng_below(rng, sim->image.run_count)];
+    const struct run_of_clusters *run = &sim->image.runs[rng_below(rng, runs_inside(&sim->image))];
     uint64_t start = run->first * cluster, end = start + run->count * cluster;
     if (end > sim->image.disk_sectors)
         end = sim->image.disk_sectors;

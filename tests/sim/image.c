@@ -130,6 +130,22 @@ void image_small(struct image *image, bool used, bool split)
     image->host_clusters = image->mapped + image->leaks;
 }
 
+/* Runs right behind the old end, somewhere, and at the last end. */
+void image_let_grow(struct image *image, struct rng *rng)
+{
+    uint32_t most = image->entries + (uint32_t)rng_between(rng, 100, 3 * PER_PAGE);
+    uint32_t old_count = image->hot_count;
+    image->later_sectors =
+        (uint64_t)most * image->cluster_sectors - rng_below(rng, image->cluster_sectors);
+    add_run(image, image->entries, 3);
+    add_run(image, (uint32_t)rng_between(rng, image->entries + 3, most - 3), 3);
+    add_run(image, most - 2, 2);
+    image->later_hot = image->hot_count - old_count;
+    image->hot_count = old_count;
+    if (rng_permille(rng, 300))
+        image->disk_sectors -= (uint64_t)rng_between(rng, 1, 2) * image->cluster_sectors;
+}
+
 void image_below(struct image *image, const struct image *top, struct rng *rng)
 {
     *image = *top;

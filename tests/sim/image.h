@@ -38,6 +38,8 @@ struct image {
     uint32_t run_count;
     uint32_t hot[IMAGE_HOT_MAX];
     uint32_t hot_count;
+    uint32_t later_hot;     /* behind those: hot clusters that only a larger disk has */
+    uint64_t later_sectors; /* the disk may grow to that; 0: it does not */
 };
 
 void image_random(struct image *image, struct rng *rng);
@@ -57,6 +59,12 @@ void image_small(struct image *image, bool used, bool split);
 
 /* Give it a format extension, void or not. */
 void image_extend(struct image *image, const char *features, bool is_void);
+
+/*
+ * The disk may grow, by so many entries at most: runs and hot clusters behind its end. Some images
+ * get a disk that is smaller than their entries allow, and clusters mapped beyond its end.
+ */
+void image_let_grow(struct image *image, struct rng *rng);
 
 /* An image that can lie below another, with a base's content; it may be smaller. */
 void image_below(struct image *image, const struct image *top, struct rng *rng);

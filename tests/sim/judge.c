@@ -22,6 +22,7 @@ struct scene {
     const struct model *model;
     struct oracle oracle;
     struct oracle_memory memory;
+    uint64_t disk_sectors;
     uint8_t *content; /* of the hot clusters, one after another */
     const char *name;
 };
@@ -46,6 +47,16 @@ static void scene_open(struct scene *scene, const struct disk_state *state)
     if (oracle_open(&scene->oracle, oracle_read_memory, &scene->memory, state->size, message) !=
         ORACLE_OK)
         violation("F1", "%s: no image any more: %s", scene->name, message);
+}
+
+/* R10: the old size or the new one, and nothing else. */
+static void scene_judge_size(const struct scene *scene, const struct snapshot *snapshot)
+{
+    uint64_t sectors = scene->oracle.disk_sectors;
+    if (sectors != snapshot->sizes[0] && sectors != snapshot->sizes[1])
+        violation("R10",
+                  "%s: the disk has %" PRIu64 " sectors, it should have %" PRIu64 " or %" PRIu64,
+                  scene->name, sectors, snapshot->sizes[0], snapshot->sizes[1]);
 }
 
 /*
@@ -96,7 +107,7 @@ static void judge_content(struct scene *scene, const struct snapshot *snapshot, 
     for (uint32_t i = 0; i < scene->image->hot_count; i++) {
         for (uint32_t s = 0; s < scene->image->cluster_sectors; s++) {
             uint64_t sector = (uint64_t)scene->image->hot[i] * scene->image->cluster_sectors + s;
-            if (sector < scene->image->disk_sectors)
+            if (sector < scene->oracle.disk_sectors)
                 judge_sector(&judgement, sector,
                              scene->content +
                                  ((uint64_t)i * scene->image->cluster_sectors + s) * DISK_SECTOR);
@@ -114,8 +125,11 @@ static void compare(struct scene *scene, ploop_dev *dev, const char *when)
         const struct run_of_clusters *run = &scene->image->runs[i];
         uint64_t offset = run->first * cluster_bytes(scene),
                  length = run->count * cluster_bytes(scene), stored = length;
-        if (offset + length > scene->image->disk_sectors * DISK_SECTOR)
-            length = scene->image->disk_sectors * DISK_SECTOR - offset;
+        uint64_t disk = scene->disk_sectors * DISK_SECTOR,
+                 inside = disk > offset ? disk - offset : 0;
+        length = inside < length ? inside : length;
+        if (!length)
+            break;
         uint8_t *bytes = sim_alloc(length);
         int64_t got = ploop_dev_pread(dev, bytes, length, offset);
         if (got != (int64_t)length)
@@ -143,7 +157,7 @@ static void write_a_little(struct scene *scene, ploop_dev *dev)
     for (uint32_t i = 0; i<scene->image->hot_count; i += scene->image->hot_count> 3 ? 3 : 1) {
         uint32_t s = i % scene->image->cluster_sectors;
         uint64_t sector = (uint64_t)scene->image->hot[i] * scene->image->cluster_sectors + s;
-        if (sector >= scene->image->disk_sectors)
+        if (sector >= scene->disk_sectors)
             continue;
         content_fill(bytes, sector, ++version);
         int64_t put = ploop_dev_pwrite(dev, bytes, DISK_SECTOR, sector * DISK_SECTOR);
@@ -205,6 +219,8 @@ void judge_disk(struct sim *sim, const struct snapshot *snapshot, const struct d
     bool failing = alloc_pause();
     counters->disks++;
     scene_open(&scene, state);
+    scene.disk_sectors = scene.oracle.disk_sectors;
+    scene_judge_size(&scene, snapshot);
     bool unclean = scene_check(&scene, false);
     extension_judge(image, &scene.oracle, snapshot->used, name);
     scene.content = sim_alloc(image->hot_count * cluster_bytes(&scene));

@@ -21,6 +21,7 @@
 #include "backend.h"
 #include "bounded.h"
 #include "counters.h"
+#include "grow_run.h"
 #include "repair.h"
 #include "report.h"
 #include "scenarios.h"
@@ -31,7 +32,7 @@
 enum { JOBS_MAX = 64, STEPS_DEFAULT = 300, CUT_PERMILLE_DEFAULT = 40, EXIT_MISSING = 4 };
 
 struct options {
-    uint64_t seed, runs, cuts, seconds, snapshots;
+    uint64_t seed, runs, cuts, seconds, snapshots, grows;
     uint32_t jobs, steps, cut_permille;
     const char *skip, *scenario, *repair;
     bool shrink, exhaustive, coverage;
@@ -57,6 +58,8 @@ static const char usage[] =
     "    [-v]                                                       tell every event\n"
     "sim --snapshot N [--seed N]                                   runs of a snapshot under load, "
     "cut at every event\n"
+    "sim --grow N [--seed N]                                       runs in which the disk grows "
+    "under load\n"
     "sim --bounded N ...                                            all short sequences; sim "
     "--bounded help tells more\n";
 
@@ -168,6 +171,7 @@ static const struct option names[] = {
     {"repair", required_argument, NULL, 'm'},
     {"exhaustive", no_argument, NULL, 'x'},
     {"snapshot", required_argument, NULL, 'q'},
+    {"grow", required_argument, NULL, 'w'},
     {"steal-reports", no_argument, NULL, 'b'},
     {"coverage", no_argument, NULL, 'g'},
     {"cut-permille", required_argument, NULL, 'p'},
@@ -211,6 +215,9 @@ static void parse(int argc, char **argv, struct options *options)
             break;
         case 'q':
             options->snapshots = number;
+            break;
+        case 'w':
+            options->grows = number;
             break;
         case 'h':
             options->shrink = true;
@@ -265,6 +272,8 @@ int main(int argc, char **argv)
         return scenarios_run(options.scenario, options.exhaustive);
     if (options.snapshots)
         return snapshots_run(options.seed, options.snapshots);
+    if (options.grows)
+        return grows_run(options.seed, options.grows);
     if (options.repair)
         return repairs_run(options.repair, options.exhaustive);
     if (options.shrink || options.skip || (options.runs == 1 && report_verbose))

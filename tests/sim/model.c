@@ -46,7 +46,7 @@ void model_init(struct model *model, const uint32_t *hot, uint32_t hot_count,
                 uint32_t cluster_sectors, uint64_t disk_sectors)
 {
     memset(model, 0, sizeof(*model));
-    model->disk_sectors = disk_sectors;
+    model_size(model, disk_sectors, disk_sectors);
     model->cluster_sectors = cluster_sectors;
     model->hot = hot;
     model->hot_count = hot_count;
@@ -58,6 +58,12 @@ void model_init(struct model *model, const uint32_t *hot, uint32_t hot_count,
         model->index[i] = -1;
     for (uint32_t i = 0; i < hot_count; i++)
         model->index[hot[i]] = (int32_t)i;
+}
+
+void model_size(struct model *model, uint64_t sectors, uint64_t or_sectors)
+{
+    model->sizes[0] = sectors;
+    model->sizes[1] = or_sectors;
 }
 
 void model_free(struct model *model)
@@ -299,6 +305,7 @@ void snapshot_take(struct snapshot *snapshot, const struct model *model)
         total += model->sectors[i].count;
     snapshot->sectors = sectors;
     snapshot->used = model->used;
+    memcpy(snapshot->sizes, model->sizes, sizeof(snapshot->sizes));
     snapshot->first = sim_alloc((sectors + 1) * sizeof(*snapshot->first));
     snapshot->versions = sim_alloc(total * sizeof(*snapshot->versions));
     snapshot->current = sim_alloc(total * sizeof(*snapshot->current));

@@ -36,7 +36,7 @@ struct sector {
 };
 
 struct model {
-    uint64_t disk_sectors;
+    uint64_t sizes[2]; /* in sectors: those that the disk may have after a cut */
     uint32_t cluster_sectors;
     uint32_t hot_count; /* guest clusters that are used at all, ascending; the rest stays zeros */
     const uint32_t *hot;
@@ -53,11 +53,13 @@ struct snapshot {
     struct version *versions;
     bool *current; /* per version: also what a read may show */
     uint64_t sectors;
+    uint64_t sizes[2];
     bool used;
 };
 
 enum { CONTENT_FOREIGN = 1, CONTENT_MIXED, CONTENT_GARBAGE };
 
+/* `disk_sectors`: of the largest disk. */
 void model_init(struct model *model, const uint32_t *hot, uint32_t hot_count,
                 uint32_t cluster_sectors, uint64_t disk_sectors);
 void model_free(struct model *model);
@@ -69,6 +71,9 @@ void content_fill(uint8_t *bytes, uint64_t sector, uint64_t version);
  * name.
  */
 int content_read(const uint8_t *bytes, uint64_t sector, uint64_t *version, uint64_t *other);
+
+/* A cut shows this size, or that one. */
+void model_size(struct model *model, uint64_t sectors, uint64_t or_sectors);
 
 /* The sector of the model, or NULL where the guest cluster is not used. */
 struct sector *model_sector(const struct model *model, uint64_t guest_sector);

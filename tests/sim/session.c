@@ -20,14 +20,63 @@ static uint32_t mark_of(const struct disk_state *state)
     return mark;
 }
 
+static bool read_header(const struct disk_state *state, struct oracle *oracle)
+{
+    char message[160];
+    struct oracle_memory memory = {state->bytes, state->size};
+    return oracle_read_header(oracle, oracle_read_memory, &memory, memory.size, message) ==
+           ORACLE_OK;
+}
+
+void session_size(struct sim *sim)
+{
+    struct oracle oracle;
+    if (!sim->image.later_sectors || !read_header(&sim->disk.current, &oracle))
+        return;
+    uint64_t bat_end = 64 + 4 * (uint64_t)oracle.bat_entries;
+    sim->image.disk_sectors = oracle.disk_sectors;
+    sim->image.entries = oracle.bat_entries;
+    sim->image.data_off = oracle.data_start / DISK_SECTOR;
+    sim->image.bat_end = (bat_end + DISK_SECTOR - 1) / DISK_SECTOR * DISK_SECTOR;
+    sim->backend.bat_end = sim->image.bat_end;
+}
+
+bool session_may_grow(struct sim *sim, ploop_job *job, uint64_t sectors)
+{
+    struct ploop_job_info info = {.size = sizeof(info)};
+    if (ploop_job_info(job, &info) ||
+        (info.step != PLOOP_JOB_STEP_FINISH && info.step != PLOOP_JOB_STEP_UNDO))
+        return false;
+    uint64_t entries = (sectors + sim->image.cluster_sectors - 1) / sim->image.cluster_sectors;
+    uint64_t end = (64 + 4 * entries + DISK_SECTOR - 1) / DISK_SECTOR * DISK_SECTOR;
+    if (end > sim->backend.bat_end)
+        sim->backend.bat_end = end;
+    model_size(&sim->model, sim->image.disk_sectors, sectors);
+    return true;
+}
+
+/* The guest is told of a larger disk, which is durable. It may use all of it from now on. */
+static void resized(struct sim *sim, uint64_t bytes)
+{
+    struct oracle oracle;
+    if (!read_header(&sim->disk.durable, &oracle) || oracle.disk_sectors * DISK_SECTOR != bytes)
+        violation("R10", "the guest is told of %" PRIu64 " bytes before the header is durable",
+                  bytes);
+    trace("  [%" PRIu64 "] resized: %" PRIu64 " bytes", sim->backend.now, bytes);
+    sim->resized = bytes;
+    sim->image.disk_sectors = bytes / DISK_SECTOR;
+    model_size(&sim->model, sim->image.disk_sectors, sim->image.disk_sectors);
+}
+
 static void on_event(void *user_data, uint32_t event, uint64_t value)
 {
     struct sim *sim = user_data;
-    (void)value;
     if (event == PLOOP_EVENT_FAILED)
         sim->library_errors[0]++;
     if (event == PLOOP_EVENT_PARKED)
         sim->library_errors[1]++;
+    if (event == PLOOP_EVENT_RESIZED)
+        resized(sim, value);
 }
 
 static void on_log(void *user_data, uint32_t level, uint32_t message_id, const char *text)
@@ -44,6 +93,7 @@ static bool is_marked(const struct sim *sim)
 
 void session_found(struct sim *sim)
 {
+    session_size(sim);
     sim->found_marked = is_marked(sim);
     sim->kept = extension_is_kept(&sim->image, sim->disk.current.bytes);
 }
@@ -86,6 +136,7 @@ int session_open(struct sim *sim, enum session_how how)
     sim->aborting = false;
     sim->suspended = false;
     sim->discards = 0;
+    sim->resized = 0;
     session_found(sim);
     ploop_file *deltas[] = {sim->base_file, sim->file};
     bool alone = !sim->base.there;
@@ -103,6 +154,8 @@ int session_open(struct sim *sim, enum session_how how)
     if (how != SESSION_PLAIN)
         check_recovered(sim, first_seq);
     counters->sessions++;
+    session_size(sim);
+    model_size(&sim->model, sim->image.disk_sectors, sim->image.disk_sectors);
     sim->model.used = true;
     if (mark_of(&sim->disk.durable) != IN_USE_MARK)
         violation("R11", "the device is open and the in-use mark is not durable");
@@ -158,6 +211,8 @@ static void abort_device(struct sim *sim)
 static void adopt(struct sim *sim)
 {
     bool failing = alloc_pause();
+    session_size(sim);
+    model_size(&sim->model, sim->image.disk_sectors, sim->image.disk_sectors);
     struct oracle oracle;
     struct oracle_memory memory = {sim->disk.current.bytes, sim->disk.current.size};
     char message[160];
@@ -166,6 +221,8 @@ static void adopt(struct sim *sim)
     if (oracle_open(&oracle, oracle_read_memory, &memory, memory.size, message) != ORACLE_OK)
         violation("F1", "no image any more: %s", message);
     for (uint32_t i = 0; i < sim->image.hot_count; i++) {
+        if (sim->image.hot[i] >= oracle.bat_entries)
+            break;
         int got = oracle_read_cluster(&oracle, sim->image.hot[i], cluster);
         if (got < 0)
             violation("F1", "guest cluster %" PRIu32 " cannot be read after reopening",

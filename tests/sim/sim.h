@@ -11,6 +11,7 @@
 #ifndef SIM_SIM_H
 #define SIM_SIM_H
 
+#include <ploop/ops.h>
 #include <ploop/ploop.h>
 
 #include "backend.h"
@@ -44,6 +45,7 @@ struct guest_op {
     enum guest_kind kind;
     uint32_t flags;
     uint64_t first, count; /* sectors; pages for BAT_WRITE */
+    uint64_t disk_sectors; /* the disk's size when it was made */
     uint64_t id;
     uint64_t submit;
     bool latched; /* a SYNC had failed before it was submitted */
@@ -81,7 +83,8 @@ struct sim {
     bool new_top_marked; /* the log says that a file which did not become the top keeps its mark */
     bool discards_may_stay; /* what is below the top changes: any may leave its clusters */
     bool found_marked;      /* this session's image, as on the disk */
-    bool kept;              /* this session must keep features of the format extension */
+    uint64_t resized; /* the size that the guest was told of in this session, in bytes; 0: none */
+    bool kept;        /* this session must keep features of the format extension */
 
     unsigned cut_permille; /* per event */
     bool no_cuts;
@@ -99,6 +102,13 @@ void sim_make_files(struct sim *sim); /* after the backend's capabilities are ch
 void sim_free_all(struct sim *sim);
 void sim_cut(struct sim *sim); /* take a cut now, to be judged later */
 
+/* workload.c */
+void sim_choose_config(struct sim *sim); /* how it is opened, and the backend's abilities */
+void sim_choose_faults(struct sim *sim); /* which strike, and how often */
+void sim_choose_limit(struct sim *sim);  /* of the file's size: space runs out */
+void sim_some_steps(struct sim *sim);    /* of the backend */
+void sim_suspend(struct sim *sim);       /* or resume */
+
 /* session.c */
 enum session_how { SESSION_PLAIN, SESSION_RECOVER, SESSION_RECOVER_CACHED };
 int session_open(struct sim *sim, enum session_how how);
@@ -106,7 +116,10 @@ int session_close(struct sim *sim);
 void session_crash(struct sim *sim);     /* the process dies, what it wrote stays in the cache */
 void session_power_cut(struct sim *sim); /* the machine dies; one of the disks it may have left is
                                             what the next session finds */
-void session_found(struct sim *sim);     /* what is shown now is what the device opens */
+void session_size(struct sim *sim);      /* the size of what is shown now is the guest's */
+/* Whether this job may write the longer map and the header of a disk of that size: then it may. */
+bool session_may_grow(struct sim *sim, ploop_job *job, uint64_t sectors);
+void session_found(struct sim *sim); /* what is shown now is what the device opens */
 void session_lose(
     struct sim *sim); /* writeback of all that is not durable fails, and no call is told yet */
 void session_reopen(

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "alloc.h"
 #include "report.h"
 #include "stack_cut.h"
 
@@ -183,6 +184,32 @@ static void make_second_file(struct change *change)
     change->backend.writable = true;
 }
 
+/* Before a request is looked at: whether it may be of the longer map. */
+static void on_asked(void *context)
+{
+    struct change *change = context;
+    session_may_grow(&change->sim, change->job, change->sim.image.later_sectors);
+}
+
+/* The old top was smaller before: what is mapped in the new part is found below the new top. */
+static void grow_first(struct change *change)
+{
+    struct sim *sim = &change->sim;
+    alloc_limit_space(false); /* or there is none for a larger map */
+    if (session_open(sim, SESSION_PLAIN))
+        violation("contract", "open fails");
+    alloc_limit_space(true);
+    if (ploop_dev_grow(sim->dev, sim->image.later_sectors * DISK_SECTOR, on_end, change,
+                       &change->job))
+        violation("contract", "the disk cannot be made larger");
+    sim->backend.asked = on_asked;
+    rest(change);
+    sim->backend.asked = NULL;
+    if (!change->over || change->result || ploop_job_free(change->job))
+        violation("R10", "the job ends with %d although nothing went wrong", change->result);
+    session_size(sim);
+}
+
 static void set_up(struct change *change, uint64_t seed)
 {
     struct sim *sim = &change->sim;
@@ -191,6 +218,10 @@ static void set_up(struct change *change, uint64_t seed)
     sim->image.features[0] = '\0';
     sim->image.void_extension = sim->image.closed_ext = false;
     sim->image.host_clusters = sim->image.mapped + sim->image.leaks;
+    struct rng apart = {seed ^ 0x67726f77}; /* the other runs stay the same */
+    bool grows = rng_permille(&apart, 250);
+    if (grows)
+        image_let_grow(&sim->image, &apart);
     sim->cut_permille = 1000;
     sim->no_cuts = true;
     sim_start(sim, rng_permille(&sim->rng, 300) ? SIM_OVER_IMAGE : SIM_ALONE);
@@ -209,10 +240,12 @@ static void set_up(struct change *change, uint64_t seed)
     sim->no_wake = true;
     sim->discards_may_stay = true;
     sim_make_files(sim);
+    if (grows)
+        grow_first(change);
     make_second_file(change);
     change->records = RECORD_LOWER;
     /* No cut of the open. The base hears of events through sim->backend, whose context is ours. */
-    if (session_open(sim, SESSION_PLAIN))
+    if (!grows && session_open(sim, SESSION_PLAIN))
         violation("contract", "open fails");
 }
 

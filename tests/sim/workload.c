@@ -69,6 +69,22 @@ static void learn(struct sim *sim, const uint8_t *bytes, uint64_t size)
     sim_free(below);
 }
 
+/* What a larger disk has more of is zeros, whatever lies there now. */
+static void learn_beyond(struct sim *sim)
+{
+    static const uint8_t zeros[DISK_SECTOR];
+    struct image *image = &sim->image;
+    image->hot_count += image->later_hot;
+    image->later_hot = 0;
+    for (uint32_t i = 0; i < image->hot_count; i++) {
+        for (uint64_t s = 0; s < image->cluster_sectors; s++) {
+            uint64_t sector = image->hot[i] * (uint64_t)image->cluster_sectors + s;
+            if (sector >= image->disk_sectors && sector < image->later_sectors)
+                model_restart(&sim->model, sector, zeros, 0);
+        }
+    }
+}
+
 static void start_base(struct sim *sim, enum sim_base below)
 {
     base_build(&sim->base, &sim->image, &sim->rng, below == SIM_OVER_RAW);
@@ -88,12 +104,17 @@ void sim_start(struct sim *sim, enum sim_base below)
     sim->backend.fault = on_backend_fault;
     sim->backend.invalidated = on_invalidated;
     sim->backend.context = sim;
-    model_init(&sim->model, sim->image.hot, sim->image.hot_count, sim->image.cluster_sectors,
-               sim->image.disk_sectors);
+    const struct image *image = &sim->image;
+    bool grows = image->later_sectors != 0;
+    model_init(&sim->model, image->hot, image->hot_count + image->later_hot, image->cluster_sectors,
+               grows ? image->later_sectors : image->disk_sectors);
+    model_size(&sim->model, image->disk_sectors, image->disk_sectors);
     sim->base.cluster = (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
     if (below != SIM_ALONE)
         start_base(sim, below);
     learn(sim, bytes, size);
+    if (grows)
+        learn_beyond(sim);
     sim->backend.now += 2;
     sim_free(bytes);
 }
@@ -154,7 +175,7 @@ static void choose_blocks(struct sim *sim)
 }
 
 /* Choose how the device is opened, and the backend's capabilities. */
-static void choose_config(struct sim *sim)
+void sim_choose_config(struct sim *sim)
 {
     struct rng *rng = &sim->rng;
     static const uint64_t delays[] = {0, 1000000, 50000000, 500000000};
@@ -195,7 +216,7 @@ static void choose_config(struct sim *sim)
 }
 
 /* Choose which faults strike, and how often. Many runs have none. */
-static void choose_faults(struct sim *sim)
+void sim_choose_faults(struct sim *sim)
 {
     struct rng *rng = &sim->rng;
     struct backend *backend = &sim->backend;
@@ -226,7 +247,7 @@ static void choose_faults(struct sim *sim)
     }
 }
 
-static void choose_limit(struct sim *sim)
+void sim_choose_limit(struct sim *sim)
 {
     uint64_t cluster = (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
     sim->backend.size_limit =
@@ -237,7 +258,7 @@ static void choose_limit(struct sim *sim)
     sim->expect_errors = true;
 }
 
-static void step_some_events(struct sim *sim)
+void sim_some_steps(struct sim *sim)
 {
     uint64_t steps = rng_between(&sim->rng, 1, 6);
     while (steps-- && backend_step(&sim->backend)) {
@@ -289,7 +310,7 @@ static void step_stream(struct sim *sim)
     uint64_t cluster = sim->image.cluster_sectors, first = run->first * cluster;
     if (rng_permille(rng, 700)) {
         guest_do(sim, GUEST_DISCARD, first, run->count * cluster, 0);
-        step_some_events(sim);
+        sim_some_steps(sim);
     }
     bool whole = rng_permille(rng, 300);
     for (uint64_t i = 0; i < run->count; i++) {
@@ -297,11 +318,11 @@ static void step_stream(struct sim *sim)
         if (rng_permille(rng, 300))
             guest_random(sim);
         if (rng_permille(rng, 500))
-            step_some_events(sim);
+            sim_some_steps(sim);
     }
 }
 
-static void step_suspend(struct sim *sim)
+void sim_suspend(struct sim *sim)
 {
     if (sim->suspended) {
         int result = ploop_dev_resume(sim->dev);
@@ -342,7 +363,7 @@ static void step_end(struct sim *sim)
 {
     struct rng *rng = &sim->rng;
     if (sim->suspended && rng_permille(rng, 500))
-        step_suspend(sim);
+        sim_suspend(sim);
     if (rng_permille(rng, 100))
         session_lose(sim);
     switch (rng_below(rng, 4)) {
@@ -354,12 +375,12 @@ static void step_end(struct sim *sim)
         break;
     default:
         if (sim->suspended)
-            step_suspend(sim);
+            sim_suspend(sim);
         session_close(sim);
     }
     judge_cuts(sim);
     if (rng_permille(rng, 500))
-        choose_faults(sim);
+        sim_choose_faults(sim);
     if (rng_permille(rng, 150)) {
         counters_fault(FAULT_MEMORY, 1u << RULE_R11, 0);
         alloc_fail(rng_between(rng, 1, 40), rng_permille(rng, 500));
@@ -378,7 +399,7 @@ static void step_memory(struct sim *sim)
     alloc_fail(1, true);
     for (uint64_t n = rng_between(&sim->rng, 1, 8); n > 0; n--) {
         guest_random(sim);
-        step_some_events(sim);
+        sim_some_steps(sim);
     }
     alloc_off();
 }
@@ -390,7 +411,7 @@ static void step_lose(struct sim *sim)
         return;
     for (uint64_t n = rng_below(&sim->rng, 4); n > 0; n--)
         guest_random(sim);
-    step_some_events(sim);
+    sim_some_steps(sim);
     session_lose(sim);
     const struct run_of_clusters *run =
         &sim->image.runs[rng_below(&sim->rng, sim->image.run_count)];
@@ -413,17 +434,17 @@ static void step(struct sim *sim)
         break;
     case 3:
         if (!sim->suspended || rng_permille(&sim->rng, 600))
-            step_suspend(sim);
+            sim_suspend(sim);
         break;
     case 4:
         step_page(sim);
         break;
     case 5:
-        choose_faults(sim);
+        sim_choose_faults(sim);
         break;
     case 6:
         if (rng_permille(&sim->rng, 300))
-            choose_limit(sim);
+            sim_choose_limit(sim);
         break;
     case 7:
         sim->backend.size_limit = UINT64_C(1) << 29;
@@ -457,7 +478,7 @@ static void step(struct sim *sim)
         if (rng_permille(&sim->rng, 500))
             guest_random(sim);
         else
-            step_some_events(sim);
+            sim_some_steps(sim);
         if (rng_permille(&sim->rng, 300))
             session_run(sim);
     }
@@ -476,15 +497,15 @@ void workload_run(const struct workload *workload)
     sim_start(sim, below[rng_below(&sim->rng, sizeof(below) / sizeof(below[0]))]);
     sim->cut_permille = workload->cut_permille;
     sim->backend.stack = &stack;
-    choose_config(sim);
+    sim_choose_config(sim);
     sim_make_files(sim);
     sim->backend.quiet = true;
     if (sim->image.features[0]) /* the only open that must write an extension anew */
-        choose_faults(sim);
+        sim_choose_faults(sim);
     session_reopen(sim);
-    choose_faults(sim);
+    sim_choose_faults(sim);
     if (rng_permille(&sim->rng, 250))
-        choose_limit(sim);
+        sim_choose_limit(sim);
     for (uint32_t i = 0; i < workload->step_count; i++) {
         sim->rng.state = rng_next(&seeds);
         sim->cut_rng.state = sim->rng.state ^ 0x5bd1e9955bd1e995;
@@ -496,7 +517,7 @@ void workload_run(const struct workload *workload)
         judge_cuts(sim);
     }
     if (sim->suspended)
-        step_suspend(sim);
+        sim_suspend(sim);
     session_heal(sim);
     session_close(sim);
     judge_cuts(sim);
