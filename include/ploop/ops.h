@@ -53,7 +53,11 @@ typedef void ploop_job_commit_fn(void *user_data, ploop_job *job);
 enum { PLOOP_JOB_SNAPSHOT = 1, PLOOP_JOB_GROW = 2, PLOOP_JOB_MERGE = 3 };
 
 /** Which of two neighbours receives the other one's clusters: see ploop_dev_merge(). */
-enum { PLOOP_MERGE_UP = 1, PLOOP_MERGE_DOWN = 2 };
+enum {
+    PLOOP_MERGE_UP = 1,
+    PLOOP_MERGE_DOWN = 2,
+    PLOOP_MERGE_RECEIVER_IS_OURS = 4 /**< with DOWN: no other stack is built on the lower file */
+};
 
 /** ploop_job_info.state */
 enum {
@@ -126,10 +130,10 @@ struct ploop_job_info {
  *                  what the backend returned
  * @param[out] job  to be freed with ploop_job_free()
  * @return 0; -EINVAL (a parameter, or a file that does not fit: the log says what, and nothing was
- *         changed); -EBUSY (a job is under way, or the outcome of the last one is unknown, or the
- *         file is in use); -EROFS; -EIO (a SYNC or the write of a BAT page has failed); -ENOMEM;
- *         -ENOSPC (the device has had 4095 files); -ECANCELED (from a callback that a close or an
- *         abort delivers); or what the backend returns
+ *         changed); -EBUSY (a job is under way, or `fn` of the last one was not called yet, or its
+ *         outcome is unknown, or the file is in use); -EROFS; -EIO (a SYNC or the write of a BAT
+ *         page has failed); -ENOMEM; -ENOSPC (the device has had 4095 files); -ECANCELED (from a
+ *         callback that a close or an abort delivers); or what the backend returns
  *
  * Any thread, callbacks included. Blocks for one read of the new file. @since 2.0
  */
@@ -163,29 +167,47 @@ int ploop_dev_grow(ploop_dev *dev, uint64_t disk_size, ploop_job_fn *fn, void *u
                    ploop_job **job);
 
 /**
- * Merge two neighbours of the stack, so that one of the files is not needed any more.
+ * Merge two neighbours of the stack, so that one of the files is not needed any more. The other
+ * one is the receiver.
  *
  * Up: what the lower one of the two has and the upper one has not is copied into the upper one;
  * then the embedder records the stack without the lower one, and the device lets its file go. The
- * lower file does not change, and the disk reads the same before, meanwhile and after: a crash at
- * any time leaves a recorded stack that opens, and the merge can be run again. Requests go on: one
- * that meets a copy waits for that cluster's. The job ends whatever the guest writes, because a
- * cluster that is once in the top stays there. A cluster of zeros is copied, too, where it hides
- * something.
+ * lower file does not change.
+ *
+ * Down: what the upper one has is copied into the lower one; then the embedder records the stack
+ * without the upper one. From the first copy on the lower file is not what it was: nobody can go
+ * back to the snapshot that it was, also if the merge is cancelled or cut off, and a stack that is
+ * built on it elsewhere is ruined. Locks do not show that, so the caller says that there is none:
+ * PLOOP_MERGE_RECEIVER_IS_OURS.
+ *
+ * The disk reads the same before, meanwhile and after: a crash at any time leaves a recorded stack
+ * that opens, and the merge can be run again. Requests go on. The job ends whatever the guest
+ * writes. Two deltas below the top can be merged beside any requests. While the top is merged,
+ * requests that meet a copy wait for that cluster's. While it is merged down, what changes a
+ * cluster that was copied goes to both files, and requests do not take the fast path; at the end,
+ * changes are held as ploop_dev_snapshot() holds them, and the lower one becomes the top.
+ *
+ * A receiver below the top is opened for writing, if its backend can (`reopen`), locked and marked
+ * before it is changed, and is for reading only, and clean, when the embedder is asked. If that
+ * fails, or a SYNC of it, the log says so.
  *
  * If the embedder refuses, or the job is cancelled, or anything fails, the stack stays as it is,
- * and what was copied stays in the upper file. Of PLOOP_COMMIT_UNKNOWN the same is true.
- *
- * This version merges up into the top.
+ * and what was copied stays in the receiver. PLOOP_COMMIT_UNKNOWN is the same, but where the top is
+ * merged down: then it is no answer. Changes stay held, and nothing is changed in either file,
+ * until ploop_job_committed() is told how the record ended; a close fails them (-ECANCELED).
  *
  * @param level      of the lower of the two; 0: the base
- * @param direction  PLOOP_MERGE_UP
+ * @param direction  PLOOP_MERGE_UP; or PLOOP_MERGE_DOWN | PLOOP_MERGE_RECEIVER_IS_OURS
  * @param commit, fn, user_data, job  as for ploop_dev_snapshot(). When `fn` is called with 0 the
- *                   file that was merged away is the caller's, and may be closed
- * @return 0; -EINVAL (a parameter; no such level); -ENOTSUP (another direction, or a delta that is
- *         not right below the top); -EBUSY; -EROFS; -EIO; -ENOMEM
+ *                   file that was merged away is the caller's, and may be closed. It may also be
+ *                   called with -EUCLEAN: a BAT that was read again is no good
+ * @return 0; -EINVAL (a parameter; no such level; down without PLOOP_MERGE_RECEIVER_IS_OURS; more
+ *         of a raw base would become visible); -ENOTSUP (down into a raw base, or into an image
+ *         whose disk is smaller); -EBUSY; -EROFS; -EIO, also where a SYNC of the receiver has
+ *         failed before; -ENOMEM; -EAGAIN (another process has the receiver open), or what else its
+ *         backend returns. The log says what does not fit; nothing was changed
  *
- * Any thread, callbacks included. @since 2.0
+ * Any thread, callbacks included. Blocks while the receiver is opened for writing. @since 2.0
  */
 int ploop_dev_merge(ploop_dev *dev, uint32_t level, uint32_t direction, ploop_job_commit_fn *commit,
                     ploop_job_fn *fn, void *user_data, ploop_job **job);

@@ -26,18 +26,23 @@ void delta_free(struct delta *delta)
     if (!delta) {
         return;
     }
-    if (delta->bat) {
-        bat_free(delta->bat);
-        free(delta->bat);
+    for (struct bat *bat = delta->bat, *older; bat; bat = older) {
+        older = bat->older;
+        bat_free(bat);
+        free(bat);
     }
     free(delta);
 }
 
-int delta_make_top(struct delta *delta)
+int delta_new_bat(struct delta *delta)
 {
-    assert(!delta->bat);
-    delta->bat = calloc(1, sizeof(*delta->bat));
-    return delta->bat ? 0 : -ENOMEM;
+    struct bat *bat = calloc(1, sizeof(*bat));
+    if (!bat) {
+        return -ENOMEM;
+    }
+    bat->older = delta->bat;
+    delta->bat = bat;
+    return 0;
 }
 
 /* How much of [from, from + length) lies before `end`. */

@@ -9,8 +9,9 @@
  *     every cluster lock has been held alone once since then, and nothing is in flight in its
  *     channel. No reference count is needed for that. The structure lives as long as the device.
  *  3. From its `end` on a delta reads as zeros, whatever its file holds there.
- *  4. Only the top has a `bat`, and what is about to be the top or was. Nothing is written to a
- *     delta without one but by RECOVER, before the device is open (load_stack.c).
+ *  4. Only the top has a `bat`, what is about to be the top or was, and the receiver of a merge.
+ *     Nothing is written to a delta without one but by RECOVER, before the device is open
+ *     (load_stack.c). An old bat stays in memory, whoever still looks at it.
  */
 #ifndef DELTA_DELTA_H
 #define DELTA_DELTA_H
@@ -25,6 +26,8 @@ struct delta {
     _Atomic uint32_t level; /* its place in the stack now; 0: the base */
     ploop_file *file;
     uint32_t capabilities;  /* of the file: PLOOP_FILE_CAN_ ... */
+    bool is_raw;            /* it has no header and no map */
+    bool sync_failed;       /* a SYNC of it, as a receiver: it is none any more */
     atomic_bool left;       /* it is served no more: delta_use() */
     _Atomic uint32_t users; /* threads that call its file just now */
     uint32_t queues_seen;   /* while it leaves: life/top.c */
@@ -41,8 +44,8 @@ struct delta {
 struct delta *delta_new(ploop_file *file, uint32_t number, uint32_t level);
 void delta_free(struct delta *delta);
 
-/* Allocates the delta's bat, empty and not yet initialized by bat_init(). 0 or -ENOMEM. */
-int delta_make_top(struct delta *delta);
+/* Allocates a bat for it, empty and not yet initialized by bat_init(). 0 or -ENOMEM. */
+int delta_new_bat(struct delta *delta);
 
 /*
  * Around a call of the file's functions from outside of the turn, by a thread that has not entered

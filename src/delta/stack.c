@@ -57,7 +57,7 @@ int stack_init(struct stack *stack, ploop_file *const *files, uint32_t count)
     }
     atomic_store(&stack->count, count);
     atomic_store(&stack->top, top);
-    return delta_make_top(top);
+    return delta_new_bat(top);
 }
 
 void stack_set_disk(struct stack *stack, const struct geometry *geometry)
@@ -141,7 +141,8 @@ void stack_drop_words(struct stack *stack, const struct delta *delta, uint32_t *
 {
     _Atomic uint64_t *words = atomic_load_explicit(&stack->words, memory_order_relaxed);
     uint64_t rest = delta->level == 0 ? 0 : STACK_HIDDEN;
-    assert(delta->level + 1 == stack_top(stack)->level && !atomic_load(&stack->second));
+    assert(delta == stack_top(stack) || delta->level + 1 == stack_top(stack)->level);
+    assert(!atomic_load(&stack->second));
     for (; *next < end; ++*next) {
         uint64_t word = atomic_load_explicit(&words[*next], memory_order_relaxed);
         if (word >> 32 == delta->number || word == STACK_HIDDEN) {
@@ -151,13 +152,44 @@ void stack_drop_words(struct stack *stack, const struct delta *delta, uint32_t *
     }
 }
 
+void stack_turn_words(struct stack *stack, const struct delta *from, const struct delta *to,
+                      uint32_t *next, uint32_t end)
+{
+    const _Atomic uint64_t *words = atomic_load_explicit(&stack->words, memory_order_relaxed);
+    assert(!atomic_load(&stack->second));
+    for (; *next < end; ++*next) {
+        struct guest_cluster guest = {*next};
+        if (atomic_load_explicit(&words[guest.n], memory_order_relaxed) >> 32 == from->number) {
+            assert(bat_entry(to->bat, guest));
+            stack_set_place(stack, guest, to, bat_entry(to->bat, guest));
+        }
+    }
+}
+
+/* Those above it move down. */
+static void leave_level(struct stack *stack, struct delta *delta)
+{
+    uint32_t level = delta->level, slot = 0;
+    assert(level != STACK_NO_LEVEL && stack_count(stack) > 1);
+    delta->level = STACK_NO_LEVEL;
+    for (struct delta *other; (other = stack_each(stack, &slot)) != NULL;) {
+        other->level -= other->level != STACK_NO_LEVEL && other->level > level;
+    }
+    atomic_fetch_sub(&stack->count, 1);
+}
+
 void stack_drop(struct stack *stack, struct delta *delta)
 {
-    struct delta *top = stack_top(stack);
-    assert(delta->level + 1 == top->level && stack_count(stack) > 1);
-    delta->level = STACK_NO_LEVEL;
-    top->level--;
-    atomic_fetch_sub(&stack->count, 1);
+    assert(delta != stack_top(stack));
+    leave_level(stack, delta);
+}
+
+void stack_lower(struct stack *stack, struct delta *delta)
+{
+    struct delta *old = stack_top(stack);
+    assert(delta->level + 1 == old->level && delta->bat && !atomic_load(&stack->second));
+    atomic_store(&stack->top, delta);
+    leave_level(stack, old);
 }
 
 struct delta *stack_find(const struct stack *stack, uint32_t level)

@@ -112,13 +112,27 @@ void stack_raise(struct stack *stack, struct delta *delta);
 void stack_settle(struct stack *stack, uint32_t *next, uint32_t end);
 
 /*
- * The delta right below the top goes, and the top maps all that it maps: its words of [*next, end)
- * name it no more.
+ * The delta right below the top goes, or has become the top, and the top maps all that it maps: the
+ * words of [*next, end) name it no more.
  */
 void stack_drop_words(struct stack *stack, const struct delta *delta, uint32_t *next, uint32_t end);
 
-/* After that: it is not in the stack any more. stack_leave() follows. */
+/*
+ * Of two neighbours below the top `to` has all that `from` has, in its bat: the words of [*next,
+ * end) that name `from` name `to` from now on.
+ */
+void stack_turn_words(struct stack *stack, const struct delta *from, const struct delta *to,
+                      uint32_t *next, uint32_t end);
+
+/* After either: it is not in the stack any more. stack_leave() follows. */
 void stack_drop(struct stack *stack, struct delta *delta);
+
+/*
+ * The delta right below the top has all that the top has, in its bat: it is the top from now on.
+ * stack_leave() of the old one follows, and the words that name the new one are dropped:
+ * stack_drop_words().
+ */
+void stack_lower(struct stack *stack, struct delta *delta);
 
 /* Of a level of the stack. */
 struct delta *stack_find(const struct stack *stack, uint32_t level);

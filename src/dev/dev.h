@@ -40,6 +40,7 @@ enum gate_reason {
     GATE_ABORTING = 1 << 3,
     GATE_CHANGES_REFUSED = 1 << 4, /* dev->refusal says why */
     GATE_ENGINE_ONLY = 1 << 5,     /* PLOOP_DEV_NO_FAST_PATH */
+    GATE_MIRROR = 1 << 6,          /* a merge mirrors what changes the top: pio/merging.h */
     GATE_HOLDS = GATE_SUSPENDED | GATE_JOB,
     GATE_ENDS = GATE_CLOSED | GATE_ABORTING
 };
@@ -93,6 +94,7 @@ struct ploop_dev {
     _Atomic(struct ploop_job *) job;  /* the one that changes the stack: live/job.h */
     atomic_bool job_moves;            /* it is doing something that a suspend waits for */
     _Atomic(struct ploop_job *) job_unknown; /* how its commit ended nobody knows yet */
+    _Atomic uint32_t jobs_to_tell; /* that have ended, and still change how a file is open */
     atomic_bool jobs_end; /* a close or abort has begun: a job is to end early, and none begins */
     _Atomic(void (*)(struct ploop_dev *dev)) end_jobs; /* at close and abort; NULL: there never was
                                                           a job */
@@ -107,6 +109,7 @@ struct ploop_dev {
     uint64_t cow_bytes; /* of a buffer */
     struct cow_buffer *cow_all;
     struct list cow_buffers, cow_waiters; /* free ones; parts, for one */
+    struct merging *merging;              /* pio/merging.h: the turn's; NULL: none */
     _Atomic uint64_t clusters_copied;
 
     struct inbox bulk; /* parts: pio/bulk.c */

@@ -55,12 +55,17 @@ void block_until(ploop_dev *dev, block_fn *done, void *argument)
         }
         struct delta *top = dev_top(dev);
         const ploop_file *file = top->file;
-        if (file->ops.wait && !atomic_load(&dev->run_posted) && delta_use(top)) {
+        bool is_used = !atomic_load(&dev->run_posted) && delta_use(top);
+        bool has_wait = is_used && file->ops.wait;
+        if (has_wait) {
             /* A lower delta may be the one that has something: then look often. */
             file->ops.wait(file->context, dev->queue_count,
                            (uint64_t)(stack_count(&dev->stack) > 1 ? NAP_NS / 20 : NAP_NS));
+        }
+        if (is_used) {
             delta_unuse(top);
-        } else {
+        }
+        if (!has_wait) {
             nap(dev, rings);
         }
     }

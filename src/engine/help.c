@@ -53,7 +53,7 @@ bool help_once(const ploop_dev *dev)
     uint32_t slot = 0;
     for (struct delta *delta; left && (delta = stack_each(&dev->stack, &slot)) != NULL;) {
         const ploop_file *file = delta->file;
-        if (!file->ops.help || !delta_use(delta)) {
+        if (!delta->channel.helps || !delta_use(delta)) {
             continue;
         }
         bool helped_out = file->ops.help(file->context);
@@ -72,8 +72,10 @@ void help_kick(const ploop_dev *dev)
     uint32_t slot = 0;
     for (struct delta *delta; left && (delta = stack_each(&dev->stack, &slot)) != NULL;) {
         const ploop_file *file = delta->file;
-        if (file->ops.help && file->ops.kick && delta_use(delta)) {
-            file->ops.kick(file->context, dev->queue_count);
+        if (delta->channel.helps && delta_use(delta)) {
+            if (file->ops.kick) {
+                file->ops.kick(file->context, dev->queue_count);
+            }
             delta_unuse(delta);
         }
     }

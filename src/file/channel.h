@@ -68,6 +68,8 @@ struct channel {
     uint64_t max_transfer;   /* a multiple of block */
     uint32_t block;          /* what requests are multiples of; a sector at least */
     uint32_t queue;          /* the engine's: what the backend is told with every request */
+    bool helps;              /* the backend has `help`: any thread may look, also when the file has
+                                gone */
     struct bounces *bounces; /* the device's; used where block is more than a sector */
     uint64_t file_end;       /* see 7 */
     uint64_t file_size;      /* bytes, now */

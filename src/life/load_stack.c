@@ -54,6 +54,7 @@ static int load_raw(const struct load *load)
     uint64_t odd = size % SECTOR_SIZE;
     lower->geometry =
         (struct geometry){.cluster_size = cluster, .disk_size = size, .entry_unit = cluster};
+    lower->is_raw = true;
     lower->tail_at = size - odd;
     lower->end = odd ? lower->tail_at + SECTOR_SIZE : size;
     if (lower->end > above) {

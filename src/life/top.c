@@ -196,7 +196,7 @@ static int join(ploop_dev *dev, ploop_file *file, const struct ploop_file_info *
     int error = take_memory(dev, info);
     if (!error) {
         channel_init(&delta->channel, file, &dev->turn, info, &dev->bounces, dev->queue_count);
-        error = delta_make_top(delta);
+        error = delta_new_bat(delta);
     }
     error = error ? error : top_init_bat(dev, delta, header, info);
     error = error ? error : top_attach(dev, file, "new top");
@@ -263,7 +263,8 @@ bool top_leave(ploop_dev *dev, struct delta *delta)
 
 /* ---- raising ---- */
 
-void top_raise(ploop_dev *dev, struct delta *delta)
+/* What was the old top's is this delta's from now on. */
+static void take_over(ploop_dev *dev, struct delta *delta)
 {
     struct delta *old = dev_top(dev);
     struct bat *bat = delta->bat;
@@ -273,13 +274,24 @@ void top_raise(ploop_dev *dev, struct delta *delta)
     bat->max_age_ns = old->bat->max_age_ns;
     engine_adopt_bat(dev, bat);
     space_forget_syncs(dev);
-    file_change_claim(old->file, FILE_SHARED);
     uint32_t alignment =
         delta->channel.block < BOUNCE_MEMORY_ALIGN ? delta->channel.block : BOUNCE_MEMORY_ALIGN;
     if (alignment > SECTOR_SIZE && alignment > dev->fast_alignment) {
         atomic_store(&dev->fast_alignment, alignment);
     }
+}
+
+void top_raise(ploop_dev *dev, struct delta *delta)
+{
+    take_over(dev, delta);
+    file_change_claim(dev_top(dev)->file, FILE_SHARED);
     stack_raise(&dev->stack, delta);
+}
+
+void top_lower(ploop_dev *dev, struct delta *delta)
+{
+    take_over(dev, delta);
+    stack_lower(&dev->stack, delta);
 }
 
 void top_lower_file(ploop_dev *dev, const ploop_file *file)
@@ -287,6 +299,55 @@ void top_lower_file(ploop_dev *dev, const ploop_file *file)
     int error = file->ops.reopen ? file->ops.reopen(file->context, PLOOP_FILE_READ_ONLY) : 0;
     if (error) {
         dev_log(dev, PLOOP_LOG_WARNING, TOP_MESSAGE_ID,
-                "the file of the old top stays open for writing: %s", ERROR_TEXT(error));
+                "the file of a lower delta stays open for writing: %s", ERROR_TEXT(error));
     }
+}
+
+/* ---- a receiver ---- */
+
+static int open_for_writing(ploop_dev *dev, const struct delta *delta)
+{
+    const ploop_file *file = delta->file;
+    int error = file->ops.reopen ? file->ops.reopen(file->context, PLOOP_FILE_READ_WRITE) : 0;
+    if (error) {
+        dev_log(dev, PLOOP_LOG_ERROR, TOP_MESSAGE_ID,
+                "merge: delta %" PRIu32 ": cannot be opened for writing: %s", delta->level,
+                error == -EAGAIN ? "another process has it open" : ERROR_TEXT(error));
+    }
+    return error;
+}
+
+static int make_bat(ploop_dev *dev, struct delta *delta)
+{
+    struct ploop_file_info info = {.size = sizeof(info)};
+    /* Its header is read by the job. */
+    struct header header = {.geometry = delta->geometry, .version = dev_bat(dev)->header.version};
+    int error = ploop_file_info(delta->file, &info);
+    error = error ? error : delta_new_bat(delta);
+    error = error ? error : top_init_bat(dev, delta, &header, &info);
+    if (!error) {
+        engine_join_bat(dev, delta->bat);
+    }
+    return error;
+}
+
+int top_make_receiver(ploop_dev *dev, struct delta *delta)
+{
+    int error = file_change_claim(delta->file, FILE_ALONE);
+    if (error) {
+        dev_log(dev, PLOOP_LOG_ERROR, TOP_MESSAGE_ID,
+                "merge: delta %" PRIu32 ": another device uses the file", delta->level);
+        return error;
+    }
+    error = open_for_writing(dev, delta);
+    if (!error) {
+        error = make_bat(dev, delta);
+        if (error) {
+            top_lower_file(dev, delta->file);
+        }
+    }
+    if (error) {
+        file_change_claim(delta->file, FILE_SHARED);
+    }
+    return error;
 }

@@ -42,7 +42,20 @@ bool top_leave(ploop_dev *dev, struct delta *delta);
  */
 void top_raise(ploop_dev *dev, struct delta *delta);
 
+/*
+ * The same the other way: the delta right below the top, which has all that the top has, becomes the
+ * top. The old one is to leave.
+ */
+void top_lower(ploop_dev *dev, struct delta *delta);
+
 /* Any thread, outside of the turn: the old top's file is for reading only from now on. */
 void top_lower_file(ploop_dev *dev, const ploop_file *file);
+
+/*
+ * Any thread, outside of the turn, and may block: the file of a delta below the top is claimed
+ * alone, and opened for writing, if its backend can; then it has an empty bat. 0; -EBUSY; -ENOMEM;
+ * or what the backend returns, with a line in the log; nothing was changed then.
+ */
+int top_make_receiver(ploop_dev *dev, struct delta *delta);
 
 #endif

@@ -489,10 +489,11 @@ static int judge_raw_base(ploop_dev *dev, uint64_t disk_size)
 {
     struct ploop_file_info info = {.size = sizeof(info)};
     uint64_t old = dev_disk(dev)->disk_size;
-    if (!(dev->config.flags & PLOOP_DEV_RAW_BASE) || stack_count(&dev->stack) != 2) {
+    const struct delta *base = stack_find(&dev->stack, 0);
+    if (!base->is_raw || stack_count(&dev->stack) != 2) {
         return 0;
     }
-    int error = ploop_file_info(stack_at(&dev->stack, 0)->file, &info);
+    int error = ploop_file_info(base->file, &info);
     if (!error && disk_size > old && info.file_size > old) {
         error = reject(dev, -EINVAL, disk_size, "it would uncover the raw base, whose size is",
                        info.file_size);

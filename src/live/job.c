@@ -36,6 +36,7 @@ static void tell_end(ploop_job *job)
     const struct job_kind *kind = job->kind;
     if (kind->before_fn) {
         kind->before_fn(job);
+        atomic_fetch_sub(&dev->jobs_to_tell, 1);
     }
     atomic_store(&job->life, JOB_TELLING);
     if (job->fn) {
@@ -61,7 +62,8 @@ static void deliver(ploop_pio *pio, int result, void *user_data)
     assert(pio == &job->pio && due);
     (void)pio;
     (void)result;
-    if (due & JOB_CALLS_COMMIT && is_waiting(job)) { /* not where a close came first */
+    atomic_store(&job->may_know, due & JOB_CALLS_COMMIT); /* before it looks: job_outcome_is_open() */
+    if (due & JOB_CALLS_COMMIT && is_waiting(job)) {      /* not where a close came first */
         job->commit(job->user_data, job);
         atomic_store(&job->asked, true);
         dev_wake(job->dev);
@@ -125,7 +127,7 @@ int job_claim(ploop_dev *dev, ploop_job *job, const struct job_kind *kind)
     }
     /* Only now: what a job that has just ended left, and a close that has looked for a job. */
     bool ends = atomic_load(&dev->jobs_end);
-    if (ends || atomic_load(&dev->job_unknown)) {
+    if (ends || atomic_load(&dev->job_unknown) || atomic_load(&dev->jobs_to_tell)) {
         job_drop(job);
         return ends ? -ECANCELED : -EBUSY;
     }
@@ -165,6 +167,7 @@ void job_end(ploop_job *job, int result)
         set_job_state(job, PLOOP_JOB_RUNNING);
     }
     set_job_state(job, PLOOP_JOB_ENDED);
+    atomic_fetch_add(&dev->jobs_to_tell, job->kind->before_fn != NULL);
     atomic_store(&dev->job, NULL);
     call_later(job, JOB_CALLS_FN);
     dev_wake(dev);
@@ -219,6 +222,7 @@ void job_ask(ploop_job *job)
         call_later(job, JOB_CALLS_COMMIT);
     } else {
         atomic_store(&job->asked, true);
+        atomic_store(&job->may_know, true);
     }
     dev_wake(dev);
 }
@@ -242,6 +246,12 @@ bool job_is_answered(ploop_job *job, int *result)
     return true;
 }
 
+bool job_outcome_is_open(const ploop_job *job)
+{
+    assert(atomic_load(&job->state) == PLOOP_JOB_RUNNING);
+    return atomic_load(&job->answer) == JOB_UNANSWERED && atomic_load(&job->may_know);
+}
+
 /* ---- the public calls ---- */
 
 int ploop_job_committed(ploop_job *job, int result)
@@ -253,6 +263,9 @@ int ploop_job_committed(ploop_job *job, int result)
         atomic_store(&job->dev->job_unknown, NULL);
         atomic_store(&job->unknown, false);
         return 0;
+    }
+    if (result == PLOOP_COMMIT_UNKNOWN && job->kind->asks_on && job->kind->asks_on(job)) {
+        return is_waiting(job) ? 0 : -EINVAL;
     }
     int unanswered = JOB_UNANSWERED;
     if (atomic_load(&job->state) != PLOOP_JOB_COMMIT ||

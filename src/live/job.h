@@ -37,6 +37,8 @@ struct job_kind {
     void (*look)(ploop_job *job);      /* in the turn: go on if something can */
     void (*before_fn)(ploop_job *job); /* outside of the turn; may block; NULL: nothing */
     void (*destroy)(ploop_job *job);   /* its own memory, the structure included */
+    /* Whether PLOOP_COMMIT_UNKNOWN is no answer: it goes on waiting for another; NULL: it is one */
+    bool (*asks_on)(const ploop_job *job);
 };
 
 struct ploop_job {
@@ -56,6 +58,7 @@ struct ploop_job {
     atomic_bool cancelled; /* asked for */
     _Atomic int answer;    /* JOB_UNANSWERED: none yet */
     atomic_bool asked;     /* `commit` has returned, or there is none */
+    atomic_bool may_know;  /* it is being called, or that is so: the record may have been begun */
     atomic_bool unknown;   /* PLOOP_COMMIT_UNKNOWN: it is dev->job_unknown, until that is told */
 
     _Atomic uint32_t due; /* JOB_CALLS_ ... */
@@ -82,8 +85,13 @@ bool job_is_cancelled(const ploop_job *job);
 bool job_changes_are_over(ploop_dev *dev);
 /* The embedder is asked; job->answer will say. */
 void job_ask(ploop_job *job);
-/* Whether it is answered: then *result is 0 or -errno, and the state is RUNNING. */
+/*
+ * Whether it is answered: then *result is 0 or -errno, and the state is RUNNING. Then
+ * job_outcome_is_open() is whether the embedder may have begun its record, and has not said how it
+ * ended.
+ */
 bool job_is_answered(ploop_job *job, int *result);
+bool job_outcome_is_open(const ploop_job *job);
 /* The end. `look` is not called any more, and another job may begin. */
 void job_end(ploop_job *job, int result);
 

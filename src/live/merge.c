@@ -1,116 +1,130 @@
 /* SPDX-License-Identifier: MIT */
-/*
- * A merge up into the top (R13): the top gets all that only the delta right below it has, and that
- * delta is let go.
- *
- *     COUNTING    the words that name the delta are counted, slice by slice
- *     COPYING     each cluster that the top does not map is copied, under its lock (pio/cow.c)
- *     FLUSHING    a round: the copies, and their entries, are durable
- *     COMMIT      the embedder records the shorter stack
- *     DROPPING    the words name the delta no more, slice by slice
- *     LEAVING     nothing calls the delta's file any more -> ended
- *
- *     COUNTING -> COPYING -> FLUSHING -> COMMIT -> DROPPING -> LEAVING
- *     failed, cancelled or refused, from the first four on: copies end -> ended, with the error
- *
- *  1. No gate is closed: the guest's writes have the same owner in both records.
- *  2. A cluster that the top maps stays there (R8), so one look at each cluster is enough, whatever
- *     the guest does meanwhile, and every cluster that COPYING has left behind is in the top.
- *  3. Until the commit the delta counts as below: a discard punches and removes no entry. After it,
- *     where deltas are left below, the entry stays as well (delta/stack.h, 5).
- *  4. Who has read a word that names the delta has the cluster's lock, shared at least, and has
- *     found no entry in the top. A copy holds that lock alone. So after COPYING nobody is on the
- *     way to the delta's file who is not counted in its channel.
- *  5. A rate limit is waited for with no lock held. A pause begins when the copies under way have
- *     ended.
- */
+/* The states of merge.h, from the beginning to the commit. */
+#include "live/merge.h"
+
 #include "engine/engine.h"
+#include "engine/state.h"
 #include "life/top.h"
-#include "live/job.h"
 #include "pio/queue.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <inttypes.h>
 #include <stdlib.h>
 
-enum { MERGE_MESSAGE_ID = 11, SLICE_CLUSTERS = 16384, COPIES = 2 };
+enum { SLICE_CLUSTERS = 16384, SECURING_ROUNDS = 2 };
+#define SYNC_BYTES (UINT64_C(64) << 20)
 
-enum merge_state {
-    MERGE_COUNTING,
-    MERGE_COPYING,
-    MERGE_FLUSHING,
-    MERGE_COMMIT,
-    MERGE_DROPPING,
-    MERGE_LEAVING
-};
-
-struct merge {
-    struct ploop_job job;
-    enum merge_state state;
-    bool is_busy;       /* a round is under way */
-    uint32_t under_way; /* copies */
-    int error;          /* of the first that failed */
-    struct delta *lower;
-    uint32_t next; /* the cluster that comes next */
-    ploop_pio copies[COPIES];
-    struct round_wait round;
-    uint64_t rate, since_ns, moved; /* the rate that holds since then, and what was copied since */
-};
-
-static struct merge *of_job(ploop_job *job)
-{
-    return container_of(job, struct merge, job);
-}
-
-static void set_merge_state(struct merge *merge, enum merge_state state)
+void merge_set_state(struct merge *merge, enum merge_state state)
 {
     static const uint32_t steps[] = {
-        [MERGE_COUNTING] = PLOOP_JOB_STEP_CHECK,  [MERGE_COPYING] = PLOOP_JOB_STEP_COPY,
-        [MERGE_FLUSHING] = PLOOP_JOB_STEP_FLUSH,  [MERGE_COMMIT] = PLOOP_JOB_STEP_COMMIT,
-        [MERGE_DROPPING] = PLOOP_JOB_STEP_FINISH, [MERGE_LEAVING] = PLOOP_JOB_STEP_FINISH,
+        [MERGE_LOADING] = PLOOP_JOB_STEP_CHECK,   [MERGE_MARKING] = PLOOP_JOB_STEP_PREPARE,
+        [MERGE_COUNTING] = PLOOP_JOB_STEP_CHECK,  [MERGE_FLUSHING] = PLOOP_JOB_STEP_FLUSH,
+        [MERGE_COPYING] = PLOOP_JOB_STEP_COPY,    [MERGE_SECURING] = PLOOP_JOB_STEP_FLUSH,
+        [MERGE_DRAINING] = PLOOP_JOB_STEP_HOLD,   [MERGE_CLEARING] = PLOOP_JOB_STEP_HOLD,
+        [MERGE_CLOSING_UP] = PLOOP_JOB_STEP_HOLD, [MERGE_COMMIT] = PLOOP_JOB_STEP_COMMIT,
+        [MERGE_LOWERING] = PLOOP_JOB_STEP_FINISH, [MERGE_DROPPING] = PLOOP_JOB_STEP_FINISH,
+        [MERGE_SWEEPING] = PLOOP_JOB_STEP_FINISH, [MERGE_LEAVING] = PLOOP_JOB_STEP_FINISH,
+        [MERGE_UNDOING] = PLOOP_JOB_STEP_UNDO,    [MERGE_CLOSING] = PLOOP_JOB_STEP_UNDO,
+        [MERGE_RETIRING] = PLOOP_JOB_STEP_FINISH,
     };
     assert(merge->under_way == 0 && !merge->is_busy);
     merge->state = state;
     merge->next = 0;
-    merge->job.watch.polls = state == MERGE_LEAVING;
+    merge->job.watch.polls = state == MERGE_LEAVING || state == MERGE_DRAINING;
     job_set_step(&merge->job, steps[state]);
     turn_again(&merge->job.dev->turn);
 }
 
 /* The disk's clusters, of which each has a word. */
-static uint32_t clusters_of(const struct merge *merge)
+uint32_t merge_clusters(const struct merge *merge)
 {
     return geometry_guest_clusters(&dev_top(merge->job.dev)->geometry);
 }
 
-static uint32_t slice_end(const struct merge *merge)
+uint32_t merge_slice_end(const struct merge *merge)
 {
-    uint32_t left = clusters_of(merge) - merge->next;
+    uint32_t left = merge_clusters(merge) - merge->next;
     return merge->next + (left < SLICE_CLUSTERS ? left : SLICE_CLUSTERS);
 }
 
-/* Whether the top still has to get it. */
+static struct bat *receiver_bat(const struct merge *merge)
+{
+    return merge->merging.to->bat;
+}
+
+void merge_fail(struct merge *merge, int error)
+{
+    ploop_dev *dev = merge->job.dev;
+    merge->error = merge->error ? merge->error : error;
+    merge->merging.error = merge->error; /* no copy begins any more */
+    assert(merge->error < 0 && merge->state <= MERGE_COMMIT);
+    if (merge->way == MERGE_TOP) {
+        job_end(&merge->job, merge->error);
+        return;
+    }
+    if (merge->state >= MERGE_CLEARING && merge->top_mark.header_changed) {
+        merge_set_state(merge, MERGE_UNDOING);
+        return;
+    }
+    if (gate_has(dev, GATE_JOB)) {
+        gate_change(dev, GATE_JOB, 0);
+    }
+    merge_set_state(merge, MERGE_CLOSING);
+}
+
+/* ---- before the copies ---- */
+
+static void marked(struct mark *mark, int result)
+{
+    struct merge *merge = container_of(mark, struct merge, mark);
+    merge->is_busy = false;
+    if (result) {
+        merge_fail(merge, result);
+    } else {
+        merge->job.dev->merging = &merge->merging;
+        merge_set_state(merge, MERGE_COUNTING);
+    }
+}
+
+/* Whether the receiver still has to get it. */
 static bool is_to_copy(const struct merge *merge, struct guest_cluster guest)
 {
     const ploop_dev *dev = merge->job.dev;
-    return stack_place(&dev->stack, guest).delta == merge->lower &&
+    if (merge->way != MERGE_TOP) {
+        return merging_wants(&merge->merging, guest);
+    }
+    return stack_place(&dev->stack, guest).delta == merge->merging.from &&
            bat_entry(dev_bat(dev), guest) == 0;
 }
 
-static void count_words(struct merge *merge)
+static void count_clusters(struct merge *merge)
 {
     ploop_dev *dev = merge->job.dev;
     uint64_t count = 0;
-    for (uint32_t end = slice_end(merge); merge->next < end; merge->next++) {
+    for (uint32_t end = merge_slice_end(merge); merge->next < end; merge->next++) {
         count += is_to_copy(merge, (struct guest_cluster){merge->next});
     }
     atomic_fetch_add(&merge->job.bytes_total, count * dev_disk(dev)->cluster_size);
-    if (merge->next == clusters_of(merge)) {
-        set_merge_state(merge, MERGE_COPYING);
+    if (merge->next == merge_clusters(merge)) {
+        merge_set_state(merge, merge->way == MERGE_LOWER ? MERGE_FLUSHING : MERGE_COPYING);
     } else {
         dev_post_run(dev);
     }
+}
+
+static void top_flushed(struct round_wait *round, int result)
+{
+    struct merge *merge = container_of(round, struct merge, round);
+    ploop_dev *dev = merge->job.dev;
+    merge->is_busy = false;
+    if (result) {
+        merge_fail(merge, result);
+    } else if (!job_is_cancelled(&merge->job)) {
+        merge->merging.mirrors = true;
+        gate_change(dev, 0, GATE_MIRROR);
+        merge_set_state(merge, MERGE_COPYING);
+    }
+    turn_again(&dev->turn);
 }
 
 /* ---- copying ---- */
@@ -118,10 +132,11 @@ static void count_words(struct merge *merge)
 static void copied(struct part *part)
 {
     ploop_job *job = part->pio->user_data;
-    struct merge *merge = of_job(job);
+    struct merge *merge = merge_of_job(job);
     uint64_t bytes = dev_disk(job->dev)->cluster_size;
     merge->under_way--;
     merge->moved += bytes;
+    merge->unsynced += bytes;
     merge->error = merge->error ? merge->error : part->result;
     atomic_fetch_add(&job->bytes_done, bytes);
     turn_again(&job->dev->turn);
@@ -129,7 +144,7 @@ static void copied(struct part *part)
 
 static void copy(struct merge *merge, struct guest_cluster guest)
 {
-    for (uint32_t i = 0; i < COPIES; i++) {
+    for (uint32_t i = 0; i < MERGE_COPIES; i++) {
         ploop_pio *pio = &merge->copies[i];
         if (pio->part.state == PART_IDLE) {
             merge->under_way++;
@@ -157,193 +172,240 @@ static bool may_move(struct merge *merge)
     return may;
 }
 
+static void round_done(struct round_wait *round, int result)
+{
+    struct merge *merge = container_of(round, struct merge, round);
+    merge->is_busy = false;
+    merge->error = merge->error ? merge->error : result;
+    turn_again(&merge->job.dev->turn);
+}
+
+/* What was copied becomes durable. */
+static void begin_round(struct merge *merge, round_fn *then)
+{
+    merge->is_busy = true;
+    merge->unsynced = 0;
+    bat_join_round(receiver_bat(merge), &merge->round, then);
+}
+
 /* A slice at most, so that others get the turn. */
 static void copy_more(struct merge *merge)
 {
     ploop_dev *dev = merge->job.dev;
-    uint32_t end = slice_end(merge);
-    while (merge->next < end && merge->under_way < COPIES && may_move(merge)) {
+    uint32_t end = merge_slice_end(merge);
+    if (merge->unsynced >= SYNC_BYTES) {
+        if (merge->under_way == 0) {
+            begin_round(merge, round_done);
+        }
+        return;
+    }
+    while (merge->next < end && merge->under_way < MERGE_COPIES && may_move(merge)) {
         struct guest_cluster guest = {merge->next++};
+        merge->merging.next = merge->next;
         if (is_to_copy(merge, guest)) {
             copy(merge, guest);
         }
     }
-    if (merge->next == clusters_of(merge)) {
+    if (merge->next == merge_clusters(merge)) {
         if (merge->under_way == 0) {
-            set_merge_state(merge, MERGE_FLUSHING);
+            merge_set_state(merge, merge->way == MERGE_BELOW ? MERGE_CLEARING : MERGE_SECURING);
         }
-    } else if (merge->under_way < COPIES && merge->next == end) {
+    } else if (merge->under_way < MERGE_COPIES && merge->next == end) {
         dev_post_run(dev);
     }
 }
 
-/* ---- the rest ---- */
+/* ---- up to the commit ---- */
 
-static void flushed(struct round_wait *round, int result)
+static void ask(struct merge *merge)
+{
+    merge_set_state(merge, MERGE_COMMIT);
+    job_ask(&merge->job);
+}
+
+static void secured(struct round_wait *round, int result)
 {
     struct merge *merge = container_of(round, struct merge, round);
-    merge->is_busy = false;
-    merge->error = result;
-    if (!result && !job_is_cancelled(&merge->job)) {
-        set_merge_state(merge, MERGE_COMMIT);
-        job_ask(&merge->job);
-    }
-    turn_again(&merge->job.dev->turn);
-}
-
-static void answered(struct merge *merge)
-{
-    ploop_job *job = &merge->job;
-    int answer;
-    if (!job_is_answered(job, &answer)) {
+    ploop_dev *dev = merge->job.dev;
+    round_done(round, result);
+    if (merge->error || job_is_cancelled(&merge->job)) {
         return;
     }
-    if (answer == -EINPROGRESS) {
-        atomic_store(&job->unknown, true);
-        atomic_store(&job->dev->job_unknown, job);
-    }
-    if (answer) {
-        job_end(job, answer);
-    } else {
-        set_merge_state(merge, MERGE_DROPPING);
+    if (merge->way == MERGE_TOP) {
+        ask(merge);
+    } else if (++merge->rounds == SECURING_ROUNDS) {
+        gate_change(dev, 0, GATE_JOB);
+        merge_set_state(merge, MERGE_DRAINING);
     }
 }
 
-static void drop_words(struct merge *merge)
+/* Whichever mark it was. */
+static void mark_cleared(struct merge *merge, int result)
+{
+    merge->is_busy = false;
+    if (result || job_is_cancelled(&merge->job)) {
+        merge_fail(merge, result ? result : -ECANCELED);
+    } else if (merge->way == MERGE_BELOW) {
+        ask(merge);
+    } else {
+        merge_set_state(merge, MERGE_CLOSING_UP);
+    }
+}
+
+static void receiver_cleared(struct mark *mark, int result)
+{
+    mark_cleared(container_of(mark, struct merge, mark), result);
+}
+
+static void top_cleared(struct mark *mark, int result)
+{
+    mark_cleared(container_of(mark, struct merge, top_mark), result);
+}
+
+static void clear_mark(struct merge *merge)
 {
     ploop_dev *dev = merge->job.dev;
-    stack_drop_words(&dev->stack, merge->lower, &merge->next, slice_end(merge));
-    if (merge->next == clusters_of(merge)) {
-        stack_drop(&dev->stack, merge->lower);
-        set_merge_state(merge, MERGE_LEAVING);
+    struct merging *merging = &merge->merging;
+    merge->is_busy = true;
+    if (merge->way == MERGE_BELOW) {
+        mark_begin(&merge->mark, dev, merging->to, MARK_CLEAR, receiver_cleared);
     } else {
-        dev_post_run(dev);
+        mark_begin(&merge->top_mark, dev, merging->from, MARK_CLEAR, top_cleared);
     }
 }
 
-static void leave(struct merge *merge)
+static void closed_up(struct round_wait *round, int result)
 {
-    struct delta *lower = merge->lower;
-    if (channel_is_idle(&lower->channel) && top_leave(merge->job.dev, lower)) {
-        file_give_back(lower->file, FILE_SHARED);
-        job_end(&merge->job, 0);
+    struct merge *merge = container_of(round, struct merge, round);
+    round_done(round, result);
+    if (!merge->error && !job_is_cancelled(&merge->job)) {
+        merge->job.dev->all_durable = true;
+        ask(merge);
     }
 }
 
+/* ---- all of it ---- */
+
+/* What the state does when nothing is under way but copies. */
 static void go_on(struct merge *merge)
 {
+    ploop_dev *dev = merge->job.dev;
     switch (merge->state) {
+    case MERGE_LOADING:
+        merge_load(merge);
+        break;
+    case MERGE_MARKING:
+        merge->is_busy = merge->is_served = true;
+        mark_begin(&merge->mark, dev, merge->merging.to, MARK_NEW, marked);
+        break;
     case MERGE_COUNTING:
-        count_words(merge);
+        count_clusters(merge);
+        break;
+    case MERGE_FLUSHING:
+        merge->is_busy = true;
+        bat_join_round(dev_bat(dev), &merge->round, top_flushed);
         break;
     case MERGE_COPYING:
         copy_more(merge);
         break;
-    case MERGE_FLUSHING:
-        merge->is_busy = true;
-        bat_join_round(dev_bat(merge->job.dev), &merge->round, flushed);
+    case MERGE_SECURING:
+        begin_round(merge, secured);
+        break;
+    case MERGE_DRAINING:
+        if (job_changes_are_over(dev) && merge->merging.under_way == 0) {
+            merge_set_state(merge, MERGE_CLEARING);
+        }
+        break;
+    case MERGE_CLEARING:
+        clear_mark(merge);
+        break;
+    case MERGE_CLOSING_UP:
+        begin_round(merge, closed_up);
         break;
     case MERGE_COMMIT:
-        answered(merge);
+        merge_answered(merge);
+        break;
+    case MERGE_LOWERING:
+        merge_become_top(merge);
         break;
     case MERGE_DROPPING:
-        drop_words(merge);
+        merge_drop_words(merge);
+        break;
+    case MERGE_SWEEPING:
+        merge_sweep(merge);
         break;
     case MERGE_LEAVING:
-        leave(merge);
+        merge_leave(merge);
+        break;
+    case MERGE_UNDOING:
+        merge_undo(merge);
+        break;
+    case MERGE_CLOSING:
+        merge_close_receiver(merge);
+        break;
+    case MERGE_RETIRING:
+        merge_retire(merge);
         break;
     }
 }
 
+/* Whether it waits for a resume. What was copied is made durable first. */
+static bool pauses(struct merge *merge)
+{
+    if (merge->state >= MERGE_DRAINING || merge->job.dev->state != DEV_SUSPENDED) {
+        return merge->state < MERGE_DRAINING && job_pauses(&merge->job);
+    }
+    if (merge->way != MERGE_TOP && merge->unsynced > 0) {
+        begin_round(merge, round_done);
+        return true;
+    }
+    return job_pauses(&merge->job);
+}
+
 static void look(ploop_job *job)
 {
-    struct merge *merge = of_job(job);
-    bool is_early = merge->state < MERGE_COMMIT;
-    bool ends = is_early && (merge->error || job_is_cancelled(job));
-    if (merge->is_busy || ((ends || job->dev->state == DEV_SUSPENDED) && merge->under_way > 0)) {
+    struct merge *merge = merge_of_job(job);
+    struct ploop_dev *dev = job->dev;
+    if (merge->is_served && merge->merging.to != dev_top(dev)) {
+        bat_pump(receiver_bat(merge));
+    }
+    merge->error = merge->error ? merge->error : merge->merging.error;
+    bool ends = merge->state < MERGE_COMMIT && (merge->error || job_is_cancelled(job));
+    if (merge->is_busy || ((ends || dev->state == DEV_SUSPENDED) && merge->under_way > 0)) {
         return;
     }
     if (ends) {
-        job_end(job, merge->error ? merge->error : -ECANCELED);
-    } else if (!is_early || !job_pauses(job)) {
+        merge_fail(merge, merge->error ? merge->error : -ECANCELED);
+    } else if (!pauses(merge)) {
         go_on(merge);
+    }
+}
+
+/* The file is only read from now on. */
+static void before_fn(ploop_job *job)
+{
+    struct merge *merge = merge_of_job(job);
+    if (merge->way == MERGE_BELOW || (merge->way == MERGE_LOWER && merge->error)) {
+        top_lower_file(job->dev, merge->merging.to->file);
     }
 }
 
 static void destroy(ploop_job *job)
 {
-    free(of_job(job));
+    struct merge *merge = merge_of_job(job);
+    free(merge->entries);
+    free(merge);
 }
 
-static const struct job_kind merge_kind = {
+static bool asks_on(const ploop_job *job)
+{
+    return container_of(job, struct merge, job)->way == MERGE_LOWER;
+}
+
+const struct job_kind merge_kind = {
     .kind = PLOOP_JOB_MERGE,
     .look = look,
+    .before_fn = before_fn,
     .destroy = destroy,
+    .asks_on = asks_on,
 };
-
-static int judge(const ploop_dev *dev, uint32_t level, uint32_t direction)
-{
-    uint32_t count = stack_count(&dev->stack);
-    if ((direction != PLOOP_MERGE_UP && direction != PLOOP_MERGE_DOWN) || level + 1 >= count) {
-        dev_log(dev, PLOOP_LOG_ERROR, MERGE_MESSAGE_ID,
-                "merge: level %" PRIu32 ": there is no delta above it, of %" PRIu32, level, count);
-        return -EINVAL;
-    }
-    if (direction == PLOOP_MERGE_DOWN || level + 2 != count) {
-        dev_log(dev, PLOOP_LOG_ERROR, MERGE_MESSAGE_ID,
-                "merge: level %" PRIu32 " %s: this version merges up into the top only", level,
-                direction == PLOOP_MERGE_DOWN ? "down" : "up");
-        return -ENOTSUP;
-    }
-    return 0;
-}
-
-static struct merge *make(ploop_dev *dev, int *error)
-{
-    struct merge *merge = NULL;
-    if (posix_memalign((void **)&merge, alignof(struct merge), sizeof(*merge))) {
-        *error = -ENOMEM;
-        return NULL;
-    }
-    *merge = (struct merge){.error = 0};
-    *error = job_claim(dev, &merge->job, &merge_kind);
-    if (*error) {
-        free(merge);
-        return NULL;
-    }
-    return merge;
-}
-
-int ploop_dev_merge(ploop_dev *dev, uint32_t level, uint32_t direction, ploop_job_commit_fn *commit,
-                    ploop_job_fn *fn, void *user_data, ploop_job **job)
-{
-    int error;
-    if (!dev || !job) {
-        return -EINVAL;
-    }
-    *job = NULL;
-    struct merge *merge = make(dev, &error);
-    if (!merge) {
-        return error;
-    }
-    error = judge(dev, level, direction); /* with the claim: the stack does not change */
-    if (error) {
-        job_drop(&merge->job);
-        free(merge);
-        return error;
-    }
-    merge->lower = stack_find(&dev->stack, level);
-    assert(merge->lower);
-    for (uint32_t i = 0; i < COPIES; i++) {
-        pio_init(&merge->copies[i], dev_engine_queue(dev));
-        merge->copies[i].op = PIO_COPY_UP;
-        merge->copies[i].user_data = &merge->job;
-    }
-    merge->job.commit = commit;
-    merge->job.fn = fn;
-    merge->job.user_data = user_data;
-    job_set_step(&merge->job, PLOOP_JOB_STEP_CHECK);
-    *job = &merge->job;
-    job_begin(&merge->job);
-    return 0;
-}

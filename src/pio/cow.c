@@ -69,7 +69,7 @@ void cow_free(ploop_dev *dev)
 
 /* ---- the end ---- */
 
-static void give_buffer_back(struct part *part)
+void cow_give_buffer_back(struct part *part)
 {
     ploop_dev *dev = part->dev;
     struct cow_buffer *buffer = part->cow.buffer;
@@ -83,7 +83,7 @@ static void give_buffer_back(struct part *part)
         assert(next->state == PART_FOR_BUFFER && !next->cow.buffer);
         part_set(next, PART_LOCKED);
         next->cow.buffer = buffer;
-        copy_next(next);
+        next->cow.had(next);
     } else {
         list_append(&dev->cow_buffers, &buffer->link);
     }
@@ -99,7 +99,7 @@ static void cow_ended(struct part *part, int result)
     } else {
         alloc_give_back_failed(&dev_bat(dev)->alloc, part->cow.host);
     }
-    give_buffer_back(part);
+    cow_give_buffer_back(part);
     if (is_no_space(result)) {
         part_no_space(part, result);
     } else {
@@ -208,19 +208,25 @@ static void copy_next(struct part *part)
     part_transfer(part, below.delta, PLOOP_IO_READ, 0, cursor, offset, in_file, chunk_read);
 }
 
-static void copy_begin(struct part *part)
+void cow_take_buffer(struct part *part, part_fn *had)
 {
     ploop_dev *dev = part->dev;
     struct list *link = list_take_first(&dev->cow_buffers);
     assert(!part->cow.buffer);
-    part->cow.at = 0;
     if (link) {
         part->cow.buffer = container_of(link, struct cow_buffer, link);
-        copy_next(part);
+        had(part);
     } else {
+        part->cow.had = had;
         part_set(part, PART_FOR_BUFFER);
         list_append(&dev->cow_waiters, &part->link);
     }
+}
+
+static void copy_begin(struct part *part)
+{
+    part->cow.at = 0;
+    cow_take_buffer(part, copy_next);
 }
 
 /* ---- the beginning ---- */

@@ -68,6 +68,15 @@ const struct kind kinds[] = {
             .wants_alone = copy_up_wants_alone,
             .locked = copy_up_locked,
         },
+    [PIO_MERGE] =
+        {
+            .name = "merge",
+            .range = RANGE_BYTES,
+            .is_change = true,
+            .never_parks = true,
+            .wants_alone = merge_wants_alone,
+            .locked = merge_locked,
+        },
 };
 _Static_assert(sizeof(kinds) / sizeof(kinds[0]) == PIO_KINDS, "a kind of request has no row");
 

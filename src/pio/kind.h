@@ -24,6 +24,7 @@ enum pio_op {
     PIO_FLUSH,
     PIO_BAT_WRITE,
     PIO_COPY_UP, /* a job's: live/merge.c */
+    PIO_MERGE,   /* a job's, too: merging.h */
     PIO_KINDS
 };
 

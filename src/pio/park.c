@@ -16,6 +16,7 @@
  *     part->space; at an abort these waits end with an error. Parked, it holds nothing.
  *  2. A part whose wait ends without an error is tried again from where it had its lock.
  */
+#include "pio/merging.h"
 #include "pio/queue.h"
 
 #include <assert.h>
@@ -201,5 +202,8 @@ void space_fail_all(ploop_dev *dev, int error)
     }
     if (dev->state == DEV_ABORTING) {
         alloc_fail_waits(&dev_bat(dev)->alloc, error);
+        if (dev->merging) {
+            alloc_fail_waits(&dev->merging->to->bat->alloc, error);
+        }
     }
 }

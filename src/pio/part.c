@@ -5,6 +5,7 @@
  */
 #include "pio/part.h"
 
+#include "pio/merging.h"
 #include "pio/queue.h"
 
 #include <assert.h>
@@ -69,6 +70,7 @@ void part_take(struct part *part, ploop_pio *pio, void (*ended)(struct part *par
     part->zeroed = part->parked_ns = 0;
     part->write_error = 0;
     part->cow.buffer = NULL;
+    part->follow.is_over = false;
 }
 
 bool part_is_whole(const struct part *part)
@@ -103,6 +105,12 @@ bool part_fills_blocks(const struct part *part)
 
 /* ---- the lock ---- */
 
+static bool wants_alone(const struct part *part)
+{
+    const struct kind *kind = part->kind;
+    return (kind->wants_alone && kind->wants_alone(part)) || merging_locks_alone(part);
+}
+
 /* The lock is had, and not yet known to be had as it is needed. */
 static void part_locked(struct lock_waiter *waiter)
 {
@@ -114,7 +122,7 @@ static void part_locked(struct lock_waiter *waiter)
         part_settle(part, dev->refusal, SYNC_NONE);
         return;
     }
-    bool alone = kind->wants_alone && kind->wants_alone(part);
+    bool alone = wants_alone(part);
     if (alone && !waiter->exclusive) {
         assert(!part->asked_alone);
         part->asked_alone = true;
@@ -124,6 +132,7 @@ static void part_locked(struct lock_waiter *waiter)
     }
     if (!alone && waiter->exclusive) {
         lock_downgrade(waiter, &dev->turn);
+        part->asked_alone = false;
     }
     assert(alone == waiter->exclusive);
     kind->locked(part);
@@ -131,10 +140,10 @@ static void part_locked(struct lock_waiter *waiter)
 
 void part_begin(struct part *part)
 {
-    bool alone = part->kind->wants_alone && part->kind->wants_alone(part);
+    bool alone = wants_alone(part);
     struct cluster_lock *lock = lock_of(part->dev, part->cluster);
     assert(part->kind->locked && part->length > 0);
-    part->asked_alone = false;
+    part->asked_alone = part->follow.is_over = false;
     part->returns = alloc_returns(&dev_bat(part->dev)->alloc);
     part_set(part, PART_LOCKING);
     if (lock_take(lock, &part->lock, alone, part_locked)) {
@@ -162,7 +171,8 @@ void part_unlock(struct part *part)
 void part_transfer(struct part *part, struct delta *delta, uint32_t op, uint32_t flags,
                    struct iov_cursor cursor, uint64_t offset, uint64_t length, channel_fn *heard)
 {
-    assert(op == PLOOP_IO_READ || delta == dev_top(part->dev));
+    assert(op == PLOOP_IO_READ || delta == dev_top(part->dev) ||
+           (part->dev->merging && delta == part->dev->merging->to));
     part_set(part, PART_AT_BACKEND);
     channel_io_aim(&part->io, &delta->channel);
     channel_transfer(&part->io, op, flags, cursor, offset, length, heard);
@@ -247,6 +257,9 @@ static void wait_for_entry(struct part *part)
 void part_settle(struct part *part, int result, struct sync_number number)
 {
     assert(result <= 0);
+    if (part->dev->merging && merging_follows(part, result, number)) {
+        return;
+    }
     part_unlock(part);
     if (!result && part->pio->flags & PLOOP_PIO_FUA) {
         part->durable.number = number;

@@ -84,6 +84,16 @@ struct cow {
     uint64_t at, length;       /* of the cluster: what is being copied */
     uint64_t filled;           /* of that: the lower delta has bytes for it; the rest is zeros */
     struct iovec iov;
+    void (*had)(struct part *part); /* FOR_BUFFER: goes on when it has one */
+};
+
+/* What goes to the receiver of a merge before the part settles: merging.c. */
+struct follow {
+    bool is_over; /* done, or nothing is to be done */
+    bool is_new;  /* cow.host was taken for it */
+    uint64_t end; /* of the cluster, where the copy ends */
+    int result;   /* of the part, as it settles then */
+    struct sync_number number;
 };
 
 struct part {
@@ -125,6 +135,7 @@ struct part {
     uint64_t zeroed; /* bytes done */
     /* A copy: */
     struct cow cow;
+    struct follow follow;
 };
 
 /*
@@ -211,6 +222,10 @@ void part_no_space(struct part *part, int error);
 /* Whether a part that finds no space is to be parked, and has not waited long enough. */
 bool part_may_park(const struct part *part);
 void part_park(struct part *part, part_fn *again);
+
+/* ---- cow.c: memory to copy through. `had` is called with a buffer, at once or later ---- */
+void cow_take_buffer(struct part *part, part_fn *had);
+void cow_give_buffer_back(struct part *part);
 
 /* ---- bulk.c: for the engine, outside the turn ---- */
 void bulk_run(struct ploop_dev *dev);

@@ -32,6 +32,10 @@ part_fn cow_locked;
 bool copy_up_wants_alone(const struct part *part);
 part_fn copy_up_locked;
 
+/* ---- merging.c: a job's copy of a cluster ---- */
+bool merge_wants_alone(const struct part *part);
+part_fn merge_locked;
+
 /* ---- flush.c: requests as a whole ---- */
 void flush_start(ploop_pio *pio);
 void bat_write_start(ploop_pio *pio);

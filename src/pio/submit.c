@@ -169,9 +169,9 @@ static ALWAYS_INLINE void fast_send(ploop_queue *queue, ploop_pio *pio, struct a
  * Whether this thread may send a request to the file from here. `entered`: the queue's ring is this
  * thread's.
  */
-static inline bool may_send(const ploop_pio *pio, const ploop_file *file, bool entered)
+static inline bool may_send(const ploop_pio *pio, const struct channel *channel, bool entered)
 {
-    return entered || (pio->blocking && file->ops.help);
+    return entered || (pio->blocking && channel->helps);
 }
 
 /* Only what one request to the delta's file can do. */
@@ -182,7 +182,7 @@ static NEVER_INLINE struct aim aim_lower(const ploop_dev *dev, const ploop_pio *
     struct channel *channel = &place.delta->channel;
     struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
     uint64_t offset, filled;
-    if (!may_send(pio, place.delta->file, entered) || pio->length > channel->max_transfer ||
+    if (!may_send(pio, channel, entered) || pio->length > channel->max_transfer ||
         channel_is_full(channel) || place.entry == BAT_ENTRY_BAD ||
         delta_fill(place.delta, cluster, place.entry, inside, pio->length, &cursor, &offset,
                    &filled) < pio->length ||
@@ -262,7 +262,7 @@ static ALWAYS_INLINE bool submit_fast(ploop_queue *queue, ploop_pio *pio, bool e
     const struct guest_disk *disk = dev_disk(dev);
     uint64_t inside;
     assert(pio->blocking == blocking);
-    if (!may_send(pio, channel->file, entered) || !is_simple(dev, pio, channel, disk->disk_size)) {
+    if (!may_send(pio, channel, entered) || !is_simple(dev, pio, channel, disk->disk_size)) {
         return false;
     }
     struct guest_cluster cluster = guest_cluster_at(disk, pio->offset, &inside);
@@ -317,9 +317,9 @@ void pio_submit_blocking(ploop_pio *pio)
 {
     ploop_queue *queue = pio->queue;
     ploop_dev *dev = queue->dev;
-    const ploop_file *file = dev_top(dev)->file;
-    bool needs_ring = !file->ops.help && queue != dev_engine_queue(dev);
+    bool needs_ring = !dev_top(dev)->channel.helps && queue != dev_engine_queue(dev);
     bool entered = needs_ring && queue_enter(queue);
+    const ploop_file *file = dev_top(dev)->file; /* looked at only by who has entered */
     bool is_fast = submit_fast(queue, pio, entered, true);
     if (entered) {
         kick_tops(dev, file, queue->index);
@@ -352,10 +352,10 @@ static int submit_one(ploop_queue *queue, ploop_pio *pio, bool entered)
 int ploop_queue_submit(ploop_queue *queue, ploop_pio *const *pios, uint32_t count)
 {
     ploop_dev *dev = queue->dev;
-    const ploop_file *file = dev_top(dev)->file;
     int error = 0;
     uint32_t taken = 0;
     bool entered = queue_enter(queue);
+    const ploop_file *file = dev_top(dev)->file; /* looked at only by who has entered */
     while (taken < count && (error = submit_one(queue, pios[taken], entered)) == 0) {
         taken++;
     }

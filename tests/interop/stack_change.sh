@@ -72,6 +72,53 @@ test_snapshots_are_taken_and_merged() {
     done
 }
 
+# Any two neighbours of four images, up and down: the stack reads the same, and so do the snapshots that are left.
+test_any_two_neighbours() {
+    local level direction files file lower before snapshot
+    silent ploopctl create --cluster 64K --size 8388608 0.hds
+    change 11 0.hds
+    silent ploopctl snapshot 0.hds 1.hds
+    change 12 1.hds 0.hds
+    silent ploopctl snapshot --base 0.hds 1.hds 2.hds
+    change 13 2.hds 1.hds 0.hds
+    silent ploopctl snapshot --base 0.hds --base 1.hds 2.hds 3.hds
+    change 14 3.hds 2.hds 1.hds 0.hds
+    before=$(sum 3.hds 2.hds 1.hds 0.hds)
+    snapshot=$(sum 2.hds 1.hds 0.hds)
+    mkdir keep
+    cp ./*.hds keep
+    for level in 0 1 2; do
+        for direction in "" --down; do
+            cp keep/*.hds .
+            # shellcheck disable=SC2086
+            silent ploopctl merge --level $level $direction --base 0.hds --base 1.hds --base 2.hds 3.hds
+            files=(3.hds 2.hds 1.hds 0.hds)
+            file=$((3 - level)); [[ -z $direction ]] || file=$((2 - level))
+            lower=${files[3 - level]}
+            [[ -n $direction ]] || cmp "$lower" "keep/$lower" || fail "$lower was merged away, and changed"
+            unset "files[$file]"
+            files=("${files[@]}")
+            same "$(sum "${files[@]}")" "$before" "level $level $direction"
+            ((level == 2)) || same "$(sum "${files[@]:1}")" "$snapshot" "level $level $direction: the snapshot"
+            for file in "${files[@]}"; do judged "$file"; done
+        done
+    done
+}
+
+# The same direction as OpenVZ's tool, which works on bare files.
+test_down_as_the_other_tool() {
+    silent ploopctl create --size 64M a.hds
+    change 5 a.hds
+    silent ploopctl snapshot a.hds b.hds
+    change 6 b.hds a.hds
+    cp --sparse=never a.hds theirs.hds
+    cp --sparse=never b.hds upper.hds
+    silent ploopctl merge --down --base a.hds b.hds
+    expect 0 ploop merge upper.hds theirs.hds
+    same "$(sum a.hds)" "$(sum theirs.hds)" "merged down here and there"
+    judged a.hds
+}
+
 test_a_raw_base_is_merged() {
     head -c 3000320 /dev/urandom >raw
     silent ploopctl create --cluster 64K --size 8M a.hds
@@ -135,6 +182,10 @@ test_refusals() {
     refused "ploopctl: marked.hds: *" ploopctl merge --base a.hds marked.hds
     refused "ploopctl: damaged.hds: *" ploopctl merge --base a.hds damaged.hds
     refused "ploopctl: a.hds: cluster size 65536: not the top delta's, 32768" ploopctl merge --base a.hds cluster.hds
+    refused "ploopctl: a.hds: level 0 down: the receiver's disk has 8388608 bytes, the other one's 9437184: *" \
+        ploopctl merge --down --base a.hds larger.hds
+    refused "ploopctl: noise.hds: level 0 down: this version does not merge into a raw base" \
+        ploopctl merge --down --raw-base noise.hds a.hds
     unchanged refusals
 }
 
@@ -170,8 +221,14 @@ test_a_server_keeps_its_image() {
     serve -r a.hds
     silent ploopctl merge --base a.hds b.hds # who only reads the base may go on
     expect 0 qemu-io -f raw -r -c 'read -P 1 0 4M' "nbd:unix:$PWD/nbd.sock"
+    sha256sum ./*.hds >before
+    refused "ploopctl: a.hds: delta 0: cannot be opened for writing: another process has it open" \
+        ploopctl merge --down --base a.hds b.hds
+    unchanged "a reader has the receiver"
     stop_server
     expect 0 qemu-io -f parallels -r -c 'read -P 1 0 2M' -c 'read -P 2 2M 4M' b.hds
+    silent ploopctl merge --down --base a.hds b.hds
+    expect 0 qemu-io -f parallels -r -c 'read -P 1 0 2M' -c 'read -P 2 2M 4M' a.hds
 }
 
 large_stack() {

@@ -11,6 +11,7 @@ struct request {
     bool has_level;
     uint32_t level; /* of the lower one */
     uint64_t rate;  /* bytes a second; 0: no limit */
+    bool is_down;
 };
 
 static bool take_level(struct request *request, const char *text)
@@ -57,13 +58,17 @@ static int merge(struct request *request)
                         "there is no image above level %u: the stack has levels 0 to %u",
                         request->level, image->base_count);
     }
-    const struct job_texts texts = {.path = path_at(image, request->level + 1), .done = "merged"};
+    uint32_t receiver = request->is_down ? request->level : request->level + 1;
+    const char *path = path_at(image, receiver);
+    const struct job_texts texts = {
+        .path = path, .about = "merge: ", .other = path, .done = "merged"};
     int error = job_open(image);
     if (error) {
         return EXIT_FAILURE;
     }
-    error =
-        ploop_dev_merge(image->dev, request->level, PLOOP_MERGE_UP, job_commit, NULL, NULL, &job);
+    uint32_t direction =
+        request->is_down ? PLOOP_MERGE_DOWN | PLOOP_MERGE_RECEIVER_IS_OURS : PLOOP_MERGE_UP;
+    error = ploop_dev_merge(image->dev, request->level, direction, job_commit, NULL, NULL, &job);
     if (!error) {
         ploop_job_set_rate(job, request->rate);
     }
@@ -76,6 +81,7 @@ static int run(int argc, char **argv)
 {
     static const struct option options[] = {
         {"level", required_argument, 0, 'l'},
+        {"down", no_argument, 0, 'd'},
         {"rate", required_argument, 0, 'r'},
         OPTION_BASE_ENTRIES,
         OPTION_HELP_ENTRY,
@@ -89,6 +95,9 @@ static int run(int argc, char **argv)
         switch (option) {
         case 'l':
             right = take_level(&request, optarg);
+            break;
+        case 'd':
+            request.is_down = true;
             break;
         case 'r':
             right = take_rate(&request, optarg);
@@ -113,13 +122,16 @@ static int run(int argc, char **argv)
 
 const struct command merge_command = {
     .name = "merge",
-    .synopsis = "[--level N] [--rate SIZE] " BASE_SYNOPSIS " IMAGE",
-    .summary = "Merge a backing file into the image above it",
+    .synopsis = "[--level N] [--down] [--rate SIZE] " BASE_SYNOPSIS " IMAGE",
+    .summary = "Merge two neighbours of a stack into one image",
     .options = "      --level N          the lower one of the two, 0 the lowest of all (default:\n"
                "                         the one right below IMAGE)\n"
+               "      --down             merge the upper one into the lower one\n"
                "      --rate SIZE        copy at most so many bytes a second\n" BASE_OPTIONS,
     .notes = "The upper one gets all that it has not, and the disk stays as it is; the lower one\n"
-             "does not change, and is not part of the stack any more. If the command is cut off,\n"
-             "the stack is whole, and the merge can be run again.\n",
+             "does not change, and is not part of the stack any more. With --down the lower one\n"
+             "gets all that the upper one has, and the upper one is not needed any more; say so\n"
+             "only if no other image is built on the lower one: it is changed. If the command is\n"
+             "cut off, the stack is whole, and the merge can be run again.\n",
     .run = run,
 };
