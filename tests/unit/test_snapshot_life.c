@@ -157,6 +157,45 @@ START_TEST(a_suspend_pauses_a_job)
 }
 END_TEST
 
+/*
+ * What the guest waits for: a SYNC, with the pages that were changed since the first flush (here
+ * one, or none); the tail cut off, and a SYNC; the old top's mark cleared, and a SYNC. `changes`
+ * writes are done during the first flush.
+ */
+static uint32_t requests_while_held(uint32_t changes)
+{
+    struct shot shot;
+    struct rig *rig = &shot.rig;
+    struct ploop_job_info info = {.size = sizeof(info)};
+    uint32_t held = 0;
+    shot_at(&shot, 0);
+    shot.answer = SHOT_LATER;
+    for (int i = 0; info.state != PLOOP_JOB_COMMIT; i++) {
+        ck_assert_msg(i < 1000, "no commit");
+        rig_advance(rig, 3 * MS);
+        ck_assert_int_eq(ploop_job_info(shot.job, &info), 0);
+        for (; info.step == PLOOP_JOB_STEP_FLUSH && changes > 0; changes--) {
+            rig->script.hold &= ~SCRIPT_BIT(PLOOP_IO_WRITE);
+            ck_assert_int_eq(rig_write(rig, (10 + changes) * CLUSTER, CLUSTER, 0x44, 0), 0);
+            rig->script.hold |= SCRIPT_BIT(PLOOP_IO_WRITE);
+        }
+        held += release_one(&shot) && info.step == PLOOP_JOB_STEP_HOLD;
+    }
+    let_go(&shot);
+    ck_assert_int_eq(ploop_job_committed(shot.job, 0), 0);
+    ck_assert_int_eq(shot_wait(&shot), 0);
+    shot_end(&shot, 2, (const uint8_t[]){0x10, 0x11, 0x12, 0x13}, 4);
+    return held;
+}
+
+START_TEST(the_guest_waits_for_a_small_flush)
+{
+    uint32_t idle = requests_while_held(0), busy = requests_while_held(8);
+    ck_assert_msg(idle <= 5, "%u requests where nothing was changed", idle);
+    ck_assert_msg(busy > idle && busy <= idle + 2, "%u after changes, %u without", busy, idle);
+}
+END_TEST
+
 /* H1: of a request of many parts, those that are left go to the new top. */
 START_TEST(a_request_of_many_parts_goes_on_on_the_new_top)
 {
@@ -270,6 +309,7 @@ int main(void)
         a_job_may_be_cancelled_until_the_commit,
         a_close_or_an_abort_ends_a_job,
         a_suspend_pauses_a_job,
+        the_guest_waits_for_a_small_flush,
         a_request_of_many_parts_goes_on_on_the_new_top,
         a_parked_request_begins_anew_on_the_new_top,
         the_old_tops_file_is_opened_again_for_reading,
