@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A snapshot against requests on other threads: the top changes between a look at it and what
- * follows.
+ * A snapshot, and a merge down of its new top, against requests on other threads: the top changes
+ * between a look at it and what follows.
  */
 #include "scenarios.h"
 
@@ -33,6 +33,21 @@ static void snapshot(void *only_writes)
     must_be(ploop_job_free(job), 0, "the handle");
 }
 
+/* There and back: the new top is merged down again. */
+static void merge(void *unused)
+{
+    ploop_job *job;
+    uint32_t down = PLOOP_MERGE_DOWN | PLOOP_MERGE_RECEIVER_IS_OURS;
+    snapshot(NULL);
+    (void)unused;
+    must_be(ploop_dev_merge(world->dev, 0, down, NULL, NULL, NULL, &job), 0, "a merge");
+    must_be(ploop_job_wait(job), -EAGAIN, "the wait until the commit");
+    must_be(ploop_job_committed(job, 0), 0, "the answer");
+    must_be(ploop_job_wait(job), 0, "the job");
+    must_be(ploop_job_free(job), 0, "the handle");
+    world->below.shut = true; /* nothing is sent to a file that was let go */
+}
+
 /* Two, so that one may come after the swap. */
 static void write_twice(void *unused)
 {
@@ -53,7 +68,7 @@ static void read_twice(void *unused)
     }
 }
 
-static void set_up(bool only_writes)
+static void set_up(void (*change)(void *), bool only_writes)
 {
     const struct ploop_image_options image = {
         .size = sizeof(image), .cluster_size = CLUSTER, .disk_size = DISK_CLUSTERS * CLUSTER};
@@ -62,12 +77,12 @@ static void set_up(bool only_writes)
     *next = disk_open(&world->below, NEXT_BYTES);
     must_be(ploop_image_create(*next, &image), 0, "create");
     sched_spawn("next", disk_device, &world->below, true);
-    sched_spawn("snapshot", snapshot, only_writes ? world : NULL, false);
+    sched_spawn("change", change, only_writes ? world : NULL, false);
 }
 
 static void write_set_up(void)
 {
-    set_up(true);
+    set_up(snapshot, true);
     sched_spawn("writer", write_twice, NULL, false);
 }
 
@@ -91,7 +106,7 @@ const struct scenario snapshot_write = {
 
 static void read_set_up(void)
 {
-    set_up(false);
+    set_up(snapshot, false);
     sched_spawn("reader", read_twice, NULL, false);
 }
 
@@ -111,5 +126,45 @@ const struct scenario snapshot_read = {
     .finish = read_finish,
     .bound = 0,
     .random = 10000,
+    .may_expire = true,
+};
+
+static void merge_write_set_up(void)
+{
+    set_up(merge, false);
+    sched_spawn("writer", write_twice, NULL, false);
+}
+
+static void merge_write_finish(void)
+{
+    world_is_quiet();
+    must_be((int)stack_count(&world->dev->stack), 1, "deltas");
+    expect(0, SECTOR, 'b', "what was written last");
+    expect(SECTOR, CLUSTER - SECTOR, 'm', "what was there");
+}
+
+const struct scenario merge_write = {
+    .name = "merge-write",
+    .about = "a merge down of the top while another thread writes: no write is lost",
+    .set_up = merge_write_set_up,
+    .finish = merge_write_finish,
+    .bound = 0,
+    .random = 5000,
+    .may_expire = true,
+};
+
+static void merge_read_set_up(void)
+{
+    set_up(merge, false);
+    sched_spawn("reader", read_twice, NULL, false);
+}
+
+const struct scenario merge_read = {
+    .name = "merge-read",
+    .about = "a merge down of the top while another thread reads: no request meets a file let go",
+    .set_up = merge_read_set_up,
+    .finish = read_finish,
+    .bound = 0,
+    .random = 5000,
     .may_expire = true,
 };

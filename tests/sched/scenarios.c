@@ -54,6 +54,8 @@ const struct scenario *const scenarios[] = {
     &execute_callback,
     &snapshot_write,
     &snapshot_read,
+    &merge_write,
+    &merge_read,
     &reap_descriptor,
     &reap_notify,
     NULL,

@@ -25,7 +25,7 @@ extern const struct scenario runner_device, runner_reap, runner_copy, runner_exe
 /* scenario_stack.c */
 extern const struct scenario look_below, look_refused, stack_suspend, stack_full;
 /* scenario_snapshot.c */
-extern const struct scenario snapshot_write, snapshot_read;
+extern const struct scenario snapshot_write, snapshot_read, merge_write, merge_read;
 /* scenario_reap.c */
 extern const struct scenario reap_descriptor, reap_notify;
 /* scenario_pool.c */

@@ -105,7 +105,8 @@ struct backend {
     void (*fault)(void *context, enum fault fault);
     void *context;
     bool gone;            /* the file was let go: nothing may be asked of it */
-    struct backend *peer; /* of another file of the device, that goes on while it waits; or NULL */
+    /* Of the next file of the device, in a ring: they go on while it waits; or NULL */
+    struct backend *peer;
 };
 
 void backend_init(struct backend *backend, struct disk *disk, struct rng *rng);

@@ -58,7 +58,10 @@ static bool changes(const struct ploop_io *io, uint64_t *start, uint64_t *end)
 /* The guest's zeros of a part of a cluster, beside its own writes: to the file that is the top. */
 static bool guest_zeroes(const struct backend *backend)
 {
-    return backend->guest_zeroes || (backend->peer && backend->peer->guest_zeroes);
+    bool any = backend->guest_zeroes;
+    for (const struct backend *peer = backend->peer; peer && peer != backend; peer = peer->peer)
+        any |= peer->guest_zeroes;
+    return any;
 }
 
 static void check_order(const struct backend *backend, const struct ploop_io *io)

@@ -212,7 +212,10 @@ static int sim_wait(void *context, uint32_t queue, uint64_t timeout_ns)
     struct backend *backend = context;
     (void)queue;
     (void)timeout_ns;
-    if (backend_step(backend) || (backend->peer && backend_step(backend->peer)))
+    bool moved = backend_step(backend);
+    for (struct backend *peer = backend->peer; !moved && peer && peer != backend; peer = peer->peer)
+        moved = backend_step(peer);
+    if (moved)
         return 0;
     if (++backend->idle_waits > IDLE_WAITS_MAX)
         violation("R15",
@@ -242,6 +245,8 @@ static int sim_reopen(void *context, uint32_t flags)
 {
     struct backend *backend = context;
     backend->writable = (flags & PLOOP_FILE_READ_WRITE) != 0;
+    if (backend->writable)
+        backend->session_marked = backend->session_synced = false;
     return 0;
 }
 

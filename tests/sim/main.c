@@ -27,12 +27,13 @@
 #include "scenarios.h"
 #include "shrink.h"
 #include "stack_change.h"
+#include "tower.h"
 #include "workload.h"
 
 enum { JOBS_MAX = 64, STEPS_DEFAULT = 300, CUT_PERMILLE_DEFAULT = 40, EXIT_MISSING = 4 };
 
 struct options {
-    uint64_t seed, runs, cuts, seconds, snapshots, grows;
+    uint64_t seed, runs, cuts, seconds, snapshots, merges, grows;
     uint32_t jobs, steps, cut_permille;
     const char *skip, *scenario, *repair;
     bool shrink, exhaustive, coverage;
@@ -58,6 +59,8 @@ static const char usage[] =
     "    [-v]                                                       tell every event\n"
     "sim --snapshot N [--seed N]                                   runs of a snapshot under load, "
     "cut at every event\n"
+    "sim --merge N [--seed N]                                      merges of stacks of two to "
+    "five files, the same\n"
     "sim --grow N [--seed N]                                       runs in which the disk grows "
     "under load\n"
     "sim --bounded N ...                                            all short sequences; sim "
@@ -171,6 +174,7 @@ static const struct option names[] = {
     {"repair", required_argument, NULL, 'm'},
     {"exhaustive", no_argument, NULL, 'x'},
     {"snapshot", required_argument, NULL, 'q'},
+    {"merge", required_argument, NULL, 'e'},
     {"grow", required_argument, NULL, 'w'},
     {"steal-reports", no_argument, NULL, 'b'},
     {"coverage", no_argument, NULL, 'g'},
@@ -215,6 +219,9 @@ static void parse(int argc, char **argv, struct options *options)
             break;
         case 'q':
             options->snapshots = number;
+            break;
+        case 'e':
+            options->merges = number;
             break;
         case 'w':
             options->grows = number;
@@ -272,6 +279,8 @@ int main(int argc, char **argv)
         return scenarios_run(options.scenario, options.exhaustive);
     if (options.snapshots)
         return snapshots_run(options.seed, options.snapshots);
+    if (options.merges)
+        return towers_run(options.seed, options.merges);
     if (options.grows)
         return grows_run(options.seed, options.grows);
     if (options.repair)

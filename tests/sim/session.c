@@ -82,6 +82,7 @@ static void on_event(void *user_data, uint32_t event, uint64_t value)
 static void on_log(void *user_data, uint32_t level, uint32_t message_id, const char *text)
 {
     struct sim *sim = user_data;
+    sim->receiver_marked |= strstr(text, "is not closed cleanly") != NULL;
     sim->new_top_marked |= strstr(text, "new top: not closed cleanly") != NULL;
     trace("    log %" PRIu32 "/%" PRIu32 ": %s", level, message_id, text);
 }
@@ -138,9 +139,13 @@ int session_open(struct sim *sim, enum session_how how)
     sim->discards = 0;
     sim->resized = 0;
     session_found(sim);
-    ploop_file *deltas[] = {sim->base_file, sim->file};
-    bool alone = !sim->base.there;
-    int result = ploop_dev_open(deltas + alone, alone ? 1 : 2, &sim->config, &sim->dev);
+    ploop_file *deltas[5];
+    uint32_t count = sim->lower_count;
+    memcpy(deltas, sim->lowers, count * sizeof(deltas[0]));
+    if (sim->base.there)
+        deltas[count++] = sim->base_file;
+    deltas[count++] = sim->file;
+    int result = ploop_dev_open(deltas, count, &sim->config, &sim->dev);
     sim->opening = false;
     trace("open%s%s: %d", how != SESSION_PLAIN ? " with RECOVER" : "",
           how == SESSION_RECOVER_CACHED ? ", cached" : "", result);

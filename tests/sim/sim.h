@@ -65,6 +65,8 @@ struct sim {
     struct model model;
     struct ploop_dev_config config;
     ploop_file *file, *base_file;
+    ploop_file *lowers[4]; /* in base_file's place: the files below, the base first */
+    uint32_t lower_count;
     ploop_dev *dev;
     ploop_queue *queues[BACKEND_QUEUES];
     uint32_t queue_count;
@@ -80,6 +82,7 @@ struct sim {
     bool suspended, aborting, opening, closing;
     bool expect_errors;  /* a request may fail: something was injected */
     uint64_t discards;   /* in this session */
+    bool receiver_marked; /* the log says that a receiver of a merge keeps its mark */
     bool new_top_marked; /* the log says that a file which did not become the top keeps its mark */
     bool discards_may_stay; /* what is below the top changes: any may leave its clusters */
     bool found_marked;      /* this session's image, as on the disk */

@@ -15,6 +15,9 @@
 
 enum { STEPS_BEFORE = 40, STEPS_AFTER = 40, STEPS_MAX = 4000, RUN_SECONDS_MAX = 600 };
 
+/* Bits: which stacks are possible. */
+enum { RECORD_LOWER = 1, RECORD_BOTH = 2, RECORD_UPPER = 4 };
+
 enum answer { ANSWER_YES, ANSWER_NO, ANSWER_UNKNOWN, ANSWER_CLOSE };
 
 struct change {
@@ -32,13 +35,27 @@ struct change {
     struct stack_cut *cuts;
 };
 
+/* The deltas of RECORD_LOWER, RECORD_BOTH, RECORD_UPPER: of the old top and the new one. */
+static const uint32_t record_masks[] = {1, 3, 2};
+
+static struct records records_of(const struct change *change)
+{
+    struct records records = {.count = 0};
+    for (uint32_t i = 0; i < 3; i++)
+        if (change->records >> i & 1)
+            records.masks[records.count++] = record_masks[i];
+    return records;
+}
+
 static void take_cut(struct change *change)
 {
     struct sim *sim = &change->sim;
     counters->events++;
     if (sim->no_cuts || !rng_permille(&sim->cut_rng, sim->cut_permille))
         return;
-    struct stack_cut *cut = stack_cut_take(sim, &change->backend, change->records);
+    struct backend *const files[] = {&sim->backend, &change->backend};
+    struct records records = records_of(change);
+    struct stack_cut *cut = stack_cut_take(sim, files, 2, &records);
     cut->next = change->cuts;
     change->cuts = cut;
 }
@@ -342,10 +359,11 @@ static void close_all(struct change *change)
         violation("contract", "a job that has ended cannot be freed");
     if (!result && !sim->backend.latched && !change->backend.latched) {
         model_flushed(&sim->model, ++sim->backend.now);
-        for (uint32_t record = RECORD_LOWER; record <= RECORD_UPPER; record <<= 1)
-            if (change->records & record)
-                stack_judge_closed(sim, &sim->disk.durable, &change->disk.durable, record,
-                                   record == RECORD_LOWER || !sim->new_top_marked);
+        const struct disk_state *states[STACK_FILES] = {&sim->disk.durable, &change->disk.durable};
+        struct records records = records_of(change);
+        for (uint32_t i = 0; i < records.count; i++)
+            stack_judge_closed(sim, states, records.masks[i],
+                               records.masks[i] == 1 || !sim->new_top_marked);
     }
 }
 

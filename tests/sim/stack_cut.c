@@ -12,12 +12,13 @@
 
 enum { PARTNERS = 3 };
 
-struct stack_cut *stack_cut_take(struct sim *sim, struct backend *upper, uint32_t records)
+struct stack_cut *stack_cut_take(struct sim *sim, struct backend *const *files, uint32_t count,
+                                 const struct records *records)
 {
     struct stack_cut *cut = sim_alloc(sizeof(*cut));
-    *cut = (struct stack_cut){.records = records};
-    cut->lower = cut_take(&sim->backend, &sim->model, &sim->cut_rng);
-    cut->upper = cut_take(upper, &sim->model, &sim->cut_rng);
+    *cut = (struct stack_cut){.count = count, .records = *records};
+    for (uint32_t i = 0; i < count; i++)
+        cut->files[i] = cut_take(files[i], &sim->model, &sim->cut_rng);
     return cut;
 }
 
@@ -28,9 +29,9 @@ struct scene {
     struct sim *sim;
     const char *name;
     uint32_t count;
-    const struct disk_state *states[2];
-    struct oracle oracles[2];
-    struct oracle_memory memories[2];
+    const struct disk_state *states[STACK_FILES];
+    struct oracle oracles[STACK_FILES];
+    struct oracle_memory memories[STACK_FILES];
     bool unclean; /* one of them has the mark; else it says that it was closed cleanly */
 };
 
@@ -160,8 +161,8 @@ static void write_a_little(const struct scene *scene, ploop_dev *dev, uint8_t *c
 static void go_on(struct scene *scene, uint8_t *content)
 {
     const struct base *base = &scene->sim->base;
-    struct memfile files[3];
-    ploop_file *deltas[3];
+    struct memfile files[STACK_FILES + 1];
+    ploop_file *deltas[STACK_FILES + 1];
     uint32_t count = 0;
     struct ploop_dev_config config;
     ploop_dev *dev;
@@ -199,17 +200,22 @@ static void go_on(struct scene *scene, uint8_t *content)
         memfile_close(&files[i]);
 }
 
-static void judge_stack(struct sim *sim, const struct snapshot *snapshot,
-                        const struct disk_state *lower, const struct disk_state *upper,
-                        const char *name, uint32_t record)
+/* The deltas of a stack, from above down. */
+static void choose(struct scene *scene, const struct disk_state *const *states, uint32_t mask)
 {
-    static const char *const names[] = {
-        [RECORD_LOWER] = "lower", [RECORD_BOTH] = "both", [RECORD_UPPER] = "upper"};
+    scene->count = 0;
+    for (uint32_t i = STACK_FILES; i-- > 0;)
+        if (mask >> i & 1)
+            scene->states[scene->count++] = states[i];
+}
+
+static void judge_stack(struct sim *sim, const struct snapshot *snapshot,
+                        const struct disk_state *const *states, const char *name, uint32_t mask)
+{
     char text[160];
-    snprintf(text, sizeof(text), "%s, recorded: %s", name, names[record]);
-    struct scene scene = {.sim = sim, .name = text, .count = record == RECORD_BOTH ? 2 : 1};
-    scene.states[0] = record == RECORD_LOWER ? lower : upper;
-    scene.states[1] = lower;
+    snprintf(text, sizeof(text), "%s, recorded: 0x%" PRIx32, name, mask);
+    struct scene scene = {.sim = sim, .name = text};
+    choose(&scene, states, mask);
     counters->disks++;
     open_oracles(&scene, false);
     uint8_t *content = read_all(&scene);
@@ -225,8 +231,8 @@ static void judge_stack(struct sim *sim, const struct snapshot *snapshot,
 struct pairing {
     struct sim *sim;
     struct stack_cut *cut;
-    struct disk_state partners[2][PARTNERS]; /* of the lower and the upper: all kept, none, some */
-    uint32_t counts[2];
+    struct disk_state partners[STACK_FILES][PARTNERS]; /* of each: all kept, none, some */
+    uint32_t counts[STACK_FILES];
     uint32_t side; /* whose disks are handed out now */
     uint32_t turn;
 };
@@ -243,44 +249,41 @@ static void keep_partner(void *context, const struct disk_state *state, const ch
 static void judge_pair(void *context, const struct disk_state *state, const char *name)
 {
     struct pairing *pairing = context;
-    uint32_t other = !pairing->side;
-    const struct disk_state *partner =
-        &pairing->partners[other][pairing->turn++ % pairing->counts[other]];
-    for (uint32_t record = RECORD_LOWER; record <= RECORD_UPPER; record <<= 1)
-        if (pairing->cut->records & record)
-            judge_stack(pairing->sim, &pairing->cut->lower->snapshot,
-                        pairing->side ? partner : state, pairing->side ? state : partner, name,
-                        record);
+    const struct stack_cut *cut = pairing->cut;
+    const struct disk_state *states[STACK_FILES] = {NULL};
+    for (uint32_t i = 0, turn = pairing->turn++; i < cut->count; i++, turn /= PARTNERS)
+        states[i] = i == pairing->side ? state : &pairing->partners[i][turn % pairing->counts[i]];
+    for (uint32_t i = 0; i < cut->records.count; i++)
+        if (cut->records.masks[i] >> pairing->side & 1)
+            judge_stack(pairing->sim, &cut->files[0]->snapshot, states, name,
+                        cut->records.masks[i]);
 }
 
 void stack_cut_judge(struct sim *sim, struct stack_cut *cut)
 {
     bool failing = alloc_pause();
     struct pairing pairing = {.sim = sim, .cut = cut};
-    struct cut *cuts[2] = {cut->lower, cut->upper};
     counters->cuts++;
-    for (pairing.side = 0; pairing.side < 2; pairing.side++)
-        cut_disks(cuts[pairing.side], keep_partner, &pairing);
-    for (pairing.side = 0; pairing.side < 2; pairing.side++)
-        cut_disks(cuts[pairing.side], judge_pair, &pairing);
-    for (uint32_t side = 0; side < 2; side++) {
+    for (pairing.side = 0; pairing.side < cut->count; pairing.side++)
+        cut_disks(cut->files[pairing.side], keep_partner, &pairing);
+    for (pairing.side = 0; pairing.side < cut->count; pairing.side++)
+        cut_disks(cut->files[pairing.side], judge_pair, &pairing);
+    for (uint32_t side = 0; side < cut->count; side++) {
         for (uint32_t i = 0; i < pairing.counts[side]; i++)
             disk_state_free(&pairing.partners[side][i]);
-        cut_free(cuts[side]);
+        cut_free(cut->files[side]);
     }
     sim_free(cut);
     alloc_resume(failing);
 }
 
-void stack_judge_closed(struct sim *sim, const struct disk_state *lower,
-                        const struct disk_state *upper, uint32_t record, bool clean)
+void stack_judge_closed(struct sim *sim, const struct disk_state *const *states, uint32_t mask,
+                        bool clean)
 {
     bool failing = alloc_pause();
     struct snapshot snapshot;
-    struct scene scene = {
-        .sim = sim, .name = "after a clean close", .count = record == RECORD_BOTH ? 2 : 1};
-    scene.states[0] = record == RECORD_LOWER ? lower : upper;
-    scene.states[1] = lower;
+    struct scene scene = {.sim = sim, .name = "after a clean close"};
+    choose(&scene, states, mask);
     snapshot_take(&snapshot, &sim->model);
     open_oracles(&scene, clean);
     uint8_t *content = read_all(&scene);

@@ -1,34 +1,42 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A power cut of a stack of two files that change, over a base that does not: what the model
- * promises, both disks, and which stack the embedder's record may name. Each allowed disk of one
- * file is judged with some of the other's; each stack that may be recorded must open and read as
- * promised, and end closed cleanly.
+ * A power cut of a stack of files that change, over a base that does not: what the model promises,
+ * all disks, and which stacks the embedder's record may name. Each allowed disk of one file is
+ * judged with some of the others'; each stack that may be recorded must open and read as promised,
+ * and end closed cleanly.
  */
 #ifndef SIM_STACK_CUT_H
 #define SIM_STACK_CUT_H
 
 #include "sim.h"
 
-enum { RECORD_LOWER = 1, RECORD_BOTH = 2, RECORD_UPPER = 4 }; /* bits: which stacks are possible */
+enum { STACK_FILES = 5 };
+
+/* Which stacks may be recorded: each a bit for each file, the lowest file's the lowest. */
+struct records {
+    uint32_t masks[2];
+    uint32_t count;
+};
 
 struct stack_cut {
     struct stack_cut *next;
-    struct cut *lower, *upper;
-    uint32_t records;
+    struct cut *files[STACK_FILES];
+    uint32_t count;
+    struct records records;
 };
 
-/* `upper`: the second file's; the first is sim->backend's. */
-struct stack_cut *stack_cut_take(struct sim *sim, struct backend *upper, uint32_t records);
+/* The files' backends, the lowest first. */
+struct stack_cut *stack_cut_take(struct sim *sim, struct backend *const *files, uint32_t count,
+                                 const struct records *records);
 
 /* Judges it and frees it. */
 void stack_cut_judge(struct sim *sim, struct stack_cut *cut);
 
 /*
- * Both files after a clean close: no errors, the content that is promised now, and, where it is
- * `clean`, no mark.
+ * The files after a clean close, read as the stack `mask`: no errors, the content that is promised
+ * now, and, where it is `clean`, no mark.
  */
-void stack_judge_closed(struct sim *sim, const struct disk_state *lower,
-                        const struct disk_state *upper, uint32_t record, bool clean);
+void stack_judge_closed(struct sim *sim, const struct disk_state *const *states, uint32_t mask,
+                        bool clean);
 
 #endif

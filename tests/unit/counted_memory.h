@@ -19,4 +19,7 @@ struct counted_memory {
 };
 extern struct counted_memory counted_memory;
 
+/* Allocations that were not freed, whether they are counted or not: to be compared. */
+extern _Atomic int64_t live_allocations;
+
 #endif

@@ -74,7 +74,7 @@ END_TEST
 
 /* ---- beside requests ---- */
 
-enum { STEPS = 70 };
+enum { STEPS = 24, STRIDE = 3 };
 
 struct beside {
     const struct way *way;
@@ -116,9 +116,11 @@ static int finish_beside(struct beside *beside)
     return result;
 }
 
+/* The tests share the steps out among them. */
 static const struct way *way_of(uint32_t i, uint32_t *step)
 {
-    *step = i / WAYS;
+    static uint32_t shift;
+    *step = i / WAYS * STRIDE + shift++ % STRIDE;
     return &ways[i % WAYS];
 }
 
@@ -147,7 +149,7 @@ START_TEST(at_each_step_it_is_cancelled)
         cancelled += result != 0;
         merged += result == 0;
     }
-    ck_assert(cancelled > 100 && merged > 20);
+    ck_assert(cancelled > 40 && merged > 4);
 }
 END_TEST
 

@@ -2,8 +2,8 @@
 /*
  * Out of memory at every allocation of create, probe, check and repair, once and from then on: the
  * call returns -ENOMEM, and the image is unchanged, or whole and perhaps marked, so that a second
- * try repairs it. Opening a stack returns -ENOMEM and leaves the top unchanged. A snapshot returns
- * -ENOMEM and leaves the device as it was.
+ * try repairs it. Opening a stack returns -ENOMEM and leaves the top unchanged. A snapshot or a merge
+ * returns -ENOMEM and leaves the device as it was.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -328,43 +328,110 @@ START_TEST(every_allocation_of_opening_a_stack_fails)
 }
 END_TEST
 
-/* On one device, one attempt after another: each leaves it as it was, and the last one succeeds. */
-START_TEST(every_allocation_of_a_snapshot_fails)
+/* What several attempts on one device, of which the last succeeds, share: two or three files. */
+struct attempts {
+    ploop_file *files[3];
+    ploop_dev *dev;
+    ploop_job *job;
+    int64_t live; /* when nothing was open */
+};
+
+static void begin_attempts(struct attempts *attempts, uint32_t deltas)
 {
     const struct ploop_image_options options = {
         .size = sizeof(options), .disk_size = 64 * CLUSTER, .cluster_size = CLUSTER};
-    ploop_file *top, *next;
-    ploop_job *job = NULL;
-    ploop_dev *dev;
-    uint64_t nth = 1;
-    int error;
 
     counted_memory = (struct counted_memory){.paused = true};
-    ck_assert_int_eq(ploop_file_create_memory(0, &top), 0);
-    ck_assert_int_eq(ploop_file_create_memory(0, &next), 0);
-    ck_assert_int_eq(ploop_image_create(top, &options), 0);
-    ck_assert_int_eq(ploop_image_create(next, &options), 0);
-    ck_assert_int_eq(ploop_dev_open(&top, 1, NULL, &dev), 0);
-    for (bool failed = true; failed; nth++) {
-        counted_memory = (struct counted_memory){.fail_at = nth, .fail_on = nth % 2};
-        error = ploop_dev_snapshot(dev, next, NULL, NULL, NULL, &job);
-        failed = counted_memory.failures;
-        counted_memory = (struct counted_memory){.paused = true};
-        ck_assert_int_eq(error, failed ? -ENOMEM : 0);
-        if (failed) {
-            ck_assert_ptr_null(job);
-            ck_assert_int_eq(ploop_dev_pwrite(dev, (uint8_t[512]){7}, 512, nth * CLUSTER), 512);
-        }
+    *attempts = (struct attempts){.live = live_allocations};
+    for (uint32_t i = 0; i < 3; i++) {
+        must(ploop_file_create_memory(0, &attempts->files[i]) == 0);
+        must(ploop_image_create(attempts->files[i], &options) == 0);
     }
-    ck_assert_uint_ge(nth, 8);
-    ck_assert_int_eq(ploop_job_wait(job), -EAGAIN);
-    ck_assert_int_eq(ploop_job_committed(job, 0), 0);
-    ck_assert_int_eq(ploop_job_wait(job), 0);
-    ck_assert_int_eq(ploop_job_free(job), 0);
-    ck_assert_int_eq(ploop_dev_pwrite(dev, (uint8_t[512]){7}, 512, 0), 512);
-    ck_assert_int_eq(ploop_dev_close(dev), 0);
-    ploop_file_close(top);
-    ploop_file_close(next);
+    must(ploop_dev_open(attempts->files, deltas, NULL, &attempts->dev) == 0);
+}
+
+static void end_attempts(struct attempts *attempts)
+{
+    must(ploop_job_wait(attempts->job) == -EAGAIN);
+    must(ploop_job_committed(attempts->job, 0) == 0);
+    must(ploop_job_wait(attempts->job) == 0);
+    must(ploop_job_free(attempts->job) == 0);
+    must(ploop_dev_pwrite(attempts->dev, (uint8_t[512]){7}, 512, 0) == 512);
+    must(ploop_dev_close(attempts->dev) == 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        ploop_file_close(attempts->files[i]);
+    }
+    must(live_allocations == attempts->live);
+}
+
+/* False: it has succeeded. */
+static bool attempt(struct attempts *attempts, uint64_t nth, uint32_t direction)
+{
+    ploop_dev *dev = attempts->dev;
+
+    counted_memory = (struct counted_memory){.fail_at = nth, .fail_on = nth % 2};
+
+    int error = direction
+                    ? ploop_dev_merge(dev, 0, direction, NULL, NULL, NULL, &attempts->job)
+                    : ploop_dev_snapshot(dev, attempts->files[2], NULL, NULL, NULL, &attempts->job);
+    bool failed = counted_memory.failures;
+
+    counted_memory = (struct counted_memory){.paused = true};
+    must(error == 0 || (failed && error == -ENOMEM));
+    if (failed && !error) { /* the file could not be made longer, in the job */
+        error = ploop_job_wait(attempts->job);
+        failed = error != -EAGAIN;
+        must(!failed || (error < 0 && ploop_job_free(attempts->job) == 0));
+        attempts->job = failed ? NULL : attempts->job;
+    }
+    if (failed) {
+        must(!attempts->job);
+        must(ploop_dev_pwrite(dev, (uint8_t[512]){7}, 512, nth * CLUSTER) == 512);
+    }
+    return failed;
+}
+
+/*
+ * On a device of its own for each, the nth allocation fails; then, in further attempts, the others
+ * do, until one attempt succeeds: what an attempt has kept is not taken again, so that theirs are
+ * not the same. In the end all is given back. Returns how many allocations there are.
+ */
+static uint64_t fail_each(uint32_t deltas, uint32_t direction)
+{
+    bool failed = true;
+    uint64_t first;
+
+    for (first = 1; failed; first++) {
+        struct attempts attempts;
+
+        begin_attempts(&attempts, deltas);
+        failed = attempt(&attempts, first, direction);
+        for (uint64_t nth = 1; !attempts.job && attempt(&attempts, nth, direction);) {
+            nth++;
+        }
+        end_attempts(&attempts);
+    }
+    return first;
+}
+
+START_TEST(every_allocation_of_a_snapshot_fails)
+{
+    ck_assert_uint_ge(fail_each(1, 0), 8);
+}
+END_TEST
+
+START_TEST(every_allocation_of_a_merge_fails)
+{
+    static const struct {
+        uint32_t deltas, direction;
+    } merges[] = {{2, PLOOP_MERGE_UP},
+                  {2, PLOOP_MERGE_DOWN | PLOOP_MERGE_RECEIVER_IS_OURS},
+                  {3, PLOOP_MERGE_UP},
+                  {3, PLOOP_MERGE_DOWN | PLOOP_MERGE_RECEIVER_IS_OURS}};
+
+    for (uint32_t i = 0; i < sizeof(merges) / sizeof(*merges); i++) {
+        ck_assert_uint_ge(fail_each(merges[i].deltas, merges[i].direction), i == 0 ? 2 : 8);
+    }
 }
 END_TEST
 
@@ -375,6 +442,7 @@ int main(void)
     tcase_add_loop_test(tests, every_allocation_fails, 0, ACTS * IMAGES);
     tcase_add_test(tests, every_allocation_of_opening_a_stack_fails);
     tcase_add_test(tests, every_allocation_of_a_snapshot_fails);
+    tcase_add_test(tests, every_allocation_of_a_merge_fails);
     tcase_set_timeout(tests, 120);
     return run_case("no_memory", tests);
 }
