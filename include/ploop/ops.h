@@ -18,7 +18,8 @@
  *
  * `commit` and `fn` are called where the callbacks of queue 0 run: in ploop_queue_run() of that
  * queue, in ploop_job_wait(), in close and abort, and with runners on the runner of queue 0. They
- * may call what callbacks of requests may call. *job is stored before either is called.
+ * may call what callbacks of requests may call. *job is stored before either is called. A program
+ * that reaps completions gets these there: ploop_job_reap_commit().
  *
  * Suspending a device pauses a job; a job that has got as far as PLOOP_JOB_COMMIT can be answered
  * while the device is suspended. Closing a device ends a job with -ECANCELED, and `commit` is not
@@ -48,6 +49,17 @@ typedef void ploop_job_fn(void *user_data, ploop_job *job, int result);
 
 /** The embedder is to record the new stack durably, and to answer with ploop_job_committed(). */
 typedef void ploop_job_commit_fn(void *user_data, ploop_job *job);
+
+/**
+ * Not to be called, but to be given as `commit` and as `fn`: instead of a callback
+ * ploop_queue_reap() of queue 0 stores a completion, PLOOP_COMPLETION_JOB_COMMIT and
+ * PLOOP_COMPLETION_JOB_END. The job can be freed when its end has been reaped, or the device is
+ * closed. Not with runners (-EINVAL).
+ * @since 2.0
+ */
+void ploop_job_reap_commit(void *user_data, ploop_job *job);
+/** See ploop_job_reap_commit(). @since 2.0 */
+void ploop_job_reap_end(void *user_data, ploop_job *job, int result);
 
 /** ploop_job_info.kind */
 enum { PLOOP_JOB_SNAPSHOT = 1, PLOOP_JOB_GROW = 2, PLOOP_JOB_MERGE = 3 };

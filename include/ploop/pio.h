@@ -70,7 +70,10 @@ typedef void ploop_pio_fn(ploop_pio *pio, int result, void *user_data);
 
 /** ploop_completion.kind */
 enum {
-    PLOOP_COMPLETION_PIO = 1 /**< a request that had no callback */
+    PLOOP_COMPLETION_PIO = 1,        /**< a request that had no callback */
+    PLOOP_COMPLETION_JOB_COMMIT = 2, /**< a job waits for ploop_job_committed(): see
+                                        ploop_job_reap_commit() */
+    PLOOP_COMPLETION_JOB_END = 3     /**< a job has ended: see ploop_job_reap_end() */
 };
 
 struct ploop_job;
@@ -79,8 +82,8 @@ struct ploop_job;
 struct ploop_completion {
     ploop_pio *pio;        /**< the caller's again; NULL for other kinds */
     struct ploop_job *job; /**< NULL for PLOOP_COMPLETION_PIO */
-    void *user_data;       /**< of ploop_pio_set_callback() */
-    int32_t result;        /**< as of ::ploop_pio_fn */
+    void *user_data;       /**< of ploop_pio_set_callback(), or of the job */
+    int32_t result;        /**< as of ::ploop_pio_fn, or of the job that has ended */
     uint32_t kind;         /**< PLOOP_COMPLETION_ ...; skip what you do not know */
 };
 
@@ -102,7 +105,7 @@ int ploop_queue_run(ploop_queue *queue);
 
 /**
  * Run a queue as ploop_queue_run() does, and store the completions of its requests that have no
- * callback: no callback has to cross the border of a language. The oldest are stored first; what
+ * callback, and on queue 0 those of jobs: no callback has to cross the border of a language. The oldest are stored first; what
  * does not fit into the array is kept for the next call. ploop_queue_wait() can sleep until there
  * is something to reap: it returns 0 then.
  *

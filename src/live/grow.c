@@ -536,7 +536,7 @@ static int judge(ploop_dev *dev, uint64_t disk_size, struct grow *grow)
 int ploop_dev_grow(ploop_dev *dev, uint64_t disk_size, ploop_job_fn *fn, void *user_data,
                    ploop_job **job)
 {
-    if (!job || !dev) {
+    if (!job || !dev || job_is_misled(dev, NULL, fn)) {
         return -EINVAL;
     }
     *job = NULL;

@@ -30,6 +30,44 @@ static void set_job_state(ploop_job *job, uint32_t state)
 
 /* ---- callbacks ---- */
 
+void ploop_job_reap_commit(void *user_data, ploop_job *job)
+{
+    (void)user_data;
+    (void)job;
+}
+
+void ploop_job_reap_end(void *user_data, ploop_job *job, int result)
+{
+    (void)user_data;
+    (void)job;
+    (void)result;
+}
+
+bool job_is_misled(const ploop_dev *dev, ploop_job_commit_fn *commit, ploop_job_fn *fn)
+{
+    return dev->config.runner_count > 0 &&
+           (commit == ploop_job_reap_commit || fn == ploop_job_reap_end);
+}
+
+static void commit_reaped(struct notice *notice)
+{
+    (void)notice;
+}
+
+static void end_reaped(struct notice *notice)
+{
+    atomic_store(&container_of(notice, ploop_job, end_notice)->life, JOB_OVER);
+}
+
+static void keep(ploop_job *job, struct notice *notice, uint32_t kind, int result,
+                 void (*reaped)(struct notice *notice))
+{
+    notice->completion = (struct ploop_completion){
+        .job = job, .user_data = job->user_data, .result = result, .kind = kind};
+    notice->reaped = reaped;
+    queue_keep(&job->dev->queues[0], notice);
+}
+
 static void tell_end(ploop_job *job)
 {
     ploop_dev *dev = job->dev;
@@ -37,6 +75,13 @@ static void tell_end(ploop_job *job)
     if (kind->before_fn) {
         kind->before_fn(job);
         atomic_fetch_sub(&dev->jobs_to_tell, 1);
+    }
+    if (job->fn == ploop_job_reap_end) {
+        atomic_store(&job->life, JOB_KEPT);
+        keep(job, &job->end_notice, PLOOP_COMPLETION_JOB_END, atomic_load(&job->result),
+             end_reaped);
+        dev_wake(dev);
+        return;
     }
     atomic_store(&job->life, JOB_TELLING);
     if (job->fn) {
@@ -62,9 +107,14 @@ static void deliver(ploop_pio *pio, int result, void *user_data)
     assert(pio == &job->pio && due);
     (void)pio;
     (void)result;
-    atomic_store(&job->may_know, due & JOB_CALLS_COMMIT); /* before it looks: job_outcome_is_open() */
-    if (due & JOB_CALLS_COMMIT && is_waiting(job)) {      /* not where a close came first */
-        job->commit(job->user_data, job);
+    atomic_store(&job->may_know,
+                 due & JOB_CALLS_COMMIT);            /* before it looks: job_outcome_is_open() */
+    if (due & JOB_CALLS_COMMIT && is_waiting(job)) { /* not where a close came first */
+        if (job->commit == ploop_job_reap_commit) {
+            keep(job, &job->commit_notice, PLOOP_COMPLETION_JOB_COMMIT, 0, commit_reaped);
+        } else {
+            job->commit(job->user_data, job);
+        }
         atomic_store(&job->asked, true);
         dev_wake(job->dev);
     }
@@ -294,6 +344,13 @@ int ploop_job_info(ploop_job *job, struct ploop_job_info *info)
     return 0;
 }
 
+/* Its end was told, or is to be reaped. */
+static bool has_told(const ploop_job *job)
+{
+    uint32_t life = atomic_load(&job->life);
+    return life == JOB_OVER || life == JOB_KEPT;
+}
+
 /* Whether the wait ends. Runs callbacks of queue 0, as ploop_queue_wait() would. */
 static bool is_over(ploop_dev *dev, void *argument)
 {
@@ -302,7 +359,7 @@ static bool is_over(ploop_dev *dev, void *argument)
         help_kick(dev); /* a callback may take long */
         queue_deliver(&dev->queues[0], NULL);
     }
-    return atomic_load(&job->life) == JOB_OVER || (is_waiting(job) && atomic_load(&job->asked));
+    return has_told(job) || (is_waiting(job) && atomic_load(&job->asked));
 }
 
 int ploop_job_wait(ploop_job *job)
@@ -310,10 +367,10 @@ int ploop_job_wait(ploop_job *job)
     if (in_callback()) {
         return -EDEADLK;
     }
-    if (atomic_load(&job->life) != JOB_OVER) {
+    if (!has_told(job)) {
         block_until(job->dev, is_over, job);
     }
-    return atomic_load(&job->life) == JOB_OVER ? atomic_load(&job->result) : -EAGAIN;
+    return has_told(job) ? atomic_load(&job->result) : -EAGAIN;
 }
 
 int ploop_job_cancel(ploop_job *job)

@@ -15,6 +15,8 @@
  *  4. Callbacks are delivered as requests are, by a pio on queue 0. `due` says what is to be
  *     called; the pio is pushed by the first bit that is set, and END is the last: so it is pushed
  *     once at a time, and never after the handle may be freed.
+ *     Where they are to be reaped the call leaves a notice instead: of the commit first, and of
+ *     the end, with which the handle may be freed.
  *  5. All memory is taken when a job starts.
  *  6. `dev` is looked at only while the job has not ended, or by the thread that delivers its end.
  */
@@ -29,7 +31,7 @@
 #include "pio/pio.h"
 
 enum { JOB_CALLS_COMMIT = 1, JOB_CALLS_FN = 2 };
-enum job_life { JOB_ALIVE, JOB_TELLING, JOB_OVER, JOB_FREED };
+enum job_life { JOB_ALIVE, JOB_TELLING, JOB_KEPT, JOB_OVER, JOB_FREED };
 #define JOB_UNANSWERED INT_MAX
 
 struct job_kind {
@@ -64,7 +66,11 @@ struct ploop_job {
     _Atomic uint32_t due; /* JOB_CALLS_ ... */
     _Atomic uint32_t life;
     ploop_pio pio;
+    struct notice commit_notice, end_notice;
 };
+
+/* Whether these callbacks cannot be: no one reaps where there are runners. */
+bool job_is_misled(const ploop_dev *dev, ploop_job_commit_fn *commit, ploop_job_fn *fn);
 
 /*
  * Any thread. The device's one job. 0, -EBUSY, -EROFS, -EIO where the device has failed, or

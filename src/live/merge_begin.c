@@ -149,7 +149,7 @@ int ploop_dev_merge(ploop_dev *dev, uint32_t level, uint32_t direction, ploop_jo
 {
     struct wish wish = {.level = level};
     int error;
-    if (!dev || !job) {
+    if (!dev || !job || job_is_misled(dev, commit, fn)) {
         return -EINVAL;
     }
     *job = NULL;

@@ -383,7 +383,7 @@ static const struct job_kind snapshot_kind = {
 int ploop_dev_snapshot(ploop_dev *dev, ploop_file *new_top, ploop_job_commit_fn *commit,
                        ploop_job_fn *fn, void *user_data, ploop_job **job)
 {
-    if (!job || !dev || !new_top) {
+    if (!job || !dev || !new_top || job_is_misled(dev, commit, fn)) {
         return -EINVAL;
     }
     *job = NULL;

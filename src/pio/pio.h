@@ -90,6 +90,16 @@ void space_forget_syncs(ploop_dev *dev);
 int cow_init(ploop_dev *dev);
 void cow_free(ploop_dev *dev);
 
+/*
+ * What is reaped besides requests: a pio of PIO_NONE, whose user_data is one of these. `reaped` is
+ * called when it was stored, or dropped at the device's end; after that it is not looked at.
+ */
+struct notice {
+    ploop_pio pio;
+    struct ploop_completion completion;
+    void (*reaped)(struct notice *notice);
+};
+
 /* ---- submit.c ---- */
 /* Counts it; `work` is to be posted, unless the fast path takes it. */
 void pio_accept(ploop_pio *pio);

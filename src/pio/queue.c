@@ -146,8 +146,34 @@ int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_
     return open_descriptors(queue);
 }
 
+/* The caller's from here on, or the job's. */
+static void take_completion(ploop_pio *pio, struct ploop_completion *completion)
+{
+    *completion = (struct ploop_completion){.pio = pio,
+                                            .user_data = pio->user_data,
+                                            .result = pio->result,
+                                            .kind = PLOOP_COMPLETION_PIO};
+    if (pio->op == PIO_NONE) {
+        struct notice *notice = pio->user_data;
+        *completion = notice->completion;
+        notice->reaped(notice);
+    }
+}
+
+/* Nothing delivers any more. */
+static void drop_unreaped(ploop_queue *queue)
+{
+    while (queue->unreaped) {
+        ploop_pio *pio = container_of(queue->unreaped, ploop_pio, work);
+        struct ploop_completion dropped;
+        queue->unreaped = pio->work.next;
+        take_completion(pio, &dropped);
+    }
+}
+
 void queue_free(ploop_queue *queue)
 {
+    drop_unreaped(queue);
     if (queue->pio_count) {
         pthread_cond_destroy(&queue->call_changed);
         pthread_mutex_destroy(&queue->call_mutex);
@@ -230,6 +256,15 @@ static __attribute__((noinline)) void keep_unreaped(ploop_queue *queue, ploop_pi
     atomic_fetch_add(&queue->unreaped_count, 1);
 }
 
+void queue_keep(ploop_queue *queue, struct notice *notice)
+{
+    assert(atomic_load(&queue->delivering));
+    notice->pio.op = PIO_NONE;
+    notice->pio.user_data = notice;
+    atomic_fetch_add(&queue->waiting, 1);
+    keep_unreaped(queue, &notice->pio);
+}
+
 /* The oldest first. How many were stored. */
 static __attribute__((noinline)) uint32_t store_unreaped(ploop_queue *queue,
                                                          struct reaping *reaping)
@@ -241,10 +276,7 @@ static __attribute__((noinline)) uint32_t store_unreaped(ploop_queue *queue,
         if (!queue->unreaped) {
             queue->unreaped_end = &queue->unreaped;
         }
-        reaping->list[reaping->count++] = (struct ploop_completion){.pio = pio,
-                                                                    .user_data = pio->user_data,
-                                                                    .result = pio->result,
-                                                                    .kind = PLOOP_COMPLETION_PIO};
+        take_completion(pio, &reaping->list[reaping->count++]);
         stored++;
     }
     atomic_fetch_sub(&queue->unreaped_count, stored);

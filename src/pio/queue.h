@@ -73,6 +73,8 @@ int queue_reap(ploop_queue *queue); /* how many were completed */
 /* ---- its completions ---- */
 void queue_push(ploop_queue *queue, ploop_pio *pio); /* it is done; queue_announce() follows */
 void queue_ring(ploop_queue *queue);                 /* make its descriptor readable */
+/* From inside of a delivery, which goes on: it is to be reaped. */
+void queue_keep(ploop_queue *queue, struct notice *notice);
 /* Tell its owner of what is done, unless one runs now. */
 static inline void queue_announce(ploop_queue *queue)
 {

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Requests without a callback: ploop_queue_reap(), and the descriptor that tells of them. */
+/*
+ * Requests without a callback, and jobs: ploop_queue_reap(), and the descriptor that tells of them.
+ */
 #include <check.h>
 #include <errno.h>
 #include <poll.h>
@@ -246,6 +248,87 @@ START_TEST(runners_call_back_only)
 }
 END_TEST
 
+/* ---- jobs ---- */
+
+/* Until something is there to reap. */
+static struct ploop_completion reap_one(void)
+{
+    struct ploop_completion done;
+    for (int i = 0; ploop_queue_reap(queue, &done, 1) != 1; i++) {
+        ck_assert_msg(i < 10000, "nothing is to be reaped");
+        ploop_queue_wait(queue, 1000000);
+    }
+    return done;
+}
+
+static ploop_file *new_file(void)
+{
+    struct ploop_image_options options = {.size = sizeof(options), .disk_size = DISK_SIZE};
+    ploop_file *made;
+    ck_assert_int_eq(ploop_file_create_memory(0, &made), 0);
+    ck_assert_int_eq(ploop_image_create(made, &options), 0);
+    return made;
+}
+
+START_TEST(jobs_are_reaped)
+{
+    ploop_job *job;
+    ploop_file *top = new_file();
+    int mine;
+    ck_assert_int_eq(
+        ploop_dev_snapshot(dev, top, ploop_job_reap_commit, ploop_job_reap_end, &mine, &job), 0);
+    struct ploop_completion done = reap_one();
+    ck_assert(done.kind == PLOOP_COMPLETION_JOB_COMMIT && done.job == job && !done.pio);
+    ck_assert_ptr_eq(done.user_data, &mine);
+    ck_assert_int_eq(ploop_job_wait(job), -EAGAIN);
+    ck_assert_int_eq(ploop_job_committed(job, 0), 0);
+    ck_assert_int_eq(ploop_job_wait(job), 0);
+    ck_assert_int_eq(ploop_job_free(job), -EBUSY); /* its end was not reaped */
+    ck_assert_uint_eq(undelivered(), 1);
+    ck_assert(is_readable());
+    done = reap_one();
+    ck_assert(done.kind == PLOOP_COMPLETION_JOB_END && done.job == job && done.result == 0);
+    ck_assert_uint_eq(undelivered(), 0);
+    ck_assert_int_eq(ploop_job_free(job), 0);
+    ck_assert_int_eq(ploop_dev_grow(dev, 2 * DISK_SIZE, ploop_job_reap_end, &mine, &job), 0);
+    done = reap_one();
+    ck_assert(done.kind == PLOOP_COMPLETION_JOB_END && done.job == job && done.result == 0);
+    ck_assert_int_eq(ploop_job_free(job), 0);
+    ck_assert_int_eq(ploop_dev_close(dev), 0);
+    dev = NULL;
+    ploop_file_close(top);
+    ploop_file_close(file);
+}
+END_TEST
+
+/* What was not reaped is dropped, and the handle can be freed. */
+START_TEST(a_close_ends_jobs_that_nobody_reaps)
+{
+    ploop_job *job;
+    ploop_file *top = new_file();
+    ck_assert_int_eq(
+        ploop_dev_snapshot(dev, top, ploop_job_reap_commit, ploop_job_reap_end, NULL, &job), 0);
+    ck_assert_int_eq(ploop_job_wait(job), -EAGAIN);
+    ck_assert_int_eq(ploop_dev_close(dev), 0);
+    ck_assert_int_eq(ploop_job_wait(job), -ECANCELED);
+    ck_assert_int_eq(ploop_job_free(job), 0);
+    ploop_file_close(top);
+    ploop_file_close(file);
+}
+END_TEST
+
+START_TEST(runners_leave_nothing_to_reap)
+{
+    ploop_job *job;
+    end();
+    open_with(1);
+    ck_assert_int_eq(ploop_dev_grow(dev, 2 * DISK_SIZE, ploop_job_reap_end, NULL, &job), -EINVAL);
+    ck_assert_int_eq(
+        ploop_dev_merge(dev, 0, PLOOP_MERGE_UP, ploop_job_reap_commit, NULL, NULL, &job), -EINVAL);
+    end();
+}
+END_TEST
+
 int main(void)
 {
     TCase *tests = tcase_create("reap");
@@ -257,5 +340,8 @@ int main(void)
     tcase_add_test(tests, a_wait_is_woken_all_the_same);
     tcase_add_test(tests, a_close_drops_what_was_not_reaped);
     tcase_add_test(tests, runners_call_back_only);
+    tcase_add_test(tests, jobs_are_reaped);
+    tcase_add_test(tests, a_close_ends_jobs_that_nobody_reaps);
+    tcase_add_test(tests, runners_leave_nothing_to_reap);
     return run_case("reap", tests);
 }
