@@ -204,9 +204,9 @@ static void one_step(struct tower *tower)
 {
     struct sim *sim = &tower->sim;
     uint64_t choice = rng_below(&sim->rng, 100);
-    if (choice < 60)
+    if (choice < 56)
         step_backends(tower);
-    else if (choice < 72)
+    else if (choice < 76)
         guest_random(sim);
     else if (choice < 96)
         run_what_is_due(tower);
