@@ -8,14 +8,14 @@
  *              copied goes to the receiver before the change ends
  *
  *     locked -> (a host cluster of the receiver is taken, where it has none) -> a buffer is had ->
- *         [read, written] ... -> entered in the receiver's map, and in the words -> the part settles
+ *         [read, written] ... -> entered in the receiver's map, and in the words -> part settles
  *     failed on the way: merging->error, the map as it was; the guest's request does not fail by it
  *
  *  1. While it mirrors a change holds its cluster's lock alone, from the first look to the end of
  *     its mirror, and so does a copy. So of one cluster there is one writer, in both files.
  *  2. `next` is the first cluster that no copy was begun for. A change of a cluster before it is
- *     mirrored, one behind it is not: the copy is still to come, and waits for the lock. A part that
- *     has its lock shared got it before the mirror was there, and so before the copy.
+ *     mirrored, one behind it is not: the copy is still to come, and waits for the lock. A part
+ *     that has its lock shared got it before the mirror was there, and so before the copy.
  *  3. What is read of the source is what a reader gets there now, after an error too: the receiver
  *     reads the same from the end of the change on.
  *  4. Where the receiver has no place for the cluster, all of it is copied, else what was changed.

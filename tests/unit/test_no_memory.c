@@ -2,8 +2,8 @@
 /*
  * Out of memory at every allocation of create, probe, check and repair, once and from then on: the
  * call returns -ENOMEM, and the image is unchanged, or whole and perhaps marked, so that a second
- * try repairs it. Opening a stack returns -ENOMEM and leaves the top unchanged. A snapshot or a merge
- * returns -ENOMEM and leaves the device as it was.
+ * try repairs it. Opening a stack returns -ENOMEM and leaves the top unchanged. A snapshot or a
+ * merge returns -ENOMEM and leaves the device as it was.
  */
 #include <errno.h>
 #include <fcntl.h>
