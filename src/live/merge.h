@@ -28,8 +28,8 @@
  *     failed, cancelled or refused, in any state up to COMMIT: copies end, then
  *         TOP    -> ended
  *         BELOW  -> CLOSING: the receiver's mark is cleared, if it may be set -> RETIRING -> ended
- *         LOWER  -> UNDOING: the top's mark is set again, if it was cleared, or changes are refused;
- *                   the gate opens -> CLOSING -> RETIRING -> ended
+ *         LOWER  -> UNDOING: the top's mark is set again, if it was cleared, or changes are
+ *                   refused; the gate opens -> CLOSING -> RETIRING -> ended
  *
  *  1. TOP closes no gate: the guest's writes have the same owner in both records. A cluster that
  *     the top maps stays there (R8), so one look at each is enough. Until the commit the delta
