@@ -3,10 +3,12 @@
 #include "progress.h"
 
 #include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { BAR_WIDTH = 50, INTERVAL_NS = 100000000 };
+enum { BAR_MAX = 50, LINE_MAX_BYTES = 160, INTERVAL_NS = 100000000 };
 
 static uint64_t now_ns(void)
 {
@@ -17,31 +19,45 @@ static uint64_t now_ns(void)
 }
 
 /* How fast it goes, and when it will be over. */
-static void draw_time(const struct progress *progress, uint64_t done)
+static void write_time(const struct progress *progress, uint64_t done, char *text, size_t size)
 {
     double seconds = (double)(now_ns() - progress->begun_ns) / 1e9;
 
-    if (done == 0 || seconds <= 0) {
-        fprintf(stderr, "%24s", "");
-        return;
+    *text = '\0';
+    if (done > 0 && seconds > 0) {
+        double rate = (double)done / seconds;
+        uint64_t left =
+            done < progress->total ? (uint64_t)((double)(progress->total - done) / rate) : 0;
+        (void)snprintf(text, size, ", %.1f MiB/s, %llu:%02llu left", rate / 1048576,
+                       (unsigned long long)left / 60, (unsigned long long)left % 60);
     }
-    double rate = (double)done / seconds;
-    uint64_t left =
-        done < progress->total ? (uint64_t)((double)(progress->total - done) / rate) : 0;
-    fprintf(stderr, ", %.1f MiB/s, %llu:%02llu left   ", rate / 1048576,
-            (unsigned long long)left / 60, (unsigned long long)left % 60);
 }
 
+/* The window may have become narrower meanwhile. A line that reaches its end would be two. */
+static int columns(void)
+{
+    struct winsize window;
+
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0 ? window.ws_col - 1
+                                                                               : 79;
+}
+
+/* The bar has what the text leaves of the window. */
 static void draw(const struct progress *progress, uint64_t done)
 {
     static const char full[] = "##################################################";
     static const char empty[] = "..................................................";
     double part = progress->total > done ? (double)done / (double)progress->total : 1;
-    int width = (int)(part * BAR_WIDTH);
+    char time[LINE_MAX_BYTES / 2], text[LINE_MAX_BYTES];
 
-    fprintf(stderr, "\r[%.*s%.*s] %3d%% of %.1f MiB", width, full, BAR_WIDTH - width, empty,
-            (int)(part * 100), (double)progress->total / 1048576);
-    draw_time(progress, done);
+    write_time(progress, done, time, sizeof(time));
+    (void)snprintf(text, sizeof(text), "%3d%% of %.1f MiB%s", (int)(part * 100),
+                   (double)progress->total / 1048576, time);
+    int width = columns(), bar = width - (int)strlen(text) - 3;
+    bar = bar < 0 ? 0 : bar > BAR_MAX ? BAR_MAX : bar;
+    int done_width = (int)(part * bar);
+    fprintf(stderr, "\r[%.*s%.*s] %.*s\033[K", done_width, full, bar - done_width, empty,
+            width > 3 ? width - 3 : 0, text);
 }
 
 void progress_begin(struct progress *progress, uint64_t total)
