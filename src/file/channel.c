@@ -102,6 +102,12 @@ static void mark_lanes(struct channel *channel, bool waited)
     }
 }
 
+void channel_drain(struct channel *channel, bool drains)
+{
+    channel->drains = drains;
+    mark_lanes(channel, drains || !list_is_empty(&channel->retry));
+}
+
 static void note_room(struct channel *channel)
 {
     channel->room = at_backend(channel);
@@ -165,7 +171,7 @@ static uint32_t retry(struct channel *channel)
         }
         list_remove(&io->link);
         if (list_is_empty(&channel->retry)) {
-            mark_lanes(channel, false);
+            mark_lanes(channel, channel->drains);
         }
     }
     if (channel_is_full(channel)) {

@@ -59,7 +59,10 @@ struct channel_lane {
     alignas(64) _Atomic uint64_t word; /* the count, and LANE_WAITED */
 };
 
-/* Requests wait for the room that those of the lane leave. Set and cleared in the turn. */
+/*
+ * Requests wait for the room that those of the lane leave, or a job for the lane to be empty. Set
+ * and cleared in the turn.
+ */
 #define LANE_WAITED (UINT64_C(1) << 63)
 
 struct channel {
@@ -80,6 +83,7 @@ struct channel {
     atomic_bool waiting; /* requests are on the retry list, or are going to be */
     bool unkicked;       /* something was sent since the last kick */
     bool cut;
+    bool drains;      /* who leaves a lane is to post a run: channel_drain() */
     uint32_t in_line; /* requests that wait for a buffer or a block */
     struct channel_lane lanes[CHANNEL_LANES];
 };
@@ -187,6 +191,13 @@ static inline bool channel_leave_unless_waited(struct channel *channel, uint32_t
 
 /* Any thread. How many requests of the fast path are at the backend. */
 uint64_t channel_in_lanes(const struct channel *channel);
+
+/*
+ * From here on a run follows whenever a request of the fast path has left a lane, or no more.
+ * Requests may be in the lanes then: who looks at channel_in_lanes() next sees them, or they the
+ * mark.
+ */
+void channel_drain(struct channel *channel, bool drains);
 
 /*
  * Go on with a transfer that was sent to the file directly, past the channel and on a user's queue:

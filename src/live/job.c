@@ -246,6 +246,13 @@ bool job_pauses(ploop_job *job)
     return pauses;
 }
 
+void job_drains(ploop_job *job, bool drains)
+{
+    ploop_dev *dev = job->dev;
+    job->watch.polls = drains && atomic_load(&dev->reaps);
+    channel_drain(&dev_top(dev)->channel, drains);
+}
+
 bool job_changes_are_over(ploop_dev *dev)
 {
     uint64_t changes = 0;

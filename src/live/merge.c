@@ -19,18 +19,19 @@ void merge_set_state(struct merge *merge, enum merge_state state)
     static const uint32_t steps[] = {
         [MERGE_LOADING] = PLOOP_JOB_STEP_CHECK,   [MERGE_MARKING] = PLOOP_JOB_STEP_PREPARE,
         [MERGE_COUNTING] = PLOOP_JOB_STEP_CHECK,  [MERGE_FLUSHING] = PLOOP_JOB_STEP_FLUSH,
-        [MERGE_COPYING] = PLOOP_JOB_STEP_COPY,    [MERGE_SECURING] = PLOOP_JOB_STEP_FLUSH,
-        [MERGE_DRAINING] = PLOOP_JOB_STEP_HOLD,   [MERGE_CLEARING] = PLOOP_JOB_STEP_HOLD,
-        [MERGE_CLOSING_UP] = PLOOP_JOB_STEP_HOLD, [MERGE_COMMIT] = PLOOP_JOB_STEP_COMMIT,
-        [MERGE_LOWERING] = PLOOP_JOB_STEP_FINISH, [MERGE_DROPPING] = PLOOP_JOB_STEP_FINISH,
-        [MERGE_SWEEPING] = PLOOP_JOB_STEP_FINISH, [MERGE_LEAVING] = PLOOP_JOB_STEP_FINISH,
-        [MERGE_UNDOING] = PLOOP_JOB_STEP_UNDO,    [MERGE_CLOSING] = PLOOP_JOB_STEP_UNDO,
-        [MERGE_RETIRING] = PLOOP_JOB_STEP_FINISH,
+        [MERGE_MIRRORING] = PLOOP_JOB_STEP_FLUSH, [MERGE_COPYING] = PLOOP_JOB_STEP_COPY,
+        [MERGE_SECURING] = PLOOP_JOB_STEP_FLUSH,  [MERGE_DRAINING] = PLOOP_JOB_STEP_HOLD,
+        [MERGE_CLEARING] = PLOOP_JOB_STEP_HOLD,   [MERGE_CLOSING_UP] = PLOOP_JOB_STEP_HOLD,
+        [MERGE_COMMIT] = PLOOP_JOB_STEP_COMMIT,   [MERGE_LOWERING] = PLOOP_JOB_STEP_FINISH,
+        [MERGE_DROPPING] = PLOOP_JOB_STEP_FINISH, [MERGE_SWEEPING] = PLOOP_JOB_STEP_FINISH,
+        [MERGE_LEAVING] = PLOOP_JOB_STEP_FINISH,  [MERGE_UNDOING] = PLOOP_JOB_STEP_UNDO,
+        [MERGE_CLOSING] = PLOOP_JOB_STEP_UNDO,    [MERGE_RETIRING] = PLOOP_JOB_STEP_FINISH,
     };
     assert(merge->under_way == 0 && !merge->is_busy);
     merge->state = state;
     merge->next = 0;
-    merge->job.watch.polls = state == MERGE_LEAVING || state == MERGE_DRAINING;
+    job_drains(&merge->job, state == MERGE_DRAINING || state == MERGE_MIRRORING);
+    merge->job.watch.polls |= state == MERGE_LEAVING;
     job_set_step(&merge->job, steps[state]);
     turn_again(&merge->job.dev->turn);
 }
@@ -122,7 +123,7 @@ static void top_flushed(struct round_wait *round, int result)
     } else if (!job_is_cancelled(&merge->job)) {
         merge->merging.mirrors = true;
         gate_change(dev, 0, GATE_MIRROR);
-        merge_set_state(merge, MERGE_COPYING);
+        merge_set_state(merge, MERGE_MIRRORING);
     }
     turn_again(&dev->turn);
 }
@@ -188,6 +189,12 @@ static void begin_round(struct merge *merge, round_fn *then)
     bat_join_round(receiver_bat(merge), &merge->round, then);
 }
 
+/* By a part that was under way when the mirror began, perhaps, and does not know of it. */
+static bool is_being_changed(const struct merge *merge, struct guest_cluster guest)
+{
+    return merge->way == MERGE_LOWER && atomic_load(&lock_of(merge->job.dev, guest)->word) != 0;
+}
+
 /* A slice at most, so that others get the turn. */
 static void copy_more(struct merge *merge)
 {
@@ -202,7 +209,7 @@ static void copy_more(struct merge *merge)
     while (merge->next < end && merge->under_way < MERGE_COPIES && may_move(merge)) {
         struct guest_cluster guest = {merge->next++};
         merge->merging.next = merge->next;
-        if (is_to_copy(merge, guest)) {
+        if (is_to_copy(merge, guest) || is_being_changed(merge, guest)) {
             copy(merge, guest);
         }
     }
@@ -304,6 +311,11 @@ static void go_on(struct merge *merge)
     case MERGE_FLUSHING:
         merge->is_busy = true;
         bat_join_round(dev_bat(dev), &merge->round, top_flushed);
+        break;
+    case MERGE_MIRRORING:
+        if (channel_in_lanes(&dev_top(dev)->channel) == 0) {
+            merge_set_state(merge, MERGE_COPYING);
+        }
         break;
     case MERGE_COPYING:
         copy_more(merge);

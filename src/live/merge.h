@@ -11,7 +11,8 @@
  *     LOADING     the map of the receiver is read, and that of the source             x     x
  *     MARKING     the receiver's mark is set, durably                                 x     x
  *     COUNTING    what is to be copied is counted, slice by slice                 x   x     x
- *     FLUSHING    the top is flushed; then the mirror begins                                x
+ *     FLUSHING    the top is flushed                                                        x
+ *     MIRRORING   GATE_MIRROR is closed; what is on the fast path ends                      x
  *     COPYING     each cluster, under its lock; a round now and then              x   x     x
  *     SECURING    a round of the receiver; nobody is held. Twice for LOWER        x         x
  *     DRAINING    the gate is closed for changes; those in flight end                       x
@@ -40,10 +41,12 @@
  *  2. BELOW goes by the two maps in the files, not by the words, which show only what the guest
  *     sees. Before the commit the words stay as they are. Who has read one counts in the top's lane
  *     until it counts in the delta's channel, and has the cluster's lock: so SWEEPING.
- *  3. LOWER: GATE_MIRROR keeps requests from the fast path from FLUSHING on, and GATE_JOB holds
- *     changes from DRAINING to LOWERING or to the end of UNDOING. While the outcome of the commit
- *     is not known nothing is changed in either file: PLOOP_COMMIT_UNKNOWN is no answer, and a close
- *     then fails what is held.
+ *  3. LOWER: GATE_MIRROR keeps requests from the fast path from MIRRORING on. One that was there
+ *     before would write to the top alone, perhaps after the copy, so none is left when the copies
+ *     begin. What the engine has under way then has its cluster's lock, so a cluster whose lock is
+ *     taken is visited under it, whether the top maps it yet or not. GATE_JOB holds changes from DRAINING to LOWERING or to the end of UNDOING. While the outcome of the commit
+ *     is not known nothing is changed in either file: PLOOP_COMMIT_UNKNOWN is no answer, and a
+ *     close then fails what is held.
  *  4. A receiver that is not the top has a bat of its own, which is pumped from here.
  *  5. A rate limit is waited for with no lock held. A pause begins when the copies under way have
  *     ended and what they wrote is durable.
@@ -64,6 +67,7 @@ enum merge_state {
     MERGE_MARKING,
     MERGE_COUNTING,
     MERGE_FLUSHING,
+    MERGE_MIRRORING,
     MERGE_COPYING,
     MERGE_SECURING,
     MERGE_DRAINING,

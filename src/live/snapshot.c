@@ -99,7 +99,8 @@ static void set_snapshot_state(struct snapshot *snapshot, enum snapshot_state st
     };
     assert(!snapshot->is_busy);
     snapshot->state = state;
-    snapshot->job.watch.polls = state == SNAPSHOT_DRAINING || state == SNAPSHOT_LEAVING;
+    job_drains(&snapshot->job, state == SNAPSHOT_DRAINING);
+    snapshot->job.watch.polls |= state == SNAPSHOT_LEAVING;
     job_set_step(&snapshot->job, steps[state]);
     turn_again(&snapshot->job.dev->turn);
 }

@@ -15,7 +15,8 @@
  *     its mirror, and so does a copy. So of one cluster there is one writer, in both files.
  *  2. `next` is the first cluster that no copy was begun for. A change of a cluster before it is
  *     mirrored, one behind it is not: the copy is still to come, and waits for the lock. A part
- *     that has its lock shared got it before the mirror was there, and so before the copy.
+ *     that has its lock shared got it before the mirror was there, and so before the copy: none is
+ *     on the fast path when the copies begin.
  *  3. What is read of the source is what a reader gets there now, after an error too: the receiver
  *     reads the same from the end of the change on.
  *  4. Where the receiver has no place for the cluster, all of it is copied, else what was changed.

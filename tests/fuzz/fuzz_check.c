@@ -2,7 +2,8 @@
 /*
  * Fuzz target: check. A check never writes, has the oracle's verdict, and agrees with opening:
  * RECOVER opens exactly the images that a check calls recoverable, and an open without it exactly
- * those of them that are neither marked in use nor cut off. A refused image is byte for byte unchanged.
+ * those of them that are neither marked in use nor cut off. A refused image is byte for byte
+ * unchanged.
  */
 #include <errno.h>
 

@@ -392,9 +392,9 @@ static bool run_job(struct tower *tower)
     tower->over = result != 0;
     tower->result = result;
     uint64_t cancel = rng_below(&sim->rng, 6) ? UINT64_MAX : rng_below(&sim->rng, 200);
-    uint64_t close = tower->answer == ANSWER_CLOSE ? rng_below(&sim->rng, 500) : UINT64_MAX;
+    uint64_t close = tower->answer == ANSWER_CLOSE ? rng_below(&sim->rng, 2000) : UINT64_MAX;
     for (uint64_t step = 0; !tower->over && step < STEPS_MAX; step++) {
-        if (step >= close) {
+        if (step >= close || (close != UINT64_MAX && tower->asked && step % 40 == 39)) {
             sim_free(before);
             return false;
         }

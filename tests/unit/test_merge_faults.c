@@ -109,6 +109,35 @@ START_TEST(a_discard_does_not_bring_back_what_was_copied)
 }
 END_TEST
 
+/* ---- writes that were under way when the mirror began ---- */
+
+/* The first write to a cluster that no delta has enters it in the map when the copies have passed. */
+START_TEST(a_write_under_way_is_copied_too)
+{
+    for (uint32_t i = 0; i < 2; i++) {
+        struct stacked stacked;
+        struct req write;
+        stacked_open(&stacked, 2);
+        struct rig *rig = &stacked.tower.rig;
+        ck_assert_int_eq(rig_flush(rig), 0);
+        rig->script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
+        uint32_t sector = i ? 8 : 64; /* mapped: on the fast path; and not */
+        req_write(&write, rig, sector * 512, 512, 0x55, 0);
+        ck_assert_uint_eq(rig->script.held_count, 1);
+        ck_assert_int_eq(stacked_begin(&stacked, 2, DOWN), 0);
+        for (uint32_t n = 0; n < 50; n++) {
+            rig_advance(rig, 3 * MS);
+        }
+        ck_assert(!req_done(&write));
+        script_release_all(&rig->script);
+        ck_assert_int_eq(stacked_finish(&stacked, 2, DOWN), 0);
+        ck_assert_int_eq(req_wait(&write), 0);
+        stacked.model[sector] = 0x55;
+        stacked_end(&stacked);
+    }
+}
+END_TEST
+
 /* ---- what is not known ---- */
 
 /* Nothing is changed in either file until a definite answer comes. */
@@ -281,6 +310,7 @@ int main(void)
     const TTest *const tests[] = {
         an_error_anywhere_leaves_the_stack,
         a_discard_does_not_bring_back_what_was_copied,
+        a_write_under_way_is_copied_too,
         an_unknown_outcome_holds_changes,
         an_unknown_outcome_below_the_top_ends_it,
         a_receiver_that_is_no_good_is_refused,

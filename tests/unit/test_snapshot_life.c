@@ -303,6 +303,39 @@ START_TEST(the_old_tops_file_is_opened_again_for_reading)
 }
 END_TEST
 
+/* The thread that ends the last change wakes the job: no clock is waited for. */
+START_TEST(the_last_change_wakes_the_job)
+{
+    struct shot shot;
+    struct req write;
+    shot_open(&shot);
+    struct rig *rig = &shot.rig;
+    ck_assert_int_eq(rig_flush(rig), 0);
+    rig->script.hold = SCRIPT_BIT(PLOOP_IO_WRITE);
+    req_write(&write, rig, 0, 512, 0x77, 0);
+    ck_assert_uint_eq(rig_info(rig).requests_fast, 1);
+    ck_assert_int_eq(shot_begin(&shot), 0);
+    struct ploop_job_info info = {.size = sizeof(info)};
+    ck_assert_int_eq(ploop_job_info(shot.job, &info), 0);
+    ck_assert_uint_eq(info.step, PLOOP_JOB_STEP_HOLD);
+    ck_assert_uint_gt(ploop_dev_next_deadline(rig->dev), rig->clock.now_ns + SECOND);
+    rig->script.hold = 0;
+    script_release(&rig->script, 0);
+    ck_assert_int_eq(ploop_job_info(shot.job, &info), 0);
+    ck_assert_uint_eq(info.state, PLOOP_JOB_COMMIT);
+    ck_assert_int_eq(shot_wait(&shot), 0);
+    ck_assert_int_eq(req_wait(&write), 0);
+    rig_expect(rig, 0, 512, 0x77);
+    static const uint8_t bytes[] = {0x11, 0x12, 0x13};
+    for (uint32_t n = 1; n < 4; n++) {
+        rig_expect(rig, n * SHOT_CLUSTER, SHOT_CLUSTER, bytes[n - 1]);
+    }
+    rig_close_dev(rig);
+    rig_free(rig);
+    script_close(shot.next);
+}
+END_TEST
+
 int main(void)
 {
     const TTest *const tests[] = {
@@ -313,6 +346,7 @@ int main(void)
         a_request_of_many_parts_goes_on_on_the_new_top,
         a_parked_request_begins_anew_on_the_new_top,
         the_old_tops_file_is_opened_again_for_reading,
+        the_last_change_wakes_the_job,
     };
     return RUN_TESTS("snapshot_life", tests);
 }
