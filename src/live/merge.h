@@ -44,9 +44,10 @@
  *  3. LOWER: GATE_MIRROR keeps requests from the fast path from MIRRORING on. One that was there
  *     before would write to the top alone, perhaps after the copy, so none is left when the copies
  *     begin. What the engine has under way then has its cluster's lock, so a cluster whose lock is
- *     taken is visited under it, whether the top maps it yet or not. GATE_JOB holds changes from DRAINING to LOWERING or to the end of UNDOING. While the outcome of the commit
- *     is not known nothing is changed in either file: PLOOP_COMMIT_UNKNOWN is no answer, and a
- *     close then fails what is held.
+ *     taken is visited under it, whether the top maps it yet or not. GATE_JOB holds changes from
+ *     DRAINING to LOWERING or to the end of UNDOING. While the outcome of the commit is not known
+ *     nothing is changed in either file: PLOOP_COMMIT_UNKNOWN is no answer, and a close then fails
+ *     what is held.
  *  4. A receiver that is not the top has a bat of its own, which is pumped from here.
  *  5. A rate limit is waited for with no lock held. A pause begins when the copies under way have
  *     ended and what they wrote is durable.

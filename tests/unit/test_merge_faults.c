@@ -111,7 +111,7 @@ END_TEST
 
 /* ---- writes that were under way when the mirror began ---- */
 
-/* The first write to a cluster that no delta has enters it in the map when the copies have passed. */
+/* The first write to a cluster enters it in the map when the copies have passed, perhaps. */
 START_TEST(a_write_under_way_is_copied_too)
 {
     for (uint32_t i = 0; i < 2; i++) {
