@@ -90,6 +90,8 @@ enum {
     PLOOP_EVENT_RESUMED = 4, /**< 0: no request waits for space any more */
     PLOOP_EVENT_POOL_HAS_ROOM =
         5, /**< the queue's index: ploop_pio_get() failed there and can be tried again */
+    PLOOP_EVENT_BITMAPS_DROPPED = 7, /**< how many dirty bitmaps the image's format extension had:
+                                        with the first change they are gone */
     PLOOP_EVENT_SYNC_FAILED = 6 /**< a positive errno: the backend failed a SYNC. Reported once. See
                                    PLOOP_STATE_SYNC_FAILED */
 };

@@ -110,8 +110,11 @@ enum {
     PLOOP_CHECK_EXTENSION = 10,   /**< error: the format extension */
     PLOOP_CHECK_READ =
         11, /**< error: a page of the BAT, or the format extension, could not be read */
-    PLOOP_CHECK_ENTRY_CUT = 12 /**< error: an entry whose cluster the end of the file cuts off; what
-                                  is there of it can be read */
+    PLOOP_CHECK_ENTRY_CUT = 12,     /**< error: an entry whose cluster the end of the file cuts off;
+                                   what is there of it can be read */
+    PLOOP_CHECK_VOID_EXTENSION = 13 /**< note: a format extension that does not count, whole: stored
+                                       by software that does not mark it, perhaps. The first change
+                                       drops it, and so does PLOOP_REPAIR_ENTRIES */
 };
 
 /** A finding. */
@@ -133,7 +136,7 @@ enum {
     PLOOP_REPAIR_UNCLEAN = 2, /**< if the check is clean otherwise, clear the in-use mark, and leave
                                  the header as a clean close does */
     PLOOP_REPAIR_ENTRIES = 4, /**< copy duplicates to clusters of their own, clear invalid map
-                                 entries, drop an invalid format extension; and what
+                                 entries, drop an invalid or void format extension; and what
                                  PLOOP_REPAIR_CUT does */
     PLOOP_REPAIR_CACHED = 8,  /**< with another flag: repair although the file's cache cannot be
                                  dropped; see ploop_image_check() */

@@ -58,6 +58,12 @@ struct dev_watch {
 
 struct ploop_job;
 
+/* What a close restores of the top's header where nothing changed. */
+struct found_header {
+    uint32_t in_use, flags;
+    uint64_t extension_sector;
+};
+
 /* A thread of the library that runs queues: engine/runner.c. */
 struct runner {
     struct ploop_dev *dev;
@@ -84,6 +90,8 @@ struct ploop_dev {
     bool is_inside;                   /* opened by dev_open_inside() */
     bool has_claims;                  /* on its files, see file_claim() */
     struct extension_keep *extension; /* life/extension_keep.h */
+    struct found_header found;        /* before the mark; see R11 */
+    atomic_bool changed;              /* a change was accepted: the header does not go back */
     enum dev_state state;             /* the turn's, as the next one */
     uint32_t gate_reasons;            /* why the gate is closed: enum gate_reason */
     atomic_bool gate;                 /* it is closed: every request goes to the engine */
@@ -193,6 +201,14 @@ void dev_post_run(ploop_dev *dev);
 int dev_reap(ploop_dev *dev, uint32_t queue);
 /* Wakes the calls that wait in block_until(). Any thread. */
 void dev_wake(ploop_dev *dev);
+
+/* Any thread, before the request is sent. */
+static inline void dev_note_change(ploop_dev *dev)
+{
+    if (!atomic_load_explicit(&dev->changed, memory_order_relaxed)) {
+        atomic_store(&dev->changed, true);
+    }
+}
 
 /* In the turn. */
 static inline bool gate_has(const ploop_dev *dev, uint32_t reasons)

@@ -287,21 +287,13 @@ static int read_cluster(struct extension *extension, ploop_file *file, uint64_t 
     return (uint64_t)got == size ? 0 : -EIO;
 }
 
-int extension_load(struct extension *extension, ploop_file *file, const struct header *header,
-                   uint64_t file_size, struct entry_source entries)
+static int load(struct extension *extension, ploop_file *file, const struct header *header,
+                uint64_t file_size, struct entry_source entries)
 {
     const struct geometry *geometry = &header->geometry;
     uint64_t start = header->extension_sector * SECTOR_SIZE;
     int error;
 
-    *extension = (struct extension){.state = EXTENSION_NONE, .sector = header->extension_sector};
-    if (header->extension_sector == 0) {
-        return 0;
-    }
-    if (header->in_use != HEADER_CLOSED_EXT) {
-        extension->state = EXTENSION_VOID;
-        return 0;
-    }
     if (header->extension_sector > UINT64_MAX / SECTOR_SIZE ||
         !on_grid(geometry, file_size, start)) {
         extension->state = EXTENSION_UNUSABLE;
@@ -322,8 +314,47 @@ int extension_load(struct extension *extension, ploop_file *file, const struct h
     if (!error) {
         error = judge(extension, start, geometry, file_size, entries);
     }
+    return error;
+}
+
+static bool has_bad_bitmap(const struct extension *extension)
+{
+    uint32_t i = 0;
+
+    while (i < extension->bitmap_count && !extension->bitmaps[i].fault.what) {
+        i++;
+    }
+    return i < extension->bitmap_count;
+}
+
+/* It was loaded as if it counted. Whatever is wrong with it, it is no finding. */
+static void make_void(struct extension *extension)
+{
+    uint64_t sector = extension->sector;
+
+    extension->whole = extension->state == EXTENSION_VALID && !has_bad_bitmap(extension);
+    if (!extension->whole) {
+        extension_free(extension);
+    }
+    extension->state = EXTENSION_VOID;
+    extension->sector = sector;
+    extension->unknown_necessary = 0;
+}
+
+int extension_load(struct extension *extension, ploop_file *file, const struct header *header,
+                   uint64_t file_size, struct entry_source entries)
+{
+    *extension = (struct extension){.state = EXTENSION_NONE, .sector = header->extension_sector};
+    if (header->extension_sector == 0) {
+        return 0;
+    }
+
+    int error = load(extension, file, header, file_size, entries);
+
     if (error) {
         extension_free(extension);
+    } else if (header->in_use != HEADER_CLOSED_EXT) {
+        make_void(extension);
     }
     return error;
 }

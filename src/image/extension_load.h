@@ -6,14 +6,14 @@
  * What each state means:
  *
  *     NONE      the header names none.
- *     VOID      it names one that does not count, because in_use is not HEADER_CLOSED_EXT. Nothing
- *               was read.
+ *     VOID      it names one that does not count, because in_use is not HEADER_CLOSED_EXT. `whole`
+ *               if nothing is wrong with it: somebody may miss it.
  *     UNUSABLE  it counts and cannot be believed; `fault` says why. The image is not to be written.
  *     VALID     its features can be told apart. Each bitmap has a verdict of its own.
  *
  *  1. A host cluster is in `owned` once, and no BAT entry names it.
  *  2. Only the clusters of good bitmaps are owned; a bitmap that is not good is dropped at the
- *     first write.
+ *     first write. A void extension that is not whole owns nothing.
  */
 #ifndef IMAGE_EXTENSION_LOAD_H
 #define IMAGE_EXTENSION_LOAD_H
@@ -36,10 +36,11 @@ struct loaded_bitmap {
 
 struct extension {
     enum extension_state state;
+    bool whole;      /* VOID: it can be believed, every bitmap is good, and all of it is its own */
     uint64_t sector; /* ext_off */
     struct extension_fault fault;
     int read_error; /* UNUSABLE because its cluster cannot be read */
-    uint8_t *bytes; /* the cluster, where state is VALID */
+    uint8_t *bytes; /* the cluster, where state is VALID, or VOID and whole */
     struct loaded_bitmap *bitmaps;
     uint32_t bitmap_count;
     uint64_t unknown_necessary; /* the magic of an unknown feature with that flag, 0: none. The

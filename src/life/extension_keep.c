@@ -7,13 +7,17 @@
  * disk says of it, as in_use and ext_off (C: closed by software that knows the extension, M: the
  * in-use mark, E: the extension that was found, N: a new one that holds only what is kept):
  *
- *     the extension holds             found     marked    open      closed
+ *     the extension holds             found     marked    open      changed, closed
  *     nothing, or is void             0|C|M,*   M,0       M,0       0,0
  *     only what is to be dropped      C,E       M,0       M,0       0,0
  *     only what is to be kept         C,E       M,E       M,E       C,E
  *     both                            C,E       M,0       M,N       C,N
  *
- * In the last case, after M,0 is durable and before open returns:
+ * Where nothing changed until the close (R11), the first three go back to what was found. So what
+ * is to be dropped, and a void extension that is whole, is gone with the first change only; until
+ * then nothing in the file is handed out, punched or cut off.
+ *
+ * In the last case (which counts as a change), after M,0 is durable and before open returns:
  *
  *     a cluster taken -> N written there, whole -> SYNC -> page 0 says M,N -> SYNC -> E's clusters
  *     are free -> open any of it fails -> page 0 says M,0 again -> the steps of a close, the last
@@ -37,6 +41,7 @@
 #include "util/error_text.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdlib.h>
 
 enum { KEEP_MESSAGE_ID = 4 };
@@ -58,11 +63,59 @@ static void claim_clusters(ploop_dev *dev, const struct extension *extension,
     }
 }
 
+/* ---- until the first change ---- */
+
+static void look_for_change(struct dev_watch *watch)
+{
+    struct extension_keep *keep = container_of(watch, struct extension_keep, watch);
+    ploop_dev *dev = keep->dev;
+    if (!atomic_load(&dev->changed)) {
+        return;
+    }
+    list_remove(&watch->link);
+    dev_log(dev, PLOOP_LOG_WARNING, KEEP_MESSAGE_ID,
+            "format extension dropped, with %" PRIu32
+            " dirty bitmaps: the image is changed, and this library does not keep them current",
+            keep->bitmaps);
+    if (keep->bitmaps) {
+        dev_event(dev, PLOOP_EVENT_BITMAPS_DROPPED, keep->bitmaps);
+    }
+}
+
+/* Nothing of it is handed out, punched or cut off before a change: it needs no claims. */
+static void watch_for_change(ploop_dev *dev, const struct extension *extension)
+{
+    struct extension_keep *keep = dev->extension;
+    keep->bitmaps = extension->bitmap_count;
+    keep->dev = dev;
+    keep->watch.look = look_for_change;
+    list_append(&dev->watches, &keep->watch.link);
+}
+
+/* ---- what outlives the session ---- */
+
+static bool has_bad_bitmap(const struct extension *extension)
+{
+    uint32_t i = 0;
+    while (i < extension->bitmap_count && !extension->bitmaps[i].fault.what) {
+        i++;
+    }
+    return i < extension->bitmap_count;
+}
+
 int extension_keep_plan(ploop_dev *dev, const struct extension *extension)
 {
     struct extension_keep *keep = dev->extension;
     uint64_t size = dev_disk(dev)->cluster_size;
-    if (extension->state != EXTENSION_VALID || !extension->unknown_transit) {
+    bool is_void = extension->state == EXTENSION_VOID;
+    keep->is_faulty = !is_void && has_bad_bitmap(extension);
+    if (is_void ? !extension->whole || dev_bat(dev)->header.in_use == HEADER_IN_USE
+                : extension->state != EXTENSION_VALID ||
+                      (keep->is_faulty && !extension->unknown_transit)) {
+        return 0;
+    }
+    if (is_void || !extension->unknown_transit) {
+        watch_for_change(dev, extension);
         return 0;
     }
     assert(!keep->bytes && !keep->old && dev->state == DEV_OPENING);

@@ -6,6 +6,7 @@
 #ifndef LIFE_EXTENSION_KEEP_H
 #define LIFE_EXTENSION_KEEP_H
 
+#include "dev/dev.h"
 #include "format/geometry.h"
 #include "image/extension_load.h"
 
@@ -20,6 +21,11 @@ struct extension_keep {
     struct host_cluster *old; /* its clusters, claimed until the header leads to the new one */
     uint64_t old_count;
     struct extension_write *write; /* while it is under way */
+
+    bool is_faulty;   /* a bitmap that counts is wrong: it is dropped, changed or not */
+    uint32_t bitmaps; /* that are dropped at the first change */
+    struct ploop_dev *dev;
+    struct dev_watch watch; /* for the first change, where it drops anything */
 };
 
 /*

@@ -412,6 +412,7 @@ int load_make_whole(const struct load *load)
              "recovery: guest cluster %" PRIu32 " was cut off: of its %" PRIu64 " bytes %" PRIu64
              " were missing, and are zeros now",
              load->cut.n, geometry->cluster_size, end - from);
+    dev_note_change(dev);
     channel->file_end = channel->file_size = size;
     space_own_tail(&dev_bat(dev)->alloc.work, size);
     return 0;

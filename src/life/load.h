@@ -49,9 +49,9 @@ int load_header(struct load *load);
 int load_bat(struct load *load);
 
 /*
- * When every delta was judged, for the top that is written, with RECOVER: where a cluster is cut off
- * by the file's end, the file is made to hold it whole. 0, or what the backend returns, with a line
- * in the log.
+ * When every delta was judged, for the top that is written, with RECOVER: where a cluster is cut
+ * off by the file's end, the file is made to hold it whole. 0, or what the backend returns, with a
+ * line in the log.
  */
 int load_make_whole(const struct load *load);
 

@@ -3,9 +3,10 @@
  * Reading the deltas below the top: each is judged alone, as the top is, then against the one above
  * it, and its map goes into the stack's, base first, so that upper ones cover lower ones.
  *
- * With RECOVER, a lower delta that was not closed cleanly, or is cut off (R19), is opened for writing by itself and
- * closed again: that does to it all that R11 asks for. It comes after everything was judged and
- * before the top is marked, and is done once: whatever fails later, the delta is clean.
+ * With RECOVER, a lower delta that was not closed cleanly, or is cut off (R19), is opened for
+ * writing by itself and closed again: that does to it all that R11 asks for. It comes after
+ * everything was judged and before the top is marked, and is done once: whatever fails later, the
+ * delta is clean.
  */
 #include "life/load.h"
 

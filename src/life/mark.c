@@ -96,10 +96,27 @@ static void was_set(struct round_wait *round, int result)
     mark_end(mark, result);
 }
 
+/*
+ * What the close goes back to where nothing changes. Not to what RECOVER found, nor to an error; an
+ * extension that is written anew has changed the file.
+ */
+static void note_found(ploop_dev *dev, const struct header *header)
+{
+    bool is_wrong = header->flags & HEADER_FLAG_EMPTY && dev_bat(dev)->stats.mapped > 0;
+    dev->found = (struct found_header){header->in_use, header->flags, header->extension_sector};
+    if (header->in_use == HEADER_IN_USE || is_wrong || dev->extension->bytes ||
+        dev->extension->is_faulty) {
+        dev_note_change(dev);
+    }
+}
+
 static void begin_setting(struct mark *mark)
 {
     struct bat *bat = mark->delta->bat;
     set_mark_state(mark, MARK_SETTING);
+    if (mark->order == MARK_OPENED) {
+        note_found(mark->dev, &bat->header);
+    }
     bat->alloc.recovered |= mark->order == MARK_OPENED && bat->header.in_use == HEADER_IN_USE;
     bat->header.in_use = HEADER_IN_USE;
     bat->header.flags &= ~(uint32_t)HEADER_FLAG_EMPTY;
@@ -141,6 +158,13 @@ static void cleared(struct round_wait *round, int result)
     mark_end(mark, result);
 }
 
+static void restore_found(struct header *header, const struct found_header *found)
+{
+    header->in_use = found->in_use;
+    header->flags = found->flags;
+    header->extension_sector = found->extension_sector;
+}
+
 static void begin_clearing(struct mark *mark)
 {
     struct bat *bat = mark->delta->bat;
@@ -153,6 +177,9 @@ static void begin_clearing(struct mark *mark)
     bat->header.in_use = bat->header.extension_sector ? HEADER_CLOSED_EXT : 0;
     if (bat->stats.mapped == 0) {
         bat->header.flags |= HEADER_FLAG_EMPTY;
+    }
+    if (!atomic_load(&mark->dev->changed)) {
+        restore_found(&bat->header, &mark->dev->found);
     }
     header_round(mark, cleared);
 }

@@ -204,6 +204,7 @@ static void begin(struct work *work)
 void job_begin(ploop_job *job)
 {
     job->begin.run = begin;
+    dev_note_change(job->dev);
     turn_post(&job->dev->turn, &job->begin);
 }
 

@@ -37,6 +37,7 @@ static const uint32_t repairs[CHECK_KINDS] = {
     [PLOOP_CHECK_LEAK] = PLOOP_REPAIR_LEAKS,
     [PLOOP_CHECK_EXTENSION] = PLOOP_REPAIR_ENTRIES,
     [PLOOP_CHECK_ENTRY_CUT] = PLOOP_REPAIR_CUT,
+    [PLOOP_CHECK_VOID_EXTENSION] = PLOOP_REPAIR_ENTRIES,
 };
 
 void check_report(struct check *check, uint32_t kind, uint64_t guest_cluster, uint64_t host_offset,
@@ -54,7 +55,7 @@ void check_report(struct check *check, uint32_t kind, uint64_t guest_cluster, ui
     check->counts[kind]++;
     if (kind == PLOOP_CHECK_LEAK || kind == PLOOP_CHECK_ENTRY_BEYOND) {
         check->result.leaks += count;
-    } else if (kind == PLOOP_CHECK_IN_USE_VALUE) {
+    } else if (kind == PLOOP_CHECK_IN_USE_VALUE || kind == PLOOP_CHECK_VOID_EXTENSION) {
         check->result.notes++;
     } else {
         check->result.errors++;
@@ -232,6 +233,12 @@ static void check_extension(struct check *check)
     uint64_t sector = check->image.header.extension_sector;
     uint64_t offset = sector > UINT64_MAX / SECTOR_SIZE ? UINT64_MAX : sector * SECTOR_SIZE;
 
+    if (extension->state == EXTENSION_VOID && extension->whole) {
+        check_report(check, PLOOP_CHECK_VOID_EXTENSION, UINT64_MAX, offset, 1,
+                     "ext_off %" PRIu64 ": void extension, %" PRIu32
+                     " bitmaps, by software that does not mark it",
+                     sector, extension->bitmap_count);
+    }
     if (extension->state == EXTENSION_UNUSABLE) {
         uint32_t kind = extension->read_error ? PLOOP_CHECK_READ : PLOOP_CHECK_EXTENSION;
         note_read_error(check, extension->read_error);

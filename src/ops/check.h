@@ -19,7 +19,7 @@
 #include "image/image_file.h"
 #include "util/bitmap.h"
 
-enum { CHECK_KINDS = PLOOP_CHECK_ENTRY_CUT + 1, CHECK_BLOCK = 4096 /* entries */ };
+enum { CHECK_KINDS = PLOOP_CHECK_VOID_EXTENSION + 1, CHECK_BLOCK = 4096 /* entries */ };
 
 /*
  * Which of the host clusters [first, end) are used. A bitmap of the whole file could be of any

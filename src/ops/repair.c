@@ -76,7 +76,8 @@ static bool is_header_tidy(const struct repair *repair)
     bool empty = header->flags & HEADER_FLAG_EMPTY;
 
     return empty == maps_nothing(repair->image) &&
-           (extended || (header->in_use == 0 && header->extension_sector == 0));
+           (extended || repair->keeps_void ||
+            (header->in_use == 0 && header->extension_sector == 0));
 }
 
 static bool has_work(const struct repair *repair)
@@ -84,7 +85,8 @@ static bool has_work(const struct repair *repair)
     const uint64_t *counts = repair->check->counts;
 
     if (repair_wants(repair, PLOOP_REPAIR_ENTRIES) &&
-        (bad_entries(repair->check) || counts[PLOOP_CHECK_EXTENSION])) {
+        (bad_entries(repair->check) || counts[PLOOP_CHECK_EXTENSION] ||
+         counts[PLOOP_CHECK_VOID_EXTENSION])) {
         return true;
     }
     if (mends_cut(repair)) {
@@ -153,7 +155,7 @@ static int begin(struct repair *repair)
     }
     header->in_use = HEADER_IN_USE;
     header->flags &= ~(uint32_t)HEADER_FLAG_EMPTY;
-    if (repair->check->extension.state == EXTENSION_VOID) {
+    if (repair->check->extension.state == EXTENSION_VOID && !repair->keeps_void) {
         header->extension_sector = 0;
     }
     for (uint64_t page = 0; page < (repair->was_clean ? 1 : repair->dirty.bits); page++) {
@@ -231,10 +233,12 @@ static int finish(struct repair *repair)
     }
     if (repair->extension) {
         header->extension_sector = repair->extension_offset / SECTOR_SIZE;
-    } else if (!repair->unusable_extension) {
+    } else if (!repair->unusable_extension && !repair->keeps_void) {
         header->extension_sector = 0;
     }
-    header->in_use = header->extension_sector ? HEADER_CLOSED_EXT : 0;
+    header->in_use = repair->keeps_void         ? repair->found_in_use
+                     : header->extension_sector ? HEADER_CLOSED_EXT
+                                                : 0;
     header->flags |= maps_nothing(repair->image) ? HEADER_FLAG_EMPTY : 0u;
     bitmap_set(&repair->dirty, 0);
     return repair_publish(repair);
@@ -293,12 +297,15 @@ int repair_image(struct check *check)
         .check = check,
         .image = &check->image,
         .found_size = check->image.file_size,
+        .found_in_use = check->image.header.in_use,
         .was_clean = check->image.header.in_use != HEADER_IN_USE,
         .unusable_extension = check->extension.state == EXTENSION_UNUSABLE &&
                               !(check->options.repair & PLOOP_REPAIR_ENTRIES),
     };
     int error;
 
+    repair.keeps_void = check->extension.state == EXTENSION_VOID && check->extension.whole &&
+                        repair.was_clean && !repair_wants(&repair, PLOOP_REPAIR_ENTRIES);
     if (check->read_error) {
         return check->read_error;
     }

@@ -9,8 +9,9 @@
  *  1. Before MARKED nothing is changed. MARKED is durable, and so is everything that the check
  *     found, before anything else is written.
  *  2. From MARKED on the format extension is void for a program that looks after a cut: its
- *     clusters are free to be moved and rewritten. It counts again from repair_finish() on, as
- *     `extension` says then.
+ *     clusters are free to be moved and rewritten. Not those of one that was void before and is to
+ *     stay: the header leads there all the time, and nothing moves. An extension that is to be
+ *     there at the end counts from repair_finish() on, as `extension` says then.
  *  3. An entry is written only when the cluster it names holds its content durably, below the
  *     durable end of the file.
  *  4. A host cluster is overwritten or cut off only when no durable entry names it.
@@ -35,7 +36,9 @@ struct repair {
                             (unusable_extension) one that is left alone */
     uint64_t extension_offset;
     bool unusable_extension; /* one that is in error, and no repair of that was asked for */
+    bool keeps_void;         /* a void one that is whole, which nobody asked to drop */
     bool was_clean;          /* the mark was not set when the image was found */
+    uint32_t found_in_use;
     bool marked;
     bool irrevocable; /* an entry was changed on the disk, or a cluster of the extension that
                          counted: there is no way back */

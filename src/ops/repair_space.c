@@ -10,8 +10,9 @@
  * the entries that left it. The copies of all movers can be made before the first entry changes,
  * because holes and movers never are the same clusters.
  *
- * Where errors were left in the image nothing moves: only the tail is cut, behind everything that
- * any entry could mean. In a file of fixed size nothing is a leak, and nothing is done.
+ * Where errors were left in the image, or a void extension is kept, nothing moves: only the tail is
+ * cut, behind everything that any entry could mean. In a file of fixed size nothing is a leak, and
+ * nothing is done.
  */
 #include "ops/repair.h"
 
@@ -283,7 +284,7 @@ int repair_space(struct repair *repair)
                        counts[PLOOP_CHECK_ENTRY_DUPLICATE];
     bool is_cut = counts[PLOOP_CHECK_ENTRY_CUT] && repair->check->good.cut; /* it is still */
 
-    if (repair->unusable_extension || is_cut ||
+    if (repair->unusable_extension || repair->keeps_void || is_cut ||
         (entries_bad && !repair_wants(repair, PLOOP_REPAIR_ENTRIES))) {
         return cut_tail(repair);
     }

@@ -277,6 +277,9 @@ static ALWAYS_INLINE bool submit_fast(ploop_queue *queue, ploop_pio *pio, bool e
         pio->result = 0;
         struct aim aim = aim_at(dev, pio, entered, cluster, inside);
         if (aim.channel == channel) {
+            if (kinds[pio->op].is_change) {
+                dev_note_change(dev);
+            }
             fast_send(queue, pio, aim, blocking);
             return true;
         }
@@ -292,6 +295,9 @@ static ALWAYS_INLINE bool submit_fast(ploop_queue *queue, ploop_pio *pio, bool e
 void pio_accept(ploop_pio *pio)
 {
     ploop_queue *queue = pio->queue;
+    if (kinds[pio->op].is_change) {
+        dev_note_change(queue->dev);
+    }
     atomic_fetch_add(&queue->in_flight, pio_weight(pio));
     atomic_fetch_add_explicit(&queue->requests, 1, memory_order_relaxed);
     pio->result = 0;

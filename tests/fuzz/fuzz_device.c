@@ -9,7 +9,8 @@
  *  2. A sector reads as the last write that completed, or as a later one that failed; an unwritten
  *     sector as the oracle reads it.
  *  3. After a close that succeeded the image is clean except for leaks, for the oracle too, rule 2
- *     holds for a new device, and the extension has exactly the features to be kept.
+ *     holds for a new device, and the extension has exactly the features to be kept; where nothing
+ *     was changed the header is as it was found, and the extension has all.
  *  4. In all other cases RECOVER opens it, a check before that finds the mark, a cluster that was
  *     cut off before, and leaks, and nothing else, and each sector reads as the last write that a
  *     later flush (or its own FUA) made durable, or as a later one.
@@ -63,6 +64,7 @@ struct run {
     struct done done[REQUESTS_MAX];
     uint32_t count;
     uint64_t changes;
+    bool changed; /* a request that may change the disk was accepted */
     uint64_t disk_sectors, cluster_sectors;
 };
 
@@ -252,6 +254,7 @@ static void request(struct run *run, const struct record *record)
     if (done->sectors == 0) {
         return;
     }
+    run->changed |= done->kind != KIND_FLUSH;
     result = carry_out(run, done);
     MUST(result == 0 || result == -ENOSPC || (run->backend.broken && result < 0),
          "a request of kind %u: %d", done->kind, result);
@@ -309,6 +312,17 @@ static void judge_features(struct run *run, struct opinion *after, bool transit)
          "%d features, %d before", new.count, old.count);
 }
 
+/* Opening changes nothing that a close could not take back: R11. */
+static bool opens_unchanged(const struct run *run)
+{
+    struct oracle_result found;
+    int all = take_features(&run->opinion->oracle, false).count;
+    int kept = take_features(&run->opinion->oracle, true).count;
+
+    oracle_check(&run->opinion->oracle, NULL, NULL, &found);
+    return !run->stacked && found.errors == 0 && (kept == 0 || kept == all);
+}
+
 /* ---- the end, and after it ---- */
 
 static void judge_closed(struct run *run)
@@ -325,11 +339,15 @@ static void judge_closed(struct run *run)
     opinion_form(&after, &run->backend.state);
     judge_outcome(&outcome, &after);
     mapped = outcome.result.mapped + outcome.kinds[PLOOP_CHECK_ENTRY_BEYOND];
-    MUST(!after.has_map || (after.oracle.flags & 1) == (mapped == 0),
-         "the Empty flag is %u, and %llu mapped", after.oracle.flags & 1,
-         (unsigned long long)mapped);
+    bool is_as_found = !run->changed && opens_unchanged(run);
+    MUST(!after.has_map || (is_as_found ? after.oracle.flags == run->opinion->oracle.flags &&
+                                              after.oracle.in_use == run->opinion->oracle.in_use &&
+                                              after.oracle.ext_off == run->opinion->oracle.ext_off
+                                        : (after.oracle.flags & 1) == (mapped == 0)),
+         "flags %u, in_use 0x%x, ext_off %llu, and %llu mapped", after.oracle.flags,
+         after.oracle.in_use, (unsigned long long)after.oracle.ext_off, (unsigned long long)mapped);
     if (after.has_map && !run->stacked) {
-        judge_features(run, &after, true);
+        judge_features(run, &after, !is_as_found);
     }
     opinion_free(&after);
     run->backend.read_only = true;
@@ -449,8 +467,9 @@ static void open_files(struct run *run, const struct fuzz_case *fuzz_case)
     backend_open(&run->backend, &top);
     sparse_free(&top);
     backend_open(&run->base, &fuzz_case->image);
-    run->base.read_only = oracle_writing(&run->opinion->oracle) != ORACLE_RECOVER ||
-                          fuzz_case->input.options & OPTION_NO_RECOVER;
+    struct oracle *oracle = &run->opinion->oracle;
+    bool recovers = oracle->in_use == ORACLE_IN_USE || oracle_writing(oracle) == ORACLE_RECOVER;
+    run->base.read_only = !recovers || fuzz_case->input.options & OPTION_NO_RECOVER;
 }
 
 /*

@@ -134,12 +134,12 @@ static void take_record(void *user_data, const struct ploop_check_record *record
     struct outcome *outcome = user_data;
 
     MUST(record->size == sizeof(*record) && record->kind >= PLOOP_CHECK_HEADER &&
-             record->kind <= PLOOP_CHECK_ENTRY_CUT,
+             record->kind <= PLOOP_CHECK_VOID_EXTENSION,
          "kind %u", record->kind);
     MUST(text[0] && !strchr(text, '\n') && strlen(text) < 255, "'%s'", text);
     MUST(record->count, "'%s' counts nothing", text);
     outcome->kinds[record->kind]++;
-    if (record->kind == PLOOP_CHECK_IN_USE_VALUE) {
+    if (record->kind == PLOOP_CHECK_IN_USE_VALUE || record->kind == PLOOP_CHECK_VOID_EXTENSION) {
         outcome->result.notes++;
         return;
     }

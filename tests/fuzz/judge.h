@@ -83,7 +83,7 @@ bool part_is_there(const struct opinion *opinion, const struct part *part);
 struct outcome {
     int error;
     struct ploop_check_result result;
-    uint64_t kinds[PLOOP_CHECK_ENTRY_CUT + 1]; /* findings */
+    uint64_t kinds[PLOOP_CHECK_VOID_EXTENSION + 1]; /* findings */
     uint64_t findings;                         /* errors and leaks */
 };
 void judge_check(struct backend *backend, uint32_t repair, struct outcome *outcome);

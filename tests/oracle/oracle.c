@@ -251,6 +251,17 @@ void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data,
                  oracle->in_use);
         say(&output, ORACLE_NOTE, text);
     }
+    uint8_t *extension = NULL; /* a byte for each host cluster that the extension holds */
+    bool is_void = oracle->ext_off && oracle->in_use != ORACLE_CLOSED;
+    if (is_void) {
+        extension = calloc((size_t)oracle->slots + 1, 1);
+        if (extension && !oracle_extension_check(oracle, extension, why)) {
+            say(&output, ORACLE_NOTE, "void extension, whole: kept until the first change");
+        } else {
+            free(extension);
+            extension = NULL;
+        }
+    }
     check_entries(oracle, &output);
     if (oracle->in_use == ORACLE_IN_USE) {
         result->unclean = true;
@@ -265,7 +276,6 @@ void oracle_check(struct oracle *oracle, oracle_line_fn *line, void *user_data,
         snprintf(text, sizeof(text), "flag Empty with %" PRIu64 " mapped clusters", owned);
         say(&output, ORACLE_ERROR, text);
     }
-    uint8_t *extension = NULL; /* a byte for each host cluster that the extension holds */
     if (oracle->ext_off && oracle->in_use == ORACLE_CLOSED) {
         extension = calloc((size_t)oracle->slots + 1, 1);
         if (!extension || oracle_extension_check(oracle, extension, why)) {

@@ -153,6 +153,11 @@ class Image:
             extension, why = self._extension_clusters()
             if why:
                 errors.append("extension: " + why)
+        elif self.ext_off:
+            clusters, why = self._extension_clusters()
+            if not why:
+                extension = clusters
+                self.notes.append("void extension, whole: kept until the first change")
         used = {self.host_offset(entry) for entry in owner} | extension
         slots = (self.file_size - self.data_start + self.cluster - 1) // self.cluster
         for slot in range(slots):

@@ -20,7 +20,8 @@ enum {
     AT_GRANULARITY =
         24 + 24 + 24, /* these in the extension's cluster, of a bitmap that is its first feature */
     AT_L1 = 24 + 24 + 32,
-    COPIES = 3, /* of each kind of bad entry */
+    VOID_CLUSTERS = 2, /* at most: its own, and the bitmap's */
+    COPIES = 3,        /* of each kind of bad entry */
     BEYOND_CLUSTERS = 100
 };
 
@@ -334,6 +335,7 @@ bool showings_read(struct showings *showings, const struct disk_state *state, ch
     showings->marked = oracle.in_use == ORACLE_IN_USE;
     showings->errors = result.errors - showings->marked;
     showings->leaks = result.leaks;
+    showings->in_void = oracle.in_use != ORACLE_CLOSED && oracle.ext_off ? VOID_CLUSTERS : 0;
     showings->bits = read_bits(&oracle, state);
     oracle_close(&oracle);
     return true;

@@ -72,6 +72,7 @@ struct showings {
     struct showing_of *of;
     uint8_t *bits;          /* of the bitmap, where the extension counts; else NULL */
     uint64_t errors, leaks; /* the mark not counted */
+    uint64_t in_void;       /* clusters of a void extension: leaks once it is dropped */
     bool marked;            /* in_use is the mark */
 };
 

@@ -2,11 +2,11 @@
 /*
  * See extension.h. Where ext_off may point, by in_use:
  *
- *     0               nowhere; in an image whose extension is void from the start, anywhere until a
- *                     device was open on it
+ *     0               nowhere; in an image whose extension is void from the start, there until a
+ *                     change was submitted
  *     the mark        nowhere, or to a whole extension that has exactly the features to be kept
  *     closed with it  to a whole extension that has the features to be kept; nothing else once a
- *                     device was open on it
+ *                     change was submitted
  */
 #include "extension.h"
 
@@ -77,6 +77,11 @@ bool extension_is_kept(const struct image *image, const uint8_t *bytes)
            number(bytes + AT_EXT_OFF, 8);
 }
 
+bool extension_is_rewritten(const struct image *image, const uint8_t *bytes)
+{
+    return extension_is_kept(image, bytes) && strpbrk(image->features, "bp");
+}
+
 struct found {
     const struct image *image;
     char letters[sizeof(((struct image *)0)->features)];
@@ -114,6 +119,8 @@ void extension_judge(const struct image *image, struct oracle *oracle, bool used
     bool closed = oracle->in_use == ORACLE_CLOSED, marked = oracle->in_use == ORACLE_IN_USE;
     kept_of(image, kept);
     if (!oracle->ext_off) {
+        if (!used && !marked && image->features[0])
+            violation("extension", "%s: nothing was changed, and the extension is gone", name);
         if (closed && kept[0])
             violation("extension", "%s: closed with an extension, and there is none", name);
         return;
@@ -128,9 +135,9 @@ void extension_judge(const struct image *image, struct oracle *oracle, bool used
                   name, oracle->in_use, found.letters, found.changed ? ", changed" : "", expected);
 }
 
-void extension_judge_closed(const uint8_t *bytes, bool kept, const char *name)
+void extension_judge_closed(const uint8_t *bytes, uint32_t expected, const char *name)
 {
-    uint64_t expected = kept ? ORACLE_CLOSED : 0, in_use = number(bytes + AT_IN_USE, 4);
+    uint64_t in_use = number(bytes + AT_IN_USE, 4);
     if (in_use != expected)
         violation("extension", "%s: in_use 0x%x, not 0x%x", name, (unsigned)in_use,
                   (unsigned)expected);

@@ -18,13 +18,16 @@ void extension_fill(const struct image *image, uint8_t *cluster, uint64_t bits_s
 /* Whether the image, in its present state, has features that a session must keep. */
 bool extension_is_kept(const struct image *image, const uint8_t *bytes);
 
-/* `used`: a device has been open on it, so that the bitmap is stale. */
+/* Whether it has others besides, so that opening it writes it anew. */
+bool extension_is_rewritten(const struct image *image, const uint8_t *bytes);
+
+/* `used`: a change was submitted, so that the bitmap is stale. */
 void extension_judge(const struct image *image, struct oracle *oracle, bool used, const char *name);
 
 /*
- * After a clean close the features to be kept are there. extension_judge() has found the extension
- * whole.
+ * After a clean close: what in_use must be. With ORACLE_CLOSED the features to be kept are there;
+ * extension_judge() has found the extension whole.
  */
-void extension_judge_closed(const uint8_t *bytes, bool kept, const char *name);
+void extension_judge_closed(const uint8_t *bytes, uint32_t expected, const char *name);
 
 #endif

@@ -231,6 +231,8 @@ static void note(struct guest_op *op)
     op->latched = sim->backend.latched;
     changed(op, &first, &changes);
     if (changes)
+        sim->model.used = sim->changed = true;
+    if (changes)
         model_submit(&sim->model, first, changes, op->id, op->kind == GUEST_WRITE ? op->id : 0,
                      op->submit, op->flags & PLOOP_PIO_PREFLUSH ? op->submit : 0);
     sim->outstanding++;

@@ -197,7 +197,7 @@ static void go_on(struct scene *scene, const struct disk_state *state, bool uncl
     scene_open(scene, &memfile.state);
     scene_check(scene, true);
     extension_judge(scene->image, &scene->oracle, true, scene->name);
-    extension_judge_closed(memfile.state.bytes, kept, scene->name);
+    extension_judge_closed(memfile.state.bytes, kept ? ORACLE_CLOSED : 0, scene->name);
     uint8_t *content = sim_alloc(scene->image->hot_count * cluster_bytes(scene));
     scene_read(scene, content);
     if (memcmp(content, scene->content, scene->image->hot_count * cluster_bytes(scene)))
@@ -266,8 +266,9 @@ void judge_closed(struct sim *sim)
     bool failing = alloc_pause();
     scene_open(&scene, &sim->disk.durable);
     scene_check(&scene, true);
-    extension_judge(&sim->image, &scene.oracle, true, scene.name);
-    extension_judge_closed(sim->disk.durable.bytes, sim->kept, scene.name);
+    extension_judge(&sim->image, &scene.oracle, sim->model.used, scene.name);
+    extension_judge_closed(sim->disk.durable.bytes,
+                           sim->changed ? sim->expected_in_use : sim->found_in_use, scene.name);
     oracle_close(&scene.oracle);
     alloc_resume(failing);
 }

@@ -44,7 +44,7 @@ struct model {
     uint64_t clusters;
     struct sector *sectors; /* hot_count * cluster_sectors */
     uint64_t oldest_read;   /* submission of the oldest read in flight; UINT64_MAX: none */
-    bool used;              /* a device has been open, so that a guest may have written */
+    bool used;              /* a change was submitted, or opening was one: see R11 */
 };
 
 /* What a sector may show, frozen at one moment. */

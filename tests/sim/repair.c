@@ -292,7 +292,8 @@ static void judge_cancelled(struct repairing *repairing)
         violation("repair", "cancelled: no image any more: %s", message);
     if ((now.marked && !repairing->judge.found.marked) ||
         now.errors > repairing->judge.found.errors ||
-        (now.errors == repairing->judge.found.errors && now.leaks > repairing->judge.found.leaks))
+        (now.errors == repairing->judge.found.errors &&
+         now.leaks > repairing->judge.found.leaks + repairing->judge.found.in_void))
         violation("repair",
                   "cancelled: %" PRIu64 " errors, %" PRIu64 " leaks, %s; there were %" PRIu64
                   ", %" PRIu64 ", %s",

@@ -96,7 +96,10 @@ void session_found(struct sim *sim)
 {
     session_size(sim);
     sim->found_marked = is_marked(sim);
-    sim->kept = extension_is_kept(&sim->image, sim->disk.current.bytes);
+    const uint8_t *bytes = sim->disk.current.bytes;
+    sim->expected_in_use = extension_is_kept(&sim->image, bytes) ? ORACLE_CLOSED : 0;
+    sim->found_in_use = mark_of(&sim->disk.current);
+    sim->changed = sim->found_marked || extension_is_rewritten(&sim->image, bytes);
 }
 
 /* Everything that RECOVER found is durable, or lost for good, and the map was written anew. */
@@ -161,7 +164,7 @@ int session_open(struct sim *sim, enum session_how how)
     counters->sessions++;
     session_size(sim);
     model_size(&sim->model, sim->image.disk_sectors, sim->image.disk_sectors);
-    sim->model.used = true;
+    sim->model.used |= sim->changed;
     if (mark_of(&sim->disk.durable) != IN_USE_MARK)
         violation("R11", "the device is open and the in-use mark is not durable");
     sim->queue_count = sim->config.queue_count;

@@ -84,10 +84,12 @@ struct sim {
     uint64_t discards;   /* in this session */
     bool receiver_marked; /* the log says that a receiver of a merge keeps its mark */
     bool new_top_marked; /* the log says that a file which did not become the top keeps its mark */
-    bool discards_may_stay; /* what is below the top changes: any may leave its clusters */
-    bool found_marked;      /* this session's image, as on the disk */
+    bool discards_may_stay;   /* what is below the top changes: any may leave its clusters */
+    bool found_marked;        /* this session's image, as on the disk */
+    bool changed;             /* this session: a change was submitted, or opening was one */
+    uint32_t expected_in_use; /* when it is closed, if it has changed something */
+    uint32_t found_in_use;
     uint64_t resized; /* the size that the guest was told of in this session, in bytes; 0: none */
-    bool kept;        /* this session must keep features of the format extension */
 
     unsigned cut_permille; /* per event */
     bool no_cuts;

@@ -331,7 +331,7 @@ static void note_record(void *user_data, const struct ploop_check_record *record
 {
     struct check_outcome *outcome = user_data;
 
-    must(record->kind >= PLOOP_CHECK_HEADER && record->kind <= PLOOP_CHECK_ENTRY_CUT);
+    must(record->kind >= PLOOP_CHECK_HEADER && record->kind <= PLOOP_CHECK_VOID_EXTENSION);
     must_msg(!strchr(text, '\n'), "more than a line: %s", text);
     outcome->kinds[record->kind]++;
     outcome->last = *record;

@@ -106,7 +106,7 @@ void extension_end(struct extension_plan *plan);
 struct check_outcome {
     int error;
     struct ploop_check_result result;
-    uint64_t kinds[PLOOP_CHECK_ENTRY_CUT + 1];
+    uint64_t kinds[PLOOP_CHECK_VOID_EXTENSION + 1];
     struct ploop_check_record last;
     char last_text[256];
 };

@@ -3,7 +3,7 @@
  * The format extension of images that are opened for writing: what is kept, what is dropped, in
  * which order, and what is left after a failure. The oracle reads it back.
  */
-#include "device_fixture.h"
+#include "extension_rig.h"
 #include "run_tests.h"
 
 #include <errno.h>
@@ -14,161 +14,23 @@
 #include "oracle/oracle_extension.h"
 #include "util/bytes.h"
 
-enum { CLUSTER = 4096, DISK_SECTORS = 8800, CLOSED = 0x312e3276, IN_USE = 0x746F6E59 };
-enum { AT_IN_USE = 44, AT_EXT_OFF = 56, EXTENSION_HOST = 5, BITMAP_HOST = 6, HOSTS = 7 };
-enum { NECESSARY = 1, TRANSIT = 2 };
-
-#define BITMAP_MAGIC 0x20385FAE252CB34Au
-#define UNKNOWN 0x1122334455667788u
-
-/*
- * Letters: b a bitmap with a cluster of bits, x one that names a place outside the file, s the
- * extension's own cluster, p plain, t and T TRANSIT, n NECESSARY, k NECESSARY and TRANSIT, o a
- * bitmap that claims to be TRANSIT.
- */
-static void add_feature(struct extension_plan *plan, const uint8_t *image, char letter)
-{
-    uint64_t bits = image_data_start(image) / 512 + (uint64_t)BITMAP_HOST * (CLUSTER / 512);
-    uint32_t head = plan->end;
-    switch (letter) {
-    case 'b':
-    case 'o':
-        extension_add_bitmap(plan, DISK_SECTORS, 8, 1, &bits);
-        store_le64(plan->bytes + head + 8, letter == 'o' ? TRANSIT : 0);
-        break;
-    case 'x':
-        extension_add_bitmap(plan, DISK_SECTORS, 8, 1, (uint64_t[]){1 << 20});
-        break;
-    case 's':
-        extension_add_bitmap(plan, DISK_SECTORS, 8, 1, (uint64_t[]){bits - CLUSTER / 512});
-        break;
-    case 'p':
-        extension_add(plan, UNKNOWN + 'p', 0, "plain", 5);
-        break;
-    case 't':
-        extension_add(plan, UNKNOWN + 't', TRANSIT, "kept as it is", 13);
-        break;
-    case 'T':
-        extension_add(plan, UNKNOWN + 'T', TRANSIT | 0x700, NULL, 0);
-        break;
-    case 'n':
-        extension_add(plan, UNKNOWN + 'n', NECESSARY, "?", 1);
-        break;
-    default:
-        extension_add(plan, UNKNOWN + 'k', NECESSARY | TRANSIT, "?", 1);
-    }
-}
-
-/* Host clusters 0 to 4 are guests', 5 the extension's, 6 the bits'. */
-static void make(struct rig *rig, uint32_t version, uint32_t in_use, const char *features)
-{
-    uint64_t size;
-    struct extension_plan plan;
-    uint8_t *image = image_build(
-        &(struct image_plan){.version = version, .in_use = in_use, .host_clusters = HOSTS}, &size);
-    uint64_t start = image_data_start(image) + (uint64_t)EXTENSION_HOST * CLUSTER;
-    extension_begin(&plan, image + start, CLUSTER);
-    for (; *features; features++) {
-        add_feature(&plan, image, *features);
-    }
-    extension_end(&plan);
-    store_le64(image + AT_EXT_OFF, start / 512);
-    rig_adopt(rig, image, size, 0);
-    free(image);
-    rig->config.preallocate_bytes = CLUSTER;
-}
-
-static uint32_t in_use(const struct rig *rig)
-{
-    return load_le32(rig->script.bytes + AT_IN_USE);
-}
-
-static uint64_t extension_at(const struct rig *rig)
-{
-    return load_le64(rig->script.bytes + AT_EXT_OFF) * 512;
-}
-
-static uint64_t host_at(const struct rig *rig, uint64_t host)
-{
-    return rig->data_start + host * CLUSTER;
-}
-
-static void spell(void *user_data, uint64_t magic, uint64_t flags, const uint8_t *data,
-                  uint32_t size)
-{
-    char *letters = user_data;
-    char letter = magic == BITMAP_MAGIC ? 'b' : (char)(magic - UNKNOWN);
-    letters[strlen(letters)] = letter;
-    if (letter == 't') {
-        ck_assert_uint_eq(flags, TRANSIT);
-        ck_assert_uint_eq(size, 13);
-        ck_assert_mem_eq(data, "kept as it is", 13);
-    } else if (letter == 'T') {
-        ck_assert_uint_eq(flags, TRANSIT | 0x700);
-        ck_assert_uint_eq(size, 0);
-    }
-}
-
-/*
- * The features that the oracle finds at ext_off, whatever in_use says; "!" for one that is not
- * whole.
- */
-static void found(const struct rig *rig, char letters[16])
-{
-    struct oracle_memory memory = {rig->script.bytes, rig->script.file_size};
-    struct oracle oracle;
-    char why[160];
-    memset(letters, 0, 16);
-    ck_assert_int_eq(oracle_open(&oracle, oracle_read_memory, &memory, memory.size, why),
-                     ORACLE_OK);
-    if (oracle_extension_features(&oracle, spell, letters, why) < 0) {
-        memcpy(letters, "!", 2);
-    }
-    oracle_close(&oracle);
-}
-
-static void expect(const struct rig *rig, const char *letters)
-{
-    char actual[16];
-    found(rig, actual);
-    ck_assert_str_eq(actual, letters);
-}
-
-static void expect_guest(struct rig *rig)
-{
-    static const uint32_t guests[] = {0, 1, 2, 3, 1099};
-    for (uint32_t i = 0; i < 5; i++) {
-        rig_expect(rig, (uint64_t)guests[i] * CLUSTER, CLUSTER, (uint8_t)(0xA0 + i));
-    }
-}
-
-static const struct {
-    const char *features, *kept;
-} mixes[] = {
-    {"", ""},        {"b", ""},   {"p", ""},    {"bp", ""},   {"x", ""},      {"t", "t"},
-    {"tT", "tT"},    {"bt", "t"}, {"tb", "t"},  {"tp", "t"},  {"pTbt", "Tt"}, {"xt", "t"},
-    {"txbpT", "tT"}, {"ot", "t"}, {"bbt", "t"}, {"stb", "t"}, {"o", ""},
-};
-
-enum { MIXES = sizeof(mixes) / sizeof(mixes[0]) };
-
 /* ---- kept features ---- */
 
 START_TEST(each_mix_after_a_clean_close)
 {
-    for (uint32_t i = 0; i < 2 * MIXES; i++) {
+    for (uint32_t i = 0; i < 2 * EXTENSION_MIXES; i++) {
         struct rig rig;
-        make(&rig, 1 + i % 2, CLOSED, mixes[i / 2].features);
+        extension_make(&rig, 1 + i % 2, CLOSED, extension_mixes[i / 2].features);
         rig_open(&rig);
-        expect(&rig, mixes[i / 2].kept);
+        extension_expect(&rig, extension_mixes[i / 2].kept);
         ck_assert(rig_file_marked(&rig));
-        expect_guest(&rig);
+        extension_expect_guest(&rig);
         ck_assert_int_eq(rig_write(&rig, 0, 512, 0x11, 0), 0);
         ck_assert_int_eq(rig_write(&rig, (uint64_t)20 * CLUSTER, 40 * CLUSTER, 0x22, 0), 0);
         rig_expect(&rig, (uint64_t)20 * CLUSTER, 40 * CLUSTER, 0x22);
         rig_close_dev(&rig);
-        expect(&rig, mixes[i / 2].kept);
-        ck_assert_uint_eq(in_use(&rig), mixes[i / 2].kept[0] ? CLOSED : 0);
+        extension_expect(&rig, extension_mixes[i / 2].kept);
+        ck_assert_uint_eq(in_use(&rig), extension_mixes[i / 2].kept[0] ? CLOSED : 0);
         ck_assert_int_ne(oracle_status(rig.script.bytes, rig.script.file_size), 2);
         /* and again, with nothing left to drop */
         uint64_t where = extension_at(&rig);
@@ -176,7 +38,7 @@ START_TEST(each_mix_after_a_clean_close)
         ck_assert_uint_eq(extension_at(&rig), where);
         rig_expect(&rig, (uint64_t)20 * CLUSTER, 40 * CLUSTER, 0x22);
         rig_close_dev(&rig);
-        expect(&rig, mixes[i / 2].kept);
+        extension_expect(&rig, extension_mixes[i / 2].kept);
         ck_assert_uint_eq(extension_at(&rig), where);
         rig_free(&rig);
     }
@@ -188,7 +50,7 @@ START_TEST(a_necessary_feature_refuses_writing)
     static const char *const features[] = {"n", "k", "nt", "bnt", "tk"};
     for (size_t i = 0; i < sizeof(features) / sizeof(features[0]); i++) {
         struct rig rig;
-        make(&rig, 2, CLOSED, features[i]);
+        extension_make(&rig, 2, CLOSED, features[i]);
         uint8_t before[(HOSTS + 2) * CLUSTER];
         ck_assert_uint_le(rig.script.file_size, sizeof(before));
         memcpy(before, rig.script.bytes, rig.script.file_size);
@@ -198,7 +60,7 @@ START_TEST(a_necessary_feature_refuses_writing)
         ck_assert_mem_eq(rig.script.bytes, before, rig.script.file_size);
         rig.config.flags = PLOOP_DEV_READ_ONLY;
         rig_open(&rig);
-        expect_guest(&rig);
+        extension_expect_guest(&rig);
         rig_free(&rig);
     }
 }
@@ -210,39 +72,24 @@ END_TEST
  */
 START_TEST(each_mix_after_a_crash)
 {
-    for (uint32_t i = 0; i < MIXES; i++) {
+    for (uint32_t i = 0; i < EXTENSION_MIXES; i++) {
         struct rig rig;
-        make(&rig, 2, CLOSED, mixes[i].features);
+        extension_make(&rig, 2, CLOSED, extension_mixes[i].features);
         rig_open(&rig);
         ck_assert_int_eq(rig_write(&rig, (uint64_t)20 * CLUSTER, 40 * CLUSTER, 0x22, 0), 0);
         ck_assert_int_eq(rig_flush(&rig), 0);
         ploop_dev_abort(rig.dev);
         rig.dev = NULL;
         ck_assert(rig_file_marked(&rig));
-        expect(&rig, mixes[i].kept);
+        extension_expect(&rig, extension_mixes[i].kept);
         rig.config.flags = PLOOP_DEV_RECOVER;
         rig_open(&rig);
         ck_assert_uint_eq(extension_at(&rig), 0);
-        expect_guest(&rig);
+        extension_expect_guest(&rig);
         rig_close_dev(&rig);
         ck_assert_uint_eq(in_use(&rig), 0);
         ck_assert_uint_eq(extension_at(&rig), 0);
         ck_assert_int_ne(oracle_status(rig.script.bytes, rig.script.file_size), 2);
-        rig_free(&rig);
-    }
-}
-END_TEST
-
-START_TEST(a_void_extension_is_dropped)
-{
-    for (uint32_t value = 0; value <= IN_USE; value += IN_USE) {
-        struct rig rig;
-        make(&rig, 2, value, "bt");
-        rig.config.flags = PLOOP_DEV_RECOVER;
-        rig_open(&rig);
-        ck_assert_uint_eq(extension_at(&rig), 0);
-        rig_close_dev(&rig);
-        ck_assert_uint_eq(in_use(&rig), 0);
         rig_free(&rig);
     }
 }
@@ -254,7 +101,7 @@ END_TEST
 START_TEST(the_header_leads_there_when_it_is_durable)
 {
     struct rig rig;
-    make(&rig, 2, CLOSED, "bt");
+    extension_make(&rig, 2, CLOSED, "bt");
     uint8_t old[2 * CLUSTER];
     memcpy(old, rig.script.bytes + host_at(&rig, EXTENSION_HOST), sizeof(old));
     ck_assert_int_eq(rig_try_open(&rig), 0);
@@ -288,7 +135,7 @@ END_TEST
 START_TEST(old_clusters_are_free_and_the_new_one_is_not)
 {
     struct rig rig;
-    make(&rig, 2, CLOSED, "bt");
+    extension_make(&rig, 2, CLOSED, "bt");
     rig_open(&rig);
     uint64_t where = extension_at(&rig);
     rig.script.size_max = rig.script.file_size;
@@ -306,9 +153,9 @@ START_TEST(old_clusters_are_free_and_the_new_one_is_not)
         again += offset == host_at(&rig, EXTENSION_HOST) || offset == host_at(&rig, BITMAP_HOST);
     }
     ck_assert_uint_eq(again, 2);
-    expect_guest(&rig);
+    extension_expect_guest(&rig);
     rig_close_dev(&rig);
-    expect(&rig, "t");
+    extension_expect(&rig, "t");
     ck_assert_int_eq(oracle_status(rig.script.bytes, rig.script.file_size), 0);
     rig_free(&rig);
 }
@@ -318,14 +165,14 @@ END_TEST
 START_TEST(a_cluster_that_stays_is_not_handed_out)
 {
     struct rig rig;
-    make(&rig, 1, CLOSED, "t");
+    extension_make(&rig, 1, CLOSED, "t");
     rig_open(&rig);
     rig.script.size_max = rig.script.file_size;
     ck_assert_int_eq(rig_write(&rig, (uint64_t)20 * CLUSTER, CLUSTER, 0x33, 0),
                      0); /* where the bits were */
     ck_assert_int_eq(rig_write(&rig, (uint64_t)21 * CLUSTER, CLUSTER, 0x33, 0), -ENOSPC);
     rig_close_dev(&rig);
-    expect(&rig, "t");
+    extension_expect(&rig, "t");
     ck_assert_int_eq(oracle_status(rig.script.bytes, rig.script.file_size), 0);
     rig_free(&rig);
 }
@@ -357,7 +204,7 @@ START_TEST(large_and_odd_clusters)
         rig_open(&rig);
         ck_assert_int_eq(rig_write(&rig, 0, cluster, 0x44, 0), 0);
         rig_close_dev(&rig);
-        expect(&rig, "t");
+        extension_expect(&rig, "t");
         ck_assert_int_ne(oracle_status(rig.script.bytes, rig.script.file_size), 2);
         rig_free(&rig);
     }
@@ -374,7 +221,7 @@ static void expect_left(struct rig *rig, const uint8_t *before, uint64_t size, c
                         const char *kept)
 {
     char letters[16];
-    found(rig, letters);
+    extension_found(rig, letters);
     if (rig_file_marked(rig)) {
         ck_assert_msg(!letters[0] || strcmp(letters, kept) == 0,
                       "marked, and ext_off leads to \"%s\"", letters);
@@ -392,9 +239,10 @@ static void fail_each_call(const char *features, const char *kept, uint32_t kind
 {
     bool touched = true;
     uint32_t read_again = 0;
+    const char *left = kept[0] ? kept : features; /* by a session that changed nothing */
     for (uint64_t nth = 0; touched; nth++) {
         struct rig rig;
-        make(&rig, 2, CLOSED, features);
+        extension_make(&rig, 2, CLOSED, features);
         uint64_t size = rig.script.file_size;
         uint8_t *before = malloc(size);
         memcpy(before, rig.script.bytes, size);
@@ -412,15 +260,15 @@ static void fail_each_call(const char *features, const char *kept, uint32_t kind
             ck_assert(times > 1 || kind == PLOOP_IO_SYNC || !rig_file_marked(&rig));
             script_fail(&rig.script, kind, 0, 0, 0);
             rig.config.flags = rig_file_marked(&rig) ? PLOOP_DEV_RECOVER : 0;
-            const char *then = rig_file_marked(&rig) ? "" : kept;
+            const char *then = rig_file_marked(&rig) ? "" : left;
             rig_open(&rig);
-            expect_guest(&rig);
+            extension_expect_guest(&rig);
             rig_close_dev(&rig);
-            expect(&rig, then);
+            extension_expect(&rig, then);
         } else {
             script_fail(&rig.script, kind, 0, 0, 0);
             rig_close_dev(&rig);
-            expect(&rig, kept);
+            extension_expect(&rig, left);
         }
         free(before);
         rig_free(&rig);
@@ -455,7 +303,7 @@ START_TEST(each_call_of_a_session_fails)
         bool touched = true;
         for (uint64_t nth = 0; touched; nth++) {
             struct rig rig;
-            make(&rig, 2, CLOSED, "bt");
+            extension_make(&rig, 2, CLOSED, "bt");
             rig_open(&rig);
             script_fail(&rig.script, kinds[i / 2], nth, i % 2 ? 1 : UINT64_MAX, -EIO);
             for (uint32_t cluster = 20; cluster < 26; cluster++) {
@@ -470,7 +318,7 @@ START_TEST(each_call_of_a_session_fails)
             if (!rig_file_marked(&rig)) {
                 ck_assert_uint_eq(in_use(&rig), CLOSED);
             }
-            expect(&rig, "t");
+            extension_expect(&rig, "t");
             rig_free(&rig);
             ck_assert_uint_lt(nth, 200);
         }
@@ -481,7 +329,7 @@ END_TEST
 START_TEST(without_space_the_open_fails_and_nothing_is_lost)
 {
     struct rig rig;
-    make(&rig, 2, CLOSED, "bpt");
+    extension_make(&rig, 2, CLOSED, "bpt");
     uint64_t size = rig.script.file_size;
     uint8_t *before = malloc(size);
     memcpy(before, rig.script.bytes, size);
@@ -495,7 +343,7 @@ START_TEST(without_space_the_open_fails_and_nothing_is_lost)
     rig.script.size_max = UINT64_MAX;
     rig_open(&rig);
     rig_close_dev(&rig);
-    expect(&rig, "t");
+    extension_expect(&rig, "t");
     free(before);
     rig_free(&rig);
 }
@@ -505,12 +353,12 @@ END_TEST
 START_TEST(a_free_cluster_of_the_file_will_do)
 {
     struct rig rig;
-    make(&rig, 2, CLOSED, "pt");
+    extension_make(&rig, 2, CLOSED, "pt");
     rig.script.capabilities = PLOOP_FILE_CAN_PUNCH;
     rig_open(&rig);
     ck_assert_uint_eq(extension_at(&rig), host_at(&rig, BITMAP_HOST)); /* unowned in this image */
     rig_close_dev(&rig);
-    expect(&rig, "t");
+    extension_expect(&rig, "t");
     rig_free(&rig);
 }
 END_TEST
@@ -520,7 +368,6 @@ int main(void)
     const TTest *const tests[] = {each_mix_after_a_clean_close,
                                   a_necessary_feature_refuses_writing,
                                   each_mix_after_a_crash,
-                                  a_void_extension_is_dropped,
                                   the_header_leads_there_when_it_is_durable,
                                   old_clusters_are_free_and_the_new_one_is_not,
                                   a_cluster_that_stays_is_not_handed_out,

@@ -41,6 +41,7 @@ static const char *kind_name(uint32_t kind)
         [PLOOP_CHECK_EXTENSION] = "extension",
         [PLOOP_CHECK_READ] = "read",
         [PLOOP_CHECK_ENTRY_CUT] = "entry_cut",
+        [PLOOP_CHECK_VOID_EXTENSION] = "void_extension",
     };
     return kind < sizeof(names) / sizeof(names[0]) && names[kind] ? names[kind] : "other";
 }
@@ -68,7 +69,9 @@ static bool is_leak(uint32_t kind)
 
 static const char *severity_name(uint32_t kind)
 {
-    return is_leak(kind) ? "leak" : kind == PLOOP_CHECK_IN_USE_VALUE ? "note" : "error";
+    bool is_note = kind == PLOOP_CHECK_IN_USE_VALUE || kind == PLOOP_CHECK_VOID_EXTENSION;
+
+    return is_leak(kind) ? "leak" : is_note ? "note" : "error";
 }
 
 static void print_record(void *user_data, const struct ploop_check_record *record, const char *text)
