@@ -233,6 +233,7 @@ static int take_owned(struct extension *extension, const struct claims *claims)
     if (claims->start_in_guest_cluster) {
         return 0;
     }
+    assert(claims->count > 0); /* the extension's own */
     extension->owned = malloc(claims->count * sizeof(*extension->owned));
     if (!extension->owned) {
         return -ENOMEM;

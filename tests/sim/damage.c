@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "../oracle/oracle_extension.h"
 #include "extension.h"
 #include "format/extension.h"
 #include "model.h"
@@ -314,6 +315,16 @@ static uint8_t *read_bits(const struct oracle *oracle, const struct disk_state *
                                                 : copy_of(state->bytes + bits, oracle->cluster);
 }
 
+static void ignore_feature(void *user_data, uint64_t magic, uint64_t flags, const uint8_t *data,
+                           uint32_t size)
+{
+    (void)user_data;
+    (void)magic;
+    (void)flags;
+    (void)data;
+    (void)size;
+}
+
 bool showings_read(struct showings *showings, const struct disk_state *state, char *message)
 {
     struct oracle oracle;
@@ -335,7 +346,9 @@ bool showings_read(struct showings *showings, const struct disk_state *state, ch
     showings->marked = oracle.in_use == ORACLE_IN_USE;
     showings->errors = result.errors - showings->marked;
     showings->leaks = result.leaks;
-    showings->in_void = oracle.in_use != ORACLE_CLOSED && oracle.ext_off ? VOID_CLUSTERS : 0;
+    if (oracle.in_use != ORACLE_CLOSED && oracle.ext_off &&
+        oracle_extension_features(&oracle, ignore_feature, NULL, message) >= 0)
+        showings->in_void = VOID_CLUSTERS;
     showings->bits = read_bits(&oracle, state);
     oracle_close(&oracle);
     return true;

@@ -108,6 +108,8 @@ static void begin_job(struct grow_run *run)
     run->jobs++;
     if (result && !something_failed(run))
         violation("contract", "the job cannot begin: %d", result);
+    sim->changed |= !result;
+    sim->model.used |= !result;
     if (result)
         run->job = NULL;
     else if (is_running(run) &&

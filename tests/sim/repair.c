@@ -265,6 +265,19 @@ static int repair(struct repairing *repairing, uint32_t what, unsigned cut_permi
     return repairing->backend.busy ? repair_cached(repairing, what, result) : error;
 }
 
+/* A void extension that is whole stays where nobody asked to drop it (R11). */
+static void judge_void(const struct repairing *repairing, uint32_t what)
+{
+    const struct showings *found = &repairing->judge.found;
+    struct showings now;
+    char message[160];
+    if (!found->in_void || found->marked || what & PLOOP_REPAIR_ENTRIES)
+        return;
+    if (!showings_read(&now, &repairing->disk.current, message) || !now.in_void)
+        violation("R11", "repair %" PRIu32 ": a void extension is gone", what);
+    showings_free(&now);
+}
+
 /* The repair succeeded: all its changes are durable, and what was requested is done. */
 static void judge_success(const struct repairing *repairing, uint32_t what)
 {
@@ -279,6 +292,7 @@ static void judge_success(const struct repairing *repairing, uint32_t what)
             violation("R11", "it succeeded, and byte %" PRIu64 " of the map was not written", at);
     if (disk_has_lost(disk))
         violation("R11", "it succeeded, and the cache shows what the disk has lost");
+    judge_void(repairing, what);
     if (what == REPAIR_ALL)
         repair_judge_clean(disk->op_count ? &disk->current : &disk->durable, "it succeeded");
 }
