@@ -149,7 +149,7 @@ const struct scenario merge_write = {
     .set_up = merge_write_set_up,
     .finish = merge_write_finish,
     .bound = 0,
-    .random = 5000,
+    .random = 10000,
     .may_expire = true,
 };
 
@@ -165,6 +165,6 @@ const struct scenario merge_read = {
     .set_up = merge_read_set_up,
     .finish = read_finish,
     .bound = 0,
-    .random = 5000,
+    .random = 10000,
     .may_expire = true,
 };
