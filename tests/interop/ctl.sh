@@ -665,6 +665,59 @@ test_stack_base_open_elsewhere() {
     wait $holder
 }
 
+# Every command shows how it is called.
+test_help_has_examples() {
+    local command
+    for command in create info check map convert snapshot merge grow bat bundle; do
+        expect 0 ploopctl $command --help
+        grep -A1 "^Examples:" out | grep -q "^  ploopctl $command" || fail "$command: $(cat out)"
+    done
+}
+
+# Colours on a terminal only, and not where NO_COLOR is.
+test_colours() {
+    three_clusters
+    truncate -s +1000000 a.hds
+    head -c 1000000 /dev/zero | tr '\0' x | dd of=a.hds bs=65536 oflag=append conv=notrunc status=none
+    expect 3 ploopctl check a.hds
+    ! grep -q $'\033' out || fail "colours in a file"
+    expect 3 env TERM=xterm script -qec "ploopctl check a.hds" typescript
+    grep -q $'\033\[33mleak' out || fail "no colours on a terminal: $(cat -v out)"
+    expect 3 env TERM=xterm NO_COLOR=1 script -qec "ploopctl check a.hds" typescript
+    ! grep -q $'\033' out || fail "colours although NO_COLOR is set"
+}
+
+# Ctrl-C ends a check that takes long: one line, and nothing is written.
+test_check_interrupted() {
+    local status delay
+    expect 0 ploopctl create --size 1T --cluster 4K a.hds
+    for delay in 0.1 0.3 0.02 1; do
+        ploopctl check a.hds >out 2>err &
+        sleep $delay
+        kill -INT $! 2>/dev/null
+        status=0
+        wait $! || status=$?
+        [[ $status == [01] ]] || fail "exit status $status"
+        [[ $status == 1 ]] && break
+    done
+    same $status 1 "no check was interrupted: exit status"
+    same "$(cat err)" "ploopctl: a.hds: cannot check: interrupted" "the line"
+    same "$(cat out)" "" "standard output"
+    expect 0 ploopctl check a.hds
+}
+
+test_completion() {
+    # shellcheck disable=SC2016
+    complete_at() { # WORDS...: what the last one can become
+        bash -c '. "$0"; COMP_WORDS=(ploopctl "$@"); COMP_CWORD=$#; _ploopctl; echo "${COMPREPLY[*]}"' "$here/../../tools/ploopctl.bash" "$@"
+    }
+    same "$(complete_at che)" check "a command"
+    like "$(complete_at check --)" "*--repair*--cached*" "options"
+    same "$(complete_at check --repair un)" unclean "an argument"
+    : >somefile
+    same "$(complete_at check some)" somefile "a file"
+}
+
 # Output that cannot be written is a failure.
 test_full_output() {
     local call status

@@ -193,5 +193,6 @@ const struct command bat_command = {
     .synopsis = "[--json] [-U] " BASE_SYNOPSIS " IMAGE",
     .summary = "Show the pages of the BAT and how many entries of each are mapped",
     .options = "      --json             print JSON\n" FORCE_SHARE_HELP BASE_OPTIONS,
+    .examples = "  ploopctl bat disk.hds\n",
     .run = run,
 };

@@ -299,5 +299,7 @@ const struct command bundle_command = {
              "switch    go back to a snapshot: what was written since the last one is removed\n"
              "delete    remove a snapshot that no other one needs\n\n"
              "No other program may use the disk while it is changed.\n",
+    .examples = "  ploopctl bundle create --size 10G disk.hdd\n"
+                "  ploopctl bundle snapshot disk.hdd\n",
     .run = run,
 };

@@ -51,5 +51,6 @@ const struct command bundle_command = {
     .synopsis = "...",
     .summary = "Bundles; not in this build, which is without libxml2",
     .options = "",
+    .examples = "  ploopctl bundle info disk.hdd\n",
     .run = run,
 };

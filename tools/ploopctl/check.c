@@ -4,13 +4,17 @@
  * first, and then whether all files fit together; the findings are counted together.
  */
 #include <errno.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bundle.h"
 #include "common.h"
 #include "json.h"
+#include "progress.h"
 
 enum { EXIT_CORRUPT = 2, EXIT_LEAKS = 3 };
 enum { KIND_MISFIT = 0 }; /* of a stack; the library's kinds are for one image */
@@ -19,11 +23,39 @@ enum { KIND_MISFIT = 0 }; /* of a stack; the library's kinds are for one image *
 struct report {
     struct json json;
     bool is_json;
+    bool has_colour;
+    struct progress progress;         /* on a terminal */
     const char *path;                 /* of the delta being checked */
     struct ploop_check_result result; /* of all files */
     bool fits;                        /* the headers are valid so far */
     int status;                       /* the worst */
 };
+
+static atomic_bool is_interrupted;
+
+static void interrupt(int signal)
+{
+    (void)signal;
+    is_interrupted = true;
+}
+
+static int on_progress(void *user_data, uint64_t done, uint64_t total)
+{
+    struct report *report = user_data;
+
+    progress_set_total(&report->progress, total);
+    progress_update(&report->progress, done);
+    return is_interrupted;
+}
+
+/* On a terminal, unless NO_COLOR is there and not empty (no-color.org). */
+static bool wants_colour(void)
+{
+    const char *refused = getenv("NO_COLOR"), *terminal = getenv("TERM");
+
+    return isatty(STDOUT_FILENO) == 1 && !(refused && refused[0]) && terminal &&
+           strcmp(terminal, "dumb") != 0;
+}
 
 static const char *kind_name(uint32_t kind)
 {
@@ -79,6 +111,14 @@ static void print_record(void *user_data, const struct ploop_check_record *recor
     struct report *report = user_data;
     struct json *json = &report->json;
 
+    progress_clear(&report->progress);
+    if (!report->is_json && report->has_colour) {
+        const char *severity = severity_name(record->kind);
+        int colour = severity[0] == 'e' ? 31 : severity[0] == 'l' ? 33 : 36;
+
+        printf("\033[%dm%s\033[0m: %s\n", colour, severity, text);
+        return;
+    }
     if (!report->is_json) {
         printf("%s: %s\n", severity_name(record->kind), text);
         return;
@@ -175,6 +215,8 @@ static void add_result(struct report *report, const struct ploop_check_result *r
 static const char *check_reason(int error)
 {
     switch (error) {
+    case -ECANCELED:
+        return "interrupted";
     case -EFBIG:
         return "its BAT needs more memory than a check may use, 1 GiB";
     case -EBUSY:
@@ -206,9 +248,12 @@ static void check_delta(struct report *report, const char *path, ploop_file *fil
     struct ploop_check_result result = {.size = sizeof(result)};
 
     options.record = print_record;
+    options.progress = on_progress;
     options.user_data = report;
     report->path = path;
+    progress_begin_steps(&report->progress);
     int error = ploop_image_check(file, &options, &result);
+    progress_end(&report->progress, !error);
     struct ploop_check_result now = result;
     note_device(report, file, repair);
     if (!error && result.repaired) {
@@ -298,7 +343,11 @@ static void check_stack(struct report *report, struct image *image, uint32_t rep
 static int check(struct image *image, bool is_json, uint32_t repair)
 {
     struct report report = {.is_json = is_json, .result = {.recoverable = 1}, .fits = true};
+    const struct sigaction action = {.sa_handler = interrupt};
 
+    report.has_colour = wants_colour();
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
     if (image_open_files(image, repair ? PLOOP_FILE_READ_WRITE : PLOOP_FILE_READ_ONLY)) {
         return EXIT_FAILURE;
     }
@@ -405,7 +454,10 @@ const struct command check_command = {
         "                         cache, which may show data that the disk has "
         "lost\n" FORCE_SHARE_HELP BASE_OPTIONS,
     .notes = "Without --repair nothing is changed. Backing images are checked too, and whether\n"
-             "all images fit together.\n\n"
+             "all images fit together. Ctrl-C ends a repair when what is under way is whole.\n\n"
              "Exit status: 0 clean, 1 wrong call or failure, 2 corrupt, 3 leaks but no errors.\n",
+    .examples = "  ploopctl check disk.hds\n"
+                "  ploopctl check --repair unclean disk.hds\n"
+                "  ploopctl check --base base.hds top.hds\n",
     .run = run,
 };

@@ -17,6 +17,7 @@ static void print_help(const struct command *command)
     if (command->notes) {
         printf("\n%s", command->notes);
     }
+    printf("\nExamples:\n%s", command->examples);
 }
 
 static bool takes(const struct option *options, int value)

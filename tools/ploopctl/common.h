@@ -23,8 +23,9 @@ struct command {
     const char *name;
     const char *synopsis; /* the words after the name */
     const char *summary;
-    const char *options; /* of --help: whole lines */
-    const char *notes;   /* the same, below the options; or NULL */
+    const char *options;  /* of --help: whole lines */
+    const char *notes;    /* the same, below the options; or NULL */
+    const char *examples; /* the same, at the end */
     int (*run)(int argc, char **argv);
 };
 

@@ -479,5 +479,8 @@ const struct command convert_command = {
         "TARGET must not exist; it is removed on error. Blocks of zeros take no space in it.\n"
         "It can be a block device, with --force. Raw disks can come from and go to a pipe, or\n"
         "- for standard input and output.\n",
+    .examples = "  ploopctl convert --to ploop disk.raw disk.hds\n"
+                "  ploopctl convert --from ploop disk.hds - | gzip >disk.raw.gz\n"
+                "  ploopctl convert --to bundle disk.raw disk.hdd\n",
     .run = run,
 };

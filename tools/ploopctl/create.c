@@ -68,5 +68,7 @@ const struct command create_command = {
     .notes = "SIZE is a number of bytes, or like 10G, 1.5T, 512KiB: K, M, G, T and P, with or\n"
              "without B or iB, are powers of 1024.\n"
              "IMAGE must not exist, or be a block device.\n",
+    .examples = "  ploopctl create --size 10G disk.hds\n"
+                "  ploopctl create --size 10G --force /dev/vg/disk\n",
     .run = run,
 };

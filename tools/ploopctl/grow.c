@@ -65,5 +65,6 @@ const struct command grow_command = {
     .notes = "SIZE is a number of bytes, optionally followed by K, M, G or T (powers of 1024).\n"
              "The new part reads as zeros. Clusters that lie where the longer map is going to be\n"
              "move; if the command is cut off, the disk has the old size or the new one.\n",
+    .examples = "  ploopctl grow --size 20G disk.hds\n",
     .run = run,
 };

@@ -110,5 +110,7 @@ const struct command info_command = {
         "      --json             print JSON, with sizes and offsets in bytes\n" FORCE_SHARE_HELP
             BASE_OPTIONS,
     .notes = "With backing images, also checks that all of them fit together.\n",
+    .examples = "  ploopctl info disk.hds\n"
+                "  ploopctl info --json --base base.hds top.hds\n",
     .run = run,
 };

@@ -114,5 +114,7 @@ const struct command map_command = {
             BASE_OPTIONS,
     .notes = "States: mapped, zero (not mapped, reads as zeros), bad (invalid map entry).\n"
              "Levels: 0 is the lowest file.\n",
+    .examples = "  ploopctl map disk.hds\n"
+                "  ploopctl map --json --force-share disk.hds\n",
     .run = run,
 };

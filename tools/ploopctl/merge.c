@@ -133,5 +133,6 @@ const struct command merge_command = {
              "gets all that the upper one has, and the upper one is not needed any more; say so\n"
              "only if no other image is built on the lower one: it is changed. If the command is\n"
              "cut off, the stack is whole, and the merge can be run again.\n",
+    .examples = "  ploopctl merge --base base.hds top.hds\n",
     .run = run,
 };

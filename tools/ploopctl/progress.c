@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BAR_MAX = 50, LINE_MAX_BYTES = 160, INTERVAL_NS = 100000000 };
+enum { BAR_MAX = 50, LINE_MAX_BYTES = 160, INTERVAL_NS = 100000000, STEPS_AFTER_NS = 500000000 };
 
 static uint64_t now_ns(void)
 {
@@ -28,7 +28,9 @@ static void write_time(const struct progress *progress, uint64_t done, char *tex
         double rate = (double)done / seconds;
         uint64_t left =
             done < progress->total ? (uint64_t)((double)(progress->total - done) / rate) : 0;
-        (void)snprintf(text, size, ", %.1f MiB/s, %llu:%02llu left", rate / 1048576,
+        int length =
+            progress->is_of_steps ? 0 : snprintf(text, size, ", %.1f MiB/s", rate / 1048576);
+        (void)snprintf(text + length, size - (size_t)length, ", %llu:%02llu left",
                        (unsigned long long)left / 60, (unsigned long long)left % 60);
     }
 }
@@ -51,8 +53,12 @@ static void draw(const struct progress *progress, uint64_t done)
     char time[LINE_MAX_BYTES / 2], text[LINE_MAX_BYTES];
 
     write_time(progress, done, time, sizeof(time));
-    (void)snprintf(text, sizeof(text), "%3d%% of %.1f MiB%s", (int)(part * 100),
-                   (double)progress->total / 1048576, time);
+    if (progress->is_of_steps) {
+        (void)snprintf(text, sizeof(text), "%3d%%%s", (int)(part * 100), time);
+    } else {
+        (void)snprintf(text, sizeof(text), "%3d%% of %.1f MiB%s", (int)(part * 100),
+                       (double)progress->total / 1048576, time);
+    }
     int width = columns(), bar = width - (int)strlen(text) - 3;
     bar = bar < 0 ? 0 : bar > BAR_MAX ? BAR_MAX : bar;
     int done_width = (int)(part * bar);
@@ -67,6 +73,20 @@ void progress_begin(struct progress *progress, uint64_t total)
     progress_update(progress, 0);
 }
 
+void progress_begin_steps(struct progress *progress)
+{
+    progress_begin(progress, 0);
+    progress->is_of_steps = true;
+}
+
+void progress_clear(struct progress *progress)
+{
+    if (progress->drawn_ns) {
+        fprintf(stderr, "\r\033[K");
+        progress->drawn_ns = 0;
+    }
+}
+
 void progress_set_total(struct progress *progress, uint64_t total)
 {
     progress->total = total;
@@ -78,7 +98,8 @@ void progress_update(struct progress *progress, uint64_t done)
         return;
     }
     uint64_t now = now_ns();
-    if (progress->drawn_ns && now - progress->drawn_ns < INTERVAL_NS) {
+    if ((progress->drawn_ns && now - progress->drawn_ns < INTERVAL_NS) ||
+        (progress->is_of_steps && now - progress->begun_ns < STEPS_AFTER_NS)) {
         return;
     }
     progress->drawn_ns = now;
@@ -90,10 +111,12 @@ void progress_end(struct progress *progress, bool success)
     if (!progress->is_shown) {
         return;
     }
-    if (success && progress->total) {
+    if (progress->is_of_steps) {
+        progress_clear(progress);
+    } else if (success && progress->total) {
         draw(progress, progress->total);
     }
-    if (progress->drawn_ns || (success && progress->total)) {
+    if (!progress->is_of_steps && (progress->drawn_ns || (success && progress->total))) {
         fputc('\n', stderr);
     }
     progress->is_shown = false;

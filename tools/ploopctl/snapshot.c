@@ -100,5 +100,6 @@ const struct command snapshot_command = {
     .notes = "NEW-TOP is made, like IMAGE, if it does not exist; else it must be an empty image\n"
              "that fits. From now on the disk is NEW-TOP with IMAGE as its uppermost base, and\n"
              "IMAGE must not be changed any more. For a bundle: ploopctl bundle snapshot.\n",
+    .examples = "  ploopctl snapshot base.hds top.hds\n",
     .run = run,
 };
