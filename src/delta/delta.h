@@ -22,16 +22,16 @@
 #include "util/iov.h"
 
 struct delta {
+    struct channel channel; /* first: then its address is the delta's */
     uint32_t number;        /* from 1 on */
     _Atomic uint32_t level; /* its place in the stack now; 0: the base */
     ploop_file *file;
-    uint32_t capabilities;  /* of the file: PLOOP_FILE_CAN_ ... */
-    bool is_raw;            /* it has no header and no map */
-    bool sync_failed;       /* a SYNC of it, as a receiver: it is none any more */
-    atomic_bool left;       /* it is served no more: delta_use() */
-    _Atomic uint32_t users; /* threads that call its file just now */
-    uint32_t queues_seen;   /* while it leaves: life/top.c */
-    struct channel channel;
+    uint32_t capabilities;    /* of the file: PLOOP_FILE_CAN_ ... */
+    bool is_raw;              /* it has no header and no map */
+    bool sync_failed;         /* a SYNC of it, as a receiver: it is none any more */
+    atomic_bool left;         /* it is served no more: delta_use() */
+    _Atomic uint32_t users;   /* threads that call its file just now */
+    uint32_t queues_seen;     /* while it leaves: life/top.c */
     struct geometry geometry; /* cluster n of a raw file is its entry n */
     struct bat *bat;          /* the map of the top: see 4; NULL: none */
     uint64_t end;             /* bytes of the disk that it has */

@@ -67,6 +67,8 @@ void stack_set_disk(struct stack *stack, const struct geometry *geometry)
     stack->first_disk = (struct guest_disk){
         .disk_size = geometry->disk_size,
         .cluster_size = cluster,
+        .inside_mask = cluster - 1,
+        .whole_clusters = geometry->disk_size / cluster,
         .cluster_shift = is_power ? (uint32_t)__builtin_ctzll(cluster) : 0,
     };
     atomic_store_explicit(&stack->disk, &stack->first_disk, memory_order_release);
@@ -96,6 +98,7 @@ void stack_grow_disk(struct stack *stack, struct guest_disk *disk, uint64_t disk
     assert(disk_size >= now->disk_size);
     *disk = *now;
     disk->disk_size = disk_size;
+    disk->whole_clusters = disk_size / disk->cluster_size;
     disk->smaller = stack->grown_disk;
     stack->grown_disk = disk;
     atomic_store_explicit(&stack->disk, disk, memory_order_release);

@@ -41,6 +41,8 @@ _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics must be lock-free");
 struct guest_disk {
     uint64_t disk_size;         /* bytes */
     uint64_t cluster_size;      /* bytes */
+    uint64_t inside_mask;       /* of cluster_size, if that is a power of two */
+    uint64_t whole_clusters;    /* the last one may be a part */
     uint32_t cluster_shift;     /* of cluster_size; 0: it is no power of two */
     struct guest_disk *smaller; /* as it was before; stays while the device lives */
 };
@@ -166,13 +168,28 @@ static inline uint32_t stack_count(const struct stack *stack)
     return atomic_load_explicit(&stack->count, memory_order_relaxed);
 }
 
+/* The cluster of an offset that may be outside of the disk, and how far inside of it that is. */
+static inline uint64_t shifted_cluster_at(const struct guest_disk *disk, uint64_t offset,
+                                          uint64_t *inside)
+{
+    assert(disk->cluster_shift);
+    *inside = offset & disk->inside_mask;
+    return offset >> disk->cluster_shift;
+}
+
+static inline uint64_t cluster_at(const struct guest_disk *disk, uint64_t offset, uint64_t *inside)
+{
+    if (disk->cluster_shift) {
+        return shifted_cluster_at(disk, offset, inside);
+    }
+    *inside = offset % disk->cluster_size;
+    return offset / disk->cluster_size;
+}
+
 static inline struct guest_cluster guest_cluster_at(const struct guest_disk *disk, uint64_t offset,
                                                     uint64_t *inside)
 {
-    uint64_t size = disk->cluster_size;
-    uint64_t cluster = disk->cluster_shift ? offset >> disk->cluster_shift : offset / size;
-    *inside = offset - cluster * size;
-    return (struct guest_cluster){(uint32_t)cluster};
+    return (struct guest_cluster){(uint32_t)cluster_at(disk, offset, inside)};
 }
 
 static inline struct delta *stack_top(const struct stack *stack)

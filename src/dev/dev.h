@@ -84,7 +84,6 @@ struct ploop_dev {
     _Atomic uint32_t fast_alignment; /* the same, of those with larger blocks too: what the engine
                                         has to bounce does not take the fast path */
     struct bounces bounces;
-    uint32_t fast_ops; /* a bit for each kind of request that may take the fast path */
     bool read_only;
     bool native_zeroing;              /* what the top's backend said at open */
     bool is_inside;                   /* opened by dev_open_inside() */
@@ -94,7 +93,8 @@ struct ploop_dev {
     atomic_bool changed;              /* a change was accepted: the header does not go back */
     enum dev_state state;             /* the turn's, as the next one */
     uint32_t gate_reasons;            /* why the gate is closed: enum gate_reason */
-    atomic_bool gate;                 /* it is closed: every request goes to the engine */
+    _Atomic(struct delta *) fast_top; /* the top while the gate is open; NULL: it is closed, and
+                                         every request goes to the engine */
     int refusal;                      /* with GATE_CHANGES_REFUSED: what a change fails with */
     struct list watches;              /* dev_watch.link: the turn's */
     bool all_durable;                 /* under GATE_JOB: nothing is left for a flush to do */

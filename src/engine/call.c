@@ -83,5 +83,6 @@ int ploop_pio_execute(ploop_pio *pio)
         result = pio->result;
     }
     pio->blocking = false;
+    fast_rest(pio);
     return result;
 }

@@ -115,7 +115,7 @@ void queue_await(const ploop_queue *queue, int ms)
 void queue_sleep(const ploop_queue *queue, uint64_t timeout_ns)
 {
     int ms = queue_sleep_ms(queue->dev, timeout_ns);
-    if (atomic_load(&queue->dev->run_posted) || atomic_load(&queue->entered)) {
+    if (atomic_load(&queue->dev->run_posted) || queue_is_entered(queue)) {
         struct pollfd event = {.fd = queue->event_fd, .events = POLLIN};
         (void)poll(&event, 1, ms < 0 || ms > QUEUE_BUSY_MS ? QUEUE_BUSY_MS : ms);
     } else {

@@ -57,7 +57,7 @@ static bool others_are_at_it(const struct runner *runner)
     const ploop_dev *dev = runner->dev;
     bool busy = atomic_load(&dev->run_posted);
     for (uint32_t i = runner->index; i < dev->queue_count; i += dev->config.runner_count) {
-        busy |= atomic_load(&dev->queues[i].entered);
+        busy |= queue_is_entered(&dev->queues[i]);
     }
     return busy;
 }

@@ -58,7 +58,7 @@ void gate_change(ploop_dev *dev, uint32_t remove, uint32_t add)
     if ((before & ~after & GATE_HOLDS) || add & GATE_ENDS) {
         pio_restart_held(dev);
     }
-    atomic_store(&dev->gate, after != 0);
+    atomic_store(&dev->fast_top, after ? NULL : dev_top(dev));
     assert_dev(dev);
 }
 

@@ -57,6 +57,7 @@ void channel_init(struct channel *channel, ploop_file *file, struct turn *turn,
                                 .file_end = info->file_size,
                                 .file_size = info->file_size,
                                 .queue = queue,
+                                .obstacles = CHANNEL_SPECIAL,
                                 .room = UINT64_MAX};
     assert(channel->max_transfer > 0 && (block & (block - 1)) == 0 && block <= BOUNCE_SIZE);
     assert(block == SECTOR_SIZE || bounces->memory);
@@ -175,7 +176,7 @@ static uint32_t retry(struct channel *channel)
         }
     }
     if (channel_is_full(channel)) {
-        atomic_store(&channel->waiting, false);
+        atomic_fetch_and(&channel->obstacles, ~(uint32_t)CHANNEL_WAITING);
     }
     return tried;
 }

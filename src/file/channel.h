@@ -36,6 +36,7 @@
 #define FILE_CHANNEL_H
 
 #include <stdalign.h>
+#include <stddef.h>
 
 #include "file/bounce.h"
 #include "file/file.h"
@@ -66,6 +67,8 @@ struct channel_lane {
 #define LANE_WAITED (UINT64_C(1) << 63)
 
 struct channel {
+    _Atomic uint32_t obstacles; /* CHANNEL_... : why the fast path may not simply send; one word, so
+                                   that one look is enough */
     ploop_file *file;
     struct turn *turn;
     uint64_t max_transfer;   /* a multiple of block */
@@ -80,12 +83,16 @@ struct channel {
     uint64_t room;           /* how many the backend held when it last refused one */
     uint64_t sent;           /* without a refusal since then, or since `room` grew */
     struct list retry;
-    atomic_bool waiting; /* requests are on the retry list, or are going to be */
-    bool unkicked;       /* something was sent since the last kick */
+    bool unkicked; /* something was sent since the last kick */
     bool cut;
     bool drains;      /* who leaves a lane is to post a run: channel_drain() */
     uint32_t in_line; /* requests that wait for a buffer or a block */
     struct channel_lane lanes[CHANNEL_LANES];
+};
+
+enum channel_obstacle {
+    CHANNEL_WAITING = 1 << 0, /* requests are on the retry list, or are going to be */
+    CHANNEL_SPECIAL = 1 << 1 /* there is more to ask of a request: for submit.c, which changes it */
 };
 
 struct channel_io;
@@ -149,7 +156,7 @@ static inline bool channel_fits(const struct channel *channel, uint64_t offset, 
  */
 static inline bool channel_is_full(const struct channel *channel)
 {
-    return atomic_load_explicit(&channel->waiting, memory_order_relaxed);
+    return atomic_load_explicit(&channel->obstacles, memory_order_relaxed) & CHANNEL_WAITING;
 }
 
 /*
@@ -158,28 +165,42 @@ static inline bool channel_is_full(const struct channel *channel)
  */
 static inline void channel_note_full(struct channel *channel)
 {
-    atomic_store(&channel->waiting, true);
+    atomic_fetch_or(&channel->obstacles, CHANNEL_WAITING);
+}
+
+/* Where a queue's lane lies in every channel, in bytes: what the functions below take. */
+static inline uint32_t channel_lane_at(uint32_t queue)
+{
+    size_t lane = queue % CHANNEL_LANES * sizeof(struct channel_lane);
+    return (uint32_t)(offsetof(struct channel, lanes) + lane);
+}
+
+static inline _Atomic uint64_t *channel_lane(struct channel *channel, uint32_t lane_at)
+{
+    struct channel_lane *lane = (void *)((char *)channel + lane_at);
+    assert(lane >= channel->lanes && lane < channel->lanes + CHANNEL_LANES);
+    return &lane->word;
 }
 
 /* Any thread. A request of this queue's fast path is counted in, before it goes to the file. */
-static inline void channel_enter(struct channel *channel, uint32_t queue)
+static inline void channel_enter(struct channel *channel, uint32_t lane_at)
 {
-    atomic_fetch_add(&channel->lanes[queue % CHANNEL_LANES].word, 1);
+    atomic_fetch_add(channel_lane(channel, lane_at), 1);
 }
 
 /* Any thread. It goes on in the turn, or was never sent. */
-static inline void channel_leave(struct channel *channel, uint32_t queue)
+static inline void channel_leave(struct channel *channel, uint32_t lane_at)
 {
-    atomic_fetch_sub(&channel->lanes[queue % CHANNEL_LANES].word, 1);
+    atomic_fetch_sub(channel_lane(channel, lane_at), 1);
 }
 
 /*
  * Any thread. It has ended. True: it has left, and the device may be freed from here on. False: it
  * is still counted, because a run has to follow when it leaves.
  */
-static inline bool channel_leave_unless_waited(struct channel *channel, uint32_t queue)
+static inline bool channel_leave_unless_waited(struct channel *channel, uint32_t lane_at)
 {
-    _Atomic uint64_t *word = &channel->lanes[queue % CHANNEL_LANES].word;
+    _Atomic uint64_t *word = channel_lane(channel, lane_at);
     uint64_t count = atomic_load_explicit(word, memory_order_relaxed);
     while (!(count & LANE_WAITED)) {
         if (atomic_compare_exchange_weak(word, &count, count - 1)) {

@@ -62,14 +62,23 @@ struct file_io {
 /* Everything but pub.op, flags, queue, offset, length and iov, which each use fills. */
 void file_io_init(struct file_io *io, ploop_file *file, file_io_fn *done);
 
-/* 0: taken; -errno: not taken (see ploop_io_ops.submit). */
+/*
+ * 0: taken. Otherwise not, and the file_io is SENT until file_io_refused() is called, which says why
+ * not.
+ */
 int file_io_refused(struct file_io *io, int refused);
-static inline int file_io_submit(struct file_io *io)
+static inline int file_io_send(struct file_io *io)
 {
     assert(atomic_load_explicit(&io->state, memory_order_relaxed) == FILE_IO_IDLE);
     assert(io->pub.op >= PLOOP_IO_READ && io->pub.op <= PLOOP_IO_TRUNCATE);
     atomic_store_explicit(&io->state, FILE_IO_SENT, memory_order_relaxed);
-    int refused = io->file->ops.submit(io->file->context, &io->pub);
+    return io->file->ops.submit(io->file->context, &io->pub);
+}
+
+/* 0: taken; -errno: not taken (see ploop_io_ops.submit). */
+static inline int file_io_submit(struct file_io *io)
+{
+    int refused = file_io_send(io);
     /* Where it is 0 the request may be completed, sent again or freed by now. */
     return refused ? file_io_refused(io, refused) : 0;
 }

@@ -100,7 +100,7 @@ int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *info)
         }
     }
     for (uint32_t i = 0; i <= dev->queue_count; i++) {
-        uint64_t fast = load(&dev->queues[i].requests_fast) + load(&dev->queues[i].calls_fast);
+        uint64_t fast = queue_requests_fast(&dev->queues[i]) + load(&dev->queues[i].calls_fast);
         full.requests += load(&dev->queues[i].requests) + fast;
         full.requests_fast += fast;
         full.completions_waiting += (uint32_t)load(&dev->queues[i].waiting);

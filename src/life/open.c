@@ -136,7 +136,8 @@ static int take_memory(ploop_dev *dev)
     dev->parts = calloc(parts, sizeof(*dev->parts));
     /* First of all: queue_free() must not take descriptor 0 for one of theirs. */
     for (uint32_t i = 0; dev->queues && i <= queues; i++) {
-        dev->queues[i] = (ploop_queue){.dev = dev, .index = i, .event_fd = -1, .poll_fd = -1};
+        dev->queues[i] = (ploop_queue){
+            .dev = dev, .index = i, .lane_at = channel_lane_at(i), .event_fd = -1, .poll_fd = -1};
     }
     if (!dev->extension || !dev->locks || !dev->queues || !dev->parts) {
         return -ENOMEM;
@@ -306,6 +307,7 @@ static void abandon(ploop_dev *dev)
 static void begin_running(ploop_dev *dev)
 {
     assert(dev->read_only || dev_bat(dev)->header.in_use == HEADER_IN_USE);
+    fast_look_at_top(dev, dev_top(dev));
     dev_set_state(dev, DEV_RUNNING);
 }
 
@@ -336,7 +338,6 @@ static int open_device(ploop_file *const *deltas, uint32_t count,
     }
     dev->queue_count = dev->config.queue_count;
     dev->read_only = dev->config.flags & PLOOP_DEV_READ_ONLY;
-    dev->fast_ops = kinds_fast(dev->read_only);
     error = error ? error : stack_init(&dev->stack, deltas, count);
     error = error || is_inside ? error : claim_files(dev);
     error = error ? error : attach(dev);

@@ -243,7 +243,7 @@ int top_join(ploop_dev *dev, ploop_file *file, struct delta **delta)
 static bool queues_are_free(ploop_dev *dev, struct delta *delta)
 {
     while (delta->queues_seen < dev->queue_count && queue_enter(&dev->queues[delta->queues_seen])) {
-        queue_leave(&dev->queues[delta->queues_seen]);
+        queue_leave(&dev->queues[delta->queues_seen], 0);
         delta->queues_seen++;
     }
     return delta->queues_seen == dev->queue_count;
@@ -279,6 +279,7 @@ static void take_over(ploop_dev *dev, struct delta *delta)
     if (alignment > SECTOR_SIZE && alignment > dev->fast_alignment) {
         atomic_store(&dev->fast_alignment, alignment);
     }
+    fast_look_at_top(dev, delta);
 }
 
 void top_raise(ploop_dev *dev, struct delta *delta)

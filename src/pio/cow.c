@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Changes to a guest cluster that a lower delta has (R8, R9). The part holds the cluster's lock
- * alone, from the first look to its end: the others wait in line.
+ * alone, from the first look to its end: the others wait in line. That is as long as a read and a
+ * write of each 1 MiB of the cluster take, one after the other; a buffer has no more.
  *
  *     locked -> host cluster taken -+-> the whole cluster's bytes: written ---------------+
  *                                   +-> a buffer had -> [read below, merged, written] ... +
@@ -65,6 +66,18 @@ void cow_free(ploop_dev *dev)
 {
     free(dev->cow_all);
     free(dev->cow_memory);
+}
+
+/* A read and a write for each buffer's bytes: what those that wait for the cluster wait for. */
+static void send(struct part *part, struct delta *delta, uint32_t op, uint32_t flags,
+                 struct iov_cursor cursor, uint64_t offset, uint64_t length, channel_fn *heard)
+{
+    uint64_t cluster = dev_disk(part->dev)->cluster_size;
+    part->cow.requests++;
+    (void)cluster;
+    assert(length <= COW_BYTES_MAX);
+    assert(part->cow.requests <= 2 * ((cluster + COW_BYTES_MAX - 1) / COW_BYTES_MAX));
+    part_transfer(part, delta, op, flags, cursor, offset, length, heard);
 }
 
 /* ---- the end ---- */
@@ -162,10 +175,9 @@ static void chunk_write(struct part *part)
 {
     struct delta *top = dev_top(part->dev);
     struct cow *cow = &part->cow;
-    part_transfer(part, top, PLOOP_IO_WRITE, part_host_flags(part, cow->host),
-                  (struct iov_cursor){.iov = &cow->iov, .count = 1},
-                  geometry_host_offset(&top->geometry, cow->host) + cow->at, cow->length,
-                  chunk_written);
+    send(part, top, PLOOP_IO_WRITE, part_host_flags(part, cow->host),
+         (struct iov_cursor){.iov = &cow->iov, .count = 1},
+         geometry_host_offset(&top->geometry, cow->host) + cow->at, cow->length, chunk_written);
 }
 
 static void chunk_merge(struct part *part)
@@ -205,7 +217,7 @@ static void copy_next(struct part *part)
         chunk_merge(part);
         return;
     }
-    part_transfer(part, below.delta, PLOOP_IO_READ, 0, cursor, offset, in_file, chunk_read);
+    send(part, below.delta, PLOOP_IO_READ, 0, cursor, offset, in_file, chunk_read);
 }
 
 void cow_take_buffer(struct part *part, part_fn *had)
@@ -226,6 +238,7 @@ void cow_take_buffer(struct part *part, part_fn *had)
 static void copy_begin(struct part *part)
 {
     part->cow.at = 0;
+    part->cow.requests = 0;
     cow_take_buffer(part, copy_next);
 }
 

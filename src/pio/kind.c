@@ -80,16 +80,6 @@ const struct kind kinds[] = {
 };
 _Static_assert(sizeof(kinds) / sizeof(kinds[0]) == PIO_KINDS, "a kind of request has no row");
 
-uint32_t kinds_fast(bool read_only)
-{
-    uint32_t mask = 0;
-    for (uint32_t op = 0; op < PIO_KINDS; op++) {
-        bool may = kinds[op].fast_op && !(kinds[op].is_change && read_only);
-        mask |= may ? 1u << op : 0;
-    }
-    return mask;
-}
-
 void kinds_assert(void)
 {
     for (uint32_t op = 0; op < PIO_KINDS; op++) {

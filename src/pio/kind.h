@@ -62,9 +62,6 @@ struct kind {
 
 extern const struct kind kinds[]; /* by enum pio_op */
 
-/* A bit for each kind that may take the fast path of a device. */
-uint32_t kinds_fast(bool read_only);
-
 /* Each row fits together. Does nothing without assertions. */
 void kinds_assert(void);
 

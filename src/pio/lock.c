@@ -24,12 +24,22 @@ bool lock_try_shared(struct cluster_lock *lock)
     return true;
 }
 
-void lock_release_shared(struct cluster_lock *lock, struct turn *turn)
+bool lock_leave_shared(struct cluster_lock *lock)
 {
     uint32_t before = atomic_fetch_sub_explicit(&lock->word, 1, memory_order_acq_rel);
     assert(before & LOCK_SHARED);
-    if (before == (LOCK_EXCLUSIVE | 1)) {
-        turn_post(turn, &lock->drained);
+    return before == (LOCK_EXCLUSIVE | 1);
+}
+
+void lock_post_drained(struct cluster_lock *lock, struct turn *turn)
+{
+    turn_post(turn, &lock->drained);
+}
+
+void lock_release_shared(struct cluster_lock *lock, struct turn *turn)
+{
+    if (lock_leave_shared(lock)) {
+        lock_post_drained(lock, turn);
     }
 }
 

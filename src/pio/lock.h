@@ -8,8 +8,7 @@
  * that, and turns new shared ones away. DRAINING means that the lock's work is posted and will look
  * at the line.
  *
- *     shared   lock_try_shared() and lock_release_shared() from any thread: one atomic operation
- *              each
+ *     shared   lock_try_shared() and lock_leave_shared() from any thread: one atomic operation each
  *     queued   lock_take() in the turn: at once, or later through the part's `locked` step, in
  *              order of arrival
  *
@@ -62,7 +61,11 @@ static inline uint32_t lock_index(struct guest_cluster cluster)
 
 bool lock_try_shared(struct cluster_lock *lock);
 
-/* Posts to the turn where an exclusive waiter can go on. */
+/* True: an exclusive waiter can go on, and lock_post_drained() has to follow. */
+bool lock_leave_shared(struct cluster_lock *lock);
+void lock_post_drained(struct cluster_lock *lock, struct turn *turn);
+
+/* Both. */
 void lock_release_shared(struct cluster_lock *lock, struct turn *turn);
 
 /* In the turn. True: it is held now; false: `locked` will be called. */

@@ -83,6 +83,7 @@ struct cow {
     struct cow_buffer *buffer; /* NULL: none is had */
     uint64_t at, length;       /* of the cluster: what is being copied */
     uint64_t filled;           /* of that: the lower delta has bytes for it; the rest is zeros */
+    uint32_t requests;         /* sent for it */
     struct iovec iov;
     void (*had)(struct part *part); /* FOR_BUFFER: goes on when it has one */
 };

@@ -8,10 +8,11 @@
 
 void pio_init(ploop_pio *pio, ploop_queue *queue)
 {
-    *pio = (ploop_pio){.queue = queue, .part_ended = pio_part_ended};
+    *pio = (ploop_pio){.queue = queue, .queue_index = queue->index, .part_ended = pio_part_ended};
     list_init(&pio->link);
     part_init(&pio->part, queue->dev);
     pio->part.pio = pio;
+    fast_rest(pio);
 }
 
 struct part *pio_own_part(ploop_pio *pio)
@@ -80,11 +81,12 @@ void pio_complete(ploop_pio *pio, int result)
     ploop_queue *queue = pio->queue;
     uint64_t weight = pio_weight(pio); /* before it is the caller's again */
     pio->result = result;
+    fast_rest(pio);
     if (pio->blocking) {
         pio_call_over(pio);
         atomic_fetch_sub(&queue->in_flight, weight);
         return;
     }
-    queue_push(queue, pio);
+    (void)queue_push(queue, pio); /* announced with others, or when the turn is given back */
     atomic_fetch_sub(&queue->in_flight, weight);
 }

@@ -28,10 +28,13 @@ struct ploop_pio {
     void *user_data;
     const struct iovec *iov;
     uint32_t iov_count;
-    uint32_t op; /* enum pio_op */
+    uint32_t queue_index; /* beside iov_count, as in ploop_io: both are copied at once */
+    uint32_t fast_op;     /* what the fast path sends for it; 0: it goes to the engine */
+    uint32_t op;          /* enum pio_op */
     uint32_t flags;
-    uint32_t index;          /* in the pool, plus one; 0: not of the pool */
-    uint64_t offset, length; /* bytes; pages for PIO_BAT_WRITE */
+    uint64_t pool_at, pool_push; /* of the pool: queue.c; 0: not of the pool */
+    _Atomic uint64_t pool_pop;   /* while it is in the pool */
+    uint64_t offset, length;     /* bytes; pages for PIO_BAT_WRITE */
     int result;
     bool blocking; /* a thread waits for it: block.c, call.c; no callback runs */
     atomic_bool finished;
@@ -101,6 +104,10 @@ struct notice {
 };
 
 /* ---- submit.c ---- */
+/* Of a pio that nobody has: what its own part sends next may be the fast path's. */
+void fast_rest(ploop_pio *pio);
+/* What is going to be the top of a device that runs: makes out whether it is plain (submit.c, 8). */
+void fast_look_at_top(const ploop_dev *dev, struct delta *top);
 /* Counts it; `work` is to be posted, unless the fast path takes it. */
 void pio_accept(ploop_pio *pio);
 /* A valid pio that is `blocking`, whose thread holds nothing and waits for it next. */

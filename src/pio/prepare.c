@@ -4,11 +4,12 @@
 
 #include <assert.h>
 
-static void prepare(ploop_pio *pio, enum pio_op op, uint64_t offset, uint64_t length,
-                    uint32_t flags)
+static inline void prepare(ploop_pio *pio, enum pio_op op, uint64_t offset, uint64_t length,
+                           uint32_t flags)
 {
     assert(op > PIO_NONE && op < PIO_KINDS);
     pio->op = op;
+    pio->fast_op = flags ? 0 : kinds[op].fast_op;
     pio->offset = offset;
     pio->length = length;
     pio->flags = flags;
@@ -16,14 +17,29 @@ static void prepare(ploop_pio *pio, enum pio_op op, uint64_t offset, uint64_t le
     pio->iov_count = 0;
 }
 
-static void prepare_iov(ploop_pio *pio, enum pio_op op, uint64_t offset, const struct iovec *iov,
-                        uint32_t iov_count, uint32_t flags)
+static __attribute__((noinline)) void prepare_pieces(ploop_pio *pio, enum pio_op op,
+                                                     uint64_t offset, const struct iovec *iov,
+                                                     uint32_t iov_count, uint32_t flags)
 {
-    uint64_t length = iov_count == 1 ? iov->iov_len : iov_length(iov, iov_count);
-    prepare(pio, op, offset, length, flags);
-    assert(kinds[op].has_memory);
+    prepare(pio, op, offset, iov_length(iov, iov_count), flags);
     pio->iov = iov;
     pio->iov_count = iov_count;
+    if (iov_count > CHANNEL_IOV_MAX) {
+        pio->fast_op = 0;
+    }
+}
+
+static inline void prepare_iov(ploop_pio *pio, enum pio_op op, uint64_t offset,
+                               const struct iovec *iov, uint32_t iov_count, uint32_t flags)
+{
+    assert(kinds[op].has_memory);
+    if (iov_count != 1) {
+        prepare_pieces(pio, op, offset, iov, iov_count, flags);
+        return;
+    }
+    prepare(pio, op, offset, iov->iov_len, flags);
+    pio->iov = iov;
+    pio->iov_count = 1;
 }
 
 void ploop_pio_prep_readv(ploop_pio *pio, uint64_t offset, const struct iovec *iov,

@@ -2,8 +2,17 @@
 /*
  * Queues: the pool of requests, the ring at the backend, and the delivery of completions.
  *
- * The pool is a stack of indices whose head carries a tag, so that taking and giving back need no
- * lock on any thread.
+ * The pool is a stack of requests, in one word: the place of the first one that is free, 0 for
+ * none; STARVED, which only an empty pool has: somebody went away without a request; and a tag, new
+ * with each request that is given back. A request in the pool keeps in `pool_pop` what taking it
+ * adds to the word: the way to the next one's place.
+ *
+ *     some are free -> empty, by the last get -> starved, by a get that finds none
+ *     empty, starved -> some are free, by a put; of a starved one with an event
+ *
+ * No step needs a lock, on any thread. Who is late to take the first one finds another tag, also
+ * where the same request is the first again with another one below it: for that it was given back.
+ * Whether the pool is empty and its mark change in one step, so no put comes between the two.
  *
  * A request of the fast path:
  *
@@ -12,7 +21,7 @@
  *             without a callback: -> unreaped, by a run -> stored for the caller, by a reap
  *
  *  1. A user's queue carries at the backend what its fast path sends, and nothing else.
- *  2. `entered` is held around submit with kick, and around reap, of that queue: the backend sees
+ *  2. RING_ENTERED is held around submit with kick, and around reap, of that queue: the backend sees
  *     one thread there at a time. It is tried and never waited for. A submit that finds it taken
  *     posts to the turn, which is as right and only slower. A reap that finds it taken is left out:
  *     what it would have found keeps the backend's descriptor readable, and calls that block look
@@ -123,6 +132,23 @@ static int open_descriptors(ploop_queue *queue)
     return error;
 }
 
+/* ---- the pool ---- */
+
+/* The word: a tag, and in the lower half STARVED and a place: how far behind `pios`, plus one. */
+enum { POOL_FIRST = 1 };
+#define POOL_STARVED (UINT32_C(1) << 31)
+#define POOL_TAG (UINT64_C(1) << 32)
+_Static_assert((uint64_t)PIO_COUNT_MAX * sizeof(ploop_pio) + POOL_FIRST < POOL_STARVED, "places");
+
+static void pool_enter(ploop_queue *queue, uint32_t index)
+{
+    ploop_pio *pio = &queue->pios[index];
+    pio_init(pio, queue);
+    pio->pool_at = (uint64_t)index * sizeof(*pio) + POOL_FIRST;
+    pio->pool_push = pio->pool_at + POOL_TAG;
+    ploop_pio_put(pio);
+}
+
 int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_count)
 {
     assert(queue->dev == dev && queue->index == index);
@@ -133,16 +159,12 @@ int queue_init(ploop_queue *queue, ploop_dev *dev, uint32_t index, uint32_t pio_
     pthread_mutex_init(&queue->call_mutex, NULL);
     pthread_cond_init(&queue->call_changed, NULL);
     queue->pios = calloc(pio_count, sizeof(*queue->pios));
-    queue->free_next = calloc(pio_count, sizeof(*queue->free_next));
-    if (!queue->pios || !queue->free_next) {
+    if (!queue->pios) {
         return -ENOMEM;
     }
-    for (uint32_t i = 0; i < pio_count; i++) {
-        pio_init(&queue->pios[i], queue);
-        queue->pios[i].index = i + 1;
-        atomic_store(&queue->free_next[i], i + 1 < pio_count ? i + 2 : 0);
+    for (uint32_t i = pio_count; i-- > 0;) {
+        pool_enter(queue, i);
     }
-    atomic_store(&queue->free_head, 1);
     return open_descriptors(queue);
 }
 
@@ -179,7 +201,6 @@ void queue_free(ploop_queue *queue)
         pthread_mutex_destroy(&queue->call_mutex);
     }
     free(queue->pios);
-    free(queue->free_next);
     if (queue->event_fd >= 0) {
         close(queue->event_fd);
     }
@@ -193,56 +214,73 @@ ploop_queue *ploop_dev_queue(ploop_dev *dev, uint32_t index)
     return index < dev->queue_count ? &dev->queues[index] : NULL;
 }
 
-/* ---- the pool ---- */
-
-static inline __attribute__((always_inline)) ploop_pio *pool_pop(ploop_queue *queue)
+static __attribute__((noinline)) ploop_pio *get_from_empty(ploop_queue *queue)
 {
-    uint64_t head = atomic_load(&queue->free_head), next;
-    do {
-        if ((uint32_t)head == 0) {
+    uint64_t head = atomic_load(&queue->free_head);
+    while (!((uint32_t)head & ~POOL_STARVED)) {
+        if (atomic_compare_exchange_weak(&queue->free_head, &head, head | POOL_STARVED)) {
             return NULL;
         }
-        uint32_t below =
-            atomic_load_explicit(&queue->free_next[(uint32_t)head - 1], memory_order_relaxed);
-        next = ((head >> 32) + 1) << 32 | below;
-    } while (!atomic_compare_exchange_weak(&queue->free_head, &head, next));
-    return &queue->pios[(uint32_t)head - 1];
+    }
+    return ploop_pio_get(queue);
 }
 
 ploop_pio *ploop_pio_get(ploop_queue *queue)
 {
-    ploop_pio *pio = pool_pop(queue);
-    if (!pio) {
-        /*
-         * One may have been put before `starved` was there to be seen. Then it stays set: it may be
-         * another thread's by now.
-         */
-        atomic_store(&queue->starved, true);
-        pio = pool_pop(queue);
-    }
-    if (pio) {
-        pio->op = PIO_NONE;
-        pio->callback = NULL;
-        pio->user_data = NULL;
-    }
+    uint64_t head = atomic_load(&queue->free_head), next;
+    ploop_pio *pio;
+    do {
+        uint32_t place = (uint32_t)head;
+        if ((int32_t)place <= 0) { /* STARVED is the sign */
+            return get_from_empty(queue);
+        }
+        pio = (void *)((char *)queue->pios + place - POOL_FIRST);
+        next = head + atomic_load_explicit(&pio->pool_pop, memory_order_relaxed);
+    } while (!atomic_compare_exchange_weak(&queue->free_head, &head, next));
+    pio->op = PIO_NONE;
+    pio->fast_op = 0;
+    pio->callback = NULL;
+    pio->user_data = NULL;
     return pio;
+}
+
+/* Unless the pool is starved. */
+static inline __attribute__((always_inline)) bool pool_push(ploop_queue *queue, ploop_pio *pio)
+{
+    uint64_t head = atomic_load(&queue->free_head), next;
+    do {
+        uint64_t below = (uint32_t)head;
+        if (below & POOL_STARVED) {
+            return false;
+        }
+        next = head - below + pio->pool_push;
+        atomic_store_explicit(&pio->pool_pop, below - pio->pool_at, memory_order_relaxed);
+    } while (!atomic_compare_exchange_weak(&queue->free_head, &head, next));
+    return true;
+}
+
+static __attribute__((noinline)) void put_to_starved(ploop_queue *queue, ploop_pio *pio)
+{
+    uint64_t head = atomic_load(&queue->free_head);
+    while (head & POOL_STARVED) {
+        assert((uint32_t)head == POOL_STARVED);
+        atomic_store_explicit(&pio->pool_pop, 0 - pio->pool_at, memory_order_relaxed);
+        uint64_t next = head - POOL_STARVED + pio->pool_push;
+        if (atomic_compare_exchange_weak(&queue->free_head, &head, next)) {
+            dev_event(queue->dev, PLOOP_EVENT_POOL_HAS_ROOM, queue->index);
+            return;
+        }
+    }
+    ploop_pio_put(pio); /* another one ended it */
 }
 
 void ploop_pio_put(ploop_pio *pio)
 {
-    if (!pio) {
-        return;
-    }
-    ploop_queue *queue = pio->queue;
-    assert(pio->index);
-    uint32_t index = pio->index;
-    uint64_t head = atomic_load(&queue->free_head), next;
-    do {
-        atomic_store_explicit(&queue->free_next[index - 1], (uint32_t)head, memory_order_relaxed);
-        next = ((head >> 32) + 1) << 32 | index;
-    } while (!atomic_compare_exchange_weak(&queue->free_head, &head, next));
-    if (atomic_load(&queue->starved) && atomic_exchange(&queue->starved, false)) {
-        dev_event(queue->dev, PLOOP_EVENT_POOL_HAS_ROOM, queue->index);
+    if (pio) {
+        assert(pio->pool_at);
+        if (!pool_push(pio->queue, pio)) {
+            put_to_starved(pio->queue, pio);
+        }
     }
 }
 
@@ -369,24 +407,19 @@ void queue_wake(ploop_queue *queue)
     }
 }
 
-void queue_push(ploop_queue *queue, ploop_pio *pio)
+bool queue_push(ploop_queue *queue, ploop_pio *pio)
 {
     assert(!pio->blocking && queue->index < queue->dev->queue_count);
     atomic_fetch_add_explicit(&queue->waiting, 1, memory_order_relaxed);
-    inbox_push(&queue->done, &pio->work);
+    return inbox_push(&queue->done, &pio->work);
 }
 
 /* ---- the ring ---- */
 
 bool queue_enter(ploop_queue *queue)
 {
-    return !atomic_exchange_explicit(&queue->entered, true, memory_order_acquire);
-}
-
-void queue_leave(ploop_queue *queue)
-{
-    assert(atomic_load_explicit(&queue->entered, memory_order_relaxed));
-    atomic_store_explicit(&queue->entered, false, memory_order_release);
+    return !(atomic_fetch_or_explicit(&queue->ring, RING_ENTERED, memory_order_acquire) &
+             RING_ENTERED);
 }
 
 int queue_reap(ploop_queue *queue)
@@ -395,7 +428,7 @@ int queue_reap(ploop_queue *queue)
     assert(queue->index < queue->dev->queue_count);
     if (queue->dev->reaps && queue_enter(queue)) {
         done = dev_reap(queue->dev, queue->index);
-        queue_leave(queue);
+        queue_leave(queue, 0);
     }
     return done;
 }

@@ -3,6 +3,8 @@
 #ifndef PIO_QUEUE_H
 #define PIO_QUEUE_H
 
+#include <assert.h>
+
 #include "dev/dev.h"
 #include "pio/pio.h"
 
@@ -14,18 +16,11 @@
  * visitors are 0 and nothing is left to deliver.
  */
 struct ploop_queue {
-    alignas(64) ploop_dev *dev;
-    uint32_t index;
-    uint32_t pio_count;
-    ploop_pio *pios;
-    _Atomic uint32_t *free_next;            /* by index: the next free pio's index plus one */
-    alignas(64) _Atomic uint64_t free_head; /* tag << 32 | index plus one */
-    atomic_bool starved;
+    alignas(64) _Atomic uint64_t free_head; /* the pool: queue.c */
     _Atomic uint64_t in_flight;
-    atomic_bool entered;            /* a thread is in the ring at the backend: queue.c, 2 */
-    _Atomic uint64_t requests;      /* that went to the engine */
-    _Atomic uint64_t requests_fast; /* the others; written by who has entered only */
-    _Atomic uint64_t calls_fast;    /* and those that a thread waits for: engine/call.c */
+    _Atomic uint64_t ring;     /* RING_ENTERED, and how many requests went to a backend directly */
+    _Atomic uint64_t requests; /* that went to the engine */
+    _Atomic uint64_t calls_fast; /* the others that a thread waits for: engine/call.c */
     struct inbox done;
     atomic_bool delivering;
     _Atomic uint64_t waiting;   /* completions for a run to deliver */
@@ -36,13 +31,18 @@ struct ploop_queue {
     atomic_bool quiet;          /* notification is off: ploop_queue_set_notify() */
     atomic_bool written;        /* event_fd may be readable */
     _Atomic uint32_t idle_runs; /* in a row: run.c */
-    int event_fd;               /* the engine's queue has none: -1 */
-    int poll_fd;                /* readable when that is, or the backend has something to reap */
     /* Threads in ploop_pio_execute() that wait; one of them runs the queue: engine/call.c. */
     _Atomic uint32_t callers;
     pthread_mutex_t call_mutex;
     pthread_cond_t call_changed;
     bool has_leader;
+    alignas(64) ploop_dev *dev; /* from here on what every thread reads */
+    uint32_t index;
+    uint32_t pio_count;
+    ploop_pio *pios;
+    uint32_t lane_at; /* channel_lane_at() */
+    int event_fd;     /* the engine's queue has none: -1 */
+    int poll_fd;      /* readable when that is, or the backend has something to reap */
 };
 
 /* Without a pool and never delivered: blocking calls count their requests in it. */
@@ -66,13 +66,37 @@ bool in_callback(void);
 int queue_watch(const ploop_queue *queue, const struct ploop_file *file);
 /* No more, but where a file that is served has the same descriptor. */
 void queue_unwatch(const ploop_queue *queue, const struct ploop_file *file);
+/* `ring`: a thread is in it (queue.c, 2); and what counts one more of the fast path's requests. */
+enum { RING_ENTERED = 1, RING_FAST = 2 };
+static inline bool queue_is_entered(const ploop_queue *queue)
+{
+    return atomic_load(&queue->ring) & RING_ENTERED;
+}
+static inline uint64_t queue_requests_fast(const ploop_queue *queue)
+{
+    return atomic_load(&queue->ring) / RING_FAST;
+}
 bool queue_enter(ploop_queue *queue); /* try to enter it; true: queue_leave() follows */
-void queue_leave(ploop_queue *queue);
+/*
+ * After sending so many requests of the fast path. A load and a store: while a thread is inside,
+ * others that try change nothing.
+ */
+static inline void queue_leave(ploop_queue *queue, uint32_t fast)
+{
+    uint64_t ring = atomic_load_explicit(&queue->ring, memory_order_relaxed);
+    assert(ring & RING_ENTERED);
+    atomic_store_explicit(&queue->ring, ring - RING_ENTERED + (uint64_t)fast * RING_FAST,
+                          memory_order_release);
+}
 int queue_reap(ploop_queue *queue); /* how many were completed */
 
 /* ---- its completions ---- */
-void queue_push(ploop_queue *queue, ploop_pio *pio); /* it is done; queue_announce() follows */
-void queue_ring(ploop_queue *queue);                 /* make its descriptor readable */
+/*
+ * It is done. True: no other was there, and queue_announce() has to follow; else it follows the push
+ * of the first.
+ */
+bool queue_push(ploop_queue *queue, ploop_pio *pio);
+void queue_ring(ploop_queue *queue); /* make its descriptor readable */
 /* From inside of a delivery, which goes on: it is to be reaped. */
 void queue_keep(ploop_queue *queue, struct notice *notice);
 /* Tell its owner of what is done, unless one runs now. */

@@ -20,8 +20,8 @@
  *     missed between the two.
  *  3. Between lock_try_shared() and the release the cluster's mapping does not change: removal and
  *     relocation hold the lock alone.
- *  4. What the fast path takes is valid: is_simple() and the cluster's bounds ask for more than
- *     pio_validate() does.
+ *  4. What the fast path takes is valid: `fast_op`, which preparing sets, is_in_cluster() and
+ *     fits_device() ask for more than pio_validate() does.
  *  5. A request that does not fill the blocks of the file that it touches never goes this way: the
  *     engine reads, changes and writes them, with the cluster's lock held alone (R17).
  *  6. A request that its thread waits for, pio_submit_blocking(), needs no ring where the backend
@@ -29,6 +29,10 @@
  *  7. The top changes while the gate is closed and the old top's lanes are empty. So a request that
  *     was counted in the top's lane, and then has found the gate open and the top to be the same,
  *     meets no change of it before it has left that lane.
+ *  8. With a plain top the last of these three is not asked, nor where the blocks of the file lie:
+ *     whatever the disk's size allows fits. The device may be written to, has no runners and files
+ *     that take any memory; the top takes a whole cluster at once and any sectors; and a cluster is
+ *     a power of two. None of this changes while the top is the top: it is made out before.
  */
 #include "pio/pio.h"
 #include "pio/queue.h"
@@ -42,6 +46,13 @@
  */
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define NEVER_INLINE __attribute__((noinline))
+
+/* The ways of a request: constants of each call, so that each is compiled by itself. */
+struct way {
+    bool is_plain; /* see 8 */
+    bool entered;  /* the queue's ring is this thread's, so that the fast path may use it */
+    bool blocking; /* the request's */
+};
 
 static void unlock_fast(struct part *part)
 {
@@ -76,37 +87,76 @@ static void to_engine(struct part *part, int64_t result)
     part->io.result = result;
     part->work.run = adopt;
     atomic_fetch_add(&queue->in_flight, pio_weight(part->pio));
-    channel_leave(part->io.channel, queue->index);
+    channel_leave(part->io.channel, queue->lane_at);
 }
 
 /* Requests wait for the room that this one leaves. The device outlives a visit. */
-static void leave_and_run(ploop_dev *dev, struct channel *channel, uint32_t index)
+static NEVER_INLINE void leave_and_run(ploop_queue *queue, struct channel *channel)
 {
+    ploop_dev *dev = queue->dev;
     atomic_fetch_add(&dev->turn.visitors, 1);
-    channel_leave(channel, index);
+    channel_leave(channel, queue->lane_at);
     dev_post_run(dev);
     atomic_fetch_sub(&dev->turn.visitors, 1);
 }
 
 /* The channel has nothing more of it. The device may be freed when this returns. */
-static inline void leave(ploop_dev *dev, struct channel *channel, uint32_t index)
+static ALWAYS_INLINE void leave(ploop_queue *queue, struct channel *channel)
 {
-    if (!channel_leave_unless_waited(channel, index)) {
-        leave_and_run(dev, channel, index);
+    if (!channel_leave_unless_waited(channel, queue->lane_at)) {
+        leave_and_run(queue, channel);
     }
 }
 
-/* It has succeeded. The device may be freed when this returns. */
-static inline void fast_over(ploop_queue *queue, ploop_pio *pio, struct channel *channel)
+static NEVER_INLINE void announce_and_leave(ploop_queue *queue, struct channel *channel)
 {
-    unlock_fast(&pio->part);
-    if (pio->blocking) {
-        pio_call_over(pio);
-    } else {
-        queue_push(queue, pio);
-        queue_announce(queue);
+    queue_announce(queue);
+    leave(queue, channel);
+}
+
+/* It has succeeded, and its lock is given back. The device may be freed when this returns. */
+static ALWAYS_INLINE void fast_deliver(ploop_queue *queue, ploop_pio *pio, struct channel *channel)
+{
+    if (queue_push(queue, pio)) {
+        announce_and_leave(queue, channel);
+        return;
     }
-    leave(queue->dev, channel, queue->index);
+    leave(queue, channel);
+}
+
+static NEVER_INLINE void fast_over_drained(ploop_queue *queue, ploop_pio *pio,
+                                           struct channel *channel)
+{
+    lock_post_drained(pio->part.lock.lock, &queue->dev->turn);
+    fast_deliver(queue, pio, channel);
+}
+
+/*
+ * It has succeeded. The device may be freed when this returns. What few meet are calls at the end
+ * only: then no register has to be saved for those that do not meet them.
+ */
+static ALWAYS_INLINE void fast_over(ploop_queue *queue, ploop_pio *pio, struct channel *channel)
+{
+    if (lock_leave_shared(pio->part.lock.lock)) {
+        fast_over_drained(queue, pio, channel);
+        return;
+    }
+    fast_deliver(queue, pio, channel);
+}
+
+/* The same, of one that a thread waits for. */
+static void fast_call_over(ploop_pio *pio, struct channel *channel)
+{
+    ploop_queue *queue = pio->queue;
+    unlock_fast(&pio->part);
+    pio_call_over(pio);
+    leave(queue, channel);
+}
+
+static NEVER_INLINE void fast_not_simply_done(struct part *part, int64_t result)
+{
+    to_engine(part, result);
+    turn_post(&part->dev->turn, &part->work);
 }
 
 static void fast_done(struct file_io *file_io, int64_t result)
@@ -114,19 +164,30 @@ static void fast_done(struct file_io *file_io, int64_t result)
     struct channel_io *io = container_of(file_io, struct channel_io, io);
     struct part *part = container_of(io, struct part, io);
     ploop_pio *pio = container_of(part, ploop_pio, part);
-    if (result == (int64_t)pio->length) {
-        fast_over(pio->queue, pio, io->channel);
+    if (result != (int64_t)pio->length) {
+        fast_not_simply_done(part, result);
         return;
     }
-    to_engine(part, result);
-    turn_post(&part->dev->turn, &part->work);
+    fast_over(pio->queue, pio, io->channel);
 }
 
-/* Only who has entered the queue counts here: no other thread writes the counter. */
-static void count_fast(ploop_queue *queue)
+static void fast_call_done(struct file_io *file_io, int64_t result)
 {
-    uint64_t count = atomic_load_explicit(&queue->requests_fast, memory_order_relaxed);
-    atomic_store_explicit(&queue->requests_fast, count + 1, memory_order_relaxed);
+    struct channel_io *io = container_of(file_io, struct channel_io, io);
+    struct part *part = container_of(io, struct part, io);
+    ploop_pio *pio = container_of(part, ploop_pio, part);
+    if (result != (int64_t)pio->length) {
+        fast_not_simply_done(part, result);
+        return;
+    }
+    fast_call_over(pio, io->channel);
+}
+
+/* What each request of the fast path would set. */
+void fast_rest(ploop_pio *pio)
+{
+    pio->part.io.io.pub.flags = 0;
+    pio->part.io.io.done = fast_done;
 }
 
 /* Where a request goes. */
@@ -136,8 +197,11 @@ struct aim {
     bool is_zeros; /* it ends here */
 };
 
-static NEVER_INLINE void fast_refused(struct part *part, int refused)
+/* It is the engine's now, and turn_take() has to follow. */
+static NEVER_INLINE void fast_refused(ploop_pio *pio, int refused)
 {
+    struct part *part = &pio->part;
+    refused = file_io_refused(&part->io.io, refused);
     if (refused == -EAGAIN || refused == -EINTR) {
         channel_note_full(part->io.channel); /* the rest of the batch need not ask */
     }
@@ -145,44 +209,54 @@ static NEVER_INLINE void fast_refused(struct part *part, int refused)
     turn_enqueue(&part->dev->turn, &part->work);
 }
 
-static ALWAYS_INLINE void fast_send(ploop_queue *queue, ploop_pio *pio, struct aim aim,
-                                    bool blocking)
+/*
+ * What has become of a request: it is on its way or done; or it is still the caller's; or, below 0,
+ * the backend would not take it, and fast_refused() has to follow. That is not done here because
+ * the request would have to be kept in a register while the backend is called.
+ */
+enum { FAST_SENT = 0, FAST_NOT = 1 };
+
+static NEVER_INLINE int fast_below_zero(int refused)
+{
+    return refused < 0 ? refused : -EIO;
+}
+
+static ALWAYS_INLINE int fast_send(ploop_pio *pio, struct channel *channel, uint64_t offset,
+                                   struct way way)
 {
     struct part *part = &pio->part;
     struct ploop_io *io = &part->io.io.pub;
-    channel_io_aim(&part->io, aim.channel);
-    io->op = kinds[pio->op].fast_op;
-    io->flags = blocking && aim.channel->file->ops.help ? PLOOP_IO_MAY_BLOCK : 0;
-    io->queue = queue->index;
-    io->offset = aim.offset;
+    channel_io_aim(&part->io, channel);
+    assert(part->io.io.done == fast_done && io->flags == 0);
+    io->op = pio->fast_op;
+    io->iov_count = pio->iov_count;
+    io->queue = pio->queue_index;
+    io->offset = offset;
     io->length = pio->length;
     io->iov = pio->iov;
-    io->iov_count = pio->iov_count;
-    part->io.io.done = fast_done;
-    int refused = file_io_submit(&part->io.io);
-    if (refused) {
-        fast_refused(part, refused);
+    if (way.blocking) {
+        io->flags = channel->helps ? PLOOP_IO_MAY_BLOCK : 0;
+        part->io.io.done = fast_call_done;
     }
+    int refused = file_io_send(&part->io.io);
+    return refused ? fast_below_zero(refused) : FAST_SENT;
 }
 
-/*
- * Whether this thread may send a request to the file from here. `entered`: the queue's ring is this
- * thread's.
- */
-static inline bool may_send(const ploop_pio *pio, const struct channel *channel, bool entered)
+/* Whether this thread may send a request to the file from here. */
+static inline bool may_send(const struct channel *channel, struct way way)
 {
-    return entered || (pio->blocking && channel->helps);
+    return way.entered || (way.blocking && channel->helps);
 }
 
 /* Only what one request to the delta's file can do. */
-static NEVER_INLINE struct aim aim_lower(const ploop_dev *dev, const ploop_pio *pio, bool entered,
+static NEVER_INLINE struct aim aim_lower(const ploop_dev *dev, const ploop_pio *pio, struct way way,
                                          struct guest_cluster cluster, uint64_t inside)
 {
     struct place place = stack_place(&dev->stack, cluster);
     struct channel *channel = &place.delta->channel;
     struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
     uint64_t offset, filled;
-    if (!may_send(pio, channel, entered) || pio->length > channel->max_transfer ||
+    if (!may_send(channel, way) || pio->length > channel->max_transfer ||
         channel_is_full(channel) || place.entry == BAT_ENTRY_BAD ||
         delta_fill(place.delta, cluster, place.entry, inside, pio->length, &cursor, &offset,
                    &filled) < pio->length ||
@@ -192,104 +266,132 @@ static NEVER_INLINE struct aim aim_lower(const ploop_dev *dev, const ploop_pio *
     return (struct aim){channel, offset, false};
 }
 
-/* With the cluster's lock. */
-static ALWAYS_INLINE struct aim aim_at(const ploop_dev *dev, const ploop_pio *pio, bool entered,
-                                       struct guest_cluster cluster, uint64_t inside)
+/* What the top does not map. With the cluster's lock. */
+static struct aim aim_elsewhere(const ploop_dev *dev, const ploop_pio *pio, struct way way,
+                                struct guest_cluster cluster, uint64_t inside)
 {
-    struct delta *top = dev_top(dev);
-    uint32_t entry = bat_entry(top->bat, cluster);
-    if (entry != 0 && entry != BAT_ENTRY_BAD) {
-        uint64_t offset = geometry_entry_offset(&top->geometry, entry) + inside;
-        if (!channel_fits(&top->channel, offset, pio->length)) {
-            return (struct aim){.channel = NULL};
-        }
-        return (struct aim){&top->channel, offset, false};
-    }
-    if (entry != 0 || kinds[pio->op].is_change) {
+    if (bat_entry(dev_top(dev)->bat, cluster) != 0 || kinds[pio->op].is_change) {
         return (struct aim){.channel = NULL};
     }
-    return stack_maps(&dev->stack, cluster) ? aim_lower(dev, pio, entered, cluster, inside)
+    return stack_maps(&dev->stack, cluster) ? aim_lower(dev, pio, way, cluster, inside)
                                             : (struct aim){.is_zeros = true};
 }
 
-/* What does not lie in the top. It is counted in the top's lane. False: nothing was done. */
-static NEVER_INLINE bool fast_elsewhere(ploop_queue *queue, ploop_pio *pio, bool entered,
-                                        struct aim aim)
+/* What the top's file cannot simply do. It is counted in the top's lane, with the cluster's lock. */
+static NEVER_INLINE int fast_elsewhere(ploop_pio *pio, struct guest_cluster cluster,
+                                       uint64_t inside, struct way way)
 {
+    ploop_queue *queue = pio->queue;
     struct channel *top = &dev_top(queue->dev)->channel;
+    struct aim aim = aim_elsewhere(queue->dev, pio, way, cluster, inside);
+    int end = FAST_SENT;
     if (aim.is_zeros) {
         struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
         iov_zero(&cursor, pio->length);
-        fast_over(queue, pio, top);
+        if (way.blocking) {
+            fast_call_over(pio, top);
+        } else {
+            fast_over(queue, pio, top);
+        }
     } else if (aim.channel) {
         const ploop_file *file = aim.channel->file;
-        channel_enter(aim.channel, queue->index);
-        leave(queue->dev, top, queue->index);
-        fast_send(queue, pio, aim, pio->blocking);
-        if (entered && file->ops.kick) {
+        channel_enter(aim.channel, queue->lane_at);
+        leave(queue, top);
+        end = fast_send(pio, aim.channel, aim.offset, way);
+        if (way.entered && file->ops.kick) {
             file->ops.kick(file->context, queue->index);
         }
+    } else {
+        unlock_fast(&pio->part);
+        channel_leave(top, queue->lane_at);
+        end = FAST_NOT;
     }
-    return aim.is_zeros || aim.channel;
+    return end;
 }
 
-/*
- * A valid request that one request to a file can carry out, if it lies in one cluster. length - 1
- * is large where the length is 0.
- */
-static inline bool is_simple(const ploop_dev *dev, const ploop_pio *pio,
-                             const struct channel *channel, uint64_t disk_size)
+static NEVER_INLINE bool is_in_last_cluster(const struct guest_disk *disk, const ploop_pio *pio)
 {
-    uint64_t offset = pio->offset, length = pio->length;
-    return dev->fast_ops >> pio->op & 1 &&
+    return pio->offset < disk->disk_size && pio->length <= disk->disk_size - pio->offset;
+}
+
+/* Whole sectors of one cluster of the disk. length - 1 is large where the length is 0. */
+static ALWAYS_INLINE bool is_in_cluster(const struct guest_disk *disk, const ploop_pio *pio,
+                                        uint64_t cluster, uint64_t inside)
+{
+    return (pio->offset | pio->length) % SECTOR_SIZE == 0 &&
+           pio->length - 1 <= disk->inside_mask - inside &&
+           (cluster < disk->whole_clusters || is_in_last_cluster(disk, pio));
+}
+
+/* What does not have to be asked where the top is plain. */
+static NEVER_INLINE bool fits_device(const ploop_dev *dev, const ploop_pio *pio,
+                                     const struct delta *top, struct way way)
+{
+    return may_send(&top->channel, way) &&
            (pio->callback || pio->blocking || dev->config.runner_count == 0) &&
-           ((offset | length) % SECTOR_SIZE | pio->flags) == 0 && offset < disk_size &&
-           length <= disk_size - offset && length - 1 < channel->max_transfer &&
-           pio->iov_count <= CHANNEL_IOV_MAX &&
+           !(kinds[pio->op].is_change && dev->read_only) &&
+           pio->length <= top->channel.max_transfer &&
            (dev->fast_alignment <= 1 || pio_memory_fits(pio, dev->fast_alignment));
 }
 
-/*
- * True: the request is under way or done. False: it is still the caller's. `blocking` is the
- * request's, as a constant of each call.
- */
-static ALWAYS_INLINE bool submit_fast(ploop_queue *queue, ploop_pio *pio, bool entered,
-                                      bool blocking)
+void fast_look_at_top(const ploop_dev *dev, struct delta *top)
+{
+    const struct guest_disk *disk = dev_disk(dev);
+    bool is_plain = !dev->read_only && dev->config.runner_count == 0 && disk->cluster_shift &&
+                    top->channel.block == SECTOR_SIZE &&
+                    top->channel.max_transfer >= disk->cluster_size && dev->fast_alignment <= 1;
+    if (is_plain) {
+        atomic_fetch_and(&top->channel.obstacles, ~(uint32_t)CHANNEL_SPECIAL);
+    } else {
+        atomic_fetch_or(&top->channel.obstacles, CHANNEL_SPECIAL); /* it may have been the top */
+    }
+}
+
+/* Of a plain way there must be no obstacle at all. */
+static ALWAYS_INLINE bool is_in_the_way(const struct channel *channel, struct way way)
+{
+    uint32_t obstacles = atomic_load_explicit(&channel->obstacles, memory_order_relaxed);
+    return way.is_plain ? obstacles : obstacles & CHANNEL_WAITING;
+}
+
+static ALWAYS_INLINE int submit_fast(ploop_queue *queue, struct delta *top, ploop_pio *pio,
+                                     struct way way)
 {
     ploop_dev *dev = queue->dev;
-    struct delta *top = dev_top(dev);
     struct channel *channel = &top->channel;
+    if (is_in_the_way(channel, way)) {
+        return FAST_NOT;
+    }
     const struct guest_disk *disk = dev_disk(dev);
     uint64_t inside;
-    assert(pio->blocking == blocking);
-    if (!may_send(pio, channel, entered) || !is_simple(dev, pio, channel, disk->disk_size)) {
-        return false;
-    }
-    struct guest_cluster cluster = guest_cluster_at(disk, pio->offset, &inside);
-    if (pio->length > disk->cluster_size - inside || channel_is_full(channel)) {
-        return false;
+    uint64_t cluster = way.is_plain ? shifted_cluster_at(disk, pio->offset, &inside)
+                                    : cluster_at(disk, pio->offset, &inside);
+    assert(pio->blocking == way.blocking);
+    if (!pio->fast_op || !is_in_cluster(disk, pio, cluster, inside) ||
+        (!way.is_plain && !fits_device(dev, pio, top, way))) {
+        return FAST_NOT;
     }
     assert(pio_validate(pio) == 0);
-    struct cluster_lock *lock = lock_of(dev, cluster);
-    channel_enter(channel, queue->index);
-    if (!atomic_load(&dev->gate) && dev_top(dev) == top && lock_try_shared(lock)) {
-        pio->part.lock.lock = lock;
-        pio->result = 0;
-        struct aim aim = aim_at(dev, pio, entered, cluster, inside);
-        if (aim.channel == channel) {
-            if (kinds[pio->op].is_change) {
-                dev_note_change(dev);
-            }
-            fast_send(queue, pio, aim, blocking);
-            return true;
-        }
-        if (fast_elsewhere(queue, pio, entered, aim)) {
-            return true;
-        }
-        unlock_fast(&pio->part);
+    struct guest_cluster guest = {(uint32_t)cluster};
+    struct cluster_lock *lock = lock_of(dev, guest);
+    channel_enter(channel, queue->lane_at);
+    if (atomic_load(&dev->fast_top) != top || !lock_try_shared(lock)) {
+        channel_leave(channel, queue->lane_at);
+        return FAST_NOT;
     }
-    channel_leave(channel, queue->index);
-    return false;
+    pio->part.lock.lock = lock;
+    pio->result = 0;
+    uint32_t entry = bat_entry(top->bat, guest);
+    uint64_t offset = geometry_entry_offset(&top->geometry, entry) + inside;
+    if (entry == 0 || entry == BAT_ENTRY_BAD ||
+        (!way.is_plain && !channel_fits(channel, offset, pio->length))) {
+        return fast_elsewhere(pio, guest, inside, way);
+    }
+    assert(channel_fits(channel, offset, pio->length));
+    if (pio->fast_op == PLOOP_IO_WRITE) {
+        dev_note_change(dev);
+    }
+    return fast_send(pio, channel, offset, way);
 }
 
 void pio_accept(ploop_pio *pio)
@@ -302,6 +404,18 @@ void pio_accept(ploop_pio *pio)
     atomic_fetch_add_explicit(&queue->requests, 1, memory_order_relaxed);
     pio->result = 0;
     pio->work.run = pio_begin;
+}
+
+/* The same, where the top is to be looked for. False: it is still the caller's. */
+static bool submit_fast_anyhow(ploop_queue *queue, ploop_pio *pio, bool entered, bool blocking)
+{
+    struct delta *top = atomic_load(&queue->dev->fast_top);
+    struct way way = {.entered = entered, .blocking = blocking};
+    int end = top ? submit_fast(queue, top, pio, way) : FAST_NOT;
+    if (end < 0) {
+        fast_refused(pio, end);
+    }
+    return end != FAST_NOT;
 }
 
 /*
@@ -326,10 +440,10 @@ void pio_submit_blocking(ploop_pio *pio)
     bool needs_ring = !dev_top(dev)->channel.helps && queue != dev_engine_queue(dev);
     bool entered = needs_ring && queue_enter(queue);
     const ploop_file *file = dev_top(dev)->file; /* looked at only by who has entered */
-    bool is_fast = submit_fast(queue, pio, entered, true);
+    bool is_fast = submit_fast_anyhow(queue, pio, entered, true);
     if (entered) {
         kick_tops(dev, file, queue->index);
-        queue_leave(queue);
+        queue_leave(queue, 0);
     }
     if (is_fast) {
         atomic_fetch_add_explicit(&queue->calls_fast, 1, memory_order_relaxed);
@@ -340,11 +454,10 @@ void pio_submit_blocking(ploop_pio *pio)
     }
 }
 
-/* `entered`: the queue's ring is this thread's, so that the fast path may use it. */
-static int submit_one(ploop_queue *queue, ploop_pio *pio, bool entered)
+static int submit_one(ploop_queue *queue, ploop_pio *pio, bool entered, uint32_t *fast)
 {
-    if (entered && submit_fast(queue, pio, true, false)) {
-        count_fast(queue);
+    if (entered && submit_fast_anyhow(queue, pio, true, false)) {
+        ++*fast;
         return 0;
     }
     int error = pio_validate(pio);
@@ -355,22 +468,65 @@ static int submit_one(ploop_queue *queue, ploop_pio *pio, bool entered)
     return error;
 }
 
-int ploop_queue_submit(ploop_queue *queue, ploop_pio *const *pios, uint32_t count)
+/*
+ * A batch, or the rest of one, each by the way that it needs; `before` have gone the fast way. The
+ * batch began when `file` was the top's; NULL where the queue is not entered.
+ */
+static NEVER_INLINE int submit_rest(ploop_queue *queue, const ploop_file *file,
+                                    ploop_pio *const *pios, uint32_t count, uint32_t before,
+                                    bool entered)
 {
     ploop_dev *dev = queue->dev;
     int error = 0;
-    uint32_t taken = 0;
-    bool entered = queue_enter(queue);
-    const ploop_file *file = dev_top(dev)->file; /* looked at only by who has entered */
-    while (taken < count && (error = submit_one(queue, pios[taken], entered)) == 0) {
+    uint32_t taken = 0, fast = before;
+    while (taken < count && (error = submit_one(queue, pios[taken], entered, &fast)) == 0) {
         taken++;
     }
+    taken += before;
     if (entered) {
         if (taken) {
             kick_tops(dev, file, queue->index);
         }
-        queue_leave(queue);
+        queue_leave(queue, fast);
     }
     turn_take(&dev->turn);
     return taken ? (int)taken : error;
+}
+
+/* The first of those that are left has ended so, and not as FAST_SENT. */
+static NEVER_INLINE int submit_not_sent(ploop_queue *queue, const ploop_file *file,
+                                        ploop_pio *const *pios, uint32_t left, uint32_t count,
+                                        int end)
+{
+    if (end < 0) {
+        fast_refused(*pios, end);
+        pios++;
+        left--;
+    }
+    return submit_rest(queue, file, pios, left, count - left, true);
+}
+
+int ploop_queue_submit(ploop_queue *queue, ploop_pio *const *pios, uint32_t count)
+{
+    const struct way way = {.is_plain = true, .entered = true};
+    uint32_t left = count;
+    if (!queue_enter(queue)) {
+        return submit_rest(queue, NULL, pios, count, 0, false);
+    }
+    struct delta *top = dev_top(queue->dev); /* its file is looked at only by who has entered */
+    if (count == 0) {
+        return submit_rest(queue, top->file, pios, 0, 0, true);
+    }
+    do {
+        int end = submit_fast(queue, top, *pios, way);
+        if (end != FAST_SENT) {
+            return submit_not_sent(queue, top->file, pios, left, count, end);
+        }
+        pios++;
+    } while (--left > 0);
+    if (top->file->ops.kick) {
+        top->file->ops.kick(top->file->context, queue->index);
+    }
+    queue_leave(queue, count);
+    return (int)count;
 }

@@ -14,16 +14,22 @@
 
 enum { NEXT_BYTES = 1 << 20 };
 
-static ploop_file **next;
+struct snapshot {
+    ploop_file *file;
+    uint64_t written; /* to the old top, when its embedder said that it is one */
+};
+
+static struct snapshot *next;
 
 /* `only_writes`: then nothing is at the old top's backend while the embedder is asked. */
 static void snapshot(void *only_writes)
 {
     ploop_job *job;
-    must_be(ploop_dev_snapshot(world->dev, *next, NULL, NULL, NULL, &job), 0, "a snapshot");
+    must_be(ploop_dev_snapshot(world->dev, next->file, NULL, NULL, NULL, &job), 0, "a snapshot");
     must_be(ploop_job_wait(job), -EAGAIN, "the wait until the commit");
     if (only_writes) {
         must_be((int)world->disk.held_count, 0, "requests at the backend of a closed file");
+        next->written = world->disk.written;
         world->disk.shut = true;
         sched_point(HERE, "commit", &world->disk, true);
         world->disk.shut = false;
@@ -74,8 +80,8 @@ static void set_up(void (*change)(void *), bool only_writes)
         .size = sizeof(image), .cluster_size = CLUSTER, .disk_size = DISK_CLUSTERS * CLUSTER};
     world_open(&(struct plan){.mode = DISK_DEVICE, .mapped = 2, .queue_count = 2});
     next = calloc(1, sizeof(*next));
-    *next = disk_open(&world->below, NEXT_BYTES);
-    must_be(ploop_image_create(*next, &image), 0, "create");
+    next->file = disk_open(&world->below, NEXT_BYTES);
+    must_be(ploop_image_create(next->file, &image), 0, "create");
     sched_spawn("next", disk_device, &world->below, true);
     sched_spawn("change", change, only_writes ? world : NULL, false);
 }
@@ -90,6 +96,7 @@ static void write_finish(void)
 {
     world_is_quiet();
     must_be((int)stack_count(&world->dev->stack), 2, "deltas");
+    must_be((int)(world->disk.written - next->written), 0, "writes to what is the old top");
     expect(0, SECTOR, 'b', "what was written last");
     expect(SECTOR, CLUSTER - SECTOR, 'm', "what was there");
 }
