@@ -86,7 +86,8 @@ static void fill_sqe(struct io_uring_sqe *sqe, const struct uring *file, struct 
     const struct posix_lane *lane = io->backend_data[DATA_LANE];
     void *bounce = io->backend_data[DATA_BOUNCE];
     if (bounce) {
-        io_uring_prep_rw(one_piece[io->op], sqe, -1, bounce, (unsigned)io->length, io->offset);
+        io_uring_prep_rw(one_piece[io->op], sqe, -1, bounce, (unsigned)direct_bounced(io),
+                         io->offset);
     } else if (io->iov_count == 1) {
         void *memory = io->iov->iov_base;
         int buffer = group_buffer_at(file->group, ring, memory, io->length);
@@ -110,7 +111,7 @@ static int to_ring(struct uring *file, struct ploop_io *io, struct posix_lane *l
     io->backend_data[DATA_LANE] = lane;
     io->backend_data[DATA_BOUNCE] = NULL;
     io->backend_data[DATA_FILE] = file;
-    if (direct && !direct_is_aligned(posix, io) && direct_take_bounce(io)) {
+    if (direct && !direct_is_aligned(posix, io) && direct_take_bounce(file, io)) {
         return -EAGAIN;
     }
     io->backend_data[DATA_DIRECT] = direct ? file : NULL;
@@ -121,7 +122,7 @@ static int to_ring(struct uring *file, struct ploop_io *io, struct posix_lane *l
     }
     latch_unlock(&ring->latch);
     if (!sqe) {
-        free(io->backend_data[DATA_BOUNCE]);
+        direct_drop_bounce(file, io, 0);
     }
     return sqe ? 0 : -EAGAIN;
 }
@@ -282,9 +283,7 @@ void uring_ended(struct ring *ring, struct ploop_io *io, int result)
     if (result == -ECANCELED && !atomic_load(&file->cancelled)) {
         result = -EAGAIN;
     }
-    if (io->backend_data[DATA_BOUNCE]) {
-        direct_drop_bounce(io, result);
-    }
+    direct_drop_bounce(file, io, result);
     if (lane) {
         give_lane_back(file, lane);
         resume_waiting(file, ring);
@@ -439,6 +438,7 @@ static void uring_free(struct uring *file)
     assert(!file->held && !file->fua_first);
     pthread_mutex_destroy(&file->mutex);
     group_give_back(file->group);
+    free(file->bounces);
     free(file);
 }
 
@@ -513,7 +513,8 @@ int ploop_file_open_uring(const char *path, uint32_t flags, ploop_uring *group, 
     }
     error = posix_open(path, flags, &made->posix);
     if (!error) {
-        error = ploop_file_create(&ops, made, file);
+        error = made->posix->direct_fd >= 0 ? direct_make_bounces(made) : 0;
+        error = error ? error : ploop_file_create(&ops, made, file);
         if (error) {
             posix_abandon(made->posix, path);
         }

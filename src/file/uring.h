@@ -12,6 +12,9 @@
  */
 enum { DATA_LINK = 0, DATA_DIRECT = 0, DATA_LANE = 1, DATA_BOUNCE = 2, DATA_FILE = 3 };
 
+/* Memory that direct I/O takes: uring_direct.c, 4. */
+enum { DIRECT_BOUNCES = 4, DIRECT_BOUNCE_BYTES = 256 << 10 };
+
 struct uring {
     struct posix *posix; /* the file, its descriptors, and the I/O threads */
     struct ploop_uring *group;
@@ -25,6 +28,8 @@ struct uring {
     atomic_bool is_refused;
     _Atomic uint32_t direct_writes; /* at the rings */
     struct ploop_io *held;          /* under `mutex` */
+    uint8_t *bounces;               /* NULL without direct I/O */
+    _Atomic uint32_t bounces_taken; /* a bit for each */
     /* FUA writes that wait for a lane, the oldest first: uring.c, 1; under `mutex`. */
     struct ploop_io *fua_first, *fua_last;
     uint32_t reopens;             /* under way */
@@ -39,10 +44,15 @@ void uring_kick_threads(struct uring *file);
 /* ---- uring_direct.c ---- */
 bool direct_is_aligned(const struct posix *posix, const struct ploop_io *io);
 
+/* At open, with direct I/O. 0 or -ENOMEM; the file frees them. */
+int direct_make_bounces(struct uring *file);
+
 /* Memory that direct I/O takes, in place of the request's. 0 or -EAGAIN. */
-int direct_take_bounce(struct ploop_io *io);
-/* Give it back; of `bytes` that were read the request gets its own. */
-void direct_drop_bounce(struct ploop_io *io, int bytes);
+int direct_take_bounce(struct uring *file, struct ploop_io *io);
+/* How much of the request goes through it. */
+uint64_t direct_bounced(const struct ploop_io *io);
+/* Give it back, if there is one; of `bytes` that were read the request gets its own. */
+void direct_drop_bounce(struct uring *file, struct ploop_io *io, int bytes);
 
 /* A direct write is about to go to a ring. False: one was refused, and it is direct_hold()'s. */
 bool direct_write_begins(struct uring *file);

@@ -12,9 +12,14 @@
  *  3. A direct write that is refused (EINVAL, ENOTBLK) is carried out by a thread, buffered. From
  *     then on all writes are the threads', and none of them begins before the last direct write has
  *     left the rings: until then they are `held`.
+ *  4. The bounce buffers are taken at open, so that no request allocates. A request that is longer
+ *     moves as much as a buffer has, and the library sends the rest. One that finds no buffer free
+ *     is refused like one that finds the ring full: those that have them are at the rings, and the
+ *     library sends it again when one of them has ended.
  */
 #include "file/uring.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 
@@ -36,28 +41,55 @@ bool direct_is_aligned(const struct posix *posix, const struct ploop_io *io)
            (bits & (posix->direct_alignment - 1)) == 0;
 }
 
-int direct_take_bounce(struct ploop_io *io)
+int direct_make_bounces(struct uring *file)
 {
-    void *bounce = NULL;
-    if (posix_memalign(&bounce, BOUNCE_ALIGNMENT, io->length)) {
-        return -EAGAIN;
+    void *memory = NULL;
+    if (posix_memalign(&memory, BOUNCE_ALIGNMENT, DIRECT_BOUNCES * DIRECT_BOUNCE_BYTES)) {
+        return -ENOMEM;
     }
+    file->bounces = memory;
+    return 0;
+}
+
+uint64_t direct_bounced(const struct ploop_io *io)
+{
+    return io->length < DIRECT_BOUNCE_BYTES ? io->length : DIRECT_BOUNCE_BYTES;
+}
+
+int direct_take_bounce(struct uring *file, struct ploop_io *io)
+{
+    const uint32_t all = (1u << DIRECT_BOUNCES) - 1;
+    uint32_t taken = atomic_load(&file->bounces_taken), free;
+    do {
+        free = all & ~taken;
+        if (!free) {
+            return -EAGAIN;
+        }
+        free &= ~free + 1; /* one of them */
+    } while (!atomic_compare_exchange_weak(&file->bounces_taken, &taken, taken | free));
+    uint8_t *bounce = file->bounces + (size_t)__builtin_ctz(free) * DIRECT_BOUNCE_BYTES;
     if (io->op == PLOOP_IO_WRITE) {
         iov_copy_out(&(struct iov_cursor){.iov = io->iov, .count = io->iov_count}, bounce,
-                     io->length);
+                     direct_bounced(io));
     }
     io->backend_data[DATA_BOUNCE] = bounce;
     return 0;
 }
 
-void direct_drop_bounce(struct ploop_io *io, int bytes)
+void direct_drop_bounce(struct uring *file, struct ploop_io *io, int bytes)
 {
-    void *bounce = io->backend_data[DATA_BOUNCE];
+    const uint8_t *bounce = io->backend_data[DATA_BOUNCE];
+    if (!bounce) {
+        return;
+    }
     if (io->op == PLOOP_IO_READ && bytes > 0) {
         iov_copy_in(&(struct iov_cursor){.iov = io->iov, .count = io->iov_count}, bounce,
                     (uint64_t)bytes);
     }
-    free(bounce);
+    uint32_t bit = 1u << (uint32_t)((bounce - file->bounces) / DIRECT_BOUNCE_BYTES);
+    assert(atomic_load(&file->bounces_taken) & bit);
+    io->backend_data[DATA_BOUNCE] = NULL;
+    atomic_fetch_and(&file->bounces_taken, ~bit);
 }
 
 /* ---- refused writes ---- */

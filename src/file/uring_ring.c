@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { RING_ENTRIES = 128, BATCH = 64 };
@@ -33,6 +34,26 @@ static void arm(struct ring *ring)
     }
 }
 
+/* By an I/O thread, after it has written to wake_fd. */
+static void keep_armed(struct ring *ring)
+{
+    const struct timespec nap = {.tv_nsec = 1000000};
+    bool sends = false;
+    latch_lock(&ring->latch);
+    while (!ring->is_armed || (sends && io_uring_sq_ready(&ring->uring) > 0)) {
+        sends = true;
+        arm(ring);
+        (void)io_uring_submit(&ring->uring);
+        ring->taken = io_uring_sq_ready(&ring->uring);
+        if (!ring->is_armed || ring->taken > 0) {
+            latch_unlock(&ring->latch);
+            (void)nanosleep(&nap, NULL);
+            latch_lock(&ring->latch);
+        }
+    }
+    latch_unlock(&ring->latch);
+}
+
 void ring_hand_over(struct ring *ring, struct ploop_io *io, int64_t result)
 {
     uint64_t one = 1;
@@ -45,6 +66,7 @@ void ring_hand_over(struct ring *ring, struct ploop_io *io, int64_t result)
     if (!head) {
         ssize_t written = write(ring->wake_fd, &one, sizeof(one));
         (void)written; /* a full counter is readable too */
+        keep_armed(ring);
     }
 }
 
@@ -127,9 +149,13 @@ void ring_send_taken(struct ring *ring)
         int error = submit(ring);
         uint32_t count = error ? withdraw(ring, withdrawn, error) : 0;
         ring->taken = io_uring_sq_ready(&ring->uring);
+        bool is_armed = ring->is_armed;
         latch_unlock(&ring->latch);
         for (uint32_t i = 0; i < count; i++) {
             uring_ended(ring, withdrawn[i].io, withdrawn[i].result);
+        }
+        if (!is_armed) {
+            (void)end_handed_over(ring);
         }
     }
 }

@@ -16,7 +16,9 @@
  *     until that thread can be interrupted, but an I/O thread may sleep in fdatasync or fallocate
  *     for long, and fallocate waits for direct writes.
  *  4. A hand-over makes the ring readable: the ring always reads wake_fd, which a hand-over writes.
- *     `is_armed`: that read is at the kernel or waits to be sent. One entry is kept for it.
+ *     `is_armed`: that read is at the kernel or waits to be sent. One entry is kept for it. Where
+ *     the kernel would not take it, who tried to send it ends what was handed over before, and who
+ *     hands over after that sends it, from the I/O thread, as often as it takes: it ends at once.
  *  5. A ring is not bound to a thread. When the thread that sent a request ends, the kernel may
  *     cancel the request: then the library sends it again, and the ring reads wake_fd again.
  */
