@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """The last column of docs/features.md names tests that exist: a file (unit/open, interop/nbd, bench/instructions, examples/event_loop,
-fuzz/open, sim or sched and a scenario) and, after it, tests of that file; a name that ends in dots is the beginning of one. A row that is done names one."""
+fuzz/open, bindings/go, sim or sched and a scenario) and, after it, tests of that file; a name that ends in dots is the beginning of one. A row that is done names one."""
 import pathlib
 import re
 import sys
 
 PLACES = {"unit": "tests/unit/test_%s.c", "interop": "tests/interop/%s.sh", "bench": "bench/%s.c", "examples": "examples/%s.c",
-          "fuzz": "tests/fuzz/fuzz_%s.c"}
+          "fuzz": "tests/fuzz/fuzz_%s.c",
+          "bindings": "tests/bindings/%s.sh"}
 SCENARIOS = "random exhaustive scenarios bounded snapshot grow" + "".join(pathlib.Path("tests/sim/%s.c" % name).read_text() for name in ("scenarios", "repair"))
 
 SCHEDULES = "".join(path.read_text() for path in sorted(pathlib.Path("tests/sched").glob("scenario_*.c")))

@@ -1,0 +1,3 @@
+module ploop.example/program
+
+go 1.19
