@@ -26,7 +26,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 static _Thread_local bool is_runner;
@@ -82,6 +81,7 @@ static void *runner_thread(void *argument)
 {
     struct runner *runner = argument;
     is_runner = true;
+    thread_name_self("ploop-run", runner->index % 1000);
     for (;;) {
         if (run_queues(runner, true) > 0) {
             continue;
@@ -131,12 +131,10 @@ int runners_start(ploop_dev *dev)
     }
     int error = 0;
     for (uint32_t i = 0; i < count && !error; i++) {
-        char name[16];
         struct runner *runner = &dev->runners[i];
         runner->dev = dev;
         runner->index = i;
-        (void)snprintf(name, sizeof(name), "ploop-run/%u", i % 1000);
-        error = thread_start(&runner->thread, name, runner_thread, runner);
+        error = thread_start(&runner->thread, runner_thread, runner);
         dev->runners_started += !error;
     }
     if (error) {

@@ -4,7 +4,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
@@ -187,6 +186,7 @@ static void *io_thread(void *argument)
     struct ploop_io_threads *threads = slot->threads;
     struct timespec until = {.tv_sec = 0};
     is_io_thread = true;
+    thread_name_self("ploop-io", (uint32_t)(slot - threads->slots));
     pthread_mutex_lock(&threads->mutex);
     threads->idle--;
     while (!threads->stop) {
@@ -212,7 +212,6 @@ static void *io_thread(void *argument)
 /* One thread more, idle until it has looked round. */
 static int start_thread(struct ploop_io_threads *threads)
 {
-    char name[16];
     uint32_t index = 0;
     while (threads->slots[index].state == SLOT_RUNS) {
         index++;
@@ -224,8 +223,7 @@ static int start_thread(struct ploop_io_threads *threads)
         slot->state = SLOT_NONE;
     }
     slot->threads = threads;
-    (void)snprintf(name, sizeof(name), "ploop-io/%u", index % POSIX_POOL_THREADS_MAX);
-    int error = thread_start(&slot->thread, name, io_thread, slot);
+    int error = thread_start(&slot->thread, io_thread, slot);
     if (error) {
         return error;
     }

@@ -139,7 +139,7 @@
 #define pthread_create(thread, attributes, start, argument)                                        \
     sched_create(SCHED_HERE, thread, start, argument)
 #define pthread_join(thread, result) sched_join(SCHED_HERE, thread)
-#define pthread_setname_np(thread, name) sched_name(thread, name)
+#define pthread_setname_np(thread, name) sched_name(name) /* its own */
 #define pthread_sigmask(how, set, old) sched_mask(set)
 #define pthread_mutex_init(mutex, attributes) sched_clear(mutex, sizeof(*(mutex)))
 #define pthread_mutex_destroy(mutex) sched_mutex_destroy(mutex)

@@ -204,11 +204,11 @@ int sched_create(const char *file, int line, pthread_t *thread, void *(*start)(v
     return 0;
 }
 
-int sched_name(pthread_t thread, const char *name)
+int sched_name(const char *name)
 {
     size_t size = strlen(name) + 1;
     char *copy = memcpy(arena_take(size, 64), name, size);
-    sched_rename((unsigned)thread, copy);
+    sched_rename(sched_self(), copy);
     return 0;
 }
 

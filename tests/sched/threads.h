@@ -28,7 +28,7 @@ int sched_clear(void *object, size_t size);
 int sched_create(const char *file, int line, pthread_t *thread, void *(*start)(void *),
                  void *argument);
 int sched_join(const char *file, int line, pthread_t thread);
-int sched_name(pthread_t thread, const char *name);
+int sched_name(const char *name);
 int sched_mutex_lock(const char *file, int line, pthread_mutex_t *mutex);
 int sched_mutex_unlock(const char *file, int line, pthread_mutex_t *given);
 int sched_mutex_destroy(pthread_mutex_t *mutex);
