@@ -1,8 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# The program that was compiled from frozen/consumer.c and the headers of 2.0 runs with today's library; so does the source, compiled
-# today. The program is for x86-64 and the GNU C library; it is never compiled again.
+# frozen/consumer.c, an embedder as it was written for 2.0, is compiled with today's headers and runs with today's library.
 #
 #   frozen.sh BUILD_DIRECTORY
 set -euo pipefail
@@ -13,6 +12,3 @@ trap 'rm -rf "$work"' EXIT
 
 gcc -std=c99 -Wall -Wextra -Werror -I "$here/../../include" -o "$work/today" "$here/frozen/consumer.c" -L "$library" -lploop
 LD_LIBRARY_PATH=$library "$work/today"
-if [[ $(uname -m) == x86_64 && -e $here/frozen/consumer-2.0 ]]; then
-    LD_LIBRARY_PATH=$library "$here/frozen/consumer-2.0"
-fi

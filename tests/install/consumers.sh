@@ -36,6 +36,11 @@ readelf -d shared | grep -q 'NEEDED.*libploop\.so\.2' || { echo "the shared cons
 eval "cc -static -o static '$here/consumer.c' $(pkg-config --cflags --libs --static ploop)"
 expect ./static
 
+eval "c++ -Wall -Wextra -pedantic -Wconversion -Werror -o shared '$here/consumer.cc' $(pkg-config --cflags --libs ploop)"
+LD_LIBRARY_PATH="$libdir" expect ./shared
+eval "c++ -static -o static '$here/consumer.cc' $(pkg-config --cflags --libs --static ploop)"
+expect ./static
+
 eval "cc -o bundle_consumer '$here/bundle_consumer.c' $(pkg-config --cflags --libs ploop-bundle)"
 LD_LIBRARY_PATH="$libdir" expect ./bundle_consumer
 
@@ -43,6 +48,7 @@ cmake -S "$here" -B cmake -G Ninja -DCMAKE_PREFIX_PATH="$prefix" >cmake.log 2>&1
 cmake --build cmake >cmake.log 2>&1 || { cat cmake.log; exit 1; }
 expect cmake/consumer
 expect cmake/consumer_static
+expect cmake/consumer_cc
 expect cmake/bundle_consumer
 
 "$prefix/bin/ploopctl" create --size 1M image.hds
