@@ -62,7 +62,7 @@ void ploop_job_reap_commit(void *user_data, ploop_job *job);
 void ploop_job_reap_end(void *user_data, ploop_job *job, int result);
 
 /** ploop_job_info.kind */
-enum { PLOOP_JOB_SNAPSHOT = 1, PLOOP_JOB_GROW = 2, PLOOP_JOB_MERGE = 3 };
+enum { PLOOP_JOB_SNAPSHOT = 1, PLOOP_JOB_GROW = 2, PLOOP_JOB_MERGE = 3, PLOOP_JOB_COMPACT = 4 };
 
 /** Which of two neighbours receives the other one's clusters: see ploop_dev_merge(). */
 enum {
@@ -177,6 +177,25 @@ int ploop_dev_snapshot(ploop_dev *dev, ploop_file *new_top, ploop_job_commit_fn 
  */
 int ploop_dev_grow(ploop_dev *dev, uint64_t disk_size, ploop_job_fn *fn, void *user_data,
                    ploop_job **job);
+
+/**
+ * Make the file of the top shorter, by what lies free in it: clusters at its end move into holes,
+ * one at a time, and the end is cut off. The disk keeps its size, and requests go on meanwhile; a
+ * write that needs a new cluster waits while the file is cut, for one SYNC.
+ *
+ * What the guest writes meanwhile may need space at the end, and of the clusters that a format
+ * extension uses none moves: then less is cut off. A cancelled job leaves what has moved; the space
+ * at the end that this has set free is cut off at the next close.
+ *
+ * @param fn, user_data, job  as for ploop_dev_grow(). `fn` is called with 0; -ECANCELED; -EIO (a
+ *                            SYNC has failed); or what the backend returned. The disk reads the
+ *                            same in every case
+ * @return 0; -EINVAL (a parameter); -EBUSY (a job is under way); -EROFS; -EIO (a SYNC or the write
+ *         of a BAT page has failed); -ENOMEM
+ *
+ * Any thread, callbacks included. @since 2.0
+ */
+int ploop_dev_compact(ploop_dev *dev, ploop_job_fn *fn, void *user_data, ploop_job **job);
 
 /**
  * Merge two neighbours of the stack, so that one of the files is not needed any more. The other

@@ -77,6 +77,7 @@ int bat_init(struct bat *bat, const struct header *header, struct channel *chann
     durable_init(bat);
     round_init(bat);
     bat->page_count = geometry_page_count(&bat->geometry);
+    bat->entry_count = bat->geometry.bat_entries;
     if (take_arrays(bat) || writeback_init(bat) ||
         alloc_init(&bat->alloc, channel, &bat->syncer, &bat->geometry, space)) {
         return -ENOMEM;
@@ -192,13 +193,14 @@ int bat_enlarge(struct bat *bat, const struct geometry *grown)
 
 void bat_grow(struct bat *bat, const struct geometry *grown)
 {
-    uint32_t before = bat->page_count;
+    uint32_t before = bat->page_count, after = geometry_page_count(grown);
     assert(grown->bat_entries >= bat->geometry.bat_entries);
     bat->geometry = *grown;
-    bat->page_count = geometry_page_count(grown);
-    for (uint32_t page = before; page < bat->page_count; page++) {
+    for (uint32_t page = before; page < after; page++) {
         page_init(bat, page);
     }
+    bat->entry_count = grown->bat_entries;
+    bat->page_count = after; /* now that its pages are there */
     page_change(bat, before - 1, SYNC_NONE);
     assert_bat(bat);
 }

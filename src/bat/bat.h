@@ -112,7 +112,7 @@ struct bat {
     struct geometry geometry;
     _Atomic uint32_t *entries; /* these two never move: any thread may look at them */
     struct bat_page *pages;
-    uint32_t page_count;
+    _Atomic uint32_t page_count, entry_count; /* any thread looks up to them; they only grow */
     struct growing entries_memory, pages_memory;
 
     struct channel *channel;

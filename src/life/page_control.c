@@ -59,8 +59,8 @@ int ploop_bat_page_read(ploop_dev *dev, uint32_t page, uint32_t *entries, uint32
     if (page >= dev_bat(dev)->page_count) {
         return -EINVAL;
     }
-    uint32_t there = geometry_page_entries(&dev_top(dev)->geometry, page),
-             first = geometry_page_first(page);
+    uint32_t first = geometry_page_first(page), end = geometry_page_first(page + 1);
+    uint32_t all = dev_bat(dev)->entry_count, there = (end < all ? end : all) - first;
     count = count < there ? count : there;
     for (uint32_t i = 0; i < count; i++) {
         entries[i] = bat_entry(dev_bat(dev), (struct guest_cluster){first + i});

@@ -72,6 +72,7 @@ struct grow {
     uint64_t at;    /* in the file: zeros up to here */
     struct guest_disk *disk;
     struct relocate relocate;
+    struct job_rate rate;
     struct round_wait round;
     struct sync_wait sync;
     struct alloc_wait record;
@@ -227,6 +228,7 @@ static void drop_beyond(struct grow *grow)
 static void reserve(struct grow *grow)
 {
     alloc_reserve(&bat_of(grow)->alloc, reserved_end(grow));
+    grow->relocate.end = reserved_end(grow);
     gate_change(grow->job.dev, GATE_JOB, 0);
     set_grow_state(grow, GROW_REACHING);
 }
@@ -304,11 +306,14 @@ static bool is_in_the_way(const struct grow *grow, struct guest_cluster guest)
 static void move_next(struct grow *grow)
 {
     uint32_t entries = grow->old.geometry.bat_entries;
+    if (!job_may_move(&grow->job, &grow->rate)) {
+        return;
+    }
     for (uint32_t end = slice_end(grow, entries); grow->entry < end;) {
         struct guest_cluster guest = {grow->entry++};
         if (is_in_the_way(grow, guest)) {
             grow->is_busy = true;
-            relocate_begin(&grow->relocate, guest, reserved_end(grow), moved);
+            relocate_begin(&grow->relocate, guest, moved);
             return;
         }
     }
@@ -376,7 +381,10 @@ static void written(struct round_wait *round, int result)
         fail(grow, result);
         return;
     }
-    top->geometry = grow->grown.geometry;
+    /* Other threads look at the rest of it, which does not change. */
+    top->geometry.disk_size = grow->grown.geometry.disk_size;
+    top->geometry.data_start = grow->grown.geometry.data_start;
+    top->geometry.bat_entries = grow->grown.geometry.bat_entries;
     top->end = top->tail_at = top->geometry.disk_size;
     stack_grow_disk(&dev->stack, grow->disk, top->geometry.disk_size);
     grow->disk = NULL;

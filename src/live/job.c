@@ -266,6 +266,19 @@ bool job_changes_are_over(ploop_dev *dev)
     return changes == atomic_load(&dev->stuck_count) >> IN_FLIGHT_CHANGES_SHIFT;
 }
 
+bool job_may_move(ploop_job *job, struct job_rate *rate)
+{
+    uint64_t wanted = atomic_load(&job->rate), now = dev_now(job->dev);
+    uint64_t done = atomic_load(&job->bytes_done);
+    if (wanted != rate->rate || now < rate->since_ns) {
+        *rate = (struct job_rate){.rate = wanted, .since_ns = now, .done = done};
+    }
+    double seconds = (double)(now - rate->since_ns) / 1e9;
+    bool may = wanted == 0 || (double)(done - rate->done) <= seconds * (double)wanted;
+    job->watch.polls = !may;
+    return may;
+}
+
 void job_ask(ploop_job *job)
 {
     ploop_dev *dev = job->dev;

@@ -94,6 +94,14 @@ bool job_is_cancelled(const ploop_job *job);
 void job_drains(ploop_job *job, bool drains);
 /* Under GATE_JOB: no change is in flight, but those that wait for space with all their parts. */
 bool job_changes_are_over(ploop_dev *dev);
+/*
+ * Whether the rate allows to move more now; else it is asked again when that may have changed. A
+ * new rate counts from when it is seen. What was moved is counted in job->bytes_done.
+ */
+struct job_rate {
+    uint64_t rate, since_ns, done; /* it holds since then; what was done before */
+};
+bool job_may_move(ploop_job *job, struct job_rate *rate);
 /* The embedder is asked; job->answer will say. */
 void job_ask(ploop_job *job);
 /*

@@ -73,7 +73,9 @@ static void take_next(struct relocate *relocate)
     if (!error && bat->over_limit) {
         error = bat->allocation_error;
     }
-    if (!error) {
+    if (!error && relocate->holes_end) {
+        error = alloc_take_hole(&bat->alloc, relocate->holes_end, &relocate->to);
+    } else if (!error) {
         error = alloc_take(&bat->alloc, &relocate->to, &number);
     }
     if (error == -EAGAIN) {
@@ -174,12 +176,21 @@ static void record_came(struct alloc_wait *wait, int result)
     }
 }
 
+static bool is_to_move(const struct relocate *relocate)
+{
+    const struct bat *bat = bat_of(relocate);
+    uint32_t entry = bat_entry(bat, relocate->guest);
+    if (entry == 0 || entry == BAT_ENTRY_BAD) {
+        return false;
+    }
+    uint64_t place = geometry_host(&bat->geometry, entry).n;
+    return place >= relocate->begin && place < relocate->end;
+}
+
 static void look(struct relocate *relocate)
 {
     struct bat *bat = bat_of(relocate);
-    uint32_t entry = bat_entry(bat, relocate->guest);
-    if (entry == 0 || entry == BAT_ENTRY_BAD ||
-        geometry_host(&bat->geometry, entry).n >= relocate->below) {
+    if (!is_to_move(relocate)) {
         unlock(relocate, 0);
     } else if (relocate->dev->state == DEV_ABORTING || bat_latch(bat)) {
         unlock(relocate, bat_latch(bat) ? bat_latch(bat) : -ECANCELED);
@@ -195,11 +206,9 @@ static void locked(struct lock_waiter *waiter)
     look(container_of(waiter, struct relocate, lock));
 }
 
-void relocate_begin(struct relocate *relocate, struct guest_cluster guest, uint64_t below,
-                    relocate_fn *then)
+void relocate_begin(struct relocate *relocate, struct guest_cluster guest, relocate_fn *then)
 {
     relocate->guest = guest;
-    relocate->below = below;
     relocate->then = then;
     if (lock_take(lock_of(relocate->dev, guest), &relocate->lock, true, locked)) {
         look(relocate);

@@ -18,7 +18,8 @@ struct relocate {
     ploop_dev *dev;
     relocate_fn *then, *had; /* of the move; of a host cluster */
     struct guest_cluster guest;
-    uint64_t below; /* a place: those from there on stay where they are */
+    uint64_t begin, end; /* places: those outside of them stay where they are; 0, 0 at first */
+    uint64_t holes_end;  /* not 0: move only into holes below that place */
     struct lock_waiter lock;
     struct alloc_wait wait;
     struct channel_io io;
@@ -35,11 +36,10 @@ int relocate_init(struct relocate *relocate, ploop_dev *dev, _Atomic uint64_t *b
 void relocate_free(struct relocate *relocate);
 
 /*
- * Move a guest cluster of the top to a free host cluster, if it lies below that place. `then` may
- * be called inside.
+ * Move a guest cluster of the top to a free host cluster, if it lies in [begin, end). `then` may be
+ * called inside; with -ENOSPC where there is no hole.
  */
-void relocate_begin(struct relocate *relocate, struct guest_cluster guest, uint64_t below,
-                    relocate_fn *then);
+void relocate_begin(struct relocate *relocate, struct guest_cluster guest, relocate_fn *then);
 
 /*
  * Take a host cluster, as alloc_take() does, and wait for one where there is none now. `then` is

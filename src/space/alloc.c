@@ -31,7 +31,7 @@ static void assert_alloc(const struct alloc *alloc)
     assert(alloc->reclaim_wanted <= alloc->reclaims_begun + 1);
     assert(alloc->reclaim_wanted <= alloc->reclaims_done || is_reclaiming(alloc));
     bool is_at_end = alloc->work.state == SPACE_TRIMMING || alloc->work.state == SPACE_ENDED;
-    assert(!is_at_end || alloc->shortage == NO_SHORTAGE);
+    assert(!is_at_end || alloc->shortage == NO_SHORTAGE || alloc->work.old_end > 0);
 #else
     (void)alloc;
 #endif
@@ -82,12 +82,18 @@ int alloc_take(struct alloc *alloc, struct host_cluster *host, struct sync_numbe
     struct space_map *map = &alloc->map;
     const struct space_work *work = &alloc->work;
     bool latched = alloc->syncer->error != 0;
+    if (work->old_end > 0) {
+        return -EAGAIN; /* the file is being cut */
+    }
     assert(work->state != SPACE_TRIMMING && work->state != SPACE_ENDED);
     alloc->eager |= !alloc->changed; /* what the file has in vain is needed, or given back */
     alloc->changed = true;
     if (!latched && space_map_count(map, FREE_ZERO) > 0) {
         *host = space_map_take(map, FREE_ZERO);
         *number = SYNC_NONE;
+    } else if (!latched && alloc->prefers_holes && space_map_count(map, FREE_ZEROED) > 0) {
+        *host = space_map_take(map, FREE_ZEROED);
+        *number = work->zeroed_number;
     } else if (space_map_fresh_count(map) > 0) {
         *host = space_map_take_fresh(map);
         *number = host->n < work->durable_end ? SYNC_NONE : work->extension_number;
@@ -486,7 +492,8 @@ static bool runs_short(const struct alloc *alloc)
 {
     uint64_t left = space_map_fresh_count(&alloc->map) + space_map_count(&alloc->map, FREE_ZERO);
     return alloc->changed && !alloc->extension_failed && !may_zero(alloc) &&
-           !alloc->work.host_shows_stale && left < extension_clusters(alloc) / 2;
+           !alloc->prefers_holes && !alloc->work.host_shows_stale &&
+           left < extension_clusters(alloc) / 2;
 }
 
 /*

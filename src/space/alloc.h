@@ -98,6 +98,7 @@ struct alloc {
                               without being asked */
     bool changed;          /* something was handed out: the tail may be cut at close */
     bool recovered;        /* it may be cut too: a dead session's extension */
+    bool prefers_holes;    /* the file is to become shorter: do not extend it ahead of need */
     bool closing;          /* begin nothing ahead of need any more, but give space back */
 };
 
@@ -207,6 +208,25 @@ void alloc_reserve(struct alloc *alloc, uint64_t end);
  * reaches a reserved cluster that is not mapped.
  */
 bool alloc_reserve_is_dry(const struct alloc *alloc);
+
+/*
+ * For a file that is to become shorter. Where its end would be if nothing below it were free, a
+ * place; then holes are preferred to what is fresh, until that is taken back; a hole below a place,
+ * for a whole cluster: 0, or -ENOSPC.
+ */
+uint64_t alloc_packed_end(const struct alloc *alloc);
+void alloc_prefer_holes(struct alloc *alloc, bool prefers);
+int alloc_take_hole(struct alloc *alloc, uint64_t below, struct host_cluster *host);
+
+/*
+ * With alloc_can_cut(): the file is cut behind the last cluster in use. Until alloc_end_cut() no
+ * host cluster is handed out. That comes after a SYNC that was submitted when alloc_is_cut(), with
+ * its result, and returns the cut's.
+ */
+bool alloc_can_cut(const struct alloc *alloc);
+void alloc_cut(struct alloc *alloc);
+bool alloc_is_cut(const struct alloc *alloc);
+int alloc_end_cut(struct alloc *alloc, int result);
 
 /* Start the space work that is due. */
 void alloc_pump(struct alloc *alloc);

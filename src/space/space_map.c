@@ -206,6 +206,27 @@ struct host_cluster space_map_take(struct space_map *map, enum free_kind kind)
     return host_of(map, bit);
 }
 
+bool space_map_take_hole(struct space_map *map, uint64_t below, struct host_cluster *host)
+{
+    uint64_t end = bits_end(map), lowest = end;
+    struct numbers *from = NULL;
+    for (int kind = 0; kind < FREE_KINDS; kind++) {
+        uint64_t bit = numbers_next(&map->free[kind], 0, end);
+        if (bit < lowest) {
+            lowest = bit;
+            from = &map->free[kind];
+        }
+    }
+    if (!from || place_of(map, lowest) >= below) {
+        return false;
+    }
+    bool taken = numbers_take(from, lowest, lowest + 1);
+    assert(taken);
+    (void)taken;
+    *host = host_of(map, lowest);
+    return true;
+}
+
 struct host_cluster space_map_take_fresh(struct space_map *map)
 {
     assert(space_map_fresh_count(map) > 0);
@@ -328,30 +349,44 @@ uint64_t space_map_used_end(const struct space_map *map)
     return place_of(map, bit);
 }
 
-/* Those behind the last cluster in use are free no more. Returns the place where they begin. */
-static uint64_t drop_end(struct space_map *map)
+/* Those from this place on are free no more. */
+static void drop_from(struct space_map *map, uint64_t end)
 {
-    uint64_t end = space_map_used_end(map);
     uint64_t from = end >= map->file_end ? end - map->file_end + map->window : end - map->first;
-    drop_bits(map, from, bits_end(map));
-    return end;
+    if (from < bits_end(map)) {
+        drop_bits(map, from, bits_end(map));
+    }
 }
 
 void space_map_cut(struct space_map *map)
 {
-    uint64_t end = drop_end(map);
+    space_map_cut_at(map, space_map_used_end(map));
+}
+
+void space_map_cut_at(struct space_map *map, uint64_t end)
+{
+    assert(end <= map->fresh_end);
+    drop_from(map, end);
     if (end < map->file_end) { /* every cluster has a bit then, and keeps it */
         assert(space_map_is_whole(map));
         map->file_end = end;
         map->window = map->claims_end = end - map->first;
     }
-    map->fresh_next = map->fresh_end = end;
+    map->fresh_next = min64(map->fresh_next, end);
+    map->fresh_end = end;
+    assert_map(map);
+}
+
+void space_map_uncut(struct space_map *map, uint64_t end)
+{
+    assert(end >= map->fresh_end);
+    map->fresh_next = map->fresh_end = min64(end, map->limit);
     assert_map(map);
 }
 
 void space_map_abandon_end(struct space_map *map)
 {
-    drop_end(map);
+    drop_from(map, space_map_used_end(map));
     map->fresh_next = map->fresh_end;
     assert_map(map);
 }

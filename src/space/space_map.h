@@ -87,6 +87,9 @@ uint64_t space_map_free_count(const struct space_map *map);
 /* The first one of a kind that has any. */
 struct host_cluster space_map_take(struct space_map *map, enum free_kind kind);
 
+/* The lowest free one below this place, whatever its content; not a fresh one. False: none. */
+bool space_map_take_hole(struct space_map *map, uint64_t below, struct host_cluster *host);
+
 /* The first fresh one. Only where there is one. */
 struct host_cluster space_map_take_fresh(struct space_map *map);
 
@@ -122,6 +125,12 @@ uint64_t space_map_used_end(const struct space_map *map);
 
 /* The file was cut there, at space_map_used_end(): what lies behind it is no cluster any more. */
 void space_map_cut(struct space_map *map);
+
+/* The same at a place from space_map_used_end() on, up to the end of the file. */
+void space_map_cut_at(struct space_map *map, uint64_t end);
+
+/* It was not cut after all, or nobody knows: up to `end`, where it ended, nothing is used again. */
+void space_map_uncut(struct space_map *map, uint64_t end);
 
 /* What lies behind space_map_used_end(), below the end of the file, is not used any more. */
 void space_map_abandon_end(struct space_map *map);

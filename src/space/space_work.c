@@ -308,6 +308,67 @@ void space_synced(struct space_work *work)
 
 /* ---- the end ---- */
 
+static void cut(struct channel_io *io, int result)
+{
+    struct space_work *work = container_of(io, struct space_work, io);
+    set_space_state(work, SPACE_ENDED);
+    work->cut_result = result;
+    if (!result) {
+        work->file_size = work->io.io.pub.offset;
+    }
+}
+
+/*
+ * Behind the last cluster in use, and where a block of the file begins: a write of a part of a
+ * block makes the file as long as that block.
+ */
+static uint64_t cut_place(const struct space_work *work)
+{
+    const struct space_map *map = work->map;
+    uint64_t place = space_map_used_end(map);
+    while (place < map->fresh_end &&
+           geometry_place_offset(work->geometry, place) % work->io.channel->block) {
+        place++;
+    }
+    return place;
+}
+
+void space_cut(struct space_work *work)
+{
+    struct space_map *map = work->map;
+    work->old_end = map->fresh_end + work->partial_tail;
+    work->blocks_begin = work->blocks_end = 0;
+    work->durable_end = 0;
+    space_map_cut_at(map, cut_place(work)); /* what becomes free below it meanwhile is left */
+    uint64_t end = geometry_place_offset(work->geometry, map->fresh_end);
+    set_space_state(work, SPACE_TRIMMING);
+    work->io.stop = &work->syncer->tripped;
+    work->cut_result = 0;
+    if (end < work->io.channel->file_size && end % work->io.channel->block == 0) {
+        channel_order(&work->io, PLOOP_IO_TRUNCATE, end, 0, cut);
+    } else {
+        work->old_end = map->fresh_end;
+        set_space_state(work, SPACE_ENDED);
+    }
+}
+
+int space_cut_durable(struct space_work *work, int result)
+{
+    struct space_map *map = work->map;
+    assert(work->state == SPACE_ENDED && work->old_end > 0);
+    result = work->cut_result ? work->cut_result : result;
+    if (result) {
+        space_map_uncut(map, work->old_end);
+    } else {
+        work->durable_end = map->fresh_end;
+        work->partial_tail = false;
+    }
+    work->old_end = 0;
+    set_space_state(work, SPACE_IDLE);
+    assert_space(work);
+    return work->cut_result;
+}
+
 static void trimmed(struct channel_io *io, int result)
 {
     struct space_work *work = container_of(io, struct space_work, io);

@@ -10,6 +10,7 @@
  *                       \-----a SYNC in flight--> ZEROED --it succeeded, or not--> IDLE
  *     IDLE --trim--> TRIMMING --> ENDED      or, where there is nothing to cut: IDLE --> ENDED
  *     ENDED --resume--> IDLE
+ *     IDLE --cut--> TRIMMING --> ENDED --cut_durable--> IDLE     where the device goes on meanwhile
  *
  *  1. One piece of work at a time, and one request of it at the backend. It takes no memory.
  *  2. A zeroing that ends while a SYNC is in flight waits in ZEROED for that SYNC, so that a steady
@@ -70,9 +71,11 @@ struct space_work {
     bool host_shows_stale;    /* a hole may come to show old bytes: what an extension brings is
                                   unknown, nothing is punched (R18) */
     bool was_cut, cut_failed; /* by space_trim() */
-    bool partial_tail;        /* the file ends inside cluster fresh_end: its bytes are unknown */
-    uint64_t file_size;       /* as it is now */
-    uint64_t durable_end;     /* the file is durably this long: a place */
+    uint64_t old_end;         /* by space_cut(): where the file ended before, a place; 0: no cut */
+    int cut_result;
+    bool partial_tail;    /* the file ends inside cluster fresh_end: its bytes are unknown */
+    uint64_t file_size;   /* as it is now */
+    uint64_t durable_end; /* the file is durably this long: a place */
     struct sync_number extension_number; /* the SYNC that makes fresh_end durable */
     struct sync_number zeroed_number;    /* the SYNC that makes what is zeroed durable */
 
@@ -145,6 +148,14 @@ void space_own_tail(struct space_work *work, uint64_t file_size);
  * left.
  */
 void space_resume(struct space_work *work);
+
+/*
+ * Only while IDLE: the file is cut behind the last cluster in use, while clusters may become free
+ * below that. Then, ENDED and a SYNC later, whose result that is: there is space work again. Where
+ * the cut or the SYNC has failed, what lay behind is not used any more. Returns the cut's result.
+ */
+void space_cut(struct space_work *work);
+int space_cut_durable(struct space_work *work, int result);
 
 /* A SYNC succeeded, or failed. */
 void space_synced(struct space_work *work);

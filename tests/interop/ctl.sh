@@ -7,7 +7,7 @@
 # shellcheck source=tests/interop/scenarios.bash
 source "$(dirname "$0")/scenarios.bash"
 
-commands="create info check map convert snapshot merge grow bat"
+commands="create info check map convert snapshot merge grow compact bat"
 
 test_help_and_version() {
     local command
@@ -372,6 +372,11 @@ test_map_bad_entry() {
     same "$(json '[e["offset"] for e in j if e["state"] == "mapped"]')" "[0, 327680]" mapped
 }
 
+# Takes the first entries out of the map of a closed image: what they named is free.
+unmap_front() {
+    dd if=/dev/zero of="$1" bs=1 seek=64 count=$((4 * $2)) conv=notrunc status=none
+}
+
 # From a map of one cluster to one of five; in a file system, and as QEMU and the OpenVZ tools see it.
 test_grow() {
     misused "ploopctl: grow: --size is required" ploopctl grow a.hds
@@ -397,6 +402,28 @@ test_grow() {
     silent ploopctl create --size 4M --cluster 64K b.hds
     refused "ploopctl: b.hds: a disk of 8388608 bytes: it would uncover the raw base, whose size is 8388608" \
         ploopctl grow --size 8M --raw-base raw b.hds
+}
+
+# Three quarters of the file become holes; what is left fills the file without them, as QEMU and the oracle see it.
+test_compact() {
+    misused "ploopctl: compact: invalid rate '0': expected bytes a second, like 20M" ploopctl compact --rate 0 a.hds
+    local version size
+    for version in "" --v1; do
+        rm -f a.hds
+        # shellcheck disable=SC2086
+        silent ploopctl create $version --size 64M --cluster 64K a.hds
+        head -c 64M /dev/urandom >before.raw
+        qemu-io -f parallels -c "write -s before.raw 0 64M" a.hds >out || fail "$(cat out)"
+        unmap_front a.hds 768
+        fallocate -p -o 0 -l 48M before.raw
+        silent ploopctl compact a.hds
+        judged a.hds
+        size=$(stat -c %s a.hds)
+        ((size <= 17 << 20)) || fail "$size bytes for 16 MiB of data"
+        expect 0 qemu-img compare -f parallels -F raw a.hds before.raw
+        silent ploopctl compact a.hds
+        same "$(stat -c %s a.hds)" "$size" "the size after another time"
+    done
 }
 
 test_bat() {

@@ -269,6 +269,7 @@ test_progress() {
     grep -q $'\r\[#*\.*\] *[1-9][0-9]*% of 64.0 MiB, [0-9.]* MiB/s, 0:0[0-9] left' out || fail "no bar: $(cat out)"
     grep -q $'\r\[#*\] 100% of 64.0 MiB' out || fail "no end: $(cat out)"
     expect 0 script -qec "ploopctl grow --size 2G b.hds" typescript
+    expect 0 script -qec "ploopctl compact b.hds" typescript
     expect 0 script -qec "ploopctl snapshot b.hds c.hds" typescript
 }
 

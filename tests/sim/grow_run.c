@@ -42,6 +42,7 @@ struct grow_run {
     bool over;         /* fn was called */
     bool asked_to_end; /* by a cancel, or by the end of the session */
     int result;
+    bool compacts;     /* the job makes the file shorter, and leaves the disk as it is */
     bool header_fails; /* perhaps: from when it may be written */
     uint64_t jobs, successes;
 };
@@ -99,12 +100,16 @@ static void begin_job(struct grow_run *run)
     uint64_t most = rng_permille(&sim->rng, 200) ? 2 * (uint64_t)image->cluster_sectors : room;
     ploop_job *other;
     most = most < room ? most : room;
-    run->wanted = image->disk_sectors + rng_below(&sim->rng, most + 1);
+    run->compacts = rng_permille(&sim->rng, 350);
+    run->wanted = image->disk_sectors + (run->compacts ? 0 : rng_below(&sim->rng, most + 1));
     run->over = run->asked_to_end = false;
     run->result = 0;
     sim->resized = 0;
-    trace("grow: %" PRIu64 " to %" PRIu64 " sectors", image->disk_sectors, run->wanted);
-    int result = ploop_dev_grow(sim->dev, run->wanted * DISK_SECTOR, on_end, run, &run->job);
+    trace("%s: %" PRIu64 " to %" PRIu64 " sectors", run->compacts ? "compact" : "grow",
+          image->disk_sectors, run->wanted);
+    int result = run->compacts
+                     ? ploop_dev_compact(sim->dev, on_end, run, &run->job)
+                     : ploop_dev_grow(sim->dev, run->wanted * DISK_SECTOR, on_end, run, &run->job);
     run->jobs++;
     if (result && !something_failed(run))
         violation("contract", "the job cannot begin: %d", result);
@@ -127,7 +132,7 @@ static void end_job(struct grow_run *run)
         violation("R10", "the job ends with %d although nothing went wrong", run->result);
     if (run->result == -ECANCELED && !run->asked_to_end)
         violation("R10", "the job says that it was cancelled");
-    if (told != !run->result)
+    if (run->compacts ? sim->resized != 0 : told != !run->result)
         violation("R10", "the job ends with %d, and the guest was told of %" PRIu64 " bytes",
                   run->result, sim->resized);
     if (sim->dev && shown_sectors(run) != sim->image.disk_sectors)

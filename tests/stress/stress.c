@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <ploop/ops.h>
 #include <ploop/ploop.h>
 
 enum {
@@ -217,6 +218,8 @@ static void *work(void *argument)
 
 /* ---- the main thread meanwhile ---- */
 
+static uint64_t jobs_done;
+
 static void disturb(unsigned *seed)
 {
     static uint8_t bytes[CLUSTER];
@@ -255,6 +258,29 @@ static void disturb(unsigned *seed)
         }
     }
     MUST(error == 0, "%s", strerror(-error));
+}
+
+/* A job, of which there is one at a time; it goes on while others run the device. */
+static void change_file(unsigned *seed)
+{
+    static ploop_job *job;
+    struct ploop_job_info info = {.size = sizeof(info)};
+    struct ploop_dev_info now = {.size = sizeof(now)};
+    static uint32_t entries[1024];
+    MUST(ploop_dev_info(dev, &now) == 0, "info");
+    MUST(ploop_bat_page_read(dev, ploop_bat_page_count(dev) - 1, entries, 1024) > 0, "page");
+    uint64_t larger = now.disk_size + (uint64_t)rand_r(seed) % 4096 * CLUSTER;
+    int error = rand_r(seed) % 2 ? ploop_dev_grow(dev, larger, NULL, NULL, &job)
+                                 : ploop_dev_compact(dev, NULL, NULL, &job);
+    MUST(error == 0, "%s", strerror(-error));
+    do {
+        disturb(seed);
+        MUST(ploop_job_info(job, &info) == 0, "job");
+    } while (info.state != PLOOP_JOB_ENDED);
+    error = ploop_job_wait(job);
+    MUST(error == 0, "%s", strerror(-error));
+    MUST(ploop_job_free(job) == 0, "free");
+    jobs_done++;
 }
 
 /* ---- a session ---- */
@@ -310,7 +336,7 @@ static void run_session(const char *path, uint32_t session, uint64_t end_ns)
         MUST(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0, "pthread_create");
     }
     while (now_ns() < end_ns) {
-        disturb(&seed);
+        rand_r(&seed) % 16 ? disturb(&seed) : change_file(&seed);
         (void)usleep(2000);
     }
     atomic_store(&stop, true);

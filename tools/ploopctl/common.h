@@ -33,6 +33,7 @@ extern const struct command create_command;
 extern const struct command snapshot_command;
 extern const struct command merge_command;
 extern const struct command grow_command;
+extern const struct command compact_command;
 extern const struct command info_command;
 extern const struct command check_command;
 extern const struct command map_command;

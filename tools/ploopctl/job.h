@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Long operations of the library, as snapshot, merge and grow use them: a device that is open for
- * writing, and a job on it. A progress bar is drawn if standard error is a terminal. SIGINT and
- * SIGTERM cancel the job: what is undone in an orderly way is undone, and the device is closed.
+ * Long operations of the library, as snapshot, merge, grow and compact use them: a device that is
+ * open for writing, and a job on it. A progress bar is drawn if standard error is a terminal.
+ * SIGINT and SIGTERM cancel the job: what is undone in an orderly way is undone, and the device is
+ * closed.
  */
 #ifndef PLOOPCTL_JOB_H
 #define PLOOPCTL_JOB_H

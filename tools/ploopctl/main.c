@@ -12,8 +12,9 @@
 #include "common.h"
 
 static const struct command *const commands[] = {
-    &create_command,   &info_command,  &check_command, &map_command, &convert_command,
-    &snapshot_command, &merge_command, &grow_command,  &bat_command, &bundle_command,
+    &create_command,  &info_command,     &check_command,  &map_command,
+    &convert_command, &snapshot_command, &merge_command,  &grow_command,
+    &compact_command, &bat_command,      &bundle_command,
 };
 
 enum { COMMAND_COUNT = sizeof(commands) / sizeof(commands[0]) };
