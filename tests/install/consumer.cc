@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What consumer.c does, in C++: prints the version of the library it runs with.
+#include <cstdint>
 #include <cstdio>
 #include <ploop/ploop.h>
 #include <vector>

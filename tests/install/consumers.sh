@@ -53,4 +53,4 @@ expect cmake/bundle_consumer
 
 "$prefix/bin/ploopctl" create --size 1M image.hds
 nbdkit --dump-plugin "$(find "$prefix" -name nbdkit-ploop-plugin.so)" | grep -qx 'name=ploop'
-python3 "$here/links.py" "$(dirname "$(find "$prefix" -name README.md)")"
+python3 "$here/links.py" "$(dirname "$(find "$prefix" -name HACKING.md)")"
