@@ -63,8 +63,8 @@ struct file_io {
 void file_io_init(struct file_io *io, ploop_file *file, file_io_fn *done);
 
 /*
- * 0: taken. Otherwise not, and the file_io is SENT until file_io_refused() is called, which says why
- * not.
+ * 0: taken. Otherwise not, and the file_io is SENT until file_io_refused() is called, which says
+ * why not.
  */
 int file_io_refused(struct file_io *io, int refused);
 static inline int file_io_send(struct file_io *io)

@@ -106,7 +106,7 @@ struct notice {
 /* ---- submit.c ---- */
 /* Of a pio that nobody has: what its own part sends next may be the fast path's. */
 void fast_rest(ploop_pio *pio);
-/* What is going to be the top of a device that runs: makes out whether it is plain (submit.c, 8). */
+/* What is going to be the top of a running device: makes out whether it is plain (submit.c, 8). */
 void fast_look_at_top(const ploop_dev *dev, struct delta *top);
 /* Counts it; `work` is to be posted, unless the fast path takes it. */
 void pio_accept(ploop_pio *pio);

@@ -21,11 +21,11 @@
  *             without a callback: -> unreaped, by a run -> stored for the caller, by a reap
  *
  *  1. A user's queue carries at the backend what its fast path sends, and nothing else.
- *  2. RING_ENTERED is held around submit with kick, and around reap, of that queue: the backend sees
- *     one thread there at a time. It is tried and never waited for. A submit that finds it taken
- *     posts to the turn, which is as right and only slower. A reap that finds it taken is left out:
- *     what it would have found keeps the backend's descriptor readable, and calls that block look
- *     again within NAP_NS.
+ *  2. RING_ENTERED is held around submit with kick, and around reap, of that queue: the backend
+ *     sees one thread there at a time. It is tried and never waited for. A submit that finds it
+ *     taken posts to the turn, which is as right and only slower. A reap that finds it taken is
+ *     left out: what it would have found keeps the backend's descriptor readable, and calls that
+ *     block look again within NAP_NS.
  *  3. Reaping is not bound to a thread. Runs of the queue reap it, and so do ploop_dev_run(), every
  *     call that waits, for example close and suspend, and runs of other queues while a part waits
  *     for a cluster's lock or for room in a full backend: an owner that sleeps holds up no other

@@ -92,8 +92,8 @@ int queue_reap(ploop_queue *queue); /* how many were completed */
 
 /* ---- its completions ---- */
 /*
- * It is done. True: no other was there, and queue_announce() has to follow; else it follows the push
- * of the first.
+ * It is done. True: no other was there, and queue_announce() has to follow; else it follows the
+ * push of the first.
  */
 bool queue_push(ploop_queue *queue, ploop_pio *pio);
 void queue_ring(ploop_queue *queue); /* make its descriptor readable */

@@ -277,7 +277,7 @@ static struct aim aim_elsewhere(const ploop_dev *dev, const ploop_pio *pio, stru
                                             : (struct aim){.is_zeros = true};
 }
 
-/* What the top's file cannot simply do. It is counted in the top's lane, with the cluster's lock. */
+/* What the top's file cannot simply do. It is in the top's lane, with the cluster's lock. */
 static NEVER_INLINE int fast_elsewhere(ploop_pio *pio, struct guest_cluster cluster,
                                        uint64_t inside, struct way way)
 {

@@ -317,13 +317,43 @@ START_TEST(an_abort_ends_what_is_at_a_ring)
 }
 END_TEST
 
+/* Requests that need a bounce buffer move as much as it has, and wait where none is free. */
+START_TEST(bounce_buffers_are_few)
+{
+    enum { OFFSET = 2 << 20, BYTES = 3 * DIRECT_BOUNCE_BYTES + 8192 };
+    uint8_t *memory = malloc(BYTES + 8), *found = malloc(BYTES + 8);
+    begin(PLOOP_FILE_DIRECT);
+    struct uring *uring = uring_of();
+    ck_assert_int_eq(ploop_dev_close(dev), 0);
+    for (size_t i = 0; i < BYTES; i++) {
+        memory[8 + i] = (uint8_t)(i >> 9);
+    }
+    ck_assert_int_eq(ploop_file_pwrite(file, memory + 8, BYTES, OFFSET), BYTES);
+    ck_assert_int_eq(ploop_file_pread(file, found + 8, BYTES, OFFSET), BYTES);
+    ck_assert_int_eq(memcmp(memory + 8, found + 8, BYTES), 0);
+    ck_assert_uint_eq(uring->bounces_taken, 0);
+    if (uring->posix->direct_fd >= 0 && uring->posix->memory_alignment > 8) {
+        const struct iovec iov = {memory + 8, 4096};
+        struct ploop_io io = {.op = PLOOP_IO_READ, .length = 4096, .iov = &iov, .iov_count = 1};
+        uring->bounces_taken = (1u << DIRECT_BOUNCES) - 1;
+        ck_assert_int_eq(file->ops.submit(uring, &io), -EAGAIN);
+        uring->bounces_taken = 0;
+    }
+    free(memory);
+    free(found);
+    ploop_file_close(file);
+    (void)unlink(path);
+}
+END_TEST
+
 int main(void)
 {
     const char *preloaded = getenv("LD_PRELOAD");
     if (preloaded && strstr(preloaded, "vgpreload")) {
         return 0; /* valgrind does not know what the kernel writes into a ring and by it */
     }
-    const TTest *const tests[] = {a_disk_is_an_array,
+    const TTest *const tests[] = {bounce_buffers_are_few,
+                                  a_disk_is_an_array,
                                   a_disk_is_an_array_past_the_page_cache,
                                   wrong_flags_are_refused,
                                   what_is_not_done_is_done_again,

@@ -273,34 +273,6 @@ START_TEST(a_ring_is_woken_again)
 }
 END_TEST
 
-/* Requests that need a bounce buffer move as much as it has, and wait where none is free. */
-START_TEST(bounce_buffers_are_few)
-{
-    enum { BYTES = 3 * DIRECT_BOUNCE_BYTES + 8192 };
-    uint8_t *memory = malloc(BYTES + 8), *found = malloc(BYTES + 8);
-    begin(PLOOP_FILE_DIRECT);
-    struct uring *uring = uring_of();
-    ck_assert_int_eq(ploop_dev_close(dev), 0);
-    for (size_t i = 0; i < BYTES; i++) {
-        memory[8 + i] = (uint8_t)(i >> 9);
-    }
-    ck_assert_int_eq(ploop_file_pwrite(file, memory + 8, BYTES, OWN_OFFSET), BYTES);
-    ck_assert_int_eq(ploop_file_pread(file, found + 8, BYTES, OWN_OFFSET), BYTES);
-    ck_assert_int_eq(memcmp(memory + 8, found + 8, BYTES), 0);
-    ck_assert_uint_eq(uring->bounces_taken, 0);
-    if (uring->posix->direct_fd >= 0 && uring->posix->memory_alignment > 8) {
-        const struct iovec iov = {memory + 8, 4096};
-        struct ploop_io io = {.op = PLOOP_IO_READ, .length = 4096, .iov = &iov, .iov_count = 1};
-        uring->bounces_taken = (1u << DIRECT_BOUNCES) - 1;
-        ck_assert_int_eq(file->ops.submit(uring, &io), -EAGAIN);
-        uring->bounces_taken = 0;
-    }
-    free(memory);
-    free(found);
-    end_alone();
-}
-END_TEST
-
 /* ---- rings ---- */
 
 START_TEST(queues_without_a_ring_share_one)
@@ -597,7 +569,6 @@ int main(void)
                                   a_reopen_replaces_what_the_rings_know,
                                   what_cannot_be_sent_ends,
                                   a_ring_is_woken_again,
-                                  bounce_buffers_are_few,
                                   queues_without_a_ring_share_one,
                                   files_of_a_group_share_its_rings,
                                   files_are_known_by_number,
