@@ -350,12 +350,12 @@ static int begin_job(struct tower *tower)
                            &tower->job);
 }
 
-/* The snapshot below the top is as it was, where the merge was below the top. */
+/* The snapshot that the upper one of two below the top was reads as it did. */
 static void check_snapshot(struct tower *tower, uint32_t levels, const uint8_t *before)
 {
     uint8_t *now = read_stack(tower, levels);
     if (memcmp(now, before, tower->sim.image.hot_count * cluster_bytes(&tower->sim)))
-        violation("R13", "the snapshot below the top is not what it was");
+        violation("R13", "a snapshot below the top is not what it was");
     sim_free(now);
 }
 
@@ -380,13 +380,12 @@ static void settle(struct tower *tower, uint64_t cancel)
 static bool run_job(struct tower *tower)
 {
     struct sim *sim = &tower->sim;
-    uint32_t below = deltas_left(tower) - 1;
     tower->answer =
         rng_permille(&sim->rng, 600) ? ANSWER_YES : (enum answer)rng_below(&sim->rng, 4);
     tower->delay = (uint32_t)rng_below(&sim->rng, 20);
     int result = begin_job(tower);
     bool is_below = tower->level + 2 < deltas_left(tower);
-    uint8_t *before = is_below ? read_stack(tower, below) : NULL;
+    uint8_t *before = is_below ? read_stack(tower, tower->level + 2) : NULL;
     if (result && !sim->expect_errors)
         violation("contract", "the job cannot begin: %d", result);
     tower->over = result != 0;
@@ -406,7 +405,7 @@ static bool run_job(struct tower *tower)
         violation("R14", "the job does not end");
     settle(tower, cancel);
     if (is_below && !tower->result)
-        check_snapshot(tower, below - 1, before);
+        check_snapshot(tower, tower->level + 1, before);
     if (tower->job && ploop_job_free(tower->job))
         violation("contract", "a job that has ended cannot be freed");
     tower->job = NULL;
