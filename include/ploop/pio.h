@@ -105,9 +105,9 @@ int ploop_queue_run(ploop_queue *queue);
 
 /**
  * Run a queue as ploop_queue_run() does, and store the completions of its requests that have no
- * callback, and on queue 0 those of jobs: no callback has to cross the border of a language. The oldest are stored first; what
- * does not fit into the array is kept for the next call. ploop_queue_wait() can sleep until there
- * is something to reap: it returns 0 then.
+ * callback, and on queue 0 those of jobs: no callback has to cross the border of a language. The
+ * oldest are stored first; what does not fit into the array is kept for the next call.
+ * ploop_queue_wait() can sleep until there is something to reap: it returns 0 then.
  *
  * A request that has a callback is called back meanwhile, and not stored. What was not reaped when
  * the device is closed is dropped.

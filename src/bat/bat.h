@@ -145,7 +145,7 @@ struct bat {
     void (*failed)(void *owner, int error);  /* a page write failed */
     void (*latched)(void *owner, int cause); /* a SYNC failed: once */
     struct bat_stats stats;
-    struct bat *older; /* of the same delta, from when it was the top or a receiver before; or NULL */
+    struct bat *older; /* the same delta's, from when it was the top or a receiver; or NULL */
 };
 
 /*

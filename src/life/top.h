@@ -43,8 +43,8 @@ bool top_leave(ploop_dev *dev, struct delta *delta);
 void top_raise(ploop_dev *dev, struct delta *delta);
 
 /*
- * The same the other way: the delta right below the top, which has all that the top has, becomes the
- * top. The old one is to leave.
+ * The same the other way: the delta right below the top, which has all that the top has, becomes
+ * the top. The old one is to leave.
  */
 void top_lower(ploop_dev *dev, struct delta *delta);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The file of the top becomes shorter, while the guest goes on: clusters at its end move into holes,
- * and the end is cut off. The disk keeps its size.
+ * The file of the top becomes shorter, while the guest goes on: clusters at its end move into
+ * holes, and the end is cut off. The disk keeps its size.
  *
- *     COUNTING   what is in use could lie below a certain place, if it lay without holes: the target
+ *     COUNTING   what is in use could lie below a certain place, without holes: the target
  *     MOVING     guest clusters from the target on move into holes below it, one after another
  *     FLUSHING   a round: their old places are in no map on the disk, and free
  *     RESTING    until no space work is under way and nobody waits for space

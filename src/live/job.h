@@ -88,8 +88,8 @@ bool job_pauses(ploop_job *job);
 /* Whether it is to end early. */
 bool job_is_cancelled(const ploop_job *job);
 /*
- * The job waits for job_changes_are_over(), or no more. Who ends a request of the fast path wakes it;
- * where backends are reaped that may be a thread that sleeps, so there it polls.
+ * The job waits for job_changes_are_over(), or no more. Who ends a request of the fast path wakes
+ * it; where backends are reaped that may be a thread that sleeps, so there it polls.
  */
 void job_drains(ploop_job *job, bool drains);
 /* Under GATE_JOB: no change is in flight, but those that wait for space with all their parts. */

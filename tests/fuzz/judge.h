@@ -84,7 +84,7 @@ struct outcome {
     int error;
     struct ploop_check_result result;
     uint64_t kinds[PLOOP_CHECK_VOID_EXTENSION + 1]; /* findings */
-    uint64_t findings;                         /* errors and leaks */
+    uint64_t findings;                              /* errors and leaks */
 };
 void judge_check(struct backend *backend, uint32_t repair, struct outcome *outcome);
 

@@ -104,7 +104,7 @@ struct backend {
     void (*invalidated)(void *context);
     void (*fault)(void *context, enum fault fault);
     void *context;
-    bool gone;            /* the file was let go: nothing may be asked of it */
+    bool gone; /* the file was let go: nothing may be asked of it */
     /* Of the next file of the device, in a ring: they go on while it waits; or NULL */
     struct backend *peer;
 };

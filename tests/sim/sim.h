@@ -80,10 +80,10 @@ struct sim {
     unsigned resubmit_permille; /* callbacks that submit again */
     uint64_t resubmissions;     /* the number of times a callback submits its request again */
     bool suspended, aborting, opening, closing;
-    bool expect_errors;  /* a request may fail: something was injected */
-    uint64_t discards;   /* in this session */
+    bool expect_errors;   /* a request may fail: something was injected */
+    uint64_t discards;    /* in this session */
     bool receiver_marked; /* the log says that a receiver of a merge keeps its mark */
-    bool new_top_marked; /* the log says that a file which did not become the top keeps its mark */
+    bool new_top_marked;  /* the log says that a file which did not become the top keeps its mark */
     bool discards_may_stay;   /* what is below the top changes: any may leave its clusters */
     bool found_marked;        /* this session's image, as on the disk */
     bool changed;             /* this session: a change was submitted, or opening was one */

@@ -51,7 +51,7 @@ START_TEST(an_error_anywhere_leaves_the_stack)
     for (uint32_t i = 0; i < WAYS * MERGE_DELTAS * 5; i++) {
         const struct way *way = &ways[i % WAYS];
         uint32_t level = i / WAYS % MERGE_DELTAS, kind = kinds[i / WAYS / MERGE_DELTAS];
-        for (uint64_t after = 0, fails = 1; fails && after < 30; after++) {
+        for (uint64_t after = 0, fails = 1; fails && after < 30; after += 1 + after / 2) {
             struct stacked stacked;
             stacked_open(&stacked, 2);
             struct script *script = stacked.scripts[level];
