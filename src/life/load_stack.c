@@ -144,6 +144,18 @@ static int load_lower_bat(struct load *load)
     return error;
 }
 
+/* It may have made the file longer, or cut it. */
+static int look_again(const struct load *load)
+{
+    struct ploop_file_info info = {.size = sizeof(info)};
+    struct channel *channel = &stack_at(&load->dev->stack, load->level)->channel;
+    int error = ploop_file_info(load->file, &info);
+    if (!error) {
+        channel->file_end = channel->file_size = info.file_size;
+    }
+    return error;
+}
+
 static int recover(const struct load *load)
 {
     struct ploop_dev_config config = load->dev->config;
@@ -157,6 +169,7 @@ static int recover(const struct load *load)
         error = error ? error : ploop_dev_close(dev);
         file_change_claim(load->file, FILE_SHARED);
     }
+    error = error ? error : look_again(load);
     if (error) {
         load_log(load, PLOOP_LOG_ERROR, "not closed cleanly, and cannot be recovered: %s",
                  ERROR_TEXT(error));

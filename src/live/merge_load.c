@@ -123,7 +123,7 @@ void merge_load(struct merge *merge)
         delta = to;
     }
     if (merge->reads_receiver && merge->read == 0) {
-        /* What it was before RECOVER, perhaps. */
+        /* As the call that opened it for writing found it. */
         to->channel.file_size = to->channel.file_end = to->bat->alloc.work.file_size;
     }
     uint64_t left = geometry_bat_bytes(&delta->geometry) - merge->read;

@@ -138,6 +138,34 @@ START_TEST(a_write_under_way_is_copied_too)
 }
 END_TEST
 
+/* ---- after a recovery ---- */
+
+/* R19: RECOVER has made the file longer than it was when the device first looked at it. */
+START_TEST(a_source_that_was_cut_off_is_merged)
+{
+    for (uint32_t i = 0; i < 2; i++) {
+        struct stacked stacked;
+        ploop_file *files[MERGE_DELTAS];
+        stacked_open(&stacked, 2);
+        struct rig *rig = &stacked.tower.rig;
+        struct script *source = stacked.scripts[i];
+        rig_close_dev(rig);
+        uint64_t end = image_data_start(source->bytes) + (i ? 4 : 5) * (uint64_t)CLUSTER;
+        source->file_size = end - 3 * 1024;
+        rig->config.flags |= PLOOP_DEV_RECOVER;
+        for (uint32_t level = 0; level < MERGE_DELTAS; level++) {
+            files[level] = stacked.scripts[level]->file;
+        }
+        ck_assert_int_eq(ploop_dev_open(files, MERGE_DELTAS, &rig->config, &rig->dev), 0);
+        rig->queue = ploop_dev_queue(rig->dev, 0);
+        ck_assert_uint_eq(source->file_size, end);
+        stacked_read_files(&stacked, MERGE_DELTAS, stacked.model);
+        ck_assert_int_eq(stacked_merge(&stacked, 0, i ? DOWN : UP), 0);
+        stacked_end(&stacked);
+    }
+}
+END_TEST
+
 /* ---- what is not known ---- */
 
 /* Nothing is changed in either file until a definite answer comes. */
@@ -311,6 +339,7 @@ int main(void)
         an_error_anywhere_leaves_the_stack,
         a_discard_does_not_bring_back_what_was_copied,
         a_write_under_way_is_copied_too,
+        a_source_that_was_cut_off_is_merged,
         an_unknown_outcome_holds_changes,
         an_unknown_outcome_below_the_top_ends_it,
         a_receiver_that_is_no_good_is_refused,
