@@ -173,7 +173,7 @@ static int recover(const struct load *load)
     if (error) {
         load_log(load, PLOOP_LOG_ERROR, "not closed cleanly, and cannot be recovered: %s",
                  ERROR_TEXT(error));
-    } else {
+    } else if (load->header.in_use == HEADER_IN_USE) {
         load_log(load, PLOOP_LOG_WARNING, "not closed cleanly: recovered");
     }
     return error;

@@ -137,6 +137,7 @@ struct image {
     uint32_t base_count;
     bool has_raw_base; /* bases[0] */
     bool is_shared;    /* by --force-share: files are opened without a lock */
+    bool is_changed;   /* a job has come about (job.h), whatever the close said */
 };
 
 /* Handle the argument of --base or --raw-base; prints errors. */

@@ -97,6 +97,7 @@ int job_finish(struct image *image, int error, ploop_job *job, const struct job_
     if (error) {
         complain_of(texts, error);
     }
+    image->is_changed = !error;
     int closed = ploop_dev_close(image->dev);
     image->dev = NULL;
     if (closed && !error) {

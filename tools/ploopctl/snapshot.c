@@ -46,7 +46,9 @@ static int close_top(struct request *request, int error)
         ploop_file_close(request->top.file);
         return error ? EXIT_FAILURE : EXIT_SUCCESS;
     }
-    return target_end(&request->top, error ? EXIT_FAILURE : EXIT_SUCCESS);
+    /* Once the snapshot is taken the new top belongs to the disk. */
+    int kept = target_end(&request->top, request->image.is_changed ? EXIT_SUCCESS : EXIT_FAILURE);
+    return error ? EXIT_FAILURE : kept;
 }
 
 static int take(struct request *request)
