@@ -136,6 +136,7 @@ START_TEST(where_the_file_cannot_grow_it_is_refused)
     make(&fixture, 2, 0, MISSING);
     fixture.capabilities &= ~(uint32_t)PLOOP_FILE_CAN_GROW;
     expect_refused(NULL, &fixture, PLOOP_DEV_RECOVER, -EUCLEAN, "the file cannot grow");
+    fixture_close(&fixture);
     make(&fixture, 2, 0, MISSING);
     fixture.fail_op = PLOOP_IO_TRUNCATE;
     fixture.fail_from = fixture.fail_count = 1;
