@@ -99,6 +99,21 @@ enum {
 /** The levels of ploop_dev_config.log. */
 enum { PLOOP_LOG_ERROR = 1, PLOOP_LOG_WARNING = 2, PLOOP_LOG_INFO = 3 };
 
+/** What a line of the log is about: `message_id` of ploop_dev_config.log. Later versions have more. */
+enum {
+    PLOOP_MESSAGE_IMAGE = 1,       /**< an image, at open: why it cannot be used, or what is odd */
+    PLOOP_MESSAGE_MARK = 2,        /**< the in-use mark, at open; what RECOVER does first */
+    PLOOP_MESSAGE_UNMARK = 3,      /**< the in-use mark could not be cleared at close */
+    PLOOP_MESSAGE_EXTENSION = 4,   /**< the format extension could not be kept */
+    PLOOP_MESSAGE_BACKEND = 6,     /**< functions of a backend that do not belong together */
+    PLOOP_MESSAGE_SYNC_FAILED = 7, /**< a SYNC failed: PLOOP_STATE_SYNC_FAILED */
+    PLOOP_MESSAGE_SQPOLL = 8,      /**< the kernel refused PLOOP_URING_SQPOLL */
+    PLOOP_MESSAGE_NEW_TOP = 9,     /**< the new file of a snapshot does not fit, or stays marked */
+    PLOOP_MESSAGE_SNAPSHOT = 10,
+    PLOOP_MESSAGE_GROW = 11,
+    PLOOP_MESSAGE_MERGE = 12
+};
+
 /** The clock that a device uses. ploop_dev_open() copies the structure. */
 struct ploop_clock {
     size_t size;
@@ -148,7 +163,12 @@ struct ploop_dev_config {
     void *user_data;             /**< for log and event */
     uint32_t sync_failed_policy; /**< PLOOP_SYNC_FAILED_ ... */
     uint32_t reserved1;
-    uint64_t reserved[7];
+    char
+        *error_text; /**< memory of the caller's or NULL: ploop_dev_open() stores there in one line,
+                         with a zero at its end, why it failed; "" if it did not. Where the
+                         configuration itself is refused nothing is stored */
+    size_t error_text_size; /**< of that memory, in bytes; what does not fit is cut off */
+    uint64_t reserved[6];
 };
 
 /**

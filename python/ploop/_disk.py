@@ -13,6 +13,7 @@ from ploop._image import File, must, probe, write_empty
 from ploop._native import library, sized
 
 SECTOR = 512
+TEXT_SIZE = 256
 LEVELS = {1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO}
 MODES = {"r": False, "rb": False, "r+": True, "r+b": True, "rb+": True}
 logger = logging.getLogger("ploop")
@@ -66,8 +67,12 @@ class Disk(io.RawIOBase):
         config.flags = ((not self._writable) * native.DEV_READ_ONLY | recover * native.DEV_RECOVER |
                         raw_base * native.DEV_RAW_BASE)
         config.log = LOG
+        text = ctypes.create_string_buffer(TEXT_SIZE)
+        config.error_text, config.error_text_size = ctypes.addressof(text), TEXT_SIZE
         handles = (ctypes.c_void_p * len(self._files))(*[file.handle.value for file in self._files])
-        must(library.ploop_dev_open(handles, len(handles), config, self._device), self._files[-1].path)
+        error = library.ploop_dev_open(handles, len(handles), config, self._device)
+        if error:
+            raise OSError(-error, text.value.decode(errors="replace") or os.strerror(-error), self._files[-1].path)
 
     def _close_files(self):
         for file in reversed(self._files):

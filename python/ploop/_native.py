@@ -92,7 +92,7 @@ class DevConfig(Structure):
                 ("writeback_delay_ns", c_uint64), ("writeback_max_age_ns", c_uint64), ("preallocate_bytes", c_uint64),
                 ("bat_limit_bytes", c_uint64), ("park_timeout_ns", c_uint64), ("clock", c_void_p), ("log", LogFn),
                 ("event", EventFn), ("user_data", c_void_p), ("sync_failed_policy", c_uint32), ("reserved1", c_uint32),
-                ("reserved", c_uint64 * 7)]
+                ("error_text", c_void_p), ("error_text_size", c_size_t), ("reserved", c_uint64 * 6)]
 
 
 class DevInfo(Structure):

@@ -6,6 +6,39 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "util/error_text.h"
+
+/* What ploop_dev_open() is to store: NULL outside of it. */
+static _Thread_local char *open_text;
+static _Thread_local size_t open_text_size;
+
+void dev_text_begin(char *text, size_t size)
+{
+    assert(!open_text);
+    if (text && size > 0) {
+        open_text = text;
+        open_text_size = size;
+        text[0] = '\0';
+    }
+}
+
+void dev_text_end(int error)
+{
+    if (open_text && error == 0) {
+        open_text[0] = '\0';
+    } else if (open_text && !open_text[0]) {
+        (void)snprintf(open_text, open_text_size, "%s", ERROR_TEXT(error));
+    }
+    open_text = NULL;
+}
+
+static void keep_text(uint32_t level, const char *text)
+{
+    if (open_text && !open_text[0] && level == PLOOP_LOG_ERROR) {
+        (void)snprintf(open_text, open_text_size, "%s", text);
+    }
+}
+
 uint64_t dev_now(const ploop_dev *dev)
 {
     assert(dev->clock.now_ns);
@@ -15,7 +48,7 @@ uint64_t dev_now(const ploop_dev *dev)
 void dev_log(const ploop_dev *dev, uint32_t level, uint32_t message_id, const char *format, ...)
 {
     assert(level >= PLOOP_LOG_ERROR && level <= PLOOP_LOG_INFO);
-    if (!dev->config.log) {
+    if (!dev->config.log && !open_text) {
         return;
     }
     char text[320];
@@ -23,7 +56,10 @@ void dev_log(const ploop_dev *dev, uint32_t level, uint32_t message_id, const ch
     va_start(arguments, format);
     vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
-    dev->config.log(dev->config.user_data, level, message_id, text);
+    keep_text(level, text);
+    if (dev->config.log) {
+        dev->config.log(dev->config.user_data, level, message_id, text);
+    }
 }
 
 void dev_event(const ploop_dev *dev, uint32_t event, uint64_t value)

@@ -194,6 +194,12 @@ static inline struct guest_cluster cluster_of(const ploop_dev *dev, uint64_t off
 uint64_t dev_now(const ploop_dev *dev);
 void dev_log(const ploop_dev *dev, uint32_t level, uint32_t message_id, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
+/*
+ * Between these two the thread stores its first line of level PLOOP_LOG_ERROR in this memory, too.
+ * It is thread-local, so that a runner's line never comes when the memory is the caller's again.
+ */
+void dev_text_begin(char *text, size_t size);
+void dev_text_end(int error);
 void dev_event(const ploop_dev *dev, uint32_t event, uint64_t value);
 /* A run: the turn's owner reaps the engine's queue and does what is due. Any thread. */
 void dev_post_run(ploop_dev *dev);

@@ -26,8 +26,6 @@
 #include <assert.h>
 #include <time.h>
 
-enum { LATCH_MESSAGE_ID = 7 };
-
 static uint64_t monotonic_ns(void *context)
 {
     (void)context;
@@ -56,7 +54,7 @@ static void latched(void *owner, int cause)
         dev->refusal = -EIO;
         gate_change(dev, 0, GATE_CHANGES_REFUSED);
     }
-    dev_log(dev, PLOOP_LOG_ERROR, LATCH_MESSAGE_ID,
+    dev_log(dev, PLOOP_LOG_ERROR, PLOOP_MESSAGE_SYNC_FAILED,
             "a SYNC failed: %s; data written since the last flush may be lost, and every flush "
             "fails from now on; close the image and open it again with recovery",
             ERROR_TEXT(cause));

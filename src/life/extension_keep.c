@@ -44,8 +44,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-enum { KEEP_MESSAGE_ID = 4 };
-
 /* ---- the plan ---- */
 
 /* A host cluster past what an entry can name is never handed out, so it needs no claim. */
@@ -259,7 +257,7 @@ int extension_keep_write(ploop_dev *dev)
     block_control(dev, begin);
     block_until(dev, is_done, &write);
     if (write.result) {
-        dev_log(dev, PLOOP_LOG_ERROR, KEEP_MESSAGE_ID,
+        dev_log(dev, PLOOP_LOG_ERROR, PLOOP_MESSAGE_EXTENSION,
                 "the format extension cannot be written anew: %s", ERROR_TEXT(write.result));
         block_control(dev, go_back);
         mark_clear(dev);

@@ -28,9 +28,9 @@ void load_log(const struct load *load, uint32_t level, const char *format, ...)
     vsnprintf(text, sizeof(text), format, arguments);
     va_end(arguments);
     if (stack_count(&load->dev->stack) > 1) {
-        dev_log(load->dev, level, LOAD_MESSAGE_ID, "delta %" PRIu32 ": %s", load->level, text);
+        dev_log(load->dev, level, PLOOP_MESSAGE_IMAGE, "delta %" PRIu32 ": %s", load->level, text);
     } else {
-        dev_log(load->dev, level, LOAD_MESSAGE_ID, "%s", text);
+        dev_log(load->dev, level, PLOOP_MESSAGE_IMAGE, "%s", text);
     }
 }
 
@@ -434,7 +434,7 @@ int load_extension(ploop_dev *dev, uint64_t file_size)
     }
     error = extension_writable(&extension, message);
     if (error) {
-        dev_log(dev, PLOOP_LOG_ERROR, LOAD_MESSAGE_ID, "%s", message);
+        dev_log(dev, PLOOP_LOG_ERROR, PLOOP_MESSAGE_IMAGE, "%s", message);
     } else {
         error = extension_keep_plan(dev, &extension);
     }

@@ -12,8 +12,6 @@
 
 #include "life/life.h"
 
-enum { LOAD_MESSAGE_ID = 1 };
-
 /* One delta that is being read. */
 struct load {
     ploop_dev *dev;

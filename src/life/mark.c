@@ -31,8 +31,6 @@
 #include <assert.h>
 #include <errno.h>
 
-enum { MARK_MESSAGE_ID = 2, CLEAR_MESSAGE_ID = 3 };
-
 static void set_mark_state(struct mark *mark, enum mark_state state)
 {
 #ifndef NDEBUG
@@ -138,7 +136,7 @@ static void allocated(struct channel_io *io, int result)
         is_no_space(result) || result == -EIO || result == -EROFS || result == -ECANCELED;
     assert(mark->state == MARK_ALLOCATING);
     if (result && result != -ENOTSUP) {
-        dev_log(mark->dev, is_fatal ? PLOOP_LOG_ERROR : PLOOP_LOG_WARNING, MARK_MESSAGE_ID,
+        dev_log(mark->dev, is_fatal ? PLOOP_LOG_ERROR : PLOOP_LOG_WARNING, PLOOP_MESSAGE_MARK,
                 "the blocks of the BAT cannot be allocated: %s%s", ERROR_TEXT(result),
                 is_fatal ? "" : "; a page of it may run out of space");
     }
@@ -288,7 +286,7 @@ int mark_set(ploop_dev *dev)
     bool changed;
     int error = mark_and_wait(dev, MARK_OPENED, &changed);
     if (error && changed) {
-        dev_log(dev, PLOOP_LOG_ERROR, MARK_MESSAGE_ID, "the in-use mark cannot be written: %s",
+        dev_log(dev, PLOOP_LOG_ERROR, PLOOP_MESSAGE_MARK, "the in-use mark cannot be written: %s",
                 ERROR_TEXT(error));
     }
     return error;
@@ -299,7 +297,7 @@ int mark_clear(ploop_dev *dev)
     bool changed;
     int error = mark_and_wait(dev, MARK_CLEAR, &changed);
     if (error) {
-        dev_log(dev, PLOOP_LOG_ERROR, CLEAR_MESSAGE_ID,
+        dev_log(dev, PLOOP_LOG_ERROR, PLOOP_MESSAGE_UNMARK,
                 "not closed cleanly, the in-use mark stays: %s", ERROR_TEXT(error));
     }
     return error;

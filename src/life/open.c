@@ -333,6 +333,9 @@ static int open_device(ploop_file *const *deltas, uint32_t count,
     init_lists(dev);
 
     int error = take_config(dev, config);
+    if (!is_inside) {
+        dev_text_begin(dev->config.error_text, dev->config.error_text_size);
+    }
     if (!error && dev->config.flags & PLOOP_DEV_RAW_BASE && count == 1) {
         error = -EINVAL;
     }
@@ -372,7 +375,12 @@ int ploop_dev_open(ploop_file *const *deltas, uint32_t count, const struct ploop
     if (!are_deltas(deltas, count)) {
         return -EINVAL;
     }
-    return in_callback() ? -EDEADLK : open_device(deltas, count, config, false, dev);
+    if (in_callback()) {
+        return -EDEADLK;
+    }
+    int error = open_device(deltas, count, config, false, dev);
+    dev_text_end(error);
+    return error;
 }
 
 int dev_open_inside(ploop_file *file, const struct ploop_dev_config *config, ploop_dev **out)

@@ -13,8 +13,6 @@
 #include <errno.h>
 #include <inttypes.h>
 
-enum { BACKEND_MESSAGE_ID = 6, TOP_MESSAGE_ID = 9 };
-
 int top_init_bat(ploop_dev *dev, struct delta *delta, const struct header *header,
                  const struct ploop_file_info *info)
 {
@@ -58,7 +56,8 @@ int top_attach(ploop_dev *dev, const ploop_file *file, const char *name)
 {
     const char *missing = missing_function(&file->ops);
     if (missing) {
-        dev_log(dev, PLOOP_LOG_ERROR, BACKEND_MESSAGE_ID, "%s: the backend has %s", name, missing);
+        dev_log(dev, PLOOP_LOG_ERROR, PLOOP_MESSAGE_BACKEND, "%s: the backend has %s", name,
+                missing);
         return -EINVAL;
     }
     if (file->ops.reap) {
@@ -72,8 +71,8 @@ int top_attach(ploop_dev *dev, const ploop_file *file, const char *name)
 static int reject(ploop_dev *dev, const char *field, uint64_t value, const char *why,
                   uint64_t other)
 {
-    dev_log(dev, PLOOP_LOG_ERROR, TOP_MESSAGE_ID, "new top: %s %" PRIu64 ": %s, %" PRIu64, field,
-            value, why, other);
+    dev_log(dev, PLOOP_LOG_ERROR, PLOOP_MESSAGE_NEW_TOP, "new top: %s %" PRIu64 ": %s, %" PRIu64,
+            field, value, why, other);
     return -EINVAL;
 }
 
@@ -144,7 +143,7 @@ static int judge(ploop_dev *dev, ploop_file *file, struct ploop_file_info *info,
     }
     error = image_file_open(&image, file, message);
     if (error && message[0]) {
-        dev_log(dev, PLOOP_LOG_ERROR, TOP_MESSAGE_ID, "new top: %s", message);
+        dev_log(dev, PLOOP_LOG_ERROR, PLOOP_MESSAGE_NEW_TOP, "new top: %s", message);
         error = -EINVAL;
     }
     if (error) {
@@ -223,7 +222,7 @@ int top_join(ploop_dev *dev, ploop_file *file, struct delta **delta)
     struct header header;
     int error = file_claim(file, FILE_ALONE);
     if (error) {
-        dev_log(dev, PLOOP_LOG_ERROR, TOP_MESSAGE_ID, "new top: the file is in use");
+        dev_log(dev, PLOOP_LOG_ERROR, PLOOP_MESSAGE_NEW_TOP, "new top: the file is in use");
         return error;
     }
     error = judge(dev, file, &info, &header);
@@ -299,7 +298,7 @@ void top_lower_file(ploop_dev *dev, const ploop_file *file)
 {
     int error = file->ops.reopen ? file->ops.reopen(file->context, PLOOP_FILE_READ_ONLY) : 0;
     if (error) {
-        dev_log(dev, PLOOP_LOG_WARNING, TOP_MESSAGE_ID,
+        dev_log(dev, PLOOP_LOG_WARNING, PLOOP_MESSAGE_NEW_TOP,
                 "the file of a lower delta stays open for writing: %s", ERROR_TEXT(error));
     }
 }
@@ -311,7 +310,7 @@ static int open_for_writing(ploop_dev *dev, const struct delta *delta)
     const ploop_file *file = delta->file;
     int error = file->ops.reopen ? file->ops.reopen(file->context, PLOOP_FILE_READ_WRITE) : 0;
     if (error) {
-        dev_log(dev, PLOOP_LOG_ERROR, TOP_MESSAGE_ID,
+        dev_log(dev, PLOOP_LOG_ERROR, PLOOP_MESSAGE_NEW_TOP,
                 "merge: delta %" PRIu32 ": cannot be opened for writing: %s", delta->level,
                 error == -EAGAIN ? "another process has it open" : ERROR_TEXT(error));
     }
@@ -336,7 +335,7 @@ int top_make_receiver(ploop_dev *dev, struct delta *delta)
 {
     int error = file_change_claim(delta->file, FILE_ALONE);
     if (error) {
-        dev_log(dev, PLOOP_LOG_ERROR, TOP_MESSAGE_ID,
+        dev_log(dev, PLOOP_LOG_ERROR, PLOOP_MESSAGE_NEW_TOP,
                 "merge: delta %" PRIu32 ": another device uses the file", delta->level);
         return error;
     }

@@ -44,7 +44,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-enum { GROW_MESSAGE_ID = 11, GROW_ENTRIES = 16384 };
+enum { GROW_MESSAGE_ID = PLOOP_MESSAGE_GROW, GROW_ENTRIES = 16384 };
 
 enum grow_state {
     GROW_CHECKING,

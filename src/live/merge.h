@@ -59,7 +59,7 @@
 #include "live/job.h"
 #include "pio/merging.h"
 
-enum { MERGE_MESSAGE_ID = 11, MERGE_COPIES = 2 };
+enum { MERGE_MESSAGE_ID = PLOOP_MESSAGE_MERGE, MERGE_COPIES = 2 };
 
 enum merge_way { MERGE_TOP, MERGE_BELOW, MERGE_LOWER };
 

@@ -50,7 +50,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
-enum { SNAPSHOT_MESSAGE_ID = 10, SETTLE_ENTRIES = 16384 };
+enum { SNAPSHOT_MESSAGE_ID = PLOOP_MESSAGE_SNAPSHOT, SETTLE_ENTRIES = 16384 };
 
 enum snapshot_state {
     SNAPSHOT_CHECKING,

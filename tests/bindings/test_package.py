@@ -85,8 +85,9 @@ class DiskTest(unittest.TestCase):
         code = "import os, ploop, sys; d = ploop.open(sys.argv[1], 'r+b'); d.write(b'kept'); d.flush(); os._exit(0)"
         subprocess.run([sys.executable, "-c", code, self.path], check=True)
         self.assertTrue(ploop.info(self.path).in_use)
-        with fails(errno.EUCLEAN):
+        with fails(errno.EUCLEAN) as context:
             ploop.open(self.path, "r+b")
+        self.assertIn("in_use", context.error.strerror)
         self.assertTrue(ploop.check(self.path).recoverable)
         with ploop.open(self.path, "r+b", recover=True) as disk:
             self.assertEqual(disk.read(4), b"kept")
