@@ -111,7 +111,8 @@ enum {
     PLOOP_MESSAGE_NEW_TOP = 9,     /**< the new file of a snapshot does not fit, or stays marked */
     PLOOP_MESSAGE_SNAPSHOT = 10,
     PLOOP_MESSAGE_GROW = 11,
-    PLOOP_MESSAGE_MERGE = 12
+    PLOOP_MESSAGE_MERGE = 12,
+    PLOOP_MESSAGE_COMPACT = 13
 };
 
 /** The clock that a device uses. ploop_dev_open() copies the structure. */
@@ -163,10 +164,12 @@ struct ploop_dev_config {
     void *user_data;             /**< for log and event */
     uint32_t sync_failed_policy; /**< PLOOP_SYNC_FAILED_ ... */
     uint32_t reserved1;
-    char
-        *error_text; /**< memory of the caller's or NULL: ploop_dev_open() stores there in one line,
-                         with a zero at its end, why it failed; "" if it did not. Where the
-                         configuration itself is refused nothing is stored */
+    /**
+     * Memory of the caller's, or NULL: ploop_dev_open() stores there in one line, with a zero at
+     * its end, why it failed; "" if it did not. Where the configuration itself is refused nothing
+     * is stored.
+     */
+    char *error_text;
     size_t error_text_size; /**< of that memory, in bytes; what does not fit is cut off */
     uint64_t reserved[6];
 };

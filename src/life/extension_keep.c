@@ -71,7 +71,7 @@ static void look_for_change(struct dev_watch *watch)
         return;
     }
     list_remove(&watch->link);
-    dev_log(dev, PLOOP_LOG_WARNING, KEEP_MESSAGE_ID,
+    dev_log(dev, PLOOP_LOG_WARNING, PLOOP_MESSAGE_EXTENSION,
             "format extension dropped, with %" PRIu32
             " dirty bitmaps: the image is changed, and this library does not keep them current",
             keep->bitmaps);

@@ -31,7 +31,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-enum { COMPACT_MESSAGE_ID = 11, COMPACT_ENTRIES = 16384 };
+enum { COMPACT_MESSAGE_ID = PLOOP_MESSAGE_COMPACT, COMPACT_ENTRIES = 16384 };
 
 enum compact_state {
     COMPACT_COUNTING,
