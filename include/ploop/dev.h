@@ -99,7 +99,9 @@ enum {
 /** The levels of ploop_dev_config.log. */
 enum { PLOOP_LOG_ERROR = 1, PLOOP_LOG_WARNING = 2, PLOOP_LOG_INFO = 3 };
 
-/** What a line of the log is about: `message_id` of ploop_dev_config.log. Later versions have more. */
+/**
+ * What a line of the log is about: `message_id` of ploop_dev_config.log. Later versions have more.
+ */
 enum {
     PLOOP_MESSAGE_IMAGE = 1,       /**< an image, at open: why it cannot be used, or what is odd */
     PLOOP_MESSAGE_MARK = 2,        /**< the in-use mark, at open; what RECOVER does first */

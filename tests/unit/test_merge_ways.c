@@ -83,8 +83,8 @@ struct beside {
 };
 
 /*
- * Begun, with some requests of the merge's completed; then the guest writes. Case `i` says which way
- * and how many: each way has every STRIDE-th number, from another one on than its neighbours.
+ * Begun, with some requests of the merge's completed; then the guest writes. Case `i` says which
+ * way and how many: each way has every STRIDE-th number, from another one on than its neighbours.
  */
 static void begin_beside(struct beside *beside, uint32_t i, int answer)
 {
