@@ -108,7 +108,14 @@ test_a_reader_there_keeps_out_writers_only() {
 # nbd_server ARGUMENT...: qemu-nbd in the background, ready when this returns.
 nbd_server() {
     trap '[[ ! -s nbd.pid ]] || kill "$(cat nbd.pid)"' EXIT
-    opened qemu-nbd -t --fork --pid-file=nbd.pid -k "$PWD/nbd.sock" -f parallels "$@"
+    opened qemu-nbd -t --fork --pid-file=nbd.pid -k "$PWD/nbd.sock" -f parallels "$@" 9>&-
+    # The program that starts it may end before it has written its number.
+    local tries=0
+    until [[ -s nbd.pid ]]; do
+        tries=$((tries + 1))
+        ((tries < 500)) || fail "qemu-nbd has not written its number"
+        sleep 0.02
+    done
 }
 
 nbd_end() {
