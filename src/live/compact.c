@@ -19,6 +19,7 @@
  *     has R1's barrier, and its old place is pending (R7).
  *  2. What is cut off is free: no map on the disk names it, and nothing is in flight there.
  *  3. From the cut until it is durable no host cluster is handed out: writes that need one wait.
+ *     A suspend waits for them, so the job does not pause there, and the suspend waits for it too.
  *  4. What the guest writes meanwhile may take clusters behind the target: then less is cut off.
  *     Clusters that no guest cluster is in (of the format extension) do not move.
  */
@@ -248,7 +249,7 @@ static void go_on(struct compact *compact)
 static void look(ploop_job *job)
 {
     struct compact *compact = of_job(job);
-    if (compact->is_busy || job_pauses(job)) {
+    if (compact->is_busy || (compact->state < COMPACT_CUTTING && job_pauses(job))) {
         return;
     }
     if (compact->state < COMPACT_CUTTING && job_is_cancelled(job)) {

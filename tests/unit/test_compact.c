@@ -189,6 +189,48 @@ START_TEST(a_failure_anywhere_changes_no_content)
 }
 END_TEST
 
+static void release_idle(struct script *script, void *argument)
+{
+    (void)argument;
+    script_release_all(script);
+}
+
+/*
+ * While the file is cut no cluster is handed out. A suspend that comes then waits for a write that
+ * needs one: so the cut goes on until it is durable, whatever was held.
+ */
+START_TEST(a_suspend_during_the_cut_does_not_wait_for_ever)
+{
+    static const uint32_t kinds[] = {PLOOP_IO_TRUNCATE, PLOOP_IO_SYNC};
+    for (uint32_t i = 0; i < 2; i++) {
+        struct compacter compacter;
+        struct rig *rig = &compacter.rig;
+        struct req write;
+        open_with_holes(&compacter, 2);
+        rig->script.hold = SCRIPT_BIT(PLOOP_IO_TRUNCATE);
+        ck_assert_int_eq(begin(&compacter), 0);
+        for (int n = 0; script_held_of(&rig->script, PLOOP_IO_TRUNCATE) == 0; n++) {
+            ck_assert_msg(n < 1000, "no cut");
+            rig_advance(rig, 3 * MS);
+        }
+        req_write(&write, rig, 0, CLUSTER, 77, 0);
+        ck_assert(!req_done(&write));
+        rig->script.hold = SCRIPT_BIT(kinds[i]);
+        if (kinds[i] == PLOOP_IO_SYNC) {
+            ck_assert(script_release_kind(&rig->script, PLOOP_IO_TRUNCATE));
+        }
+        rig->script.idle = release_idle;
+        ck_assert_int_eq(ploop_dev_suspend(rig->dev), 0);
+        ck_assert(req_done(&write));
+        ck_assert_int_eq(ploop_dev_resume(rig->dev), 0);
+        ck_assert_int_eq(req_wait(&write), 0);
+        ck_assert_int_eq(finish(&compacter), 0);
+        rig_expect(rig, 0, CLUSTER, 77);
+        rig_end(rig);
+    }
+}
+END_TEST
+
 START_TEST(a_rate_is_kept_and_a_cancel_heard)
 {
     struct compacter compacter;
@@ -225,6 +267,7 @@ int main(void)
         requests_go_on_meanwhile,
         a_failure_anywhere_changes_no_content,
         a_rate_is_kept_and_a_cancel_heard,
+        a_suspend_during_the_cut_does_not_wait_for_ever,
     };
     return RUN_TESTS("compact", tests);
 }
