@@ -5,6 +5,7 @@
 #include "engine/engine.h"
 #include "engine/state.h"
 #include "pio/queue.h"
+#include "util/error_text.h"
 #include "util/sized.h"
 
 #include <assert.h>
@@ -277,6 +278,19 @@ bool job_may_move(ploop_job *job, struct job_rate *rate)
     bool may = wanted == 0 || (double)(done - rate->done) <= seconds * (double)wanted;
     job->watch.polls = !may;
     return may;
+}
+
+void job_go_back(ploop_job *job, uint32_t message_id, int result)
+{
+    ploop_dev *dev = job->dev;
+    if (result && !gate_has(dev, GATE_CHANGES_REFUSED)) {
+        dev_log(dev, PLOOP_LOG_ERROR, message_id,
+                "the in-use mark cannot be set again: %s; the disk can only be read from now on",
+                ERROR_TEXT(result));
+        dev->refusal = result;
+        gate_change(dev, 0, GATE_CHANGES_REFUSED);
+    }
+    gate_change(dev, GATE_JOB, 0);
 }
 
 void job_ask(ploop_job *job)

@@ -111,6 +111,11 @@ void job_ask(ploop_job *job);
  */
 bool job_is_answered(ploop_job *job, int *result);
 bool job_outcome_is_open(const ploop_job *job);
+/*
+ * The top's mark was to be set again, with this result: changes go on, or where it could not be set
+ * are refused from now on.
+ */
+void job_go_back(ploop_job *job, uint32_t message_id, int result);
 /* The end. `look` is not called any more, and another job may begin. */
 void job_end(ploop_job *job, int result);
 

@@ -119,16 +119,8 @@ void merge_leave(struct merge *merge)
 static void undone(struct mark *mark, int result)
 {
     struct merge *merge = container_of(mark, struct merge, top_mark);
-    ploop_dev *dev = merge->job.dev;
     merge->is_busy = false;
-    if (result && !gate_has(dev, GATE_CHANGES_REFUSED)) {
-        dev_log(dev, PLOOP_LOG_ERROR, MERGE_MESSAGE_ID,
-                "the in-use mark cannot be set again: %s; the disk can only be read from now on",
-                ERROR_TEXT(result));
-        dev->refusal = result;
-        gate_change(dev, 0, GATE_CHANGES_REFUSED);
-    }
-    gate_change(dev, GATE_JOB, 0);
+    job_go_back(&merge->job, MERGE_MESSAGE_ID, result);
     merge_set_state(merge, MERGE_CLOSING);
 }
 

@@ -127,17 +127,9 @@ static void fail(struct snapshot *snapshot, int error)
 static void undone(struct mark *mark, int result)
 {
     struct snapshot *snapshot = container_of(mark, struct snapshot, mark);
-    ploop_dev *dev = snapshot->job.dev;
     assert(snapshot->state == SNAPSHOT_UNDOING);
     snapshot->is_busy = false;
-    if (result && !gate_has(dev, GATE_CHANGES_REFUSED)) {
-        dev_log(dev, PLOOP_LOG_ERROR, SNAPSHOT_MESSAGE_ID,
-                "the in-use mark cannot be set again: %s; the disk can only be read from now on",
-                ERROR_TEXT(result));
-        dev->refusal = result;
-        gate_change(dev, 0, GATE_CHANGES_REFUSED);
-    }
-    gate_change(dev, GATE_JOB, 0);
+    job_go_back(&snapshot->job, SNAPSHOT_MESSAGE_ID, result);
     set_snapshot_state(snapshot, SNAPSHOT_CLOSING);
 }
 
