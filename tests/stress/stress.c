@@ -7,10 +7,11 @@
  * Each thread has a queue, a depth of requests, and every fourth cluster of the disk, so that the
  * threads share map pages, host clusters and locks, and each knows what its own blocks hold. The
  * main thread suspends, resumes, flushes, writes map pages, changes the delay and looks at
- * everything meanwhile, and runs jobs: the disk grows, its file is made shorter, snapshots are taken
- * and merged away again, up and down, and some of this is cancelled or refused. After a session the
- * stack is opened again and read whole. Sessions take turns with the backends: POSIX, io_uring, each
- * with and without the page cache; and with who runs the queues: the threads themselves, or runners.
+ * everything meanwhile, and runs jobs: the disk grows, its file is made shorter, snapshots are
+ * taken and merged away again, up and down, and some of this is cancelled or refused. After a
+ * session the stack is opened again and read whole. Sessions take turns with the backends: POSIX,
+ * io_uring, each with and without the page cache; and with who runs the queues: the threads
+ * themselves, or runners.
  */
 #include <errno.h>
 #include <pthread.h>
