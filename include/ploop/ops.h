@@ -277,7 +277,8 @@ int ploop_job_info(ploop_job *job, struct ploop_job_info *info);
 int ploop_job_wait(ploop_job *job);
 
 /**
- * Ask a job to end early, with -ECANCELED. It undoes what has to be undone first.
+ * Ask a job to end early, with -ECANCELED. It undoes what has to be undone first. A job that a
+ * suspend has paused ends after the resume, because a suspended device writes nothing.
  * @return 0; -EBUSY: it waits for ploop_job_committed(), or is past that; -EALREADY: it has ended
  * Any thread, callbacks included. @since 2.0
  */

@@ -232,10 +232,11 @@ void job_set_step(ploop_job *job, uint32_t step)
     atomic_store(&job->step, step);
 }
 
+/* One that pauses hears of it when it goes on: to undo something is to write. */
 bool job_is_cancelled(const ploop_job *job)
 {
-    return atomic_load(&job->cancelled) || atomic_load(&job->dev->jobs_end) ||
-           job->dev->state == DEV_ABORTING;
+    return (atomic_load(&job->cancelled) && atomic_load(&job->state) != PLOOP_JOB_PAUSED) ||
+           atomic_load(&job->dev->jobs_end) || job->dev->state == DEV_ABORTING;
 }
 
 bool job_pauses(ploop_job *job)
