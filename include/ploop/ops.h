@@ -248,7 +248,8 @@ int ploop_dev_merge(ploop_dev *dev, uint32_t level, uint32_t direction, ploop_jo
  *
  * @param result  0: the new stack is recorded durably. -errno: it is not and will not be.
  *                PLOOP_COMMIT_UNKNOWN: it may be or not; tell the job again when it is known, also
- *                after it has ended
+ *                after it has ended. While the device is suspended only 0 is acted on: the job ends
+ *                with another result after the resume
  * @return 0; -EINVAL: the job does not wait for this, or no such result. A close or an abort of
  *         the device takes the place of an answer, as PLOOP_COMMIT_UNKNOWN would
  *

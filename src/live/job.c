@@ -317,7 +317,10 @@ bool job_is_answered(ploop_job *job, int *result)
 {
     ploop_dev *dev = job->dev;
     int answer = atomic_load(&job->answer);
-    if (answer == JOB_UNANSWERED && !atomic_load(&dev->jobs_end) && dev->state != DEV_ABORTING) {
+    bool must_end = atomic_load(&dev->jobs_end) || dev->state == DEV_ABORTING;
+    /* A refusal is undone, which writes. */
+    bool waits = answer == JOB_UNANSWERED || (answer && dev->state == DEV_SUSPENDED);
+    if (waits && !must_end) {
         return false;
     }
     if (answer == PLOOP_COMMIT_UNKNOWN) {

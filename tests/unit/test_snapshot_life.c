@@ -193,6 +193,32 @@ START_TEST(a_paused_job_that_is_cancelled_ends_after_the_resume)
 }
 END_TEST
 
+START_TEST(a_refusal_of_a_suspended_device_is_undone_after_the_resume)
+{
+    struct shot shot;
+    struct rig *rig = &shot.rig;
+    struct ploop_job_info info = {.size = sizeof(info)};
+    shot_open(&shot);
+    shot.answer = SHOT_LATER;
+    ck_assert_int_eq(shot_begin(&shot), 0);
+    ck_assert_int_eq(ploop_job_wait(shot.job), -EAGAIN);
+    ck_assert_int_eq(ploop_dev_suspend(rig->dev), 0);
+    script_forget(&rig->script);
+    script_forget(shot.next);
+    ck_assert_int_eq(ploop_job_committed(shot.job, -EPERM), 0);
+    for (int i = 0; i < 5; i++) {
+        rig_advance(rig, 3 * MS);
+        ploop_queue_run(rig->queue);
+    }
+    ck_assert_uint_eq(rig->script.log_count + shot.next->log_count, 0);
+    ck_assert_int_eq(ploop_job_info(shot.job, &info), 0);
+    ck_assert_uint_eq(info.state, PLOOP_JOB_COMMIT);
+    ck_assert_int_eq(ploop_dev_resume(rig->dev), 0);
+    ck_assert_int_eq(shot_wait(&shot), -EPERM);
+    shot_end(&shot, 1, (const uint8_t[]){0x10, 0x11, 0x12, 0x13}, 4);
+}
+END_TEST
+
 /*
  * What the guest waits for: a SYNC, with the pages that were changed since the first flush (here
  * one, or none); the tail cut off, and a SYNC; the old top's mark cleared, and a SYNC. `changes`
@@ -379,6 +405,7 @@ int main(void)
         a_close_or_an_abort_ends_a_job,
         a_suspend_pauses_a_job,
         a_paused_job_that_is_cancelled_ends_after_the_resume,
+        a_refusal_of_a_suspended_device_is_undone_after_the_resume,
         the_guest_waits_for_a_small_flush,
         a_request_of_many_parts_goes_on_on_the_new_top,
         a_parked_request_begins_anew_on_the_new_top,
