@@ -46,6 +46,21 @@ def includes(name, text):
             wrong.append(f"{name}: includes src/{target}, which is above src/{room[1]}")
 
 
+def mutants():
+    """A mutant's number is used once in its folder, and its name has a row in docs/mutants.md."""
+    with open("docs/mutants.md", encoding="utf-8") as file:
+        rows = set(re.findall(r"^\| ([a-z0-9-]+) \|", file.read(), re.M))
+    numbers = {}
+    for name in tracked("tests/*/mutants/*.patch"):
+        folder, number, title = re.match(r"(.*/)(\d+)-(.*)\.patch", name).groups()
+        other = numbers.setdefault(folder + number, name)
+        if other != name:
+            wrong.append(f"{name}: its number is that of {other}")
+        if folder in ("tests/sim/mutants/", "tests/sched/mutants/") and title not in rows:
+            wrong.append(f"{name}: no row in docs/mutants.md")
+
+
+mutants()
 for name in tracked("*.c", "*.h"):
     with open(name, encoding="utf-8") as file:
         text = file.read()

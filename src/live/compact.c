@@ -188,8 +188,8 @@ static void rest(struct compact *compact)
     if (bat_latch(bat_of(compact))) {
         finish(compact, bat_latch(bat_of(compact)));
     } else if (alloc_can_cut(alloc)) {
-        alloc_cut(alloc);
         set_compact_state(compact, COMPACT_CUTTING);
+        alloc_cut(alloc);
     }
 }
 

@@ -23,6 +23,8 @@ struct block {
     size_t size;
 };
 
+bool arena_reserves;
+
 static uint8_t *arena_bytes, *kept_bytes;
 static struct arena *arena;
 
@@ -55,6 +57,7 @@ void arena_start(void)
     arena = (struct arena *)(void *)arena_bytes;
     arena->used = sizeof(*arena);
     changed_count = 0;
+    arena_reserves = false;
 }
 
 void arena_keep(void)
@@ -106,6 +109,11 @@ void *arena_take(size_t size, size_t alignment)
     struct block *block = (struct block *)(void *)(arena_bytes + at) - 1;
     block->size = size;
     return arena_bytes + at;
+}
+
+size_t arena_size_of(const void *memory)
+{
+    return ((const struct block *)memory - 1)->size;
 }
 
 static bool is_ours(const volatile void *address)

@@ -26,5 +26,9 @@ void arena_touch(void *address, size_t size);
 
 void *arena_take(size_t size, size_t alignment); /* zeros */
 bool arena_is_freed(const volatile void *address);
+size_t arena_size_of(const void *memory); /* of what arena_take() returned */
+
+/* Whether memory may be reserved: false after arena_start(). */
+extern bool arena_reserves;
 
 #endif

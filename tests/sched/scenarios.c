@@ -14,5 +14,6 @@ const struct scenario *const scenarios[] = {
     &runner_copy,    &runner_close,      &blocking_help,    &execute_device,       &execute_reap,
     &execute_help,   &look_below,        &look_refused,     &stack_suspend,        &stack_full,
     &runner_execute, &runner_chain,      &execute_callback, &snapshot_write,       &snapshot_read,
-    &merge_write,    &merge_read,        &reap_descriptor,  &reap_notify,          NULL,
+    &merge_write,    &merge_read,        &reap_descriptor,  &reap_notify,          &grow_write,
+    &grow_read,      &grow_discard,      &grow_suspend,     &grow_close,           NULL,
 };

@@ -21,6 +21,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
@@ -161,5 +162,10 @@
 #define clock_gettime(clock, now) sched_clock(now)
 
 #define getrlimit(resource, limit) ((void)(resource), sched_rlimit(limit))
+#define mmap(at, size, protection, flags, fd, offset)                                              \
+    ((void)(at), (void)(fd), (void)(offset), sched_reserve(size))
+#define mprotect(memory, size, protection) sched_make_usable(memory, size)
+#define madvise(memory, size, advice) sched_advise(memory, size, advice)
+#define munmap(memory, size) free(memory)
 
 #endif

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "arena.h"
@@ -248,7 +249,37 @@ int sched_clock(struct timespec *now)
 
 int sched_rlimit(struct rlimit *limit)
 {
-    limit->rlim_cur = limit->rlim_max = 1;
+    limit->rlim_cur = limit->rlim_max = arena_reserves ? RLIM_INFINITY : 1;
+    return 0;
+}
+
+/* ---- memory that grows ---- */
+
+enum { RESERVED_MAX = 1 << 16 };
+
+void sched_let_memory_grow(void)
+{
+    arena_reserves = true;
+}
+
+void *sched_reserve(size_t size)
+{
+    return arena_take(size < RESERVED_MAX ? size : RESERVED_MAX, RESERVED_MAX / 16);
+}
+
+int sched_make_usable(void *memory, size_t size)
+{
+    if (size > arena_size_of(memory)) {
+        sched_fail("a reservation of %zu bytes is too small for %zu", arena_size_of(memory), size);
+    }
+    return 0;
+}
+
+int sched_advise(void *memory, size_t size, int advice)
+{
+    if (advice == MADV_DONTNEED) {
+        memset(memory, 0, size < arena_size_of(memory) ? size : arena_size_of(memory));
+    }
     return 0;
 }
 

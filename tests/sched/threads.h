@@ -49,6 +49,15 @@ int sched_clock(struct timespec *now);
 int sched_rlimit(struct rlimit *limit);
 
 /*
+ * Not for a scenario whose device grows, which asks for it before it opens one: a reservation is
+ * memory of the arena then, of a few pages, whatever its size. Until the next arena_start().
+ */
+void sched_let_memory_grow(void);
+void *sched_reserve(size_t size);
+int sched_make_usable(void *memory, size_t size);
+int sched_advise(void *memory, size_t size, int advice);
+
+/*
  * Whether a descriptor of eventfd() or epoll_create1() is readable; other descriptors belong to the
  * system.
  */

@@ -329,6 +329,13 @@ static bool can_go_on(const struct request *request)
     return request->kicked && !request->ready;
 }
 
+static bool is_late(const struct backend *backend, const struct request *request)
+{
+    const struct ploop_io *io = request->io;
+    return io->op == backend->late_op &&
+           (io->op != PLOOP_IO_WRITE || io->offset >= backend->bat_end);
+}
+
 static struct request *choose(struct backend *backend)
 {
     struct request *oldest = NULL, *youngest = NULL, *chosen = NULL;
@@ -350,11 +357,10 @@ static struct request *choose(struct backend *backend)
         left -= can_go_on(chosen);
     if (backend->lifo)
         chosen = youngest;
-    if (backend->late_punches && chosen->io->op == PLOOP_IO_PUNCH && !rng_below(backend->rng, 8))
+    if (is_late(backend, chosen) && !rng_below(backend->rng, 8))
         return chosen;
-    for (unsigned i = 0; backend->late_punches && i < backend->in_flight; i++)
-        if (can_go_on(&backend->requests[i]) && backend->requests[i].io->op != PLOOP_IO_PUNCH &&
-            chosen->io->op == PLOOP_IO_PUNCH)
+    for (unsigned i = 0; is_late(backend, chosen) && i < backend->in_flight; i++)
+        if (can_go_on(&backend->requests[i]) && !is_late(backend, &backend->requests[i]))
             chosen = &backend->requests[i];
     if (chosen != oldest)
         backend_fault(backend, FAULT_LATE);

@@ -73,12 +73,12 @@ struct backend {
     bool reaping[BACKEND_RINGS];    /* inside reap of that queue */
     bool fifo;                      /* the oldest request first */
     bool lifo;                      /* the youngest first */
-    bool late_punches;              /* a punch mostly after the others */
-    bool quick;                     /* executed and completed at once, at the next chance */
-    unsigned chance[FAULT_COUNT];   /* permille */
-    bool quiet;                     /* no new faults */
-    bool pages_full;                /* no write of a BAT page finds space */
-    bool shows_stale;               /* after a cut, as disk_state_stale() */
+    uint32_t late_op;             /* not 0: a punch, or a write of data, mostly after the others */
+    bool quick;                   /* executed and completed at once, at the next chance */
+    unsigned chance[FAULT_COUNT]; /* permille */
+    bool quiet;                   /* no new faults */
+    bool pages_full;              /* no write of a BAT page finds space */
+    bool shows_stale;             /* after a cut, as disk_state_stale() */
 
     /* fail the Nth call, and those after it; error 0 is a short transfer */
     uint64_t calls, fail_at;

@@ -42,8 +42,8 @@ struct grow_run {
     bool over;         /* fn was called */
     bool asked_to_end; /* by a cancel, or by the end of the session */
     int result;
-    bool compacts;     /* the job makes the file shorter, and leaves the disk as it is */
-    bool header_fails; /* perhaps: from when it may be written */
+    bool compacts;   /* the job makes the file shorter, and leaves the disk as it is */
+    bool last_fails; /* perhaps: from when the header may be written, or the file is cut */
     uint64_t jobs, successes;
 };
 
@@ -56,9 +56,9 @@ static void on_asked(void *context)
     struct sim *sim = &run->sim;
     if (!run->job || run->over || !session_may_grow(sim, run->job, run->wanted))
         return;
-    if (run->header_fails) {
-        sim->backend.quiet = run->header_fails = false;
-        sim->backend.chance[FAULT_EIO_PAGE] = 500;
+    if (run->last_fails) {
+        sim->backend.quiet = run->last_fails = false;
+        sim->backend.chance[run->compacts ? FAULT_EIO_RESIZE : FAULT_EIO_PAGE] = 500;
     }
 }
 
@@ -284,7 +284,7 @@ static void let_fail(struct grow_run *run)
         sim_choose_faults(sim);
     if (rng_permille(&sim->rng, 150))
         sim_choose_limit(sim);
-    run->header_fails = rng_permille(&sim->rng, 150);
+    run->last_fails = rng_permille(&sim->rng, 150);
 }
 
 /* With address space for a larger map; those that judge a cut reserve none, which is cheaper. */
@@ -329,7 +329,7 @@ static void set_up(struct grow_run *run, uint64_t seed)
     sim_start(sim, below[rng_below(&sim->rng, 4)]);
     sim_choose_config(sim);
     sim->backend.asked = on_asked;
-    sim->backend.late_punches = rng_permille(&sim->rng, 300);
+    sim->backend.late_op = rng_permille(&sim->rng, 300) ? PLOOP_IO_PUNCH : 0;
     sim_make_files(sim);
 }
 

@@ -251,6 +251,7 @@ static void set_up(struct change *change, uint64_t seed)
     sim->backend.needs_kick = rng_permille(&sim->rng, 300);
     sim->backend.capabilities |= rng_permille(&sim->rng, 300) ? PLOOP_FILE_CAN_FUA : 0;
     sim->backend.event = on_event;
+    sim->backend.late_op = rng_permille(&apart, 300) ? PLOOP_IO_WRITE : 0;
     sim->backend.fault = NULL;
     sim->backend.invalidated = NULL;
     sim->backend.context = change;
