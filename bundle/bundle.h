@@ -16,6 +16,9 @@
 
 struct ploop_bundle {
     struct report report;
+    int (*progress)(void *user_data, uint64_t done, uint64_t total); /* or NULL */
+    void *progress_data;
+    uint64_t merge_rate;
     char *path;      /* of the XML; the report's subject */
     char *directory; /* the path of it */
     char *xml_name;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Changes of a bundle: a copy of its document is changed and committed (commit.c).
+ * Changes of a bundle that add an image; merge.c has those that take one away. A copy of its
+ * document is changed and committed (commit.c).
  *
  * While the XML changes, the lock of the image that it is about keeps other programs from it.
  */
@@ -8,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "change.h"
 #include "top.h"
 
 /* Whether the bundle can be changed at all: 0 or -errno, told. */
@@ -21,20 +23,19 @@ static int may_change(const ploop_bundle *bundle)
                : fault(&bundle->report, -ENOTSUP, "a split disk is only read");
 }
 
-static int no_memory(const ploop_bundle *bundle)
+int change_no_memory(const ploop_bundle *bundle)
 {
     return fault(&bundle->report, -ENOMEM, "%s", strerror(ENOMEM));
 }
 
-/* Commit a copy that was edited, or could not be for want of memory. */
-static int commit(ploop_bundle *bundle, xmlDoc *doc, bool edited, bool *written)
+int change_commit(ploop_bundle *bundle, xmlDoc *doc, bool edited, bool *written)
 {
     if (edited) {
         return bundle_commit(bundle, doc, written);
     }
     xmlFreeDoc(doc);
     *written = false;
-    return no_memory(bundle);
+    return change_no_memory(bundle);
 }
 
 /* ---- Take ---- */
@@ -108,7 +109,7 @@ int ploop_bundle_take_snapshot(ploop_bundle *bundle, char *guid)
     if (!error) {
         xmlDoc *doc = xmlCopyDoc(bundle->doc, 1);
         const struct guid *top = &model->snapshots[model->top].guid;
-        error = commit(bundle, doc, doc && edit_take(doc, top, text, name), &written);
+        error = change_commit(bundle, doc, doc && edit_take(doc, top, text, name), &written);
         if (!written) {
             remove_image(bundle, name);
         }
@@ -134,22 +135,26 @@ static bool edit_switch(xmlDoc *doc, const struct guid *top, const struct guid *
            xml_set(image, "Type", "Compressed") && xml_set(shot, "ParentGUID", guid);
 }
 
-/* 0 or -errno, told. */
-static int may_touch(const ploop_bundle *bundle, uint32_t snapshot)
+int change_may_merge(const ploop_bundle *bundle, uint32_t snapshot)
 {
     int error = may_change(bundle);
 
-    if (!error && snapshot >= bundle->model.snapshot_count) {
-        error = fault(&bundle->report, -ENOENT, "there is no snapshot %u", snapshot);
-    }
+    return !error && snapshot >= bundle->model.snapshot_count
+               ? fault(&bundle->report, -ENOENT, "there is no snapshot %u", snapshot)
+               : error;
+}
+
+int change_may_touch(const ploop_bundle *bundle, uint32_t snapshot)
+{
+    int error = change_may_merge(bundle, snapshot);
+
     if (!error && snapshot == bundle->model.top) {
         error = fault(&bundle->report, -EINVAL, "this is the top, not one of its snapshots");
     }
     return error;
 }
 
-/* Keep other programs from an image whose content does not matter. */
-static int lock_image(const ploop_bundle *bundle, uint32_t snapshot, ploop_file **file)
+int change_lock_image(const ploop_bundle *bundle, uint32_t snapshot, ploop_file **file)
 {
     const struct image *image = &bundle->model.storages[0].images[snapshot];
     int error = ploop_file_open_posix(image->path, PLOOP_FILE_READ_WRITE, file);
@@ -173,7 +178,7 @@ static int move_top(ploop_bundle *bundle, uint32_t snapshot, const struct ploop_
     xmlDoc *doc = xmlCopyDoc(bundle->doc, 1);
     bool edited = doc && edit_switch(doc, &snapshots[bundle->model.top].guid,
                                      &snapshots[snapshot].guid, name);
-    error = commit(bundle, doc, edited, written);
+    error = change_commit(bundle, doc, edited, written);
     if (!*written) {
         remove_image(bundle, name);
     }
@@ -188,12 +193,13 @@ int ploop_bundle_switch(ploop_bundle *bundle, uint32_t snapshot)
     char *old_name = NULL;
     bool written = false;
 
-    int error = may_touch(bundle, snapshot);
+    int error = change_may_touch(bundle, snapshot);
     if (error) {
         return error;
     }
     old_name = strdup(bundle->model.storages[0].images[bundle->model.top].name);
-    error = old_name ? lock_image(bundle, bundle->model.top, &old_top) : no_memory(bundle);
+    error = old_name ? change_lock_image(bundle, bundle->model.top, &old_top)
+                     : change_no_memory(bundle);
     if (!error) {
         error = image_open_checked(bundle, snapshot, PLOOP_FILE_READ_ONLY, &base, &info);
     }
@@ -206,85 +212,5 @@ int ploop_bundle_switch(ploop_bundle *bundle, uint32_t snapshot)
     ploop_file_close(base);
     ploop_file_close(old_top);
     free(old_name);
-    return error;
-}
-
-/* ---- Delete ---- */
-
-/* Its children hang on its parent then. */
-static bool edit_delete(xmlDoc *doc, const struct model *model, uint32_t snapshot)
-{
-    const struct snapshot *own = &model->snapshots[snapshot];
-    xmlNode *image = xml_find_image(doc, &own->guid), *shot = xml_find_shot(doc, &own->guid);
-    char parent[PLOOP_BUNDLE_GUID_SIZE];
-
-    guid_print(&own->parent_guid, parent);
-    for (uint32_t i = 0; i < model->snapshot_count; i++) {
-        xmlNode *child = model->snapshots[i].parent == snapshot
-                             ? xml_find_shot(doc, &model->snapshots[i].guid)
-                             : NULL;
-        if (child && !xml_set(child, "ParentGUID", parent)) {
-            return false;
-        }
-    }
-    if (!image || !shot) {
-        return false;
-    }
-    xmlUnlinkNode(image);
-    xmlFreeNode(image);
-    xmlUnlinkNode(shot);
-    xmlFreeNode(shot);
-    return true;
-}
-
-/* Whether the children do without the snapshot's image: 0 or -errno, told. */
-static int children_need_nothing(const ploop_bundle *bundle, uint32_t snapshot, ploop_file *file)
-{
-    const struct snapshot *own = &bundle->model.snapshots[snapshot];
-    struct ploop_check_result result = {.size = sizeof(result)};
-
-    if (!own->child_count) {
-        return 0;
-    }
-    if (own->parent == NO_PARENT) {
-        return fault(&bundle->report, -ENOTSUP,
-                     "other snapshots are built on this one; merging is not supported yet");
-    }
-    int error = ploop_image_check(file, NULL, &result);
-    if (error) {
-        return fault(&bundle->report, error, "its image '%.100s': %s",
-                     bundle->model.storages[0].images[snapshot].name, strerror(-error));
-    }
-    return result.errors || result.mapped
-               ? fault(&bundle->report, -ENOTSUP,
-                       "other snapshots need the data of this one; merging is not supported yet")
-               : 0;
-}
-
-int ploop_bundle_delete(ploop_bundle *bundle, uint32_t snapshot)
-{
-    ploop_file *file = NULL;
-    char *name = NULL;
-    bool written = false;
-
-    int error = may_touch(bundle, snapshot);
-    if (error) {
-        return error;
-    }
-    name = strdup(bundle->model.storages[0].images[snapshot].name);
-    error = name ? lock_image(bundle, snapshot, &file) : no_memory(bundle);
-    if (!error) {
-        error = children_need_nothing(bundle, snapshot, file);
-    }
-    if (!error) {
-        xmlDoc *doc = xmlCopyDoc(bundle->doc, 1);
-        bool edited = doc && edit_delete(doc, &bundle->model, snapshot);
-        error = commit(bundle, doc, edited, &written);
-    }
-    if (!error) {
-        remove_image(bundle, name);
-    }
-    ploop_file_close(file);
-    free(name);
     return error;
 }

@@ -205,6 +205,9 @@ int ploop_bundle_open(const char *path, const struct ploop_bundle_config *config
     }
     pthread_once(&once, xmlInitParser);
     *new = (ploop_bundle){.report = {.log = known.log, .user_data = known.user_data},
+                          .progress = known.progress,
+                          .progress_data = known.progress_data,
+                          .merge_rate = known.merge_rate,
                           .directory_fd = -1,
                           .lock_fd = -1};
     error = find_names(new, path);

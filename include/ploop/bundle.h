@@ -53,7 +53,15 @@ struct ploop_bundle_config {
      */
     void (*log)(void *user_data, uint32_t level, uint32_t message_id, const char *text);
     void *user_data; /**< for log */
-    uint64_t reserved[4];
+    /**
+     * Optional: called now and then while clusters are copied (ploop_bundle_merge(),
+     * ploop_bundle_delete()). A result other than 0 ends that with -ECANCELED. Called in the
+     * calling thread; must not use the bundle.
+     */
+    int (*progress)(void *user_data, uint64_t done, uint64_t total);
+    void *progress_data; /**< its user_data */
+    uint64_t merge_rate; /**< the most bytes to copy in a second; 0: as fast as it can */
+    uint64_t reserved[2];
 };
 
 /** A bundle as a whole. */
@@ -257,18 +265,42 @@ int ploop_bundle_take_snapshot(ploop_bundle *bundle, char *guid);
 int ploop_bundle_switch(ploop_bundle *bundle, uint32_t snapshot);
 
 /**
- * Delete a snapshot, and its image, that nothing needs: one without children, or one whose image
- * is empty, whose children are then its parent's. A file that cannot be removed any more when the
- * bundle does not name it is left, with a warning.
+ * Delete a snapshot, and its image; what is built on it gets the parent of it. Where the others
+ * need its data, that is copied into the image of each snapshot that is built on it directly; then
+ * it goes. A file that cannot be removed any more when the bundle does not name it is left, with a
+ * warning.
+ *
+ * The images of those snapshots are opened for writing, so no other program may use them. A program
+ * that is killed meanwhile leaves the bundle with the snapshot or without it, and each of the
+ * others as it was; an image that was being written to was not closed cleanly then.
  *
  * @param snapshot  its number
  * @return as ploop_bundle_take_snapshot(); -EINVAL where it is the top; -ENOENT (no such number);
- *         -ENOTSUP (its children need its data: it would have to be merged, which this version
- *         cannot do)
+ *         -ENOTSUP (the root, where more than one snapshot is built on it); -ECANCELED (progress);
+ *         or what ploop_dev_merge() and its job fail with
  *
  * @since 2.0
  */
 int ploop_bundle_delete(ploop_bundle *bundle, uint32_t snapshot);
+
+/**
+ * Merge a snapshot, or the top, with its parent: it stays what it is, and **the parent goes**, with
+ * its GUID. Nothing else may be built on the parent.
+ *
+ * Up, what the snapshot has not is copied into its image, and the image of the parent is removed;
+ * that is safe at each moment, as ploop_bundle_delete() is. Down, what the snapshot has is copied
+ * into the parent's image, which becomes its own, and the image that it had is removed; that copies
+ * less where the parent is the larger one. From the first copy on the parent is not what it was
+ * then, also if the call fails or the program is killed: nobody can go back to it.
+ *
+ * @param snapshot   its number
+ * @param direction  PLOOP_MERGE_UP or PLOOP_MERGE_DOWN (ploop/ops.h)
+ * @return as ploop_bundle_delete(); -EINVAL also for the root, where another snapshot is built on
+ *         the parent, and for another direction; -ENOTSUP (down into a raw disk)
+ *
+ * @since 2.0
+ */
+int ploop_bundle_merge(ploop_bundle *bundle, uint32_t snapshot, uint32_t direction);
 
 #ifdef __cplusplus
 }

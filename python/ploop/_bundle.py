@@ -114,5 +114,11 @@ class Bundle:
         must(self._library.ploop_bundle_switch(self._handle, self._number(guid)), guid)
 
     def delete(self, guid):
-        """Delete a snapshot that nothing needs."""
+        """Delete a snapshot; what is built on it gets what it needs of it."""
         must(self._library.ploop_bundle_delete(self._handle, self._number(guid)), guid)
+
+    def merge(self, guid=None, *, down=False):
+        """Merge a snapshot, or the disk's present state, with its parent, which is lost; down: into the parent's image."""
+        number = self._info().top if guid is None else self._number(guid)
+        direction = native.MERGE_DOWN if down else native.MERGE_UP
+        must(self._library.ploop_bundle_merge(self._handle, number, direction), guid or self.path)

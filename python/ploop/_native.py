@@ -27,6 +27,7 @@ PIO_NO_UNMAP = 4
 COMPLETION_PIO = 1
 
 MERGE_UP = 1
+MERGE_DOWN = 2
 JOB_COMMIT = 3
 JOB_ENDED = 4
 
@@ -168,7 +169,7 @@ class JobInfo(Structure):
 class BundleConfig(Structure):
     _ploop_ = "ploop_bundle_config"
     _fields_ = [("size", c_uint64), ("flags", c_uint32), ("reserved1", c_uint32), ("log", LogFn), ("user_data", c_void_p),
-                ("reserved", c_uint64 * 4)]
+                ("progress", c_void_p), ("progress_data", c_void_p), ("merge_rate", c_uint64), ("reserved", c_uint64 * 2)]
 
 
 class BundleInfo(Structure):
@@ -257,6 +258,7 @@ BUNDLE_FUNCTIONS = {
     "ploop_bundle_take_snapshot": (c_int, [HANDLE, c_char_p]),
     "ploop_bundle_switch": (c_int, [HANDLE, c_uint32]),
     "ploop_bundle_delete": (c_int, [HANDLE, c_uint32]),
+    "ploop_bundle_merge": (c_int, [HANDLE, c_uint32, c_uint32]),
 }
 
 

@@ -193,6 +193,12 @@ class BundleTest(unittest.TestCase):
                 self.assertEqual(disk.read(6), b"monday")
             with fails(errno.ENOENT):
                 bundle.delete("{00000000-1111-2222-3333-444444444444}")
+            bundle.merge()
+            with bundle.open() as disk:
+                self.assertEqual(disk.read(6), b"monday")
+            self.assertEqual(len(bundle.snapshots), 1)
+            with fails(errno.EINVAL):
+                bundle.merge(down=True)
 
 
 class ReadmeTest(unittest.TestCase):

@@ -5,24 +5,29 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "bundle_library.h"
+#include "progress.h"
 
 static const char xml_file[] = "DiskDescriptor.xml";
 
 /* ---- The library ---- */
 
 static bool has_told; /* since the last call began */
+static struct progress progress;
 
 static void print_line(void *user_data, uint32_t level, uint32_t message_id, const char *text)
 {
     (void)user_data;
     (void)message_id;
     has_told |= level == PLOOP_LOG_ERROR;
+    progress_clear(&progress);
     fprintf(stderr, "ploopctl: %s%s\n", level == PLOOP_LOG_WARNING ? "warning: " : "", text);
 }
 
@@ -41,6 +46,48 @@ int bundle_open(const char *path, uint32_t flags, ploop_bundle **bundle)
 
     config.log = print_line;
     return bundle_told(path, ploop_bundle_open(path, &config, bundle));
+}
+
+static atomic_bool is_interrupted;
+static bool has_progress; /* it has begun */
+
+static void interrupt(int signal)
+{
+    (void)signal;
+    is_interrupted = true;
+}
+
+static int on_progress(void *user_data, uint64_t done, uint64_t total)
+{
+    (void)user_data;
+    if (!has_progress) {
+        progress_begin(&progress, total);
+        has_progress = true;
+    }
+    progress_set_total(&progress, total);
+    progress_update(&progress, done);
+    return is_interrupted;
+}
+
+int bundle_open_long(const char *path, uint64_t rate, ploop_bundle **bundle)
+{
+    const struct sigaction action = {.sa_handler = interrupt};
+    struct ploop_bundle_config config = {.size = sizeof(config), .flags = PLOOP_BUNDLE_READ_WRITE};
+
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    config.log = print_line;
+    config.progress = on_progress;
+    config.merge_rate = rate;
+    return bundle_told(path, ploop_bundle_open(path, &config, bundle));
+}
+
+int bundle_told_long(const char *path, int error)
+{
+    if (has_progress) {
+        progress_end(&progress, !error);
+    }
+    return bundle_told(path, error);
 }
 
 int bundle_create(const char *path, const struct new_image *new_image)

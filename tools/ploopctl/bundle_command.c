@@ -7,12 +7,14 @@
 
 #include "bundle.h"
 #include "bundle_library.h"
+#include "job.h"
 #include "json.h"
 
 struct request {
     const char *path;
     const char *guid; /* NULL: none given */
-    bool json;
+    bool json, is_down;
+    uint64_t rate;
     struct new_image new_image;
 };
 
@@ -188,21 +190,36 @@ static int run_snapshot(const struct request *request)
     return error ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+/* The snapshot of the call; without a GUID the top. 0 or -errno, printed. */
+static int find(const struct request *request, const ploop_bundle *bundle, uint32_t *number)
+{
+    struct ploop_bundle_info info = {.size = sizeof(info)};
+
+    if (!request->guid) {
+        ploop_bundle_info(bundle, &info);
+        *number = info.top;
+        return 0;
+    }
+    int error = ploop_bundle_find(bundle, request->guid, number);
+    if (error) {
+        complain(request->path,
+                 error == -EINVAL ? "'%s' is not a GUID in braces" : "it has no snapshot %s",
+                 request->guid);
+    }
+    return error;
+}
+
 static int change(const struct request *request, int (*how)(ploop_bundle *, uint32_t))
 {
     ploop_bundle *bundle;
     uint32_t number;
 
-    if (bundle_open(request->path, PLOOP_BUNDLE_READ_WRITE, &bundle)) {
+    if (bundle_open_long(request->path, request->rate, &bundle)) {
         return EXIT_FAILURE;
     }
-    int error = ploop_bundle_find(bundle, request->guid, &number);
-    if (error) {
-        complain(request->path,
-                 error == -EINVAL ? "'%s' is not a GUID in braces" : "it has no snapshot %s",
-                 request->guid);
-    } else {
-        error = bundle_told(request->path, how(bundle, number));
+    int error = find(request, bundle, &number);
+    if (!error) {
+        error = bundle_told_long(request->path, how(bundle, number));
     }
     ploop_bundle_close(bundle);
     return error ? EXIT_FAILURE : EXIT_SUCCESS;
@@ -218,14 +235,31 @@ static int run_delete(const struct request *request)
     return change(request, ploop_bundle_delete);
 }
 
+static int merge_up(ploop_bundle *bundle, uint32_t snapshot)
+{
+    return ploop_bundle_merge(bundle, snapshot, PLOOP_MERGE_UP);
+}
+
+static int merge_down(ploop_bundle *bundle, uint32_t snapshot)
+{
+    return ploop_bundle_merge(bundle, snapshot, PLOOP_MERGE_DOWN);
+}
+
+static int run_merge(const struct request *request)
+{
+    return change(request, request->is_down ? merge_down : merge_up);
+}
+
 /* ---- The command ---- */
 
 static const struct verb {
     const char *name;
-    int arguments;
+    int arguments, optional; /* how many, and how many more there may be */
     int (*run)(const struct request *request);
-} verbs[] = {{"info", 1, run_info},         {"list", 1, run_list},     {"create", 1, run_create},
-             {"snapshot", 1, run_snapshot}, {"switch", 2, run_switch}, {"delete", 2, run_delete}};
+} verbs[] = {{"info", 1, 0, run_info},     {"list", 1, 0, run_list},
+             {"create", 1, 0, run_create}, {"snapshot", 1, 0, run_snapshot},
+             {"switch", 2, 0, run_switch}, {"delete", 2, 0, run_delete},
+             {"merge", 1, 1, run_merge}};
 
 static int run_verb(struct request *request, int argc, char **argv)
 {
@@ -241,11 +275,15 @@ static int run_verb(struct request *request, int argc, char **argv)
         return complain_usage(&bundle_command, "unknown action '%s'", argv[optind]);
     }
     optind++;
-    if (!has_arguments(&bundle_command, argc, argv, verb->arguments)) {
+    int count = verb->arguments;
+    if (argc - optind > count && argc - optind <= count + verb->optional) {
+        count = argc - optind;
+    }
+    if (!has_arguments(&bundle_command, argc, argv, count)) {
         return EXIT_FAILURE;
     }
     request->path = argv[optind];
-    request->guid = verb->arguments > 1 ? argv[optind + 1] : NULL;
+    request->guid = count > 1 ? argv[optind + 1] : NULL;
     return verb->run(request);
 }
 
@@ -255,6 +293,8 @@ static int run(int argc, char **argv)
                                             {"size", required_argument, 0, 's'},
                                             {"cluster", required_argument, 0, 'c'},
                                             {"v1", no_argument, 0, '1'},
+                                            {"down", no_argument, 0, 'd'},
+                                            {"rate", required_argument, 0, 'r'},
                                             OPTION_HELP_ENTRY,
                                             {0}};
     struct request request = {0};
@@ -276,6 +316,12 @@ static int run(int argc, char **argv)
         case '1':
             request.new_image.options.version = 1;
             break;
+        case 'd':
+            request.is_down = true;
+            break;
+        case 'r':
+            right = take_rate(&bundle_command, &request.rate, optarg);
+            break;
         default:
             right = false;
         }
@@ -286,18 +332,22 @@ static int run(int argc, char **argv)
 const struct command bundle_command = {
     .name = "bundle",
     .synopsis = "info|list [--json] DIR | create --size SIZE [--cluster SIZE] [--v1] DIR |\n"
-                "                       snapshot DIR | switch|delete DIR GUID",
+                "                       snapshot DIR | switch|delete DIR GUID |\n"
+                "                       merge [--down] [--rate SIZE] DIR [GUID]",
     .summary = "Show, make and change a bundle, a disk with a DiskDescriptor.xml",
     .options = "      --json             print JSON, with sizes and offsets in bytes\n"
                "      --size SIZE        disk size, a multiple of 512 bytes\n"
                "      --cluster SIZE     cluster size: power of two from 4K to 64M (default 1M)\n"
-               "      --v1               as Parallels Desktop has it; else as OpenVZ\n",
+               "      --v1               as Parallels Desktop has it; else as OpenVZ\n"
+               "      --down             merge into the parent's image, which is changed at once\n"
+               "      --rate SIZE        copy at most so many bytes a second\n",
     .notes = "info      the disk, its snapshots and its images\n"
              "list      its snapshots\n"
              "create    a directory with an empty disk; it must not exist\n"
              "snapshot  keep the disk's present state; prints the GUID of it\n"
              "switch    go back to a snapshot: what was written since the last one is removed\n"
-             "delete    remove a snapshot that no other one needs\n\n"
+             "delete    remove a snapshot; those built on it get what they need of it\n"
+             "merge     a snapshot, or the disk's present state, with its parent, which is lost\n\n"
              "No other program may use the disk while it is changed.\n",
     .examples = "  ploopctl bundle create --size 10G disk.hdd\n"
                 "  ploopctl bundle snapshot disk.hdd\n",

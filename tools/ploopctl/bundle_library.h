@@ -9,9 +9,16 @@
 
 /* Each prints its errors. 0 or -errno. */
 int bundle_open(const char *path, uint32_t flags, ploop_bundle **bundle);
+/*
+ * For a change that may take long: with a progress bar; SIGINT and SIGTERM end it in an orderly
+ * way. `rate` is ploop_bundle_config.merge_rate.
+ */
+int bundle_open_long(const char *path, uint64_t rate, ploop_bundle **bundle);
 int bundle_create(const char *path, const struct new_image *new_image);
 
 /* Returns `error`; has printed something if it is none of 0 and what the library has told. */
 int bundle_told(const char *path, int error);
+/* The same after bundle_open_long() and the change. */
+int bundle_told_long(const char *path, int error);
 
 #endif

@@ -19,6 +19,15 @@ static void interrupt(int signal)
     is_interrupted = true;
 }
 
+bool take_rate(const struct command *command, uint64_t *rate, const char *text)
+{
+    if (parse_size(text, rate) || *rate == 0) {
+        complain_usage(command, "invalid rate '%s': expected bytes a second, like 20M", text);
+        return false;
+    }
+    return true;
+}
+
 int job_open(struct image *image)
 {
     const struct sigaction action = {.sa_handler = interrupt};

@@ -16,6 +16,9 @@
  */
 int job_open(struct image *image);
 
+/* Handle the argument of --rate; prints errors. */
+bool take_rate(const struct command *command, uint64_t *rate, const char *text);
+
 /* A commit callback for whoever keeps no record of a stack but the files themselves. */
 void job_commit(void *user_data, ploop_job *job);
 

@@ -30,16 +30,6 @@ static bool take_level(struct request *request, const char *text)
     return true;
 }
 
-static bool take_rate(struct request *request, const char *text)
-{
-    if (parse_size(text, &request->rate) || request->rate == 0) {
-        complain_usage(&merge_command, "invalid rate '%s': expected bytes a second, like 20M",
-                       text);
-        return false;
-    }
-    return true;
-}
-
 static const char *path_at(const struct image *image, uint32_t level)
 {
     return level < image->base_count ? image->bases[level].path : image->path;
@@ -100,7 +90,7 @@ static int run(int argc, char **argv)
             request.is_down = true;
             break;
         case 'r':
-            right = take_rate(&request, optarg);
+            right = take_rate(&merge_command, &request.rate, optarg);
             break;
         case OPTION_BASE:
         case OPTION_RAW_BASE:
