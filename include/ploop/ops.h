@@ -218,6 +218,10 @@ int ploop_dev_compact(ploop_dev *dev, ploop_job_fn *fn, void *user_data, ploop_j
  * cluster that was copied goes to both files, and requests do not take the fast path; at the end,
  * changes are held as ploop_dev_snapshot() holds them, and the lower one becomes the top.
  *
+ * Down into a raw base, below the top: its file is written in place, and made longer where the
+ * image above it has more of the disk. It has no mark: what the image that goes has is right there
+ * when the embedder is asked, and before that the image hides it.
+ *
  * A receiver below the top is opened for writing, if its backend can (`reopen`), locked and marked
  * before it is changed, and is for reading only, and clean, when the embedder is asked. If that
  * fails, or a SYNC of it, the log says so.
@@ -233,8 +237,9 @@ int ploop_dev_compact(ploop_dev *dev, ploop_job_fn *fn, void *user_data, ploop_j
  *                   file that was merged away is the caller's, and may be closed. It may also be
  *                   called with -EUCLEAN: a BAT that was read again is no good
  * @return 0; -EINVAL (a parameter; no such level; down without PLOOP_MERGE_RECEIVER_IS_OURS; more
- *         of a raw base would become visible); -ENOTSUP (down into a raw base, or into an image
- *         whose disk is smaller); -EBUSY; -EROFS; -EIO, also where a SYNC of the receiver has
+ *         of a raw base would become visible); -ENOTSUP (the top down into a raw base; down into an
+ *         image whose disk is smaller); -ENOSPC (a raw base that is too short, and whose backend
+ *         cannot make it longer); -EBUSY; -EROFS; -EIO, also where a SYNC of the receiver has
  *         failed before; -ENOMEM; -EAGAIN (another process has the receiver open), or what else its
  *         backend returns. The log says what does not fit; nothing was changed
  *

@@ -56,12 +56,14 @@ uint64_t delta_fill(const struct delta *delta, struct guest_cluster guest, uint3
                     uint64_t inside, uint64_t length, const struct iov_cursor *cursor,
                     uint64_t *offset, uint64_t *filled)
 {
-    assert(entry != BAT_ENTRY_BAD && delta->tail_at <= delta->end);
+    uint64_t tail_at = atomic_load_explicit(&delta->tail_at, memory_order_acquire);
+    uint64_t end = atomic_load_explicit(&delta->end, memory_order_relaxed);
+    assert(entry != BAT_ENTRY_BAD && tail_at <= end);
     uint64_t from = guest.n * delta->geometry.cluster_size + inside;
-    uint64_t in_file = before(delta->tail_at, from, length);
+    uint64_t in_file = before(tail_at, from, length);
     *offset = geometry_entry_offset(&delta->geometry, entry) + inside;
     *filled = in_file;
-    if (in_file < before(delta->end, from, length)) {
+    if (in_file < before(end, from, length)) {
         struct iov_cursor rest = *cursor;
         iov_advance(&rest, in_file);
         iov_copy_in(&rest, delta->tail, SECTOR_SIZE);

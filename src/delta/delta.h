@@ -8,7 +8,9 @@
  *     it holds the cluster's lock, shared at least. So a delta can be let go once no word names it,
  *     every cluster lock has been held alone once since then, and nothing is in flight in its
  *     channel. No reference count is needed for that. The structure lives as long as the device.
- *  3. From its `end` on a delta reads as zeros, whatever its file holds there.
+ *  3. From its `end` on a delta reads as zeros, whatever its file holds there. `end` and then
+ *     `tail_at` become larger where a raw file gets what the delta above it has; until both have,
+ *     a reader finds the same bytes with the old ones.
  *  4. Only the top has a `bat`, what is about to be the top or was, and the receiver of a merge.
  *     Nothing is written to a delta without one but by RECOVER, before the device is open
  *     (load_stack.c). An old bat stays in memory, whoever still looks at it.
@@ -34,8 +36,9 @@ struct delta {
     uint32_t queues_seen;     /* while it leaves: life/top.c */
     struct geometry geometry; /* cluster n of a raw file is its entry n */
     struct bat *bat;          /* the map of the top: see 4; NULL: none */
-    uint64_t end;             /* bytes of the disk that it has */
-    uint64_t tail_at; /* [tail_at, end) is in `tail`: the end of a raw file that ends inside a
+    _Atomic uint64_t end;     /* bytes of the disk that it has */
+    _Atomic uint64_t
+        tail_at; /* [tail_at, end) is in `tail`: the end of a raw file that ends inside a
                          sector. Else tail_at is `end` */
     uint8_t tail[SECTOR_SIZE];
 };

@@ -163,8 +163,9 @@ void stack_turn_words(struct stack *stack, const struct delta *from, const struc
     for (; *next < end; ++*next) {
         struct guest_cluster guest = {*next};
         if (atomic_load_explicit(&words[guest.n], memory_order_relaxed) >> 32 == from->number) {
-            assert(bat_entry(to->bat, guest));
-            stack_set_place(stack, guest, to, bat_entry(to->bat, guest));
+            uint32_t entry = to->is_raw ? guest.n : bat_entry(to->bat, guest);
+            assert(entry || to->is_raw);
+            stack_set_place(stack, guest, to, entry);
         }
     }
 }

@@ -120,8 +120,8 @@ void stack_settle(struct stack *stack, uint32_t *next, uint32_t end);
 void stack_drop_words(struct stack *stack, const struct delta *delta, uint32_t *next, uint32_t end);
 
 /*
- * Of two neighbours below the top `to` has all that `from` has, in its bat: the words of [*next,
- * end) that name `from` name `to` from now on.
+ * Of two neighbours below the top `to` has all that `from` has, in its bat, or in its raw file: the
+ * words of [*next, end) that name `from` name `to` from now on.
  */
 void stack_turn_words(struct stack *stack, const struct delta *from, const struct delta *to,
                       uint32_t *next, uint32_t end);

@@ -331,7 +331,22 @@ static int make_bat(ploop_dev *dev, struct delta *delta)
     return error;
 }
 
-int top_make_receiver(ploop_dev *dev, struct delta *delta)
+/* Only now its backend says what it can. */
+static int judge_raw(ploop_dev *dev, const struct delta *delta, uint64_t size)
+{
+    struct ploop_file_info info = {.size = sizeof(info)};
+    int error = ploop_file_info(delta->file, &info);
+    if (!error && info.file_size < size && !(info.capabilities & PLOOP_FILE_CAN_GROW)) {
+        dev_log(dev, PLOOP_LOG_ERROR, PLOOP_MESSAGE_NEW_TOP,
+                "merge: delta %" PRIu32 ": the raw base has %" PRIu64 " bytes, needs %" PRIu64
+                ", and cannot become larger",
+                delta->level, info.file_size, size);
+        error = -ENOSPC;
+    }
+    return error;
+}
+
+int top_make_receiver(ploop_dev *dev, struct delta *delta, uint64_t raw_size)
 {
     int error = file_change_claim(delta->file, FILE_ALONE);
     if (error) {
@@ -341,7 +356,7 @@ int top_make_receiver(ploop_dev *dev, struct delta *delta)
     }
     error = open_for_writing(dev, delta);
     if (!error) {
-        error = make_bat(dev, delta);
+        error = delta->is_raw ? judge_raw(dev, delta, raw_size) : make_bat(dev, delta);
         if (error) {
             top_lower_file(dev, delta->file);
         }

@@ -53,9 +53,10 @@ void top_lower_file(ploop_dev *dev, const ploop_file *file);
 
 /*
  * Any thread, outside of the turn, and may block: the file of a delta below the top is claimed
- * alone, and opened for writing, if its backend can; then it has an empty bat. 0; -EBUSY; -ENOMEM;
+ * alone, and opened for writing, if its backend can; then an image has an empty bat, and a raw file
+ * can be made so long. 0; -EBUSY; -ENOMEM;
  * or what the backend returns, with a line in the log; nothing was changed then.
  */
-int top_make_receiver(ploop_dev *dev, struct delta *delta);
+int top_make_receiver(ploop_dev *dev, struct delta *delta, uint64_t raw_size);
 
 #endif

@@ -48,6 +48,7 @@ uint32_t merge_slice_end(const struct merge *merge)
     return merge->next + (left < SLICE_CLUSTERS ? left : SLICE_CLUSTERS);
 }
 
+/* NULL: it is raw. */
 static struct bat *receiver_bat(const struct merge *merge)
 {
     return merge->merging.to->bat;
@@ -75,9 +76,8 @@ void merge_fail(struct merge *merge, int error)
 
 /* ---- before the copies ---- */
 
-static void marked(struct mark *mark, int result)
+void merge_is_prepared(struct merge *merge, int result)
 {
-    struct merge *merge = container_of(mark, struct merge, mark);
     merge->is_busy = false;
     if (result) {
         merge_fail(merge, result);
@@ -85,6 +85,11 @@ static void marked(struct mark *mark, int result)
         merge->job.dev->merging = &merge->merging;
         merge_set_state(merge, MERGE_COUNTING);
     }
+}
+
+static void marked(struct mark *mark, int result)
+{
+    merge_is_prepared(container_of(mark, struct merge, mark), result);
 }
 
 /* Whether the receiver still has to get it. */
@@ -186,7 +191,11 @@ static void begin_round(struct merge *merge, round_fn *then)
 {
     merge->is_busy = true;
     merge->unsynced = 0;
-    bat_join_round(receiver_bat(merge), &merge->round, then);
+    if (merge->merging.to->is_raw) {
+        merge_sync(merge, then);
+    } else {
+        bat_join_round(receiver_bat(merge), &merge->round, then);
+    }
 }
 
 /* By a part that was under way when the mirror began, perhaps, and does not know of it. */
@@ -264,6 +273,11 @@ static void receiver_cleared(struct mark *mark, int result)
     mark_cleared(container_of(mark, struct merge, mark), result);
 }
 
+static void raw_synced(struct round_wait *round, int result)
+{
+    mark_cleared(container_of(round, struct merge, round), result);
+}
+
 static void top_cleared(struct mark *mark, int result)
 {
     mark_cleared(container_of(mark, struct merge, top_mark), result);
@@ -274,7 +288,9 @@ static void clear_mark(struct merge *merge)
     ploop_dev *dev = merge->job.dev;
     struct merging *merging = &merge->merging;
     merge->is_busy = true;
-    if (merge->way == MERGE_BELOW) {
+    if (merging->to->is_raw) {
+        begin_round(merge, raw_synced);
+    } else if (merge->way == MERGE_BELOW) {
         mark_begin(&merge->mark, dev, merging->to, MARK_CLEAR, receiver_cleared);
     } else {
         mark_begin(&merge->top_mark, dev, merging->from, MARK_CLEAR, top_cleared);
@@ -302,8 +318,13 @@ static void go_on(struct merge *merge)
         merge_load(merge);
         break;
     case MERGE_MARKING:
-        merge->is_busy = merge->is_served = true;
-        mark_begin(&merge->mark, dev, merge->merging.to, MARK_NEW, marked);
+        merge->is_busy = true;
+        merge->is_served = !merge->merging.to->is_raw;
+        if (merge->is_served) {
+            mark_begin(&merge->mark, dev, merge->merging.to, MARK_NEW, marked);
+        } else {
+            merge_prepare_raw(merge);
+        }
         break;
     case MERGE_COUNTING:
         count_clusters(merge);
@@ -405,6 +426,7 @@ static void before_fn(ploop_job *job)
 static void destroy(ploop_job *job)
 {
     struct merge *merge = merge_of_job(job);
+    free(merge->buffer);
     free(merge->entries);
     free(merge);
 }

@@ -9,15 +9,15 @@
  *
  *                                                                                TOP BELOW LOWER
  *     LOADING     the map of the receiver is read, and that of the source             x     x
- *     MARKING     the receiver's mark is set, durably                                 x     x
+ *     MARKING     the receiver's mark is set, durably; a raw one is made long enough  x     x
  *     COUNTING    what is to be copied is counted, slice by slice                 x   x     x
  *     FLUSHING    the top is flushed                                                        x
  *     MIRRORING   GATE_MIRROR is closed; what is on the fast path ends                      x
  *     COPYING     each cluster, under its lock; a round now and then              x   x     x
  *     SECURING    a round of the receiver; nobody is held. Twice for LOWER        x         x
  *     DRAINING    the gate is closed for changes; those in flight end                       x
- *     CLEARING    BELOW: the receiver's mark; LOWER: the top is flushed, at rest,
- *                 and its mark cleared                                                x     x
+ *     CLEARING    BELOW: the receiver's mark (of a raw one a SYNC); LOWER: the top
+ *                 is flushed, at rest, and its mark cleared                           x     x
  *     CLOSING_UP  a last round of the receiver                                              x
  *     COMMIT      the embedder records the shorter stack                          x   x     x
  *     LOWERING    both maps are quiet -> the receiver is the top, the gate opens            x
@@ -49,7 +49,9 @@
  *     nothing is changed in either file: PLOOP_COMMIT_UNKNOWN is no answer, and a close then fails
  *     what is held.
  *  4. A receiver that is not the top has a bat of its own, which is pumped from here.
- *  5. A rate limit is waited for with no lock held. A pause begins when the copies under way have
+ *  5. A raw base can be the receiver of BELOW only: the top is an image. It has no map and no mark:
+ *     what is not yet right in it is hidden by the source, until the commit.
+ *  6. A rate limit is waited for with no lock held. A pause begins when the copies under way have
  *     ended and what they wrote is durable.
  */
 #ifndef LIVE_MERGE_H
@@ -105,8 +107,10 @@ struct merge {
     bool reads_receiver; /* the source's map is there, or needs none */
     uint64_t read;       /* bytes of the BAT */
     uint32_t *entries;   /* the source's; NULL: see merging.entries */
+    uint8_t *buffer;     /* of IMAGE_PAGES pages, where the receiver has no images */
     struct channel_io io;
     struct iovec iov;
+    round_fn *synced; /* of a raw receiver */
     /* SWEEPING: */
     struct lock_waiter lock;
     uint32_t swept;
@@ -124,6 +128,17 @@ void merge_set_state(struct merge *merge, enum merge_state state);
 
 /* It does not come about. */
 void merge_fail(struct merge *merge, int error);
+
+/* ---- merge_raw.c: a raw receiver ---- */
+
+/* The receiver has its mark, or needs none: the copies may begin. */
+void merge_is_prepared(struct merge *merge, int result);
+/* What it holds is made durable, and it as long as what comes into it: MARKING. */
+void merge_prepare_raw(struct merge *merge);
+/* What was copied becomes durable; a SYNC that fails is the last. */
+void merge_sync(struct merge *merge, round_fn *then);
+/* It has all that the source has: readers find it there from now on. */
+void merge_raw_has_all(struct merge *merge);
 
 /* ---- merge_load.c: one read of the maps, which are the receiver's when all is read ---- */
 void merge_load(struct merge *merge);

@@ -56,12 +56,14 @@ static int judge_call(const ploop_dev *dev, struct wish *wish, uint32_t directio
 static int judge_raw_base(const ploop_dev *dev, struct wish *wish)
 {
     const struct delta *base = stack_find(&dev->stack, 0);
-    if (!wish->is_down && wish->level == 1 && base->is_raw &&
-        base->geometry.disk_size > wish->lower->end && wish->upper->end > wish->lower->end) {
+    const struct delta *away = wish->is_down ? wish->upper : wish->lower;
+    const struct delta *above = stack_find(&dev->stack, away->level + 1);
+    if (away->level == 1 && base->is_raw && above && base->geometry.disk_size > away->end &&
+        above->end > away->end) {
         WHY(wish,
             "it would uncover the raw base, whose size is %" PRIu64
             ", where the delta merged away ends at %" PRIu64,
-            base->geometry.disk_size, wish->lower->end);
+            base->geometry.disk_size, away->end);
         return reject(dev, wish, -EINVAL);
     }
     return 0;
@@ -75,16 +77,18 @@ static int judge(const ploop_dev *dev, struct wish *wish, uint32_t direction)
     }
     const struct delta *to = wish->is_down ? wish->lower : wish->upper;
     assert(to);
-    if (to->is_raw) {
-        WHY(wish, "this version does not merge into a raw base");
-        return reject(dev, wish, -ENOTSUP);
-    }
-    if (wish->is_down && wish->lower->end != wish->upper->end) {
+    if (to->is_raw && wish->upper == dev_top(dev)) {
+        WHY(wish, "a disk needs an image as its top, and the receiver is a raw base");
+        error = reject(dev, wish, -ENOTSUP);
+    } else if (!to->is_raw && wish->is_down && wish->lower->end != wish->upper->end) {
         WHY(wish,
             "the receiver's disk has %" PRIu64 " bytes, the other one's %" PRIu64
             ": this version does not merge into a smaller one",
             wish->lower->end, wish->upper->end);
-        return reject(dev, wish, -ENOTSUP);
+        error = reject(dev, wish, -ENOTSUP);
+    }
+    if (error) {
+        return error;
     }
     if (to->sync_failed) {
         WHY(wish, "a SYNC of the receiver has failed; open the stack again");
@@ -141,7 +145,14 @@ static int prepare(struct merge *merge)
             return -ENOMEM;
         }
     }
-    return merge->way == MERGE_TOP ? 0 : top_make_receiver(merge->job.dev, merge->merging.to);
+    if (merge->merging.to->is_raw && posix_memalign((void **)&merge->buffer, BAT_PAGE_SIZE,
+                                                    (size_t)IMAGE_PAGES * BAT_PAGE_SIZE)) {
+        merge->buffer = NULL;
+        return -ENOMEM;
+    }
+    return merge->way == MERGE_TOP
+               ? 0
+               : top_make_receiver(merge->job.dev, merge->merging.to, from->end);
 }
 
 int ploop_dev_merge(ploop_dev *dev, uint32_t level, uint32_t direction, ploop_job_commit_fn *commit,
@@ -164,8 +175,7 @@ int ploop_dev_merge(ploop_dev *dev, uint32_t level, uint32_t direction, ploop_jo
     }
     if (error) {
         job_drop(&merge->job);
-        free(merge->entries);
-        free(merge);
+        merge_kind.destroy(&merge->job);
         return error;
     }
     merge->job.commit = commit;

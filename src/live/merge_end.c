@@ -61,6 +61,9 @@ void merge_drop_words(struct merge *merge)
     ploop_dev *dev = merge->job.dev;
     struct stack *stack = &dev->stack;
     struct delta *from = merge->merging.from, *to = merge->merging.to;
+    if (to->is_raw && merge->next == 0) {
+        merge_raw_has_all(merge);
+    }
     if (merge->way == MERGE_BELOW) {
         stack_turn_words(stack, from, to, &merge->next, merge_slice_end(merge));
     } else {
@@ -156,7 +159,7 @@ void merge_close_receiver(struct merge *merge)
             gate_change(dev, GATE_MIRROR, 0);
         }
     }
-    if (merging->to->bat->header.in_use == HEADER_IN_USE) {
+    if (!merging->to->is_raw && merging->to->bat->header.in_use == HEADER_IN_USE) {
         merge->is_busy = true;
         mark_begin(&merge->mark, dev, merging->to, MARK_CLEAR, closed);
     } else {
@@ -164,16 +167,25 @@ void merge_close_receiver(struct merge *merge)
     }
 }
 
-void merge_retire(struct merge *merge)
+/* False: it still does something. */
+static bool is_retired(struct delta *to)
 {
-    struct delta *to = merge->merging.to;
     alloc_stop(&to->bat->alloc);
     if (!bat_is_idle(to->bat)) {
-        return;
+        return false;
     }
     to->sync_failed |= bat_latch(to->bat) != 0;
     if (bat_is_quiet(to->bat)) {
         bat_retire(to->bat);
+    }
+    return true;
+}
+
+void merge_retire(struct merge *merge)
+{
+    struct delta *to = merge->merging.to;
+    if (!to->is_raw && !is_retired(to)) {
+        return;
     }
     merge->job.dev->merging = NULL;
     file_change_claim(to->file, FILE_SHARED);

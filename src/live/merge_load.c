@@ -56,7 +56,7 @@ static int take_header(struct merge *merge, const uint8_t *bytes)
 static int take_page(struct merge *merge, uint32_t page, uint32_t *entries)
 {
     const struct delta *delta = loading(merge);
-    struct bat *bat = merge->merging.to->bat;
+    struct bat *bat = merge->merging.to->bat; /* NULL: the receiver is raw */
     uint32_t count = geometry_page_entries(&delta->geometry, page), mapped = 0;
     words_from_le32(entries, count);
     for (uint32_t i = 0; i < count; i++) {
@@ -82,7 +82,9 @@ static int take_page(struct merge *merge, uint32_t page, uint32_t *entries)
 /* All of them are there. */
 static void end(struct merge *merge)
 {
-    if (!merge->reads_receiver) {
+    if (merge->merging.to->is_raw) {
+        merge_set_state(merge, MERGE_MARKING);
+    } else if (!merge->reads_receiver) {
         merge->reads_receiver = true;
         merge->read = 0;
     } else {
@@ -129,8 +131,9 @@ void merge_load(struct merge *merge)
     uint64_t left = geometry_bat_bytes(&delta->geometry) - merge->read;
     uint64_t most = (uint64_t)IMAGE_PAGES * BAT_PAGE_SIZE;
     left = (left + SECTOR_SIZE - 1) / SECTOR_SIZE * SECTOR_SIZE;
-    /* Nothing is written from there before the mark is. */
-    merge->iov = (struct iovec){to->bat->images[0].bytes, (size_t)(left < most ? left : most)};
+    /* Nothing is written from the images before the mark is. */
+    merge->iov = (struct iovec){merge->buffer ? merge->buffer : to->bat->images[0].bytes,
+                                (size_t)(left < most ? left : most)};
     merge->is_busy = true;
     channel_io_init(&merge->io,
                     merge->reads_receiver ? &to->channel : &merge->merging.from->channel);

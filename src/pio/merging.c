@@ -25,11 +25,22 @@ bool merging_finds(const struct merging *merging, struct guest_cluster guest, ui
     return from->is_raw || *entry != 0;
 }
 
+/* Its place in the receiver, where it has one. */
+static uint32_t receiver_entry(const struct merging *merging, struct guest_cluster guest)
+{
+    return merging->to->is_raw ? guest.n : bat_entry(merging->to->bat, guest);
+}
+
+static bool receiver_has(const struct merging *merging, struct guest_cluster guest)
+{
+    return merging->to->is_raw || bat_entry(merging->to->bat, guest) != 0;
+}
+
 bool merging_wants(const struct merging *merging, struct guest_cluster guest)
 {
     uint32_t entry;
     return merging_finds(merging, guest, &entry) &&
-           (merging->overwrites || bat_entry(merging->to->bat, guest) == 0);
+           (merging->overwrites || !receiver_has(merging, guest));
 }
 
 static struct merging *merging_of(const struct part *part)
@@ -84,10 +95,11 @@ static void zero_rest(const struct part *part)
 
 static void chunk_write(struct part *part)
 {
-    struct delta *to = merging_of(part)->to;
+    const struct merging *merging = merging_of(part);
+    struct delta *to = merging->to;
     struct cow *cow = &part->cow;
     uint32_t entry = part->follow.is_new ? geometry_entry(&to->geometry, cow->host)
-                                         : bat_entry(to->bat, part->cluster);
+                                         : receiver_entry(merging, part->cluster);
     part_transfer(part, to, PLOOP_IO_WRITE, PLOOP_IO_ALLOCATES,
                   (struct iov_cursor){.iov = &cow->iov, .count = 1},
                   geometry_entry_offset(&to->geometry, entry) + cow->at, cow->length,
@@ -165,17 +177,26 @@ static void take_host(struct part *part)
     }
 }
 
+/* Of a cluster that has a place in the receiver: where the copy ends. */
+static uint64_t copy_end(const struct part *part)
+{
+    const struct merging *merging = merging_of(part);
+    uint64_t end = part->inside + part->length;
+    uint64_t left = merging->from->end - part->cluster.n * dev_disk(part->dev)->cluster_size;
+    return merging->to->is_raw && left < end ? left : end;
+}
+
 /* Of a cluster that `from` has. */
 static void follow(struct part *part, int result, struct sync_number number)
 {
     struct merging *merging = merging_of(part);
-    bool has_place = bat_entry(merging->to->bat, part->cluster) != 0;
+    bool has_place = receiver_has(merging, part->cluster);
     merging->under_way++;
     part->follow.result = result;
     part->follow.number = number;
     part->follow.is_new = false;
     part->cow.at = has_place ? part->inside : 0;
-    part->follow.end = has_place ? part->inside + part->length : dev_disk(part->dev)->cluster_size;
+    part->follow.end = has_place ? copy_end(part) : dev_disk(part->dev)->cluster_size;
     if (has_place) {
         cow_take_buffer(part, copy_next);
     } else {

@@ -23,6 +23,8 @@
  *  5. When the top is merged down the word of a cluster names the receiver as soon as that maps it,
  *     under the lock: a discard that comes next leaves the top's entry (R8).
  *  6. After the first error nothing is copied any more.
+ *  7. A raw receiver has a place for every cluster, and no map. It gets no more of a cluster than
+ *     `from` has of the disk, or its file would end behind the disk.
  */
 #ifndef PIO_MERGING_H
 #define PIO_MERGING_H

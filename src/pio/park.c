@@ -202,7 +202,7 @@ void space_fail_all(ploop_dev *dev, int error)
     }
     if (dev->state == DEV_ABORTING) {
         alloc_fail_waits(&dev_bat(dev)->alloc, error);
-        if (dev->merging) {
+        if (dev->merging && dev->merging->to->bat) {
             alloc_fail_waits(&dev->merging->to->bat->alloc, error);
         }
     }

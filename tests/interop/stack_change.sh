@@ -130,6 +130,24 @@ test_a_raw_base_is_merged() {
     judged a.hds
 }
 
+# What is left of the lower two is a plain file, which needs no reader.
+test_down_into_a_raw_base() {
+    head -c 3000320 /dev/urandom >raw
+    silent ploopctl create --cluster 64K --size 8M a.hds
+    expect 0 qemu-io -f parallels -c 'write -P 3 100k 70k' -c 'write -P 4 7M 64k' a.hds
+    silent ploopctl snapshot --raw-base raw a.hds b.hds
+    expect 0 qemu-io -f parallels -c 'write -P 5 1M 64k' b.hds
+    local before below
+    below=$(sum a.hds raw:raw)
+    before=$(sum b.hds a.hds raw:raw)
+    cp a.hds kept
+    silent ploopctl merge --down --level 0 --raw-base raw --base a.hds b.hds
+    cmp a.hds kept || fail "what was merged away was changed"
+    same "$(stat -c %s raw)" 8388608 "the raw file's size"
+    same "$(sum b.hds raw:raw)" "$before" "merged"
+    same "$(sha256sum <raw | cut -d ' ' -f 1)" "$below" "the raw file alone, the disk as it was before the snapshot"
+}
+
 # OpenVZ's tool merges the other way, into the lower file: the result reads the same.
 test_as_the_other_tool_merges() {
     silent ploopctl create --size 64M a.hds
@@ -184,7 +202,7 @@ test_refusals() {
     refused "ploopctl: a.hds: cluster size 65536: not the top delta's, 32768" ploopctl merge --base a.hds cluster.hds
     refused "ploopctl: a.hds: level 0 down: the receiver's disk has 8388608 bytes, the other one's 9437184: *" \
         ploopctl merge --down --base a.hds larger.hds
-    refused "ploopctl: noise.hds: level 0 down: this version does not merge into a raw base" \
+    refused "ploopctl: noise.hds: level 0 down: a disk needs an image as its top, and the receiver is a raw base" \
         ploopctl merge --down --raw-base noise.hds a.hds
     unchanged refusals
 }

@@ -94,6 +94,7 @@ struct backend {
     bool session_marked; /* the mark was found durable in this session */
     bool session_synced; /* a SYNC of this session has succeeded */
     bool writable;
+    bool is_raw;           /* no header: it has no mark */
     unsigned guest_zeroes; /* in flight */
     uint64_t idle_waits;
     const char *stack; /* where a run's stack begins */

@@ -136,6 +136,8 @@ static void check_rules(struct backend *backend, const struct ploop_io *io)
         violation("R11",
                   "%s at %" PRIu64 " before a SYNC: what was found at open may be only in a cache",
                   backend_op_name(io->op), io->offset);
+    if (backend->is_raw)
+        return;
     uint32_t mark;
     memcpy(&mark, backend->disk->durable.bytes + 44, sizeof(mark));
     if (mark == 0x746F6E59)

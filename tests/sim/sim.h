@@ -67,6 +67,7 @@ struct sim {
     ploop_file *file, *base_file;
     ploop_file *lowers[4]; /* in base_file's place: the files below, the base first */
     uint32_t lower_count;
+    bool lowest_is_raw; /* of those */
     ploop_dev *dev;
     ploop_queue *queues[BACKEND_QUEUES];
     uint32_t queue_count;

@@ -32,6 +32,7 @@ struct scene {
     const struct disk_state *states[STACK_FILES];
     struct oracle oracles[STACK_FILES];
     struct oracle_memory memories[STACK_FILES];
+    const struct disk_state *raw; /* below all of them, or NULL */
     bool unclean; /* one of them has the mark; else it says that it was closed cleanly */
 };
 
@@ -74,6 +75,17 @@ static void close_oracles(struct scene *scene)
         oracle_close(&scene->oracles[i]);
 }
 
+/* What the image above it has of the disk. */
+static void read_raw(const struct scene *scene, uint32_t cluster, uint8_t *bytes)
+{
+    uint64_t size = scene->raw->size, at = cluster * cluster_bytes(scene->sim);
+    uint64_t above = scene->oracles[scene->count - 1].disk_sectors * DISK_SECTOR;
+    uint64_t end = above < size ? above : size, left = at < end ? end - at : 0;
+    memset(bytes, 0, cluster_bytes(scene->sim));
+    memcpy(bytes, scene->raw->bytes + (left ? at : 0),
+           left < cluster_bytes(scene->sim) ? left : cluster_bytes(scene->sim));
+}
+
 static void read_cluster(struct scene *scene, uint32_t cluster, uint8_t *bytes)
 {
     int got = 0;
@@ -81,7 +93,9 @@ static void read_cluster(struct scene *scene, uint32_t cluster, uint8_t *bytes)
         got = oracle_read_cluster(&scene->oracles[i], cluster, bytes);
     if (got < 0)
         violation("F1", "%s: guest cluster %" PRIu32 " cannot be read", scene->name, cluster);
-    if (!got)
+    if (!got && scene->raw)
+        read_raw(scene, cluster, bytes);
+    else if (!got)
         base_read(&scene->sim->base, cluster, bytes);
 }
 
@@ -166,18 +180,18 @@ static void go_on(struct scene *scene, uint8_t *content)
     uint32_t count = 0;
     struct ploop_dev_config config;
     ploop_dev *dev;
-    if (base->there) {
-        memfile_open_bytes(&files[count], base->bytes, base->size);
-        count++;
-    }
+    bool is_raw = base->raw || scene->raw;
+    if (base->there)
+        memfile_open_bytes(&files[count++], base->bytes, base->size);
+    if (scene->raw)
+        memfile_open(&files[count++], scene->raw);
     for (uint32_t i = scene->count; i-- > 0;)
         memfile_open(&files[count++], scene->states[i]);
     for (uint32_t i = 0; i < count; i++)
         deltas[i] = files[i].file;
     ploop_dev_config_init(&config, sizeof(config));
     config.pio_count = 2;
-    config.flags =
-        (scene->unclean ? PLOOP_DEV_RECOVER : 0u) | (base->raw ? PLOOP_DEV_RAW_BASE : 0u);
+    config.flags = (scene->unclean ? PLOOP_DEV_RECOVER : 0u) | (is_raw ? PLOOP_DEV_RAW_BASE : 0u);
     config.preallocate_bytes = cluster_bytes(scene->sim);
     int result = ploop_dev_open(deltas, count, &config, &dev);
     if (result)
@@ -204,8 +218,9 @@ static void go_on(struct scene *scene, uint8_t *content)
 static void choose(struct scene *scene, const struct disk_state *const *states, uint32_t mask)
 {
     scene->count = 0;
+    scene->raw = scene->sim->lowest_is_raw && mask & 1 ? states[0] : NULL;
     for (uint32_t i = STACK_FILES; i-- > 0;)
-        if (mask >> i & 1)
+        if (mask >> i & 1 && (i || !scene->raw))
             scene->states[scene->count++] = states[i];
 }
 

@@ -84,6 +84,18 @@ static uint64_t cluster_bytes(const struct sim *sim)
     return (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
 }
 
+/* The raw file at level 0, as the delta above it shows it. */
+static void read_raw(const struct tower *tower, const struct oracle *above, uint32_t cluster,
+                     uint8_t *bytes)
+{
+    const struct disk_state *state = &tower->files[0]->disk->current;
+    uint64_t size = cluster_bytes(&tower->sim), at = cluster * size, end = state->size;
+    if (above && above->disk_sectors * DISK_SECTOR < end)
+        end = above->disk_sectors * DISK_SECTOR;
+    if (at < end)
+        memcpy(bytes, state->bytes + at, end - at < size ? end - at : size);
+}
+
 /* What the files hold now, as the caches show it, of the stack up to and with a level. */
 static uint8_t *read_stack(struct tower *tower, uint32_t levels)
 {
@@ -92,8 +104,9 @@ static uint8_t *read_stack(struct tower *tower, uint32_t levels)
     struct oracle_memory memories[STACK_FILES];
     char message[160];
     uint64_t bytes = cluster_bytes(sim);
+    uint32_t lowest = sim->lowest_is_raw && tower->left & 1;
     uint8_t *content = sim_alloc(sim->image.hot_count * bytes);
-    for (uint32_t level = 0; level < levels; level++) {
+    for (uint32_t level = lowest; level < levels; level++) {
         const struct disk_state *state = &tower->files[file_at(tower, level)]->disk->current;
         memories[level] = (struct oracle_memory){state->bytes, state->size};
         if (oracle_open(&oracles[level], oracle_read_memory, &memories[level], state->size,
@@ -103,13 +116,16 @@ static uint8_t *read_stack(struct tower *tower, uint32_t levels)
     for (uint32_t i = 0; i < sim->image.hot_count; i++) {
         int got = 0;
         memset(content + i * bytes, 0, bytes);
-        for (uint32_t level = levels; level-- > 0 && !got;)
+        for (uint32_t level = levels; level-- > lowest && !got;)
             if (sim->image.hot[i] < oracles[level].bat_entries)
                 got = oracle_read_cluster(&oracles[level], sim->image.hot[i], content + i * bytes);
         if (got < 0)
             violation("R13", "guest cluster %" PRIu32 " cannot be read", sim->image.hot[i]);
+        if (!got && lowest)
+            read_raw(tower, levels > 1 ? &oracles[1] : NULL, sim->image.hot[i],
+                     content + i * bytes);
     }
-    for (uint32_t level = 0; level < levels; level++)
+    for (uint32_t level = lowest; level < levels; level++)
         oracle_close(&oracles[level]);
     return content;
 }
@@ -218,6 +234,27 @@ static void one_step(struct tower *tower)
 
 /* ---- a run ---- */
 
+/* A few clusters of a raw file, and a part of one; no more than the image above it has. */
+static uint8_t *build_raw(struct tower *tower, uint64_t *size)
+{
+    struct sim *sim = &tower->sim;
+    const struct image *above = &tower->images[1];
+    uint64_t clusters = rng_between(&sim->rng, 1, sim->image.runs[0].count + 2);
+    uint64_t most = clusters * sim->image.cluster_sectors;
+    uint64_t sectors = most - rng_below(&sim->rng, sim->image.cluster_sectors);
+    if (sectors > above->disk_sectors)
+        sectors = above->disk_sectors;
+    uint8_t *bytes = sim_alloc(sectors * DISK_SECTOR);
+    memset(bytes, 0, sectors * DISK_SECTOR);
+    for (uint64_t sector = 0; sector + 1 < sectors; sector++)
+        for (uint32_t i = 0; i < sim->image.hot_count; i++)
+            if (sim->image.hot[i] == sector / sim->image.cluster_sectors)
+                content_fill(bytes + sector * DISK_SECTOR, sector, BASE_VERSION);
+    tower->images[0].disk_sectors = sectors;
+    *size = sectors * DISK_SECTOR - rng_below(&sim->rng, 2) * 100;
+    return bytes;
+}
+
 static void make_lower(struct tower *tower, uint32_t file)
 {
     struct sim *sim = &tower->sim;
@@ -228,11 +265,13 @@ static void make_lower(struct tower *tower, uint32_t file)
     image_below(image, &tower->images[file + 1], &sim->rng);
     image->closed_ext = false;
     image->version = BASE_VERSION + file;
-    uint8_t *bytes = image_build(image, &sim->rng, &size);
+    bool is_raw = file == 0 && sim->lowest_is_raw;
+    uint8_t *bytes = is_raw ? build_raw(tower, &size) : image_build(image, &sim->rng, &size);
     disk_init(&tower->disks[file], bytes, size);
     sim_free(bytes);
     backend_init(backend, &tower->disks[file], &sim->rng);
-    backend->bat_end = image->bat_end;
+    backend->bat_end = is_raw ? 0 : image->bat_end;
+    backend->is_raw = is_raw;
     backend->by_reap = sim->backend.by_reap;
     backend->needs_kick = sim->backend.needs_kick;
     backend->capabilities = sim->backend.capabilities;
@@ -294,6 +333,12 @@ static void set_up(struct tower *tower, uint64_t seed)
     sim->image.features[0] = '\0';
     sim->image.void_extension = sim->image.closed_ext = false;
     sim->image.host_clusters = sim->image.mapped + sim->image.leaks;
+    struct rng apart = {seed ^ 0x726177}; /* the other runs stay the same */
+    sim->lowest_is_raw = rng_permille(&apart, 300);
+    if (sim->lowest_is_raw) { /* the top has little, so that what is below it shows */
+        sim->image.mapped = (uint32_t)rng_below(&apart, 3);
+        sim->image.host_clusters = sim->image.mapped + sim->image.leaks;
+    }
     sim->cut_permille = 1000;
     sim->no_cuts = true;
     sim_start(sim, SIM_ALONE);
@@ -308,6 +353,10 @@ static void set_up(struct tower *tower, uint64_t seed)
     sim->no_wake = true;
     sim->discards_may_stay = true;
     tower->count = (uint32_t)rng_between(&sim->rng, 2, STACK_FILES);
+    if (sim->lowest_is_raw) {
+        tower->count = (uint32_t)rng_between(&apart, 2, 4);
+        sim->config.flags |= PLOOP_DEV_RAW_BASE;
+    }
     tower->left = (1u << tower->count) - 1;
     make_files(tower);
     tower->records = (struct records){.masks = {tower->left}, .count = 1};
@@ -329,23 +378,45 @@ static void let_fail(struct tower *tower)
     sim->expect_errors = true;
 }
 
-static bool is_smaller(const struct tower *tower, uint32_t level)
+static bool is_raw(const struct tower *tower, uint32_t level)
 {
+    return level == 0 && tower->sim.lowest_is_raw && tower->left & 1;
+}
+
+/* Into an image whose disk is smaller, or the top into a raw file. */
+static bool cannot_go_down(const struct tower *tower, uint32_t level)
+{
+    if (is_raw(tower, level))
+        return deltas_left(tower) == 2;
     return tower->images[file_at(tower, level)].disk_sectors !=
            tower->images[file_at(tower, level + 1)].disk_sectors;
+}
+
+/* A raw file that was a receiver is as long as the disk: to copy all of it takes too long. */
+static bool cannot_go_up(const struct tower *tower, uint32_t level)
+{
+    uint64_t few = (tower->sim.image.runs[0].count + 2) * cluster_bytes(&tower->sim);
+    return is_raw(tower, level) && tower->files[0]->disk->current.size > few;
+}
+
+/* Nothing is left that can be merged. */
+static bool is_over(const struct tower *tower)
+{
+    return deltas_left(tower) == 1 || (deltas_left(tower) == 2 && cannot_go_up(tower, 0));
 }
 
 static int begin_job(struct tower *tower)
 {
     struct sim *sim = &tower->sim;
     tower->level = (uint32_t)rng_below(&sim->rng, deltas_left(tower) - 1);
-    bool is_up = rng_permille(&sim->rng, 400) || is_smaller(tower, tower->level);
+    bool is_up = rng_permille(&sim->rng, 400) || cannot_go_down(tower, tower->level);
+    is_up = is_up && !cannot_go_up(tower, tower->level);
     tower->direction = is_up ? PLOOP_MERGE_UP : PLOOP_MERGE_DOWN | PLOOP_MERGE_RECEIVER_IS_OURS;
     tower->without = file_at(tower, tower->level + !is_up);
     tower->asked = tower->over = false;
     tower->job = NULL;
-    trace("merge level %" PRIu32 " of %" PRIu32 ", %s", tower->level, deltas_left(tower),
-          is_up ? "up" : "down");
+    trace("merge level %" PRIu32 " of %" PRIu32 ", %s%s", tower->level, deltas_left(tower),
+          is_up ? "up" : "down", is_raw(tower, tower->level) ? ", the lower one raw" : "");
     return ploop_dev_merge(sim->dev, tower->level, tower->direction, on_commit, on_end, tower,
                            &tower->job);
 }
@@ -413,6 +484,20 @@ static bool run_job(struct tower *tower)
     return true;
 }
 
+/* Reads of all that is compared go on their way. */
+static void read_disk(struct tower *tower)
+{
+    struct sim *sim = &tower->sim;
+    uint64_t cluster = sim->image.cluster_sectors, disk = sim->image.disk_sectors;
+    for (uint32_t i = 0; i < sim->image.run_count; i++) {
+        uint64_t first = sim->image.runs[i].first * cluster;
+        uint64_t count = sim->image.runs[i].count * cluster;
+        count = first >= disk ? 0 : count < disk - first ? count : disk - first;
+        while (count && !guest_do(sim, GUEST_READ, first, count, 0))
+            one_step(tower);
+    }
+}
+
 static void close_all(struct tower *tower)
 {
     struct sim *sim = &tower->sim;
@@ -475,9 +560,11 @@ static void run(uint64_t seed)
     let_fail(tower);
     sim->cut_permille = 1000 / deltas_left(tower);
     bool goes_on = true;
-    for (uint32_t tries = 0; goes_on && deltas_left(tower) > 1 && tries < 8; tries++) {
+    for (uint32_t tries = 0; goes_on && !is_over(tower) && tries < 8; tries++) {
         sim->no_cuts = false;
         goes_on = run_job(tower);
+        if (goes_on && !tower->result)
+            read_disk(tower);
         for (uint32_t step = 0; goes_on && step < STEPS_AFTER; step++)
             one_step(tower);
     }

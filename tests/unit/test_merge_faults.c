@@ -324,9 +324,9 @@ START_TEST(a_raw_base_is_not_uncovered)
     ploop_dev *dev = tower.rig.dev;
     rig_expect(&tower.rig, at(1050), CLUSTER, 0);
     ck_assert_int_eq(ploop_dev_merge(dev, 1, UP, NULL, NULL, NULL, &job), -EINVAL);
-    ck_assert_ptr_nonnull(strstr(tower.rig.log_text, "uncover the raw base"));
-    ck_assert_int_eq(ploop_dev_merge(dev, 0, DOWN, NULL, NULL, NULL, &job), -ENOTSUP);
-    ck_assert_ptr_nonnull(strstr(tower.rig.log_text, "raw base"));
+    ck_assert_ptr_nonnull(strstr(tower.rig.log_text, "level 1: it would uncover the raw base"));
+    ck_assert_int_eq(ploop_dev_merge(dev, 0, DOWN, NULL, NULL, NULL, &job), -EINVAL);
+    ck_assert_ptr_nonnull(strstr(tower.rig.log_text, "level 0 down: it would uncover"));
     ck_assert_int_eq(ploop_dev_merge(dev, 1, DOWN, NULL, NULL, NULL, &job), -ENOTSUP);
     ck_assert_ptr_nonnull(strstr(tower.rig.log_text, "smaller one"));
     tower_end(&tower);
