@@ -99,15 +99,14 @@ static int open_one(struct stack *stack, const ploop_bundle *bundle, const struc
 
 /* A lower image is opened for reading, so that others may read it too, unless it must be mended. */
 static int open_level(struct stack *stack, const ploop_bundle *bundle, const struct image *image,
-                      uint32_t level, const struct stack_options *options)
+                      uint32_t level, uint32_t dev_flags)
 {
-    bool is_read_only = options->dev_flags & PLOOP_DEV_READ_ONLY;
     bool is_top = level == stack->count - 1, wants_write;
-    uint32_t flags = is_top && !is_read_only ? PLOOP_FILE_READ_WRITE : PLOOP_FILE_READ_ONLY;
+    uint32_t flags = is_top && stack->is_writable ? PLOOP_FILE_READ_WRITE : PLOOP_FILE_READ_ONLY;
     int error = open_one(stack, bundle, image, level, flags, &wants_write);
 
-    if (error || !wants_write || is_top || is_read_only ||
-        !(options->dev_flags & PLOOP_DEV_RECOVER)) {
+    if (error || !wants_write || is_top || !stack->is_writable ||
+        !(dev_flags & PLOOP_DEV_RECOVER)) {
         return error;
     }
     ploop_file_close(stack->files[level]);
@@ -116,13 +115,9 @@ static int open_level(struct stack *stack, const ploop_bundle *bundle, const str
 
 /* ---- The device ---- */
 
-static int open_device(struct stack *stack, const struct stack_options *options)
+static int open_device(struct stack *stack, struct ploop_dev_config config)
 {
-    struct ploop_dev_config config;
-
-    ploop_dev_config_init(&config, sizeof(config));
-    config.flags = options->dev_flags | (stack->has_plain_root ? PLOOP_DEV_RAW_BASE : 0u);
-    config.runner_count = options->runner_count;
+    config.flags |= stack->has_plain_root ? PLOOP_DEV_RAW_BASE : 0u;
     config.log = device_log;
     config.user_data = stack;
     int error = ploop_dev_open(stack->files, stack->count, &config, &stack->dev);
@@ -137,17 +132,24 @@ static int open_all(struct stack *stack, const ploop_bundle *bundle, uint32_t st
                     const uint32_t *chain, const struct stack_options *options)
 {
     const struct image *images = bundle->model.storages[storage].images;
+    struct ploop_dev_config config;
     int error = 0;
+
+    ploop_dev_config_init(&config, sizeof(config));
+    if (options->config) {
+        config = *options->config;
+    }
+    stack->is_writable = !(config.flags & PLOOP_DEV_READ_ONLY);
 
     for (uint32_t level = 0; level < stack->count && !error; level++) {
         stack->names[level] = strdup(images[chain[level]].name);
         error = stack->names[level]
-                    ? open_level(stack, bundle, &images[chain[level]], level, options)
+                    ? open_level(stack, bundle, &images[chain[level]], level, config.flags)
                     : fault(&stack->report, -ENOMEM, "%s", strerror(ENOMEM));
     }
     stack->has_plain_root = images[chain[0]].type == PLOOP_BUNDLE_PLAIN;
     return error || (stack->count == 1 && stack->has_plain_root) ? error
-                                                                 : open_device(stack, options);
+                                                                 : open_device(stack, config);
 }
 
 int stack_open(struct stack *stack, const ploop_bundle *bundle, uint32_t storage, uint32_t snapshot,

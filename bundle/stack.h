@@ -30,6 +30,7 @@ struct stack {
     uint64_t start, end;  /* of the storage, in bytes */
     uint64_t cluster_size;
     bool has_plain_root;
+    bool is_writable;
     char *names[STACK_MAX]; /* of the images, the lowest first */
     ploop_file *files[STACK_MAX];
     ploop_dev *dev;
@@ -37,8 +38,7 @@ struct stack {
 
 /* How to open one. */
 struct stack_options {
-    uint32_t dev_flags;    /* PLOOP_DEV_ ... */
-    uint32_t runner_count; /* of the device */
+    const struct ploop_dev_config *config; /* of the device, without log; NULL: the defaults */
 };
 
 /* The stack is zeros. 0 or -errno, told, and the stack is closed. */

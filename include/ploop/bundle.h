@@ -26,6 +26,9 @@ extern "C" {
 /** A bundle: what its DiskDescriptor.xml says. */
 typedef struct ploop_bundle ploop_bundle;
 
+struct ploop_dev_config; /* of ploop/dev.h */
+struct ploop_extent;     /* of ploop/bat.h */
+
 /** The sizes of texts, with the zero at their end; and limits. */
 enum {
     PLOOP_BUNDLE_GUID_SIZE = 39,         /**< "{5fbaabe3-6958-40ff-92a7-860e329aab41}" */
@@ -206,6 +209,86 @@ int ploop_bundle_image(const ploop_bundle *bundle, uint32_t storage, uint32_t sn
  */
 int64_t ploop_bundle_chain(const ploop_bundle *bundle, uint32_t snapshot, uint32_t *chain,
                            uint32_t room);
+
+/**
+ * A snapshot of a bundle, open as one disk: of however many storages, each of images or of a raw
+ * file. Where there is one storage of images, a device that is opened with these files does the
+ * same, and more.
+ */
+typedef struct ploop_bundle_disk ploop_bundle_disk;
+
+/**
+ * Open a snapshot as a disk. Only the top is to be written to: others need the images of a
+ * snapshot.
+ *
+ * Each storage becomes a device, with a thread of its own if it is open for writing. All are looked
+ * at before the first one is changed: of each image the size of its disk and its clusters have to
+ * be those of the storage, and a storage's raw file has to be as long as that; a block device can
+ * be longer. The disk does not need the bundle any more, but its log, which is called from any
+ * thread until the disk is closed.
+ *
+ * @param snapshot  its number
+ * @param config    how to open each device, or NULL: the defaults. Only flags, but
+ *                  PLOOP_DEV_RAW_BASE, and what follows pio_count, but clock, log, event and
+ *                  error_text, which are NULL
+ * @param[out] disk  to be closed with ploop_bundle_disk_close(); NULL after a failure
+ * @return 0; -EINVAL (arguments; an image without a header); -ENOENT (no such snapshot); -EUCLEAN
+ *         (an image is not what the XML describes, or needs PLOOP_DEV_RECOVER); -EFBIG (a stack of
+ *         more than 255 images); -EAGAIN (another program has an image open); -ENOMEM; or what
+ *         ploop_dev_open() fails with. The log has one line
+ *
+ * Any thread. Blocks. @since 2.0
+ */
+int ploop_bundle_disk_open(const ploop_bundle *bundle, uint32_t snapshot,
+                           const struct ploop_dev_config *config, ploop_bundle_disk **disk);
+
+/**
+ * Close a disk, after its last request: all that was written is made durable. NULL is allowed.
+ * @return 0, or the first error of ploop_dev_close() or of a sync: something may be lost
+ * Any thread. Blocks. @since 2.0
+ */
+int ploop_bundle_disk_close(ploop_bundle_disk *disk);
+
+/**
+ * Requests. Each blocks until it is done. Offset and length are multiples of 512. One that crosses
+ * a border of storages is done storage by storage; if one of these fails, those before it are done.
+ *
+ * @param flags  of PLOOP_PIO_FUA, and for zeroes of PLOOP_PIO_NO_UNMAP and PLOOP_PIO_FAST_ONLY
+ * @return the length or 0; -EINVAL (out of the disk, or not aligned; unknown flags); -EROFS; or as
+ *         ploop_pio_execute(); -ENOTSUP (FAST_ONLY, also in a raw file)
+ *
+ * Any thread, any number at once. @since 2.0
+ */
+int64_t ploop_bundle_disk_pread(ploop_bundle_disk *disk, void *buffer, uint64_t length,
+                                uint64_t offset);
+/** See ploop_bundle_disk_pread(). @since 2.0 */
+int64_t ploop_bundle_disk_pwrite(ploop_bundle_disk *disk, const void *buffer, uint64_t length,
+                                 uint64_t offset, uint32_t flags);
+/** See ploop_bundle_disk_pread(). @since 2.0 */
+int ploop_bundle_disk_write_zeroes(ploop_bundle_disk *disk, uint64_t length, uint64_t offset,
+                                   uint32_t flags);
+/** See ploop_bundle_disk_pread(). In a raw file a discard does nothing. @since 2.0 */
+int ploop_bundle_disk_discard(ploop_bundle_disk *disk, uint64_t length, uint64_t offset);
+
+/**
+ * Make durable all that was written to any storage before. After a failed sync every flush fails.
+ * @return 0, or the first error
+ * Any thread. @since 2.0
+ */
+int ploop_bundle_disk_flush(ploop_bundle_disk *disk);
+
+/**
+ * Find the extent at `offset`, as ploop_bat_lookup() does: it ends where its storage ends.
+ * extent->offset is one of the disk, level and host_offset are those in the storage.
+ *
+ * @param length   not beyond the end of the disk
+ * @param storage  its number
+ * @return 0, -EINVAL, or as ploop_bat_lookup()
+ *
+ * Any thread. @since 2.0
+ */
+int ploop_bundle_disk_lookup(ploop_bundle_disk *disk, uint64_t offset, uint64_t length,
+                             struct ploop_extent *extent, uint32_t *storage);
 
 /** Options of ploop_bundle_create(). */
 struct ploop_bundle_options {

@@ -125,7 +125,6 @@ END
     cp split/root.hds split/more.hds
     expect 0 ploopctl bundle info --json split
     same "$(json '[(s["start"], s["end"]) for s in j["storages"]]')" "[(0, 524288), (524288, 1048576)]" "a split disk"
-    refused "ploopctl: split: a disk split into 2 parts can only be listed*" ploopctl convert --to raw split x
     refused "ploopctl: split/DiskDescriptor.xml: a split disk is only read" ploopctl bundle snapshot split
 }
 

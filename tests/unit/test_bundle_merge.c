@@ -38,8 +38,11 @@ static const char *name_of(const ploop_bundle *bundle, const char *guid)
 /* A snapshot, or the top, as a device: to write to it, or to look. */
 static void opened(struct stack *stack, const ploop_bundle *bundle, const char *guid, bool reads)
 {
-    const struct stack_options options = {.dev_flags = reads ? PLOOP_DEV_READ_ONLY : 0};
+    struct ploop_dev_config config;
+    const struct stack_options options = {.config = &config};
 
+    ploop_dev_config_init(&config, sizeof(config));
+    config.flags = reads ? PLOOP_DEV_READ_ONLY : 0;
     ck_assert_int_eq(stack_open(stack, bundle, 0, number_of(bundle, guid), &options), 0);
 }
 

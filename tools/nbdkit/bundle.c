@@ -11,6 +11,8 @@
 
 #include <ploop/bundle.h>
 
+enum { SPLIT_REQUEST_BYTES = 1 << 25 };
+
 static void bundle_log(void *user_data, uint32_t level, uint32_t message_id, const char *text)
 {
     (void)user_data;
@@ -53,9 +55,15 @@ static int take_bundle(struct server_config *config, const ploop_bundle *bundle)
     ploop_bundle_image(bundle, 0, info.top, &image);
     int64_t count = ploop_bundle_chain(bundle, info.top, chain, BASES_MAX + 1);
     if (info.storage_count > 1) {
-        nbdkit_error("%s: a disk split into %u parts is not supported", config->image,
-                     info.storage_count);
-    } else if (image.type == PLOOP_BUNDLE_PLAIN) {
+        if (config->direct || config->uring) {
+            nbdkit_error("%s: a disk split into parts takes neither direct=1 nor backend=uring",
+                         config->image);
+            return -1;
+        }
+        config->is_split = true;
+        return 0;
+    }
+    if (image.type == PLOOP_BUNDLE_PLAIN) {
         nbdkit_error("%s: its only image, %s, is a raw disk: use nbdkit's file plugin",
                      config->image, image.name);
     } else if (count > BASES_MAX + 1) {
@@ -87,4 +95,74 @@ int expand_bundle(struct server_config *config)
     int result = take_bundle(config, bundle);
     ploop_bundle_close(bundle);
     return result;
+}
+
+/* ---- Split disks ---- */
+
+int split_open(struct device *device, const struct ploop_dev_config *dev_config)
+{
+    const struct ploop_bundle_config config = {.size = sizeof(config), .log = bundle_log};
+    struct ploop_bundle_info info = {.size = sizeof(info)};
+    ploop_bundle *bundle;
+
+    int error = ploop_bundle_open(device->image, &config, &bundle);
+    if (!error) {
+        ploop_bundle_info(bundle, &info);
+        error = ploop_bundle_disk_open(bundle, info.top, dev_config, &device->split);
+        ploop_bundle_close(bundle);
+    }
+    if (error) {
+        device->split = NULL;
+        nbdkit_set_error(-error); /* the log has said why */
+        return -1;
+    }
+    device->info = (struct ploop_dev_info){.size = sizeof(device->info)};
+    device->info.disk_size = info.disk_size;
+    device->info.request_alignment = PLOOP_SECTOR_SIZE;
+    device->info.max_request_bytes = SPLIT_REQUEST_BYTES;
+    device->info.cluster_size = PLOOP_SECTOR_SIZE;
+    device->info.state = dev_config->flags & PLOOP_DEV_READ_ONLY ? PLOOP_STATE_READ_ONLY : 0;
+    return 0;
+}
+
+int split_close(struct device *device)
+{
+    int error = ploop_bundle_disk_close(device->split);
+
+    device->split = NULL;
+    return error;
+}
+
+int split_run(struct device *device, enum request_kind kind, const struct iovec *memory,
+              uint64_t offset, uint32_t flags)
+{
+    struct ploop_bundle_disk *disk = device->split;
+    int64_t result = 0;
+
+    switch (kind) {
+    case REQUEST_READ:
+        result = ploop_bundle_disk_pread(disk, memory->iov_base, memory->iov_len, offset);
+        break;
+    case REQUEST_WRITE:
+        result = ploop_bundle_disk_pwrite(disk, memory->iov_base, memory->iov_len, offset, flags);
+        break;
+    case REQUEST_ZERO:
+        result = ploop_bundle_disk_write_zeroes(disk, memory->iov_len, offset, flags);
+        break;
+    case REQUEST_DISCARD:
+        result = ploop_bundle_disk_discard(disk, memory->iov_len, offset);
+        break;
+    case REQUEST_FLUSH:
+        result = ploop_bundle_disk_flush(disk);
+        break;
+    }
+    return result < 0 ? (int)result : 0;
+}
+
+int split_lookup(struct device *device, uint64_t offset, uint64_t length,
+                 struct ploop_extent *extent)
+{
+    uint32_t storage;
+
+    return ploop_bundle_disk_lookup(device->split, offset, length, extent, &storage);
 }

@@ -23,6 +23,7 @@
 #include <nbdkit-plugin.h>
 
 #include "../shared/same_file.h"
+#include "bundle.h"
 #include "exports.h"
 
 #define NS_PER_MS UINT64_C(1000000)
@@ -142,6 +143,12 @@ static void device_log(void *user_data, uint32_t level, uint32_t message_id, con
     }
 }
 
+static uint32_t policy_of(const struct server_config *config)
+{
+    return config->refuse_after_sync_failure ? PLOOP_SYNC_FAILED_REFUSE_CHANGES
+                                             : PLOOP_SYNC_FAILED_GO_ON;
+}
+
 static void init_dev_config(struct device *device, bool read_only,
                             struct ploop_dev_config *dev_config)
 {
@@ -155,6 +162,20 @@ static void init_dev_config(struct device *device, bool read_only,
                         (config->host_shows_stale ? PLOOP_DEV_HOST_SHOWS_STALE : 0u);
     dev_config->log = device_log;
     dev_config->user_data = device;
+}
+
+/* The bundle's library has a log and a clock of its own. */
+static void init_split_config(struct device *device, bool read_only,
+                              struct ploop_dev_config *dev_config)
+{
+    const struct server_config *config = device->config;
+
+    init_dev_config(device, read_only, dev_config);
+    dev_config->log = NULL;
+    dev_config->user_data = NULL;
+    dev_config->writeback_delay_ns = config->delay_ms * NS_PER_MS;
+    dev_config->writeback_max_age_ns = config->max_age_ms * NS_PER_MS;
+    dev_config->sync_failed_policy = policy_of(config);
 }
 
 static int probe_file(struct device *device, uint32_t level)
@@ -250,10 +271,31 @@ static int refuse_same_file(const struct device *device)
     return -1;
 }
 
+/* Its parts are only looked at. */
+static int probe_split(struct device *device)
+{
+    struct ploop_dev_config dev_config;
+
+    init_split_config(device, true, &dev_config);
+    int result = split_open(device, &dev_config);
+    if (!result) {
+        split_close(device);
+    }
+    return result;
+}
+
 int device_probe(const struct server_config *config)
 {
     struct device *device = new_device(config, config->image);
     int result = device ? refuse_same_file(device) : -1;
+
+    if (config->is_split) {
+        result = device ? probe_split(device) : -1;
+        if (device) {
+            free_device(device);
+        }
+        return result;
+    }
 
     for (uint32_t level = 0; !result && level <= config->base_count; level++) {
         result = probe_file(device, level);
@@ -306,6 +348,10 @@ static int open_dev(struct device *device, bool read_only)
     struct ploop_dev_config dev_config;
     int error;
 
+    if (config->is_split) {
+        init_split_config(device, read_only, &dev_config);
+        return split_open(device, &dev_config);
+    }
     if (open_files(device, read_only)) {
         return -1;
     }
@@ -315,9 +361,7 @@ static int open_dev(struct device *device, bool read_only)
     dev_config.writeback_delay_ns = config->delay_ms * NS_PER_MS;
     dev_config.writeback_max_age_ns = config->max_age_ms * NS_PER_MS;
     dev_config.clock = &device->timer.clock;
-    dev_config.sync_failed_policy = config->refuse_after_sync_failure
-                                        ? PLOOP_SYNC_FAILED_REFUSE_CHANGES
-                                        : PLOOP_SYNC_FAILED_GO_ON;
+    dev_config.sync_failed_policy = policy_of(config);
     error = ploop_dev_open(device->files, config->base_count + 1, &dev_config, &device->dev);
     if (error) {
         return fail(device->image, "cannot open", error, explain(config, error));
@@ -344,7 +388,9 @@ static struct device *open_device(const struct server_config *config, const char
         device = NULL;
     }
     if (device) {
-        lanes_init(device);
+        if (device->dev) {
+            lanes_init(device);
+        }
         device->next = devices;
         devices = device;
     }
@@ -386,14 +432,18 @@ static void close_device(struct device *device)
         link = &(*link)->next;
     }
     *link = device->next;
-    timer_stop(&device->timer);
-    error = ploop_dev_close(device->dev);
+    if (device->dev) {
+        timer_stop(&device->timer);
+    }
+    error = device->split ? split_close(device) : ploop_dev_close(device->dev);
     if (error) {
         nbdkit_error("%s: not everything reached the disk; use recover=1 next time: %s",
                      device->image, strerror(-error));
         ended_badly = true;
     }
-    lanes_destroy(device);
+    if (device->dev) {
+        lanes_destroy(device);
+    }
     free_device(device);
 }
 
@@ -422,7 +472,10 @@ static void tell(const struct device *device)
 {
     struct ploop_dev_info info = {.size = sizeof(info)};
 
-    if (!ploop_dev_info(device->dev, &info)) {
+    if (device->split) {
+        nbdkit_error("%s: status: a disk split into parts; %u connections", device->image,
+                     device->connections);
+    } else if (!ploop_dev_info(device->dev, &info)) {
         nbdkit_error("%s: status: %s; %u connections, %" PRIu64 " requests so far, %" PRIu64
                      " clusters mapped, %" PRIu64 " pages of the map to be written, %" PRIu64
                      " MiB file",
@@ -453,7 +506,8 @@ int device_close_all(void)
 int device_lookup(struct device *device, uint64_t offset, uint64_t length,
                   struct ploop_extent *extent)
 {
-    int error = ploop_bat_lookup(device->dev, offset, length, extent);
+    int error = device->split ? split_lookup(device, offset, length, extent)
+                              : ploop_bat_lookup(device->dev, offset, length, extent);
 
     if (error == -EIO) {
         uint64_t to_border = device->info.cluster_size - offset % device->info.cluster_size;

@@ -26,6 +26,7 @@ struct server_config {
     char *bases[BASES_MAX]; /* the files below it, the lowest first */
     uint32_t base_count;
     bool has_raw_base; /* bases[0] */
+    bool is_split;     /* image is a bundle, whose disk is split into parts */
     bool recover;
     bool recover_cached; /* even if the file's cache cannot be dropped */
     bool host_shows_stale;
@@ -55,7 +56,8 @@ struct device {
     ploop_file *files[BASES_MAX + 1]; /* of the stack, the lowest first; NULL: not open */
     ploop_io_threads *threads;        /* of all of them */
     ploop_uring *group;               /* the same; NULL: each has rings of its own */
-    ploop_dev *dev;
+    ploop_dev *dev;                   /* NULL: a split disk, which is open in its place: */
+    struct ploop_bundle_disk *split;
     struct ploop_dev_info info; /* its size, its limits and whether it is read-only, as of open */
     struct timer timer;
     struct lane lanes[LANE_COUNT];
@@ -89,6 +91,8 @@ int device_lookup(struct device *device, uint64_t offset, uint64_t length,
                   struct ploop_extent *extent);
 
 /* ---- request.c ---- */
+enum request_kind { REQUEST_READ, REQUEST_WRITE, REQUEST_ZERO, REQUEST_DISCARD, REQUEST_FLUSH };
+
 void lanes_init(struct device *device);
 void lanes_destroy(struct device *device);
 

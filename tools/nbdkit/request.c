@@ -24,11 +24,10 @@
 #define NBDKIT_API_VERSION 2
 #include <nbdkit-plugin.h>
 
+#include "bundle.h"
 #include "complaints.h"
 
 enum { BUFFER_BYTES = 1 << 20, BUFFER_ALIGNMENT = 4096 };
-
-enum request_kind { REQUEST_READ, REQUEST_WRITE, REQUEST_ZERO, REQUEST_DISCARD, REQUEST_FLUSH };
 
 static const char *const request_names[] = {
     [REQUEST_READ] = "read",
@@ -111,6 +110,10 @@ static int request_run(const struct request *request)
     ploop_pio *pio;
     int result;
 
+    if (request->device->split) {
+        return split_run(request->device, request->kind, &request->memory, request->offset,
+                         request->flags);
+    }
     wait_for(&lane->room);
     pio = ploop_pio_get(lane->queue);
     assert(pio);

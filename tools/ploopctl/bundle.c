@@ -106,7 +106,7 @@ int bundle_create(const char *path, const struct new_image *new_image)
 
 /* ---- A bundle as an image ---- */
 
-static bool is_bundle(const char *path)
+bool bundle_is_one(const char *path)
 {
     const char *slash = strrchr(path, '/');
     struct stat status;
@@ -115,14 +115,22 @@ static bool is_bundle(const char *path)
            strcmp(slash ? slash + 1 : path, xml_file) == 0;
 }
 
-/* Fill in the stack of the top, whose numbers are `chain`. 0 or -errno, printed. */
-static int take_stack(struct image *image, const ploop_bundle *bundle, const uint32_t *chain,
-                      uint32_t count, bool *is_raw)
+int bundle_take_stack(struct image *image, const ploop_bundle *bundle, uint32_t storage,
+                      bool *is_raw)
 {
     struct ploop_bundle_image part = {.size = sizeof(part)};
+    struct ploop_bundle_info info = {.size = sizeof(info)};
+    uint32_t chain[BASES_MAX + 1];
 
+    ploop_bundle_info(bundle, &info);
+    int64_t count = ploop_bundle_chain(bundle, info.top, chain, BASES_MAX + 1);
+    if (count > BASES_MAX + 1) {
+        complain(image->path, "its stack has %lld images, more than %d", (long long)count,
+                 BASES_MAX + 1);
+        return -EFBIG;
+    }
     for (uint32_t i = 0; i < count; i++) {
-        ploop_bundle_image(bundle, 0, chain[i], &part);
+        ploop_bundle_image(bundle, storage, chain[i], &part);
         if (i + 1 < count) {
             image->bases[i] = (struct base){.path = part.path};
             image->has_raw_base |= part.type == PLOOP_BUNDLE_PLAIN;
@@ -135,7 +143,7 @@ static int take_stack(struct image *image, const ploop_bundle *bundle, const uin
         }
         *is_raw = true;
     }
-    image->base_count = count - 1;
+    image->base_count = (uint32_t)count - 1;
     image->path = part.path;
     return 0;
 }
@@ -144,9 +152,8 @@ int bundle_expand(struct image *image, bool *is_raw)
 {
     static ploop_bundle *bundle; /* it has the names */
     struct ploop_bundle_info info = {.size = sizeof(info)};
-    uint32_t chain[BASES_MAX + 1];
 
-    if (!is_bundle(image->path)) {
+    if (!bundle_is_one(image->path)) {
         return 0;
     }
     if (image->base_count) {
@@ -160,17 +167,10 @@ int bundle_expand(struct image *image, bool *is_raw)
     }
     ploop_bundle_info(bundle, &info);
     if (info.storage_count > 1) {
-        complain(image->path, "a disk split into %u parts can only be listed: ploopctl bundle info",
-                 info.storage_count);
+        complain(image->path, "a disk split into %u parts cannot be used here", info.storage_count);
         return -ENOTSUP;
     }
-    int64_t count = ploop_bundle_chain(bundle, info.top, chain, BASES_MAX + 1);
-    if (count > BASES_MAX + 1) {
-        complain(image->path, "its stack has %lld images, more than %d", (long long)count,
-                 BASES_MAX + 1);
-        return -EFBIG;
-    }
-    error = take_stack(image, bundle, chain, (uint32_t)count, is_raw);
+    error = bundle_take_stack(image, bundle, 0, is_raw);
     return error ? error : 1;
 }
 

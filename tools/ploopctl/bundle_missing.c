@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "bundle.h"
+#include "split.h"
 
 static const char why[] = "is a bundle: this ploopctl was built without libxml2, which they need";
 
@@ -35,6 +36,70 @@ void bundle_unmake(const char *path)
 {
     (void)path;
 }
+
+/* ---- split.h ---- */
+
+bool is_split(const char *path)
+{
+    (void)path;
+    return false;
+}
+
+int split_open(const char *path, uint64_t *disk_size)
+{
+    (void)path;
+    (void)disk_size;
+    return -ENOTSUP;
+}
+
+void split_close(void)
+{
+}
+
+int split_read(void *buffer, uint32_t length, uint64_t offset)
+{
+    (void)buffer;
+    (void)length;
+    (void)offset;
+    return -ENOTSUP;
+}
+
+int split_lookup(uint64_t offset, uint64_t length, struct ploop_extent *extent, uint32_t *part)
+{
+    (void)offset;
+    (void)length;
+    (void)extent;
+    (void)part;
+    return -ENOTSUP;
+}
+
+int split_info(const struct image *image, bool is_json)
+{
+    (void)image;
+    (void)is_json;
+    return EXIT_FAILURE;
+}
+
+int split_map(const struct image *image, bool is_json)
+{
+    (void)image;
+    (void)is_json;
+    return EXIT_FAILURE;
+}
+
+int split_part(const char *path, uint32_t part, struct image *image, bool *is_raw, uint32_t *count,
+               uint64_t *size)
+{
+    (void)path;
+    (void)part;
+    (void)image;
+    (void)is_raw;
+    (void)count;
+    (void)size;
+    return -ENOTSUP;
+}
+
+/* ---- The command ---- */
 
 static int run(int argc, char **argv)
 {

@@ -15,6 +15,7 @@
 #include "common.h"
 #include "json.h"
 #include "progress.h"
+#include "split.h"
 
 enum { EXIT_CORRUPT = 2, EXIT_LEAKS = 3 };
 enum { KIND_MISFIT = 0 }; /* of a stack; the library's kinds are for one image */
@@ -340,14 +341,12 @@ static void check_stack(struct report *report, struct image *image, uint32_t rep
     }
 }
 
-static int check(struct image *image, bool is_json, uint32_t repair)
+static int check(struct json *json, struct image *image, bool is_json, uint32_t repair)
 {
-    struct report report = {.is_json = is_json, .result = {.recoverable = 1}, .fits = true};
-    const struct sigaction action = {.sa_handler = interrupt};
+    struct report report = {
+        .json = *json, .is_json = is_json, .result = {.recoverable = 1}, .fits = true};
 
     report.has_colour = wants_colour();
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
     if (image_open_files(image, repair ? PLOOP_FILE_READ_WRITE : PLOOP_FILE_READ_ONLY)) {
         return EXIT_FAILURE;
     }
@@ -355,7 +354,64 @@ static int check(struct image *image, bool is_json, uint32_t repair)
         check_stack(&report, image, repair);
     }
     image_close(image);
+    *json = report.json;
     return report.status;
+}
+
+/* ---- Split disks ---- */
+
+/* Whether a raw part, which has nothing else to be checked, is as long as it has to be. */
+static int check_raw(const struct image *image, bool is_json, uint64_t size)
+{
+    struct ploop_file_info info = {.size = sizeof(info)};
+    ploop_file *file;
+
+    if (open_file(image->path, PLOOP_FILE_READ_ONLY, &file)) {
+        return EXIT_FAILURE;
+    }
+    int error = ploop_file_info(file, &info);
+    ploop_file_close(file);
+    if (error || info.file_size < size) {
+        return complain(image->path, "a raw disk of %llu bytes, not %llu",
+                        (unsigned long long)info.file_size, (unsigned long long)size);
+    }
+    if (!is_json) {
+        printf("%s: raw\n", image->path);
+    }
+    return EXIT_SUCCESS;
+}
+
+/* Part by part; the worst of them is the result. */
+static int check_split(struct image *image, bool is_json, uint32_t repair)
+{
+    const char *path = image->path;
+    struct report all = {.is_json = is_json};
+    uint32_t count = 1;
+    uint64_t size;
+
+    if (is_json) {
+        json_begin_object(&all.json, NULL);
+        json_string(&all.json, "image", path);
+        json_begin_array(&all.json, "parts");
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        bool is_raw = false;
+        if (split_part(path, i, image, &is_raw, &count, &size)) {
+            return EXIT_FAILURE;
+        }
+        if (repair && image->base_count) {
+            return complain(path, "each image of a stack has to be repaired alone");
+        }
+        add_status(&all, is_raw ? check_raw(image, is_json, size)
+                                : check(&all.json, image, is_json, repair));
+    }
+    if (is_json) {
+        json_end_array(&all.json);
+        json_string(&all.json, "result", status_name(all.status));
+        json_end_object(&all.json);
+    }
+    split_close();
+    return all.status;
 }
 
 /* The PLOOP_REPAIR_ flags of an argument of --repair; 0: unknown. */
@@ -390,6 +446,8 @@ static int run(int argc, char **argv)
                                             OPTION_BASE_ENTRIES,
                                             OPTION_HELP_ENTRY,
                                             {0}};
+    const struct sigaction action = {.sa_handler = interrupt};
+    struct json printed = {0};
     struct image image = {0};
     uint32_t repair = 0, cached = 0;
     bool json = false, right = true;
@@ -422,7 +480,8 @@ static int run(int argc, char **argv)
         return EXIT_FAILURE;
     }
     image.path = argv[optind];
-    if (bundle_expand(&image, NULL) < 0) {
+    image.is_split = !image.base_count && is_split(image.path);
+    if (!image.is_split && bundle_expand(&image, NULL) < 0) {
         return EXIT_FAILURE;
     }
     if (repair && image.base_count) {
@@ -436,7 +495,10 @@ static int run(int argc, char **argv)
     if (cached && !repair) {
         return complain_usage(&check_command, "--cached requires --repair");
     }
-    return check(&image, json, repair | cached);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    return image.is_split ? check_split(&image, json, repair | cached)
+                          : check(&printed, &image, json, repair | cached);
 }
 
 const struct command check_command = {

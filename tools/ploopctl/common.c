@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "bundle.h"
+#include "split.h"
 
 static void print_help(const struct command *command)
 {
@@ -57,6 +58,11 @@ bool has_arguments(const struct command *command, int argc, char **argv, int cou
     return given == count;
 }
 
+static bool takes_split(const struct command *command)
+{
+    return command == &info_command || command == &map_command;
+}
+
 int parse_json_and_image(const struct command *command, int argc, char **argv, bool *json,
                          struct image *image)
 {
@@ -81,7 +87,8 @@ int parse_json_and_image(const struct command *command, int argc, char **argv, b
         return EXIT_FAILURE;
     }
     image->path = argv[optind];
-    return bundle_expand(image, NULL) < 0 ? EXIT_FAILURE : 0;
+    image->is_split = takes_split(command) && !image->base_count && is_split(image->path);
+    return image->is_split ? 0 : bundle_expand(image, NULL) < 0 ? EXIT_FAILURE : 0;
 }
 
 static int print_line(const char *subject, const char *format, va_list arguments)

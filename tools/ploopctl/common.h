@@ -136,6 +136,7 @@ struct image {
     struct base bases[BASES_MAX];
     uint32_t base_count;
     bool has_raw_base; /* bases[0] */
+    bool is_split;     /* a bundle's path: split.h has to be asked */
     bool is_shared;    /* by --force-share: files are opened without a lock */
     bool is_changed;   /* a job has come about (job.h), whatever the close said */
 };
@@ -146,7 +147,7 @@ bool image_take_base(const struct command *command, struct image *image, int opt
 
 /*
  * For subcommands that take --json, --force-share, bases and one image: sets image->path and its
- * bases. 0, or the exit status.
+ * bases; for some of them also image->is_split. 0, or the exit status.
  */
 int parse_json_and_image(const struct command *command, int argc, char **argv, bool *json,
                          struct image *image);

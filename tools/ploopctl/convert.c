@@ -18,6 +18,7 @@
 #include "common.h"
 #include "copy.h"
 #include "json.h"
+#include "split.h"
 #include "spool.h"
 #include "target.h"
 
@@ -28,6 +29,7 @@ struct request {
     const char *target_path;
     enum format from, to;
     bool force, is_json;
+    bool is_split;      /* the source, and it is open */
     bool is_to_file;    /* the target is a file in a directory */
     struct image image; /* the source; a raw one is its file alone */
     struct data_file data_files[BASES_MAX + 1];
@@ -130,6 +132,23 @@ static int open_raw(struct request *request)
     return error;
 }
 
+static int lookup_split(uint64_t offset, uint64_t length, struct ploop_extent *extent)
+{
+    return split_lookup(offset, length, extent, NULL);
+}
+
+/* A bad entry takes away a cluster of its part, which is found out sector by sector. */
+static int open_split(struct request *request)
+{
+    int error = split_open(request->source_path, &request->copy.walk.disk_size);
+
+    request->is_split = !error;
+    request->copy.source.read = split_read;
+    request->copy.walk.lookup = lookup_split;
+    request->copy.cluster_size = PLOOP_SECTOR_SIZE;
+    return error;
+}
+
 /* A bundle's XML says what its images are, so nothing is guessed. 0 or -errno, printed. */
 static int settle_source(struct request *request)
 {
@@ -151,6 +170,11 @@ static int open_source(struct request *request)
     struct image *image = &request->image;
 
     image->path = request->source_path;
+    if (!image->base_count && is_split(request->source_path)) {
+        request->data_files[0] = (struct data_file){.fd = -1};
+        request->copy.walk.files = request->data_files;
+        return open_split(request);
+    }
     int error = settle_source(request);
     if (!error) {
         error = request->from == FORMAT_PLOOP ? open_image(request) : open_raw(request);
@@ -173,6 +197,9 @@ static void close_source(struct request *request)
         data_file_close(&request->data_files[i]);
     }
     image_close(&request->image);
+    if (request->is_split) {
+        split_close();
+    }
 }
 
 /* ---- What a salvage has lost ---- */

@@ -164,6 +164,10 @@ static int read_raw(struct worker *worker, uint32_t from, uint32_t length)
 {
     const struct copy_disk *disk = &worker->copy->source;
     uint64_t offset = worker->window.offset + from;
+
+    if (disk->read) {
+        return disk->read(worker->bytes + from, length, offset);
+    }
     uint64_t left = disk->file_size > offset ? disk->file_size - offset : 0;
     uint32_t wanted = left < length ? (uint32_t)left : length;
     int64_t count = ploop_file_pread(disk->file, worker->bytes + from, wanted, offset);

@@ -43,11 +43,13 @@ enum { COPY_WORKERS = 8, COPY_REQUESTS = DATA_WINDOW_BYTES / DATA_BLOCK_BYTES / 
 enum copy_side { COPY_SOURCE, COPY_TARGET };
 
 /*
- * A disk: a device, or the raw file if that is NULL; a target can also be a stream, which takes the
- * disk from its first byte to its last.
+ * A disk: a device, or what `read` reads, or the raw file if both are NULL; a target can also be a
+ * stream, which takes the disk from its first byte to its last.
  */
 struct copy_disk {
     ploop_dev *dev;
+    /* A source that is neither: reads all of these bytes, in any thread. 0 or -errno. */
+    int (*read)(void *buffer, uint32_t length, uint64_t offset);
     ploop_file *file;
     bool is_stream;
     int stream;

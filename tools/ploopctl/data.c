@@ -51,18 +51,20 @@ static int find_mapped(struct data_walk *walk)
 {
     struct ploop_extent extent = {.size = sizeof(extent)};
 
-    if (!walk->dev) {
+    if (!walk->dev && !walk->lookup) {
         walk->file = walk->files;
         walk->host_at = walk->at;
         walk->mapped_end = walk->disk_size;
         return 0;
     }
-    int error = ploop_bat_lookup(walk->dev, walk->at, walk->disk_size - walk->at, &extent);
+    uint64_t left = walk->disk_size - walk->at;
+    int error = walk->lookup ? walk->lookup(walk->at, left, &extent)
+                             : ploop_bat_lookup(walk->dev, walk->at, left, &extent);
     if (error) {
         return error;
     }
     if (extent.state == PLOOP_EXTENT_MAPPED) {
-        walk->file = &walk->files[extent.level];
+        walk->file = &walk->files[walk->lookup ? 0 : extent.level];
         walk->host_at = extent.host_offset;
         walk->mapped_end = walk->at + extent.length;
     } else {

@@ -36,7 +36,9 @@ struct data_file {
 };
 
 struct data_walk {
-    ploop_dev *dev;          /* NULL: the only file is the disk, from its first byte on */
+    ploop_dev *dev; /* NULL: the only file is the disk, from its first byte on */
+    /* Instead of dev: as ploop_bat_lookup(), and files[0] knows no holes. */
+    int (*lookup)(uint64_t offset, uint64_t length, struct ploop_extent *extent);
     struct data_file *files; /* one for each level of the stack */
     uint64_t disk_size;
 

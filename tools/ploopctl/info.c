@@ -5,6 +5,7 @@
 
 #include "common.h"
 #include "json.h"
+#include "split.h"
 
 static void print_json(const struct image *image, uint64_t mapped)
 {
@@ -90,7 +91,13 @@ static int run(int argc, char **argv)
     struct ploop_dev_info dev_info = {.size = sizeof(dev_info)};
     bool json;
 
-    if (parse_json_and_image(&info_command, argc, argv, &json, &image) || image_open(&image)) {
+    if (parse_json_and_image(&info_command, argc, argv, &json, &image)) {
+        return EXIT_FAILURE;
+    }
+    if (image.is_split) {
+        return split_info(&image, json);
+    }
+    if (image_open(&image)) {
         return EXIT_FAILURE;
     }
     int error = image_open_device(&image, NULL);

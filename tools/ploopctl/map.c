@@ -6,6 +6,7 @@
 
 #include "common.h"
 #include "json.h"
+#include "split.h"
 
 static const char *state_name(uint32_t state)
 {
@@ -97,7 +98,13 @@ static int run(int argc, char **argv)
     struct image image = {0};
     bool json;
 
-    if (parse_json_and_image(&map_command, argc, argv, &json, &image) || image_open(&image)) {
+    if (parse_json_and_image(&map_command, argc, argv, &json, &image)) {
+        return EXIT_FAILURE;
+    }
+    if (image.is_split) {
+        return split_map(&image, json);
+    }
+    if (image_open(&image)) {
         return EXIT_FAILURE;
     }
     int status = image_open_device(&image, NULL) ? EXIT_FAILURE : print_map(&image, json);
@@ -113,7 +120,8 @@ const struct command map_command = {
         "      --json             print JSON, with offsets and lengths in bytes\n" FORCE_SHARE_HELP
             BASE_OPTIONS,
     .notes = "States: mapped, zero (not mapped, reads as zeros), bad (invalid map entry).\n"
-             "Levels: 0 is the lowest file.\n",
+             "Levels: 0 is the lowest file. A disk that is split into parts has a column more,\n"
+             "part, and the host offset and the level are those of the part.\n",
     .examples = "  ploopctl map disk.hds\n"
                 "  ploopctl map --json --force-share disk.hds\n",
     .run = run,
