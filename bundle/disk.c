@@ -10,8 +10,8 @@
  *  1. Parts cover the disk in its order, without gaps: rule 1 of model.h.
  *  2. A request is cut where a part ends, and where it is longer than the part's device takes. Its
  *     pieces go one after the other, and it ends at the first that fails.
- *  3. A part is a device of its stack, or one raw file (stack.h). A flush is one of every part: what
- *     was written to any of them before is durable when it succeeds.
+ *  3. A part is a device of its stack, or one raw file (stack.h). A flush is one of every part:
+ *     what was written to any of them before is durable when it succeeds.
  *  4. When a sync of a raw file has failed, every flush of that part fails with -EIO from then on:
  *     the kernel reports the loss once (R6 in crash-rules.md). Devices do the same themselves.
  *  5. A device has `room` for so many requests; who finds none waits.

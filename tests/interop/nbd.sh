@@ -711,6 +711,37 @@ open("model.raw", "wb").write(model)'
     stop_server
 }
 
+# A base that is clean and cut off (R19): recover=1 makes it whole, and shares it again; without it nothing changes.
+test_a_cut_off_base() {
+    local size
+    create --size 8M --cluster 64K base.hds
+    create --size 8M --cluster 64K a.hds
+    serve "$plugin" base.hds
+    client 'h.pwrite(b"b" * 131072, 0)'
+    stop_server
+    truncate -s -30000 base.hds
+    size=$(stat -c %s base.hds)
+    cp base.hds cut.hds
+    serve "$plugin" a.hds base=base.hds
+    no_client "for writing over a base that is cut off"
+    kill_server
+    grep -q "base.hds: BAT.*: cut off: .* bytes are in the file; needs recovery" server.log || fail "no reason: $(cat server.log)"
+    serve -r "$plugin" base.hds
+    client 'assert h.pread(512, 0) == b"b" * 512'
+    # shellcheck disable=SC2016  # nbdkit's variable
+    nbdkit -U - "$plugin" image=a.hds base=base.hds recover=1 --run 'nbdinfo --size "$uri"' >out 2>err && fail "recovered under a reader"
+    grep -q "base.hds: BAT.*: cut off: " err || fail "no reason: $(cat err)"
+    grep -q "base.hds: cannot open: another process has it open" err || fail "no reason: $(cat err)"
+    stop_server
+    cmp base.hds cut.hds || fail "changed by a refused open"
+    serve "$plugin" a.hds base=base.hds recover=1
+    client 'assert h.pread(65536, 0) == b"b" * 65536; h.pwrite(b"a" * 512, 4 * 65536)'
+    ploopctl info base.hds >out 2>&1 || fail "the base is not shared again: $(cat out)"
+    cmp -n "$size" base.hds cut.hds || fail "what was there has changed"
+    stop_server "was cut off: "
+    ploopctl check --base base.hds a.hds >out || fail "$(cat out)"
+}
+
 # Both were left open: recover=1 makes the base clean too, and does not touch a base that was closed.
 test_a_stack_is_recovered() {
     create --size 8M --cluster 64K base.hds

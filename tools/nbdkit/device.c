@@ -123,7 +123,7 @@ static const char *explain(const struct server_config *config, int error)
 /* In a stack a line begins with the file's number, 0 the lowest; the file's name is clearer. */
 static void device_log(void *user_data, uint32_t level, uint32_t message_id, const char *text)
 {
-    const struct device *device = user_data;
+    struct device *device = user_data;
     const char *path = device->image;
     unsigned number;
     int length = 0;
@@ -134,7 +134,9 @@ static void device_log(void *user_data, uint32_t level, uint32_t message_id, con
         path = path_of(device, number);
         text += length;
     }
-    if (level == PLOOP_LOG_ERROR) {
+    if (level == PLOOP_LOG_ERROR && device->holds_line) {
+        snprintf(device->held_line, sizeof(device->held_line), "%s: %s", path, text);
+    } else if (level == PLOOP_LOG_ERROR) {
         nbdkit_error("%s: %s", path, text);
     } else if (level == PLOOP_LOG_WARNING) {
         nbdkit_error("%s: warning: %s", path, text);
@@ -309,18 +311,24 @@ int device_probe(const struct server_config *config)
     return result;
 }
 
-/*
- * Open a file below the top: for reading only, so that servers can share it; for writing if it must
- * be recovered.
- */
-static int open_base(struct device *device, uint32_t level, bool recover)
+/* How the files below the top are opened. */
+enum bases {
+    BASES_READ,   /* for reading only, so that servers can share them */
+    BASES_MARKED, /* for writing where the mark says that it must be recovered */
+    BASES_WRITE   /* all for writing: any of them may be cut off, which no header tells */
+};
+
+static int open_base(struct device *device, uint32_t level, enum bases bases)
 {
     struct ploop_image_info image = {.size = sizeof(image)};
 
+    if (bases == BASES_WRITE && !is_raw(device->config, level)) {
+        return open_file(device, level, PLOOP_FILE_READ_WRITE);
+    }
     if (open_file(device, level, PLOOP_FILE_READ_ONLY)) {
         return -1;
     }
-    if (!recover || is_raw(device->config, level) ||
+    if (bases == BASES_READ || is_raw(device->config, level) ||
         ploop_image_probe(device->files[level], &image) || !(image.flags & PLOOP_IMAGE_IN_USE)) {
         return 0;
     }
@@ -328,17 +336,43 @@ static int open_base(struct device *device, uint32_t level, bool recover)
     return open_file(device, level, PLOOP_FILE_READ_WRITE);
 }
 
-static int open_files(struct device *device, bool read_only)
+static int open_files(struct device *device, bool read_only, enum bases bases)
 {
     const struct server_config *config = device->config;
     int result = 0;
 
     for (uint32_t level = 0; level < config->base_count && !result; level++) {
-        result = open_base(device, level, config->recover && !read_only);
+        result = open_base(device, level, bases);
     }
     return result ? result
                   : open_file(device, config->base_count,
                               read_only ? PLOOP_FILE_READ_ONLY : PLOOP_FILE_READ_WRITE);
+}
+
+/*
+ * The stack is damaged with its bases open for reading: if one of them is cut off it becomes whole
+ * where it is open for writing (R19 in docs/crash-rules.md). -1: told, with what was held back.
+ */
+static int recover_bases(struct device *device)
+{
+    struct ploop_dev_config dev_config;
+    int error = 0;
+
+    close_files(device);
+    device->holds_line = false;
+    int result = open_files(device, false, BASES_WRITE);
+    if (result) {
+        nbdkit_error("%s", device->held_line);
+    } else {
+        init_dev_config(device, false, &dev_config);
+        error = ploop_dev_open(device->files, device->config->base_count + 1, &dev_config,
+                               &device->dev);
+        error = error ? error : ploop_dev_close(device->dev);
+        device->dev = NULL;
+    }
+    close_files(device);
+    return error ? fail(device->image, "cannot open", error, explain(device->config, error))
+                 : result;
 }
 
 /* Its files, and the device of them. -1: told. */
@@ -352,7 +386,8 @@ static int open_dev(struct device *device, bool read_only)
         init_split_config(device, read_only, &dev_config);
         return split_open(device, &dev_config);
     }
-    if (open_files(device, read_only)) {
+    bool recovers = config->recover && !read_only;
+    if (open_files(device, read_only, recovers ? BASES_MARKED : BASES_READ)) {
         return -1;
     }
     init_dev_config(device, read_only, &dev_config);
@@ -362,7 +397,17 @@ static int open_dev(struct device *device, bool read_only)
     dev_config.writeback_max_age_ns = config->max_age_ms * NS_PER_MS;
     dev_config.clock = &device->timer.clock;
     dev_config.sync_failed_policy = policy_of(config);
+    device->holds_line = recovers && config->base_count;
     error = ploop_dev_open(device->files, config->base_count + 1, &dev_config, &device->dev);
+    if (error == -EUCLEAN && device->holds_line) {
+        if (recover_bases(device) || open_files(device, false, BASES_MARKED)) {
+            return -1;
+        }
+        error = ploop_dev_open(device->files, config->base_count + 1, &dev_config, &device->dev);
+    } else if (error && device->held_line[0]) {
+        nbdkit_error("%s", device->held_line);
+    }
+    device->holds_line = false;
     if (error) {
         return fail(device->image, "cannot open", error, explain(config, error));
     }

@@ -59,6 +59,8 @@ struct device {
     ploop_dev *dev;                   /* NULL: a split disk, which is open in its place: */
     struct ploop_bundle_disk *split;
     struct ploop_dev_info info; /* its size, its limits and whether it is read-only, as of open */
+    bool holds_line;     /* an error of the library's is kept for later, while it is opened: */
+    char held_line[512]; /* it */
     struct timer timer;
     struct lane lanes[LANE_COUNT];
 };

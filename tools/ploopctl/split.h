@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Disks that are split into parts, as ploopctl reads them: the bundle's library makes one disk of
- * them. bundle_missing.c takes the place of bundle_split.c where that was not built: there are none.
+ * them. bundle_missing.c takes the place of bundle_split.c where that was not built: there are
+ * none.
  */
 #ifndef PLOOPCTL_SPLIT_H
 #define PLOOPCTL_SPLIT_H
