@@ -83,7 +83,7 @@ static int judge(const ploop_dev *dev, struct wish *wish, uint32_t direction)
     } else if (!to->is_raw && wish->is_down && wish->lower->end != wish->upper->end) {
         WHY(wish,
             "the receiver's disk has %" PRIu64 " bytes, the other one's %" PRIu64
-            ": this version does not merge into a smaller one",
+            ": this version does not merge into a smaller one; grow it first, or merge up",
             wish->lower->end, wish->upper->end);
         error = reject(dev, wish, -ENOTSUP);
     }
