@@ -140,6 +140,7 @@ static void world_open(uint32_t deltas, uint32_t flags)
     config.pio_count = DEPTH_MAX;
     config.clock = &clock;
     memset(&world, 0, sizeof(world));
+    memset(bytes, 0x5a, sizeof(bytes)); /* zeros would take no cluster */
     if (deltas == 2) {
         backend_create(&world.base);
         bench_check("base", ploop_dev_open(&world.base.file, 1, NULL, &world.dev));

@@ -22,7 +22,7 @@ static uint64_t now_ns(void *context)
     return now;
 }
 
-static char block[BLOCK];
+static char block[BLOCK] = {1}; /* zeros would take no cluster */
 
 /* One new cluster in each of 16 pages that are spread over the map. */
 static void make_dirty(ploop_dev *dev, uint64_t pages, uint64_t entry)

@@ -26,7 +26,7 @@ static _Atomic uint64_t longest_ns, writes;
 static void *write_on(void *unused)
 {
     (void)unused;
-    static uint8_t block[BLOCK];
+    static uint8_t block[BLOCK] = {1}; /* zeros would take no cluster */
     uint64_t random = 1;
     while (!atomic_load(&finished)) {
         uint64_t at = bench_random(&random) % (DISK_SIZE / BLOCK) * BLOCK;

@@ -19,7 +19,7 @@ enum { BLOCK = 4096 };
 #define CLUSTERS (UINT64_C(1) << 18)
 #define FULL_DISK (UINT64_C(64) << 30)
 
-static char block[BLOCK];
+static char block[BLOCK] = {1}; /* zeros would take no cluster */
 
 static void fill(uint64_t percent, uint64_t count)
 {

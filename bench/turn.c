@@ -64,7 +64,7 @@ static void timed_run(struct figures *figures, ploop_queue *queue)
 static void *write_on(void *argument)
 {
     struct figures *figures = argument;
-    static uint8_t block[BLOCK];
+    static uint8_t block[BLOCK] = {1}; /* zeros would take no cluster */
     const struct iovec iov = {block, sizeof(block)};
     ploop_queue *queue = ploop_dev_queue(dev, 1);
     for (; !atomic_load(&finished); figures->count++) {

@@ -61,7 +61,14 @@ enum {
      * does not find holes that an image already has; remove them with `cp --sparse=never`. After a
      * failed SYNC no new cluster can be allocated.
      */
-    PLOOP_DEV_HOST_SHOWS_STALE = 128
+    PLOOP_DEV_HOST_SHOWS_STALE = 128,
+    /**
+     * A write of zeros takes a cluster like every other. Without this flag the library looks, when
+     * a write would need a new cluster, whether it writes anything but zeros; if not, it writes
+     * nothing, because the cluster reads as zeros already. Set this where the space is to be taken
+     * (thick images).
+     */
+    PLOOP_DEV_WRITE_ZEROS_AS_DATA = 256
 };
 
 /**

@@ -78,7 +78,8 @@ static int take_config(ploop_dev *dev, const struct ploop_dev_config *given)
     }
     const uint32_t known = PLOOP_DEV_READ_ONLY | PLOOP_DEV_RECOVER | PLOOP_DEV_NO_FAST_PATH |
                            PLOOP_DEV_RAW_BASE | PLOOP_DEV_INACTIVE | PLOOP_DEV_RECOVER_CACHED |
-                           PLOOP_DEV_HOST_SHOWS_STALE | PLOOP_DEV_COMPLETE_IN_RUN;
+                           PLOOP_DEV_HOST_SHOWS_STALE | PLOOP_DEV_COMPLETE_IN_RUN |
+                           PLOOP_DEV_WRITE_ZEROS_AS_DATA;
     config->queue_count = config->queue_count ? config->queue_count : 1;
     config->pio_count = config->pio_count ? config->pio_count : PIO_COUNT_DEFAULT;
     config->page_failure_limit =

@@ -210,11 +210,25 @@ void write_fill(const struct part *part, uint64_t from, uint8_t *bytes, uint64_t
     iov_copy_out(&cursor, bytes, length);
 }
 
+/*
+ * Zeros over a cluster that no delta has, and no write is going to enter: they are there already.
+ * With FUA the part waits for the absence to be durable, like one of zeros (unmap.c).
+ */
+static bool changes_nothing(const struct part *part, const struct reservation *reservation)
+{
+    return !reservation && !(part->dev->config.flags & PLOOP_DEV_WRITE_ZEROS_AS_DATA) &&
+           iov_is_zero(&part->cursor, part->length);
+}
+
 static void write_reserved(struct part *part)
 {
     struct delta *top = dev_top(part->dev);
     struct reservation *reservation = reservation_find(part->dev, part->cluster);
     assert(!wants_copy(part)); /* a cluster that a lower delta has is copied: cow.c */
+    if (changes_nothing(part, reservation)) {
+        part_settle(part, 0, SYNC_NONE);
+        return;
+    }
     int error = reservation ? 0 : reservation_make(part);
     if (error == -EAGAIN) {
         part_wait_for_space(part);

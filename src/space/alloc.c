@@ -490,7 +490,9 @@ static void work_done(struct space_work *work, enum space_state was, int result)
 /* Whether so little is left that the file is extended before space is asked for. */
 static bool runs_short(const struct alloc *alloc)
 {
-    uint64_t left = space_map_fresh_count(&alloc->map) + space_map_count(&alloc->map, FREE_ZERO);
+    const struct space_map *map = &alloc->map;
+    uint64_t left = space_map_fresh_count(map) + space_map_count(map, FREE_ZERO) +
+                    space_map_count(map, FREE_ZEROED);
     return alloc->changed && !alloc->extension_failed && !may_zero(alloc) &&
            !alloc->prefers_holes && !alloc->work.host_shows_stale &&
            left < extension_clusters(alloc) / 2;

@@ -2,6 +2,8 @@
 /* Walks over iovec arrays; segments of no bytes are stepped over everywhere. */
 #include "util/iov.h"
 
+#include "util/zeros.h"
+
 #include <string.h>
 
 uint64_t iov_length(const struct iovec *iov, uint32_t count)
@@ -84,4 +86,19 @@ void iov_copy_in(const struct iov_cursor *cursor, const uint8_t *buffer, uint64_
 void iov_zero(const struct iov_cursor *cursor, uint64_t length)
 {
     walk(cursor, ZERO, NULL, length);
+}
+
+bool iov_is_zero(const struct iov_cursor *cursor, uint64_t length)
+{
+    uint64_t skip = cursor->skip;
+    for (uint32_t i = 0; i < cursor->count && length > 0; i++) {
+        uint64_t here = cursor->iov[i].iov_len - skip;
+        here = here < length ? here : length;
+        if (!zeros_only((const uint8_t *)cursor->iov[i].iov_base + skip, here)) {
+            return false;
+        }
+        length -= here;
+        skip = 0;
+    }
+    return true;
 }

@@ -3,6 +3,7 @@
 #ifndef UTIL_IOV_H
 #define UTIL_IOV_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
 
@@ -30,5 +31,8 @@ void iov_copy_in(const struct iov_cursor *cursor, const uint8_t *buffer, uint64_
 
 /* Zeros over `length` bytes from the cursor on. */
 void iov_zero(const struct iov_cursor *cursor, uint64_t length);
+
+/* Whether `length` bytes from the cursor on are all zeros. */
+bool iov_is_zero(const struct iov_cursor *cursor, uint64_t length);
 
 #endif

@@ -426,6 +426,32 @@ test_compact() {
     done
 }
 
+# Ctrl-C in the middle: the disk is as it was, the file is closed cleanly, and the rest is done by another one.
+test_compact_interrupted() {
+    local status=0
+    silent ploopctl create --size 64M --cluster 64K a.hds
+    head -c 64M /dev/urandom >before.raw
+    qemu-io -f parallels -c "write -s before.raw 0 64M" a.hds >out || fail "$(cat out)"
+    unmap_front a.hds 512
+    fallocate -p -o 0 -l 32M before.raw
+    ploopctl compact --rate 4M a.hds >out 2>err &
+    for _ in $(seq 500); do
+        [[ $(od -An -tx4 -j44 -N4 a.hds) == *746f6e59 ]] && break # the mark
+        sleep 0.01
+    done
+    sleep 0.5
+    kill -INT $! || fail "ended too early"
+    wait $! || status=$?
+    same $status 1 "exit status: $(cat err)"
+    same "$(cat err)" "ploopctl: a.hds: interrupted" "its message"
+    (($(stat -c %s a.hds) > 40 << 20)) || fail "it was not interrupted"
+    judged a.hds
+    expect 0 qemu-img compare -f parallels -F raw a.hds before.raw
+    silent ploopctl compact a.hds
+    (($(stat -c %s a.hds) <= 33 << 20)) || fail "$(stat -c %s a.hds) bytes for 32 MiB of data"
+    expect 0 qemu-img compare -f parallels -F raw a.hds before.raw
+}
+
 test_bat() {
     three_clusters
     silent ploopctl bat --json a.hds

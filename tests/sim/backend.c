@@ -336,6 +336,17 @@ static bool is_late(const struct backend *backend, const struct request *request
            (io->op != PLOOP_IO_WRITE || io->offset >= backend->bat_end);
 }
 
+bool backend_only_late(const struct backend *backend)
+{
+    unsigned late = 0;
+    for (unsigned i = 0; i < backend->in_flight; i++) {
+        if (!is_late(backend, &backend->requests[i]))
+            return false;
+        late++;
+    }
+    return late > 0;
+}
+
 static struct request *choose(struct backend *backend)
 {
     struct request *oldest = NULL, *youngest = NULL, *chosen = NULL;

@@ -118,6 +118,9 @@ void backend_new_session(struct backend *backend, bool recovers);
 /* Do one step of one request; false: none can continue by itself. */
 bool backend_step(struct backend *backend);
 
+/* Whether what is in flight is late_op's, all of it. */
+bool backend_only_late(const struct backend *backend);
+
 unsigned backend_unkicked(const struct backend *backend); /* requests that wait for a kick */
 void backend_close(struct backend *backend);              /* after its files */
 

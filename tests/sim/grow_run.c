@@ -29,6 +29,7 @@ enum {
     STEPS_MAX = 1500,
     INTERRUPTED_BEFORE = 120, /* a step of the job */
     CUTS_BESIDE = 20,         /* permille */
+    LATE_CHANCE = 32,         /* of so many steps one for a late request that is alone */
     CUTS_MEANWHILE = 200,
     RUN_SECONDS_MAX = 300
 };
@@ -101,6 +102,7 @@ static void begin_job(struct grow_run *run)
     ploop_job *other;
     most = most < room ? most : room;
     run->compacts = rng_permille(&sim->rng, 350);
+    run->last_fails |= run->compacts && rng_permille(&sim->rng, 300);
     run->wanted = image->disk_sectors + (run->compacts ? 0 : rng_below(&sim->rng, most + 1));
     run->over = run->asked_to_end = false;
     run->result = 0;
@@ -182,7 +184,8 @@ static void end_session(struct grow_run *run, enum interruption how)
 static void one_step(struct sim *sim)
 {
     uint64_t choice = rng_below(&sim->rng, 100);
-    if (choice < 45)
+    bool waits = backend_only_late(&sim->backend) && rng_below(&sim->rng, LATE_CHANCE);
+    if (choice < 45 && !waits)
         backend_step(&sim->backend);
     else if (choice < 65)
         guest_random(sim);
@@ -328,6 +331,8 @@ static void set_up(struct grow_run *run, uint64_t seed)
     image_let_grow(&sim->image, &sim->rng);
     sim_start(sim, below[rng_below(&sim->rng, 4)]);
     sim_choose_config(sim);
+    if (!sim->config.preallocate_bytes) /* the file would become large, and a cut expensive */
+        sim->config.preallocate_bytes = 8 * (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
     sim->backend.asked = on_asked;
     sim->backend.late_op = rng_permille(&sim->rng, 300) ? PLOOP_IO_PUNCH : 0;
     sim_make_files(sim);

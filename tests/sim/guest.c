@@ -12,6 +12,8 @@
 #include "report.h"
 #include "sim.h"
 
+enum { BLANK_EVERY = 11 }; /* so many writes, or fewer: one has zeros as its data */
+
 static const char *kind_name(enum guest_kind kind)
 {
     static const char *const names[] = {"?",       "read",  "write",    "zeroes",
@@ -200,8 +202,11 @@ static struct guest_op *prepare(struct sim *sim, enum guest_kind kind, uint64_t 
         ploop_pio_prep_readv(pio, offset, op->iov, op->iov_count);
         break;
     case GUEST_WRITE:
-        for (uint64_t at = 0; at < count; at++)
+        op->is_blank = op->id % BLANK_EVERY == 0;
+        for (uint64_t at = 0; at < count && !op->is_blank; at++)
             content_fill(op->buffer + at * DISK_SECTOR, first + at, op->id);
+        if (op->is_blank)
+            memset(op->buffer, 0, length);
         ploop_pio_prep_writev(pio, offset, op->iov, op->iov_count, flags);
         break;
     case GUEST_ZEROES:
@@ -221,6 +226,11 @@ static struct guest_op *prepare(struct sim *sim, enum guest_kind kind, uint64_t 
     return op;
 }
 
+static bool is_data(const struct guest_op *op)
+{
+    return op->kind == GUEST_WRITE && !op->is_blank;
+}
+
 /* It is about to be submitted, or executed. */
 static void note(struct guest_op *op)
 {
@@ -233,8 +243,8 @@ static void note(struct guest_op *op)
     if (changes)
         sim->model.used = sim->changed = true;
     if (changes)
-        model_submit(&sim->model, first, changes, op->id, op->kind == GUEST_WRITE ? op->id : 0,
-                     op->submit, op->flags & PLOOP_PIO_PREFLUSH ? op->submit : 0);
+        model_submit(&sim->model, first, changes, op->id, is_data(op) ? op->id : 0, op->submit,
+                     op->flags & PLOOP_PIO_PREFLUSH ? op->submit : 0);
     sim->outstanding++;
     sim->backend.guest_zeroes += op->kind == GUEST_ZEROES;
     counters->requests++;

@@ -48,7 +48,8 @@ struct guest_op {
     uint64_t disk_sectors; /* the disk's size when it was made */
     uint64_t id;
     uint64_t submit;
-    bool latched; /* a SYNC had failed before it was submitted */
+    bool latched;  /* a SYNC had failed before it was submitted */
+    bool is_blank; /* a write of zeros, as data */
     uint8_t *buffer;
     struct iovec iov[3];
     uint32_t iov_count;

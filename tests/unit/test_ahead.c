@@ -25,14 +25,14 @@ static void open_rig(struct rig *rig)
 static void write_stream(struct rig *rig, uint64_t first, uint64_t count)
 {
     for (uint64_t i = first; i < first + count; i++) {
-        ck_assert_int_eq(rig_write(rig, at(i), 512, (uint8_t)i, 0), 0);
+        ck_assert_int_eq(rig_write(rig, at(i), 512, (uint8_t)(i + 1), 0), 0);
     }
 }
 
 static void expect_stream(struct rig *rig, uint64_t first, uint64_t count)
 {
     for (uint64_t i = first; i < first + count; i++) {
-        rig_expect(rig, at(i), 512, (uint8_t)i);
+        rig_expect(rig, at(i), 512, (uint8_t)(i + 1));
         rig_expect(rig, at(i) + 512, CLUSTER - 512, 0);
     }
 }

@@ -441,11 +441,11 @@ START_TEST(a_flush_of_many_pages_takes_turns)
     rig_create(&rig, 2, UINT64_C(41) * 1024 * CLUSTER, CLUSTER, 0);
     rig_open(&rig);
     for (uint64_t page = 0; page < PAGES; page += 2) {
-        ck_assert_int_eq(rig_write(&rig, at(page * 1024 + 5), CLUSTER, (uint8_t)page, 0), 0);
+        ck_assert_int_eq(rig_write(&rig, at(page * 1024 + 5), CLUSTER, (uint8_t)(page + 1), 0), 0);
     }
     ck_assert_int_eq(rig_flush(&rig), 0);
     for (uint64_t page = 0; page < PAGES; page += 2) {
-        ck_assert_int_eq(rig_write(&rig, at(page * 1024 + 7), CLUSTER, (uint8_t)page, 0), 0);
+        ck_assert_int_eq(rig_write(&rig, at(page * 1024 + 7), CLUSTER, (uint8_t)(page + 1), 0), 0);
     }
     script_forget(&rig.script);
     rig.script.hold = SCRIPT_BIT(SCRIPT_META);

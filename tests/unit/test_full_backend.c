@@ -107,7 +107,7 @@ static void world_open(struct world *world, uint32_t flags)
     ck_assert_int_eq(ploop_file_create(&ops, &world->ring, &world->file), 0);
     ck_assert_int_eq(ploop_image_create(world->file, &image), 0);
     ploop_dev_config_init(&config, sizeof(config));
-    config.flags = flags;
+    config.flags = flags | PLOOP_DEV_WRITE_ZEROS_AS_DATA;
     config.pio_count = DEPTH_MAX;
     config.queue_count = 2;
     ck_assert_int_eq(ploop_dev_open(&world->file, 1, &config, &world->dev), 0);

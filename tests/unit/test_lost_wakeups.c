@@ -107,7 +107,7 @@ END_TEST
 
 static void write_then(ploop_pio *pio, int result, void *user_data)
 {
-    static uint8_t bytes[CLUSTER];
+    static uint8_t bytes[CLUSTER] = {1};
     static struct iovec iov = {bytes, sizeof(bytes)};
     int *left = user_data;
     ck_assert_int_eq(result, 0);

@@ -26,6 +26,7 @@ static void ready(struct rig *rig, bool wakes)
     if (!wakes) {
         rig->config.clock = NULL;
     }
+    rig->config.flags = PLOOP_DEV_WRITE_ZEROS_AS_DATA;
     rig_open(rig);
     uint8_t *bytes = calloc(1000, CLUSTER);
     for (uint64_t i = 0; i < CLUSTERS; i += 1000) {

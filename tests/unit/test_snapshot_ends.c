@@ -134,7 +134,7 @@ static void let_sync(struct script *script, void *argument)
  */
 START_TEST(a_call_that_waits_for_space_does_not_keep_the_answer)
 {
-    static uint8_t bytes[CLUSTER];
+    static uint8_t bytes[CLUSTER] = {1};
     struct shot shot;
     struct req parked;
     memset(&shot, 0, sizeof(shot));

@@ -147,6 +147,7 @@ UNUSED static void open_device(void)
     struct ploop_dev_config config;
     ploop_dev_config_init(&config, sizeof(config));
     config.queue_count = QUEUES;
+    config.flags = PLOOP_DEV_WRITE_ZEROS_AS_DATA;
     ck_assert_int_eq(ploop_dev_open(&file, 1, &config, &dev), 0);
 }
 
