@@ -111,7 +111,8 @@ int ploop_bat_set_delay(ploop_dev *dev, uint64_t delay_ns, uint64_t max_age_ns);
 
 /**
  * Find out where the guest bytes at `offset` are: the longest extent from there on, at most
- * `length` bytes, that has one state and is contiguous in its file.
+ * `length` bytes, that has one state and is contiguous in its file. A cluster whose copy is put off
+ * (ploop_dev_config.cow_delay_ns) is told as the lower delta has it, until it is copied.
  * @param extent  `size` set by the caller
  * @return 0; -EINVAL (beyond the disk, length 0, extent->size); -EIO (a bad entry, on a read-only
  *         device)

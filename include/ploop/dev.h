@@ -99,8 +99,12 @@ enum {
         5, /**< the queue's index: ploop_pio_get() failed there and can be tried again */
     PLOOP_EVENT_BITMAPS_DROPPED = 7, /**< how many dirty bitmaps the image's format extension had:
                                         with the first change they are gone */
-    PLOOP_EVENT_SYNC_FAILED = 6 /**< a positive errno: the backend failed a SYNC. Reported once. See
+    PLOOP_EVENT_SYNC_FAILED =
+        6, /**< a positive errno: the backend failed a SYNC. Reported once. See
                                    PLOOP_STATE_SYNC_FAILED */
+    PLOOP_EVENT_COPY_FAILED =
+        8 /**< the number of a guest cluster whose copy was put off, and failed;
+                                   it will be tried again. See ploop_dev_config.cow_delay_ns */
 };
 
 /** The levels of ploop_dev_config.log. */
@@ -121,7 +125,8 @@ enum {
     PLOOP_MESSAGE_SNAPSHOT = 10,
     PLOOP_MESSAGE_GROW = 11,
     PLOOP_MESSAGE_MERGE = 12,
-    PLOOP_MESSAGE_COMPACT = 13
+    PLOOP_MESSAGE_COMPACT = 13,
+    PLOOP_MESSAGE_COPY = 14 /**< a copy from a lower delta that was put off has failed */
 };
 
 /** The clock that a device uses. ploop_dev_open() copies the structure. */
@@ -180,7 +185,19 @@ struct ploop_dev_config {
      */
     char *error_text;
     size_t error_text_size; /**< of that memory, in bytes; what does not fit is cut off */
-    uint64_t reserved[6];
+    /**
+     * In a stack: for how long the copy of a cluster from a lower delta is put off, from the last
+     * write to it on; 0, the default: the first write copies it. With a delay the first write of a
+     * part moves its own bytes only. The rest is copied when a flush, a FUA write, a suspend, a job
+     * or the close needs it; when the delay has passed; and writeback_max_age_ns after the first
+     * write, or this delay if it is longer, at the latest. A cluster that the guest writes as a
+     * whole, piece by piece, is never copied. At most 64 MiB wait to be copied; beyond that first
+     * writes copy. With a delay a flush can fail because a lower delta cannot be read, or because
+     * there is no space for the copy: see PLOOP_EVENT_COPY_FAILED. Each flush tries it again, and
+     * it is mended when the guest writes the rest of the cluster.
+     */
+    uint64_t cow_delay_ns;
+    uint64_t reserved[5];
 };
 
 /**
@@ -419,7 +436,9 @@ struct ploop_dev_info {
     uint64_t max_discard_bytes;    /**< the longest discard and write of zeros: the disk */
     uint32_t fua;                  /**< PLOOP_ABILITY_ ... */
     uint32_t zeroing;              /**< PLOOP_ABILITY_ ..., of a cluster's part */
-    uint64_t reserved[3];
+    uint64_t clusters_partial;     /**< now: whose copy from a lower delta is put off */
+    uint64_t copies_failed;        /**< of those that were put off: how often one failed */
+    uint64_t reserved[1];
 };
 
 /**

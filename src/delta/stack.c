@@ -114,6 +114,15 @@ void stack_set_place(struct stack *stack, struct guest_cluster guest, const stru
     atomic_store_explicit(&words[guest.n], word, memory_order_release);
 }
 
+void stack_set_partial(struct stack *stack, struct guest_cluster guest, bool is_partial)
+{
+    _Atomic uint64_t *words = atomic_load_explicit(&stack->words, memory_order_relaxed);
+    uint64_t word = atomic_load_explicit(&words[guest.n], memory_order_relaxed);
+    assert(!(word & STACK_PARTIAL) == is_partial && word > STACK_HIDDEN);
+    assert(!atomic_load(&stack->second));
+    atomic_store_explicit(&words[guest.n], word ^ STACK_PARTIAL, memory_order_release);
+}
+
 void stack_raise(struct stack *stack, struct delta *delta)
 {
     struct delta *old = stack_top(stack);

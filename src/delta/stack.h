@@ -16,7 +16,12 @@
  *  5. A word with the number 0 that is not 0 (STACK_HIDDEN) says that the top maps the cluster, and
  *     that a delta below may map it too: one that the words do not name, because another one hid it
  *     that is gone since. Nothing is read there, but the entry of the top must stay (R8).
- *  6. A slot holds a delta from when it joins to when it is let go; its level says where it is in
+ *  6. STACK_PARTIAL in a word says that the top has some of the cluster's sectors, in a place that
+ *     its map does not name yet (pio/partial.h): nothing is read from the delta of the word without
+ *     a look at them. It is set and cleared in the turn; set with the cluster's lock held alone.
+ *     It is cleared after the top's entry is there, so who sees it cleared under the lock, and then
+ *     no entry, may read the delta. While a stack changes no word has it.
+ *  7. A slot holds a delta from when it joins to when it is let go; its level says where it is in
  *     the stack. A delta that joins is served (kicked, reaped, waited for) before it is the top.
  *     Deltas stay in memory until the device ends, whoever still looks at them.
  */
@@ -63,11 +68,13 @@ struct stack {
 };
 
 #define STACK_HIDDEN UINT64_C(1)
+#define STACK_PARTIAL (UINT64_C(1) << 63)
 
 /* Where a guest cluster lies below the top. */
 struct place {
     struct delta *delta; /* NULL: no delta below the top maps it, or the top hides it: see 5 */
     uint32_t entry;      /* BAT_ENTRY_BAD: it cannot be read */
+    bool is_partial;     /* the top has some of its sectors: see 6 */
 };
 
 /*
@@ -91,6 +98,9 @@ void stack_grow_disk(struct stack *stack, struct guest_disk *disk, uint64_t disk
  */
 void stack_set_place(struct stack *stack, struct guest_cluster guest, const struct delta *delta,
                      uint32_t entry);
+
+/* In the turn: see 6. */
+void stack_set_partial(struct stack *stack, struct guest_cluster guest, bool is_partial);
 
 /* ---- changes, by one thread at a time ---- */
 
@@ -208,15 +218,16 @@ static inline struct place stack_place(const struct stack *stack, struct guest_c
 {
     const _Atomic uint64_t *words = atomic_load_explicit(&stack->words, memory_order_acquire);
     if (!words) {
-        return (struct place){NULL, 0};
+        return (struct place){NULL, 0, false};
     }
     struct delta *second = atomic_load_explicit(&stack->second, memory_order_acquire);
     uint32_t entry = stack_second_entry(second, guest);
     if (entry) {
-        return (struct place){second, entry};
+        return (struct place){second, entry, false};
     }
     uint64_t word = atomic_load_explicit(&words[guest.n], memory_order_acquire);
-    return (struct place){stack->numbered[word >> 32], (uint32_t)word};
+    uint32_t number = (uint32_t)((word & ~STACK_PARTIAL) >> 32);
+    return (struct place){stack->numbered[number], (uint32_t)word, word & STACK_PARTIAL};
 }
 
 /* Whether a delta below the top maps the cluster, or may. */

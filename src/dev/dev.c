@@ -64,7 +64,7 @@ void dev_log(const ploop_dev *dev, uint32_t level, uint32_t message_id, const ch
 
 void dev_event(const ploop_dev *dev, uint32_t event, uint64_t value)
 {
-    assert(event >= PLOOP_EVENT_RESIZED && event <= PLOOP_EVENT_BITMAPS_DROPPED);
+    assert(event >= PLOOP_EVENT_RESIZED && event <= PLOOP_EVENT_COPY_FAILED);
     if (dev->config.event) {
         dev->config.event(dev->config.user_data, event, value);
     }

@@ -118,7 +118,9 @@ struct ploop_dev {
     struct cow_buffer *cow_all;
     struct list cow_buffers, cow_waiters; /* free ones; parts, for one */
     struct merging *merging;              /* pio/merging.h: the turn's; NULL: none */
-    _Atomic uint64_t clusters_copied;
+    _Atomic(struct partials *)
+        partials; /* pio/partial.h: the turn's; NULL: copies are not put off */
+    _Atomic uint64_t clusters_copied, clusters_partial, copies_failed;
 
     struct inbox bulk; /* parts: pio/bulk.c */
 

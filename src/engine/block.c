@@ -144,6 +144,7 @@ int ploop_dev_flush(ploop_dev *dev)
 
 struct block_round {
     struct work work;
+    struct partial_wait copies;
     struct round_wait wait;
     ploop_dev *dev;
     atomic_bool over;
@@ -154,16 +155,25 @@ static void round_over(struct round_wait *wait, int result)
 {
     struct block_round *round = container_of(wait, struct block_round, wait);
     assert(result <= 0);
-    round->result = result;
+    round->result = result ? result : round->result;
     ploop_dev *dev = round->dev;
     atomic_store(&round->over, true);
     dev_wake(dev);
 }
 
+static void copies_over(struct partial_wait *wait, int result)
+{
+    struct block_round *round = container_of(wait, struct block_round, copies);
+    round->result = result;
+    bat_join_round(dev_bat(round->dev), &round->wait, round_over);
+}
+
 static void round_join(struct work *work)
 {
     struct block_round *round = container_of(work, struct block_round, work);
-    bat_join_round(dev_bat(round->dev), &round->wait, round_over);
+    if (!partial_wait_for_all(round->dev, &round->copies, copies_over)) {
+        copies_over(&round->copies, 0);
+    }
 }
 
 static bool round_is_over(ploop_dev *dev, void *argument)

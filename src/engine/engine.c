@@ -144,6 +144,8 @@ static uint64_t earliest(ploop_dev *dev)
         }
     }
     uint64_t next = bat_latch(dev_bat(dev)) ? UINT64_MAX : bat_next_deadline(dev_bat(dev));
+    uint64_t copies = bat_latch(dev_bat(dev)) ? UINT64_MAX : partial_next_deadline(dev);
+    next = copies < next ? copies : next;
     if (!list_is_empty(&dev->parked) && !gate_has(dev, GATE_HOLDS) && dev->park_retry_ns < next) {
         next = dev->park_retry_ns;
     }
@@ -244,6 +246,7 @@ static void engine_pump(struct turn *turn)
 {
     ploop_dev *dev = container_of(turn, ploop_dev, turn);
     if (!dev->read_only) {
+        partial_pump(dev);
         bat_pump(dev_bat(dev));
     }
     look_at_watches(dev);
@@ -314,6 +317,7 @@ static void run_due(struct work *work)
         done += channel_retry(&delta->channel);
     }
     if (!dev->read_only && !bat_latch(dev_bat(dev))) {
+        done += partial_run_deadlines(dev, now);
         done += bat_run_deadlines(dev_bat(dev), now);
     }
     done += space_retry_parked(dev, false);

@@ -90,6 +90,7 @@ static void begin_aborting(ploop_dev *dev)
     sync_give_up(&bat->syncer, -ECANCELED);
     end_work(dev);
     space_fail_all(dev, -ECANCELED);
+    partial_fail_waits(dev, -ECANCELED);
     bat_fail_waiters(bat, -ECANCELED);
     end_joining(dev);
     assert(list_is_empty(&dev->parked) && list_is_empty(&dev->held));

@@ -91,6 +91,8 @@ int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *info)
         .max_discard_bytes = dev_disk(dev)->disk_size,
         .fua = ability(dev, dev_bat(dev)->native_fua),
         .zeroing = ability(dev, dev->native_zeroing),
+        .clusters_partial = load(&dev->clusters_partial),
+        .copies_failed = load(&dev->copies_failed),
     };
     uint32_t slot = 0;
     for (struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {

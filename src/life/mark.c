@@ -5,8 +5,9 @@
  *     set    IDLE -> ALLOCATING: blocks for the BAT -> SETTING: SYNC, mark, SYNC -> (REWRITING,
  *            for RECOVER: every page, SYNC) -> IDLE
  *     again  IDLE -> SETTING -> space work begins again -> IDLE
- *     clear  IDLE -> FLUSHING: every page, SYNC -> RESTING: removals are ripe, space work ends ->
- *            CUTTING: the file's free end is cut off -> CLEARING: SYNC, mark cleared, SYNC -> IDLE
+ *     clear  IDLE -> FLUSHING: every partial cluster, every page, SYNC -> RESTING: removals are
+ *            ripe, space work ends -> CUTTING: the file's free end is cut off -> CLEARING: SYNC,
+ *            mark cleared, SYNC -> IDLE
  *
  *  1. The header is a field of page 0, so the mark goes to the disk by the same writer as every
  *     page (R16): page 0 is dirtied with a barrier, and a round does the rest.
@@ -191,8 +192,19 @@ static void flushed(struct round_wait *round, int result)
         return;
     }
     set_mark_state(mark, MARK_RESTING);
+    assert(mark->delta != dev_top(mark->dev) || atomic_load(&mark->dev->clusters_partial) == 0);
     alloc_stop(&mark->delta->bat->alloc);
     turn_again(&mark->dev->turn);
+}
+
+static void completed(struct partial_wait *wait, int result)
+{
+    struct mark *mark = container_of(wait, struct mark, copies);
+    if (result) {
+        mark_end(mark, result);
+    } else {
+        bat_join_round(mark->delta->bat, &mark->round, flushed);
+    }
 }
 
 /* After each batch of the turn's work. */
@@ -226,7 +238,9 @@ void mark_begin(struct mark *mark, ploop_dev *dev, struct delta *delta, enum mar
     channel_io_init(&mark->io, &delta->channel);
     if (order == MARK_CLEAR) {
         set_mark_state(mark, MARK_FLUSHING);
-        bat_join_round(delta->bat, &mark->round, flushed);
+        if (delta != dev_top(dev) || !partial_wait_for_all(dev, &mark->copies, completed)) {
+            completed(&mark->copies, 0);
+        }
     } else if (order != MARK_AGAIN && delta->capabilities & PLOOP_FILE_CAN_ALLOCATE) {
         set_mark_state(mark, MARK_ALLOCATING);
         channel_order(&mark->io, PLOOP_IO_ALLOCATE, 0, geometry_bat_bytes(&delta->geometry),

@@ -7,6 +7,7 @@
 #define LIFE_MARK_H
 
 #include "dev/dev.h"
+#include "pio/partial.h"
 
 enum mark_state {
     MARK_IDLE,
@@ -39,6 +40,7 @@ struct mark {
     bool header_changed; /* the disk may have the mark, or lack it, by this */
     mark_fn *then;
     struct dev_watch watch;
+    struct partial_wait copies;
     struct round_wait round;
     struct channel_io io;
 };

@@ -94,7 +94,7 @@ void assert_nothing_left(const ploop_dev *dev)
 /* Only the owner of the turn may look; it leaves what it saw. */
 static void look_for_rest(ploop_dev *dev)
 {
-    dev->at_rest = bat_is_idle(dev_bat(dev)) && !atomic_load(&dev->job);
+    dev->at_rest = bat_is_idle(dev_bat(dev)) && partial_is_idle(dev) && !atomic_load(&dev->job);
     uint32_t slot = 0;
     for (const struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
         dev->at_rest &= channel_is_idle(&delta->channel);

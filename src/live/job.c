@@ -188,10 +188,31 @@ int job_claim(ploop_dev *dev, ploop_job *job, const struct job_kind *kind)
     return 0;
 }
 
+static void completed(struct partial_wait *wait, int result)
+{
+    ploop_job *job = container_of(wait, ploop_job, copies);
+    job->completes = false;
+    job->has_begun = true;
+    job->copies_error = result;
+    turn_again(&job->dev->turn);
+}
+
+/* No cluster is partial any more; or the job ends before its first step, as a cancelled one. */
+static bool has_begun(ploop_job *job)
+{
+    if (!job->has_begun && !job->completes && !job_pauses(job)) {
+        job->completes = partial_wait_for_all(job->dev, &job->copies, completed);
+        job->has_begun = !job->completes;
+    }
+    return job->has_begun;
+}
+
 static void look(struct dev_watch *watch)
 {
     ploop_job *job = container_of(watch, ploop_job, watch);
-    job->kind->look(job);
+    if (has_begun(job)) {
+        job->kind->look(job);
+    }
 }
 
 static void begin(struct work *work)
@@ -213,6 +234,9 @@ void job_end(ploop_job *job, int result)
 {
     ploop_dev *dev = job->dev;
     assert(result <= 0 && !gate_has(dev, GATE_JOB));
+    if (job->copies_error && result == -ECANCELED) {
+        result = job->copies_error;
+    }
     list_remove(&job->watch.link);
     atomic_store(&job->result, result);
     if (atomic_load(&job->state) == PLOOP_JOB_PAUSED) {
@@ -234,7 +258,7 @@ void job_set_step(ploop_job *job, uint32_t step)
 
 bool job_is_cancelled(const ploop_job *job)
 {
-    return atomic_load(&job->cancelled) || atomic_load(&job->dev->jobs_end) ||
+    return atomic_load(&job->cancelled) || atomic_load(&job->dev->jobs_end) || job->copies_error ||
            job->dev->state == DEV_ABORTING;
 }
 

@@ -17,7 +17,8 @@
  *     once at a time, and never after the handle may be freed.
  *     Where they are to be reaped the call leaves a notice instead: of the commit first, and of
  *     the end, with which the handle may be freed.
- *  5. All memory is taken when a job starts.
+ *  5. All memory is taken when a job starts. Its first step comes when no cluster is partial
+ *     (pio/partial.h): from the claim on none becomes so. One that cannot be completed ends it.
  *  6. `dev` is looked at only while the job has not ended, or by the thread that delivers its end.
  */
 #ifndef LIVE_JOB_H
@@ -56,6 +57,10 @@ struct ploop_job {
     _Atomic uint32_t state, step; /* PLOOP_JOB_ ...: the turn's, others look */
     _Atomic int32_t result;
     _Atomic uint64_t bytes_done, bytes_total, rate;
+
+    struct partial_wait copies; /* before the first step */
+    bool completes, has_begun;  /* they are under way; they are done */
+    int copies_error;
 
     atomic_bool cancelled; /* asked for */
     _Atomic int answer;    /* JOB_UNANSWERED: none yet */

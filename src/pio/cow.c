@@ -22,10 +22,14 @@
  * A copy up (live/merge.c) is a copy of the cluster as it is, zeros too: they hide what lies below.
  * Where the top has the cluster by now it does nothing.
  *
+ * The copy may be put off: partial.h. A cluster with a record goes that way, and a first write that
+ * may begin one. What does not copies at once, and waits for no record.
+ *
  * Where the top has the cluster it is changed in place, and never removed from the map: that would
  * bring the lower content back. A discard then punches it, or does nothing where that cannot be
  * done.
  */
+#include "pio/partial.h"
 #include "pio/queue.h"
 #include "pio/steps.h"
 
@@ -44,6 +48,7 @@ int cow_init(ploop_dev *dev)
     if (dev->cow_memory || dev->read_only) {
         return 0;
     }
+    bool is_put_off = dev->config.cow_delay_ns > 0;
     uint64_t cluster = dev_disk(dev)->cluster_size;
     dev->cow_bytes = cluster < COW_BYTES_MAX ? cluster : COW_BYTES_MAX;
     uint64_t step = (dev->cow_bytes + COW_ALIGNMENT - 1) / COW_ALIGNMENT * COW_ALIGNMENT;
@@ -51,12 +56,14 @@ int cow_init(ploop_dev *dev)
     if (!dev->cow_all) { /* there after an attempt that failed */
         dev->cow_all = calloc(COW_BUFFERS, sizeof(*dev->cow_all));
     }
-    if (!dev->cow_all || posix_memalign(&memory, COW_ALIGNMENT, COW_BUFFERS * step)) {
+    if (!dev->cow_all || partials_init(dev) ||
+        posix_memalign(&memory, COW_ALIGNMENT, (is_put_off ? 2u : 1u) * COW_BUFFERS * step)) {
         return -ENOMEM;
     }
     dev->cow_memory = memory;
     for (uint32_t i = 0; i < COW_BUFFERS; i++) {
         dev->cow_all[i].bytes = dev->cow_memory + i * step;
+        dev->cow_all[i].more = is_put_off ? dev->cow_memory + (COW_BUFFERS + i) * step : NULL;
         list_append(&dev->cow_buffers, &dev->cow_all[i].link);
     }
     return 0;
@@ -66,6 +73,7 @@ void cow_free(ploop_dev *dev)
 {
     free(dev->cow_all);
     free(dev->cow_memory);
+    partials_free(dev);
 }
 
 /* A read and a write for each buffer's bytes: what those that wait for the cluster wait for. */
@@ -262,7 +270,13 @@ void cow_locked(struct part *part)
     struct delta *top = dev_top(part->dev);
     bool zeros = !part->kind->has_memory, whole = part_is_whole(part);
     struct sync_number number;
-    assert(part->lock.exclusive && wants_copy(part) && part->kind->fill);
+    struct partial *partial = partial_find(part->dev, part->cluster);
+    assert(wants_copy(part) && part->kind->fill);
+    if (partial) {
+        partial_write_locked(part, partial);
+        return;
+    }
+    assert(part->lock.exclusive);
     /* A device that has a bad entry below is read-only. */
     assert(stack_place(&part->dev->stack, part->cluster).entry != BAT_ENTRY_BAD);
     if (zeros && !whole && part->pio->flags & PLOOP_PIO_FAST_ONLY) {
@@ -280,6 +294,9 @@ void cow_locked(struct part *part)
         uint64_t offset = geometry_host_offset(&top->geometry, part->cow.host);
         part_transfer(part, top, PLOOP_IO_WRITE, part_host_flags(part, part->cow.host),
                       part->cursor, offset, part->length, whole_written);
+    } else if (partial_may_begin(part)) {
+        partial_begin(part, part->cow.host);
+        part_decide(part);
     } else {
         copy_begin(part);
     }

@@ -3,6 +3,7 @@
  * Parts that wait for the map to be durable: a flush, the PREFLUSH of a write, a write of BAT
  * pages, and the end of a FUA part (part.c).
  *
+ *     waiting for partial clusters -> (a round) ...
  *     waiting for a round, or for a page --durable, or failed--> the part ends
  *             ^                  |
  *             |                  +--no space for a page, and the policy is to wait--> parked
@@ -17,7 +18,11 @@
  *     of space.
  *  4. The library's own rounds (suspend, close, open: block.c) are no parts: they fail, and never
  *     wait for space.
+ *  5. A round comes after a pass over the partial clusters that there are (partial.h). Where one of
+ *     them could not be completed the round goes on all the same, so that all else is durable, and
+ *     the request fails after it.
  */
+#include "pio/partial.h"
 #include "pio/pio.h"
 #include "pio/queue.h"
 #include "pio/steps.h"
@@ -26,25 +31,38 @@
 
 /* ---- a round: a flush, PREFLUSH ---- */
 
-static part_fn join_round;
+static part_fn begin_pass;
 
 static void round_ended(struct round_wait *wait, int result)
 {
     ploop_pio *pio = container_of(wait, ploop_pio, round);
+    int copies = pio->copies_error;
     assert(pio->live == 1 && pio->part.state == PART_DURABLE);
-    part_durable(&pio->part, result, join_round);
+    /* A lack of space may be waited out: it must not hide another error. */
+    result = copies && (!result || is_no_space(result)) ? copies : result;
+    part_durable(&pio->part, result, begin_pass);
 }
 
-static void join_round(struct part *part)
+static void copies_ended(struct partial_wait *wait, int result)
 {
-    assert(!part->dev->read_only && part == &part->pio->part);
+    ploop_pio *pio = container_of(wait, ploop_pio, copies);
+    pio->copies_error = result;
+    bat_join_round(dev_bat(pio->part.dev), &pio->round, round_ended);
+}
+
+static void begin_pass(struct part *part)
+{
+    ploop_pio *pio = part->pio;
+    assert(!part->dev->read_only && part == &pio->part);
     part_set(part, PART_DURABLE);
-    bat_join_round(dev_bat(part->dev), &part->pio->round, round_ended);
+    if (!partial_wait_for_all(part->dev, &pio->copies, copies_ended)) {
+        copies_ended(&pio->copies, 0);
+    }
 }
 
 void preflush_start(ploop_pio *pio)
 {
-    join_round(pio_own_part(pio));
+    begin_pass(pio_own_part(pio));
 }
 
 void flush_start(ploop_pio *pio)
@@ -55,7 +73,7 @@ void flush_start(ploop_pio *pio)
         part_set(part, PART_DURABLE); /* nothing is left to be written */
         part_end(part, bat_latch(dev_bat(part->dev)));
     } else {
-        join_round(part);
+        begin_pass(part);
     }
 }
 

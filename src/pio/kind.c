@@ -77,6 +77,15 @@ const struct kind kinds[] = {
             .wants_alone = merge_wants_alone,
             .locked = merge_locked,
         },
+    [PIO_COMPLETE] =
+        {
+            .name = "complete",
+            .range = RANGE_BYTES,
+            .is_change = true,
+            .never_parks = true,
+            .wants_alone = complete_wants_alone,
+            .locked = complete_locked,
+        },
 };
 _Static_assert(sizeof(kinds) / sizeof(kinds[0]) == PIO_KINDS, "a kind of request has no row");
 

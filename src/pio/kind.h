@@ -23,8 +23,9 @@ enum pio_op {
     PIO_DISCARD,
     PIO_FLUSH,
     PIO_BAT_WRITE,
-    PIO_COPY_UP, /* a job's: live/merge.c */
-    PIO_MERGE,   /* a job's, too: merging.h */
+    PIO_COPY_UP,  /* a job's: live/merge.c */
+    PIO_MERGE,    /* a job's, too: merging.h */
+    PIO_COMPLETE, /* of a partial cluster: partial.h */
     PIO_KINDS
 };
 

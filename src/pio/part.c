@@ -111,13 +111,12 @@ static bool wants_alone(const struct part *part)
     return (kind->wants_alone && kind->wants_alone(part)) || merging_locks_alone(part);
 }
 
-/* The lock is had, and not yet known to be had as it is needed. */
-static void part_locked(struct lock_waiter *waiter)
+void part_decide(struct part *part)
 {
-    struct part *part = container_of(waiter, struct part, lock);
+    struct lock_waiter *waiter = &part->lock;
     ploop_dev *dev = part->dev;
     const struct kind *kind = part->kind;
-    part_set(part, PART_LOCKED);
+    assert(part->state == PART_LOCKED);
     if (kind->is_change && gate_has(dev, GATE_CHANGES_REFUSED)) {
         part_settle(part, dev->refusal, SYNC_NONE);
         return;
@@ -136,6 +135,14 @@ static void part_locked(struct lock_waiter *waiter)
     }
     assert(alone == waiter->exclusive);
     kind->locked(part);
+}
+
+/* The lock is had, and not yet known to be had as it is needed. */
+static void part_locked(struct lock_waiter *waiter)
+{
+    struct part *part = container_of(waiter, struct part, lock);
+    part_set(part, PART_LOCKED);
+    part_decide(part);
 }
 
 void part_begin(struct part *part)

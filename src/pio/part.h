@@ -34,6 +34,7 @@
 #include "file/channel.h"
 #include "pio/kind.h"
 #include "pio/lock.h"
+#include "util/runs.h"
 
 struct ploop_dev;
 
@@ -71,21 +72,29 @@ struct reservation {
 struct cow_buffer {
     struct list link; /* in the device's cow_buffers, while no part has it */
     uint8_t *bytes;
+    /* Where copies are put off (partial.h): */
+    uint8_t *more;       /* as much again, for the top's own bytes */
+    struct run_set tops; /* which of those that were read are the top's */
 };
 
 struct part;
 /* Fills memory outside the turn: bulk.c. */
 typedef void part_fill_fn(const struct part *part);
 
-/* A copy of a cluster from a lower delta: cow.c. */
+/* A copy of a cluster from a lower delta: cow.c, complete.c. */
 struct cow {
-    struct host_cluster host;  /* taken for it */
+    struct host_cluster host;  /* taken for it; of a completion, where it moves to */
     struct cow_buffer *buffer; /* NULL: none is had */
     uint64_t at, length;       /* of the cluster: what is being copied */
     uint64_t filled;           /* of that: the lower delta has bytes for it; the rest is zeros */
     uint32_t requests;         /* sent for it */
     struct iovec iov;
     void (*had)(struct part *part); /* FOR_BUFFER: goes on when it has one */
+    /* A completion: */
+    bool moves;                       /* to another host cluster */
+    uint64_t piece_end;               /* of the cluster, where the next piece begins */
+    uint64_t below_filled, below_end; /* of the cluster: what is zeros of what was missing */
+    void (*completed)(struct part *part, int result);
 };
 
 /* What goes to the receiver of a merge before the part settles: merging.c. */
@@ -176,6 +185,9 @@ void part_begin(struct part *part);
 void part_adopt_lock(struct part *part);
 
 /* ---- steps, in LOCKED ---- */
+
+/* What it needs is another thing now: the lock as that wants it, then the first step again. */
+void part_decide(struct part *part);
 
 /*
  * Send a request to a delta; `heard` runs later, in the turn, and begins with part_heard(). The

@@ -7,6 +7,7 @@
  *     cut.c        a request is cut into parts of one cluster each, in shares of the turn
  *     kind.c       the table of kinds, which names the steps
  *     read.c write.c unmap.c cow.c flush.c    the steps
+ *     partial.h    copies that are put off: partial_read.c partial_write.c complete.c
  *     part.c park.c                           a part's states; parts that wait for space
  *     pio.c queue.c lock.c    what is known of a request; the pool and delivery; cluster locks
  */
@@ -17,6 +18,7 @@
 
 #include "dev/dev.h"
 #include "pio/part.h"
+#include "pio/partial.h"
 
 /* Why a pio that has begun does not advance: cut.c. */
 enum pio_pause { PIO_GOES_ON, PIO_WAITS_FOR_PART, PIO_WAITS_FOR_TURN, PIO_HELD };
@@ -49,6 +51,8 @@ struct ploop_pio {
     struct list link; /* on part_waiters, later or held */
     void (*part_ended)(struct part *part);
     struct round_wait round;
+    struct partial_wait copies;
+    int copies_error; /* of a partial cluster, before the round */
     struct part part;
 };
 

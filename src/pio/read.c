@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* Reads that did not take the fast path: of a cluster whose shared lock is held. */
+#include "pio/partial.h"
 #include "pio/queue.h"
 #include "pio/steps.h"
 
@@ -20,9 +21,18 @@ static void fill_with_zeros(const struct part *part)
     iov_zero(&rest, part->length - part->filled);
 }
 
+/* What lies below is there, and what is the top's of a partial cluster is not yet. */
 static void zeros_filled(struct part *part)
 {
-    part_settle(part, 0, SYNC_NONE);
+    ploop_dev *dev = part->dev;
+    if (partial_find(dev, part->cluster)) {
+        partial_read_over(part);
+    } else if (stack_maps(&dev->stack, part->cluster) &&
+               bat_entry(dev_bat(dev), part->cluster) != 0) {
+        read_locked(part); /* the guest has filled it meanwhile */
+    } else {
+        part_settle(part, 0, SYNC_NONE);
+    }
 }
 
 static void read_zeros(struct part *part)
@@ -65,6 +75,10 @@ void read_locked(struct part *part)
     struct delta *top = dev_top(dev);
     uint32_t entry = bat_entry(top->bat, part->cluster);
     assert(part->state == PART_LOCKED && !part->lock.exclusive);
+    const struct partial *partial = partial_find(dev, part->cluster);
+    if (partial && partial_read_alone(part, partial)) {
+        return;
+    }
     if (entry == 0 && stack_maps(&dev->stack, part->cluster)) {
         read_below(part, stack_place(&dev->stack, part->cluster));
     } else if (entry == 0) {

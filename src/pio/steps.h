@@ -21,6 +21,7 @@ void write_fill(const struct part *part, uint64_t from, uint8_t *bytes, uint64_t
 bool zeroes_wants_alone(const struct part *part);
 part_fn zeroes_locked;
 void zeroes_fill(const struct part *part, uint64_t from, uint8_t *bytes, uint64_t length);
+part_fn zeroes_partial; /* see partial.h */
 bool discard_wants_alone(const struct part *part);
 part_fn discard_locked;
 
@@ -35,6 +36,10 @@ part_fn copy_up_locked;
 /* ---- merging.c: a job's copy of a cluster ---- */
 bool merge_wants_alone(const struct part *part);
 part_fn merge_locked;
+
+/* ---- complete.c: the rest of a partial cluster ---- */
+bool complete_wants_alone(const struct part *part);
+part_fn complete_locked;
 
 /* ---- flush.c: requests as a whole ---- */
 void flush_start(ploop_pio *pio);

@@ -249,15 +249,14 @@ static inline bool may_send(const struct channel *channel, struct way way)
 }
 
 /* Only what one request to the delta's file can do. */
-static NEVER_INLINE struct aim aim_lower(const ploop_dev *dev, const ploop_pio *pio, struct way way,
+static NEVER_INLINE struct aim aim_lower(const ploop_pio *pio, struct way way, struct place place,
                                          struct guest_cluster cluster, uint64_t inside)
 {
-    struct place place = stack_place(&dev->stack, cluster);
     struct channel *channel = &place.delta->channel;
     struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
     uint64_t offset, filled;
     if (!may_send(channel, way) || pio->length > channel->max_transfer ||
-        channel_is_full(channel) || place.entry == BAT_ENTRY_BAD ||
+        channel_is_full(channel) || place.entry == BAT_ENTRY_BAD || place.is_partial ||
         delta_fill(place.delta, cluster, place.entry, inside, pio->length, &cursor, &offset,
                    &filled) < pio->length ||
         !channel_fits(channel, offset, pio->length)) {
@@ -266,15 +265,21 @@ static NEVER_INLINE struct aim aim_lower(const ploop_dev *dev, const ploop_pio *
     return (struct aim){channel, offset, false};
 }
 
-/* What the top does not map. With the cluster's lock. */
+/*
+ * What the top does not map. With the cluster's lock. The top's entry is asked after the word: who
+ * finds the word without the mark of a partial cluster finds the entry of one that was completed
+ * (delta/stack.h, 6).
+ */
 static struct aim aim_elsewhere(const ploop_dev *dev, const ploop_pio *pio, struct way way,
                                 struct guest_cluster cluster, uint64_t inside)
 {
+    bool maps = stack_maps(&dev->stack, cluster);
+    struct place place = maps ? stack_place(&dev->stack, cluster) : (struct place){.delta = NULL};
     if (bat_entry(dev_top(dev)->bat, cluster) != 0 || kinds[pio->op].is_change) {
         return (struct aim){.channel = NULL};
     }
-    return stack_maps(&dev->stack, cluster) ? aim_lower(dev, pio, way, cluster, inside)
-                                            : (struct aim){.is_zeros = true};
+    return place.delta ? aim_lower(pio, way, place, cluster, inside)
+                       : (struct aim){.is_zeros = !maps};
 }
 
 /* What the top's file cannot simply do. It is in the top's lane, with the cluster's lock. */

@@ -7,8 +7,10 @@
  *
  * A part of a cluster, or one that shall keep its space, is an overwrite: punched where that is
  * allowed and possible, else written. After a failed SYNC no space is given up any more, so it is
- * written then too. What is not mapped reads as zeros already.
+ * written then too. What is not mapped reads as zeros already. Of a partial cluster (partial.h) the
+ * same is done in the host cluster that it has; a discard does nothing there.
  */
+#include "pio/partial.h"
 #include "pio/queue.h"
 #include "pio/steps.h"
 #include "util/refusal.h"
@@ -24,12 +26,30 @@ static struct sync_number durable_number(const struct part *part)
     return sync_next(&dev_bat(part->dev)->syncer);
 }
 
+/* Where the part begins in the top's file. */
+static uint64_t place_of(const struct part *part)
+{
+    const struct delta *top = dev_top(part->dev);
+    const struct partial *partial = partial_find(part->dev, part->cluster);
+    uint32_t entry = bat_entry(top->bat, part->cluster);
+    assert(entry != BAT_ENTRY_BAD && !entry == (partial != NULL));
+    return part->inside + (partial ? geometry_host_offset(&top->geometry, partial->host)
+                                   : geometry_entry_offset(&top->geometry, entry));
+}
+
+static bool is_partial(const struct part *part)
+{
+    return partial_find(part->dev, part->cluster) != NULL;
+}
+
 static void zeros_written(struct channel_io *io, int result)
 {
     struct part *part = part_heard(io);
     assert(part->zeroed <= part->length);
     if (!result && part->zeroed < part->length) {
         zeros_write(part);
+    } else if (is_partial(part)) {
+        partial_changed(part, result);
     } else if (is_no_space(result)) {
         part_no_space(part, result);
     } else {
@@ -44,11 +64,11 @@ static void zeros_write(struct part *part)
     struct iov_cursor cursor = {.iov = top->bat->zero_iov, .count = CHANNEL_WINDOW};
     uint64_t most = iov_length(top->bat->zero_iov, CHANNEL_WINDOW);
     uint64_t length = part->length - part->zeroed < most ? part->length - part->zeroed : most;
-    uint64_t offset = geometry_entry_offset(&top->geometry, bat_entry(top->bat, part->cluster)) +
-                      part->inside + part->zeroed;
+    uint64_t offset = place_of(part) + part->zeroed;
+    uint32_t flags = is_partial(part) ? PLOOP_IO_ALLOCATES : 0;
     assert(length > 0);
     part->zeroed += length;
-    part_transfer(part, top, PLOOP_IO_WRITE, 0, cursor, offset, length, zeros_written);
+    part_transfer(part, top, PLOOP_IO_WRITE, flags, cursor, offset, length, zeros_written);
 }
 
 static void zeros_begin(struct part *part)
@@ -69,6 +89,8 @@ static void punched(struct channel_io *io, int result)
     if (is_refusal(result)) {
         alloc_cannot_punch(&dev_bat(part->dev)->alloc);
         part->kind->locked(part); /* decides again */
+    } else if (is_partial(part)) {
+        partial_changed(part, result);
     } else if (is_no_space(result)) {
         part_no_space(part, result);
     } else {
@@ -84,11 +106,7 @@ static bool can_punch(const struct bat *bat)
 
 static void punch(struct part *part)
 {
-    struct delta *top = dev_top(part->dev);
-    uint32_t entry = bat_entry(top->bat, part->cluster);
-    assert(entry != 0 && entry != BAT_ENTRY_BAD);
-    uint64_t offset = geometry_entry_offset(&top->geometry, entry) + part->inside;
-    part_order(part, top, PLOOP_IO_PUNCH, offset, part->length, punched);
+    part_order(part, dev_top(part->dev), PLOOP_IO_PUNCH, place_of(part), part->length, punched);
 }
 
 /* ---- removal from the map ---- */
@@ -143,6 +161,22 @@ void zeroes_locked(struct part *part)
     } else if (bat_entry(bat, part->cluster) == 0) {
         below ? cow_locked(part) : part_settle(part, 0, SYNC_NONE);
     } else if (can_punch(bat) && !(part->pio->flags & PLOOP_PIO_NO_UNMAP)) {
+        punch(part);
+    } else {
+        zeros_begin(part);
+    }
+}
+
+/*
+ * Of a partial cluster, with the lock held alone. Without writing where that is asked for: what
+ * would have to be completed is not done then.
+ */
+void zeroes_partial(struct part *part)
+{
+    bool may_punch = can_punch(dev_bat(part->dev)) && !(part->pio->flags & PLOOP_PIO_NO_UNMAP);
+    bool completes = part->pio->flags & PLOOP_PIO_FUA && !part_is_whole(part);
+    assert(part->lock.exclusive && is_partial(part));
+    if (may_punch && !(completes && part->pio->flags & PLOOP_PIO_FAST_ONLY)) {
         punch(part);
     } else {
         zeros_begin(part);

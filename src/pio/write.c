@@ -20,6 +20,7 @@
  *  5. Writes hold the cluster's lock shared from before the reservation until after its end, so a
  *     discard meets none.
  */
+#include "pio/partial.h"
 #include "pio/queue.h"
 #include "pio/steps.h"
 
@@ -199,7 +200,7 @@ static void reserved_written(struct channel_io *io, int result)
 
 bool write_wants_alone(const struct part *part)
 {
-    return wants_copy(part) || !part_fills_blocks(part);
+    return (wants_copy(part) && partial_wants_alone(part)) || !part_fills_blocks(part);
 }
 
 void write_fill(const struct part *part, uint64_t from, uint8_t *bytes, uint64_t length)

@@ -111,6 +111,7 @@ void sim_cut(struct sim *sim); /* take a cut now, to be judged later */
 
 /* workload.c */
 void sim_choose_config(struct sim *sim); /* how it is opened, and the backend's abilities */
+void sim_choose_copies(struct sim *sim); /* whether copies from lower deltas are put off */
 void sim_choose_faults(struct sim *sim); /* which strike, and how often */
 void sim_choose_limit(struct sim *sim);  /* of the file's size: space runs out */
 void sim_some_steps(struct sim *sim);    /* of the backend */

@@ -498,6 +498,7 @@ void workload_run(const struct workload *workload)
     sim->cut_permille = workload->cut_permille;
     sim->backend.stack = &stack;
     sim_choose_config(sim);
+    sim_choose_copies(sim);
     sim_make_files(sim);
     sim->backend.quiet = true;
     if (sim->image.features[0]) /* the only open that must write an extension anew */

@@ -16,7 +16,7 @@
 #define MS UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
 
-enum { RIG_EVENTS = 8, RIG_START_SECONDS = 1000, RIG_LOWERS_MAX = 4, RIG_ROOM = 8 };
+enum { RIG_EVENTS = 9, RIG_START_SECONDS = 1000, RIG_LOWERS_MAX = 4, RIG_ROOM = 8 };
 
 struct hand_clock {
     _Atomic uint64_t now_ns;
