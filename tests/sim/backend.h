@@ -93,6 +93,7 @@ struct backend {
     bool latched;   /* a SYNC failed in this session, and the library knows */
     bool session_marked; /* the mark was found durable in this session */
     bool session_synced; /* a SYNC of this session has succeeded */
+    uint64_t whole_size; /* of a file that is cut off (R19); 0: it is not */
     bool writable;
     bool is_raw;           /* no header: it has no mark */
     unsigned guest_zeroes; /* in flight */

@@ -125,6 +125,9 @@ static void check_rules(struct backend *backend, const struct ploop_io *io)
         violation("R6", "a BAT page is written after a failed SYNC");
     if (io->op == PLOOP_IO_ALLOCATE && io->offset + io->length <= backend->bat_end)
         return; /* blocks for the BAT: no content changes */
+    if (io->op == PLOOP_IO_TRUNCATE && io->offset == backend->whole_size &&
+        io->offset > backend->disk->current.size)
+        return; /* nor does it where a cluster becomes whole that was cut off (R19) */
     if (io->op == PLOOP_IO_ALLOCATE && io->offset + io->length > backend->disk->current.size)
         violation("R1", "blocks are allocated past the end of the file, at %" PRIu64 "+%" PRIu64,
                   io->offset, io->length);

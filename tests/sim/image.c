@@ -233,5 +233,6 @@ uint8_t *image_build(const struct image *image, struct rng *rng, uint64_t *size)
             strchr(image->features, 'b') ? start + hosts[image->mapped + 1] * cluster : 0;
         extension_fill(image, bytes + offset, bits / DISK_SECTOR);
     }
+    *size -= image->cut_bytes;
     return bytes;
 }

@@ -30,6 +30,7 @@ struct image {
     uint32_t host_clusters, leaks; /* at the start; leaks are unowned and full of old bytes */
     uint32_t mapped;
     uint64_t tail;       /* bytes after the last whole cluster */
+    uint64_t cut_bytes;  /* of the last cluster, which is mapped, missing: see cut_tail.h */
     bool closed_ext;     /* in_use 0x312e3276 */
     char features[8];    /* of its format extension, see extension.h; "": none */
     bool void_extension; /* it has one, and in_use is 0 */

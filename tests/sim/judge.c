@@ -12,6 +12,7 @@
 
 #include "../oracle/oracle.h"
 #include "alloc.h"
+#include "cut_tail.h"
 #include "memfile.h"
 #include "report.h"
 #include "sim.h"
@@ -22,6 +23,7 @@ struct scene {
     const struct model *model;
     struct oracle oracle;
     struct oracle_memory memory;
+    uint8_t *own; /* of the memory; NULL: it is the state's */
     uint64_t disk_sectors;
     uint8_t *content; /* of the hot clusters, one after another */
     const char *name;
@@ -42,11 +44,16 @@ static uint64_t cluster_bytes(const struct scene *scene)
 static void scene_open(struct scene *scene, const struct disk_state *state)
 {
     char message[160];
-    scene->memory.bytes = state->bytes;
-    scene->memory.size = state->size;
-    if (oracle_open(&scene->oracle, oracle_read_memory, &scene->memory, state->size, message) !=
-        ORACLE_OK)
+    scene->memory = cut_tail_whole(scene->image, state, &scene->own);
+    if (oracle_open(&scene->oracle, oracle_read_memory, &scene->memory, scene->memory.size,
+                    message) != ORACLE_OK)
         violation("F1", "%s: no image any more: %s", scene->name, message);
+}
+
+static void scene_close(struct scene *scene)
+{
+    oracle_close(&scene->oracle);
+    sim_free(scene->own);
 }
 
 /* R10: the old size or the new one, and nothing else. */
@@ -204,7 +211,7 @@ static void go_on(struct scene *scene, const struct disk_state *state, bool uncl
         violation("recovery", "%s: opened, written and closed, the image reads otherwise",
                   scene->name);
     sim_free(content);
-    oracle_close(&scene->oracle);
+    scene_close(scene);
     memfile_close(&memfile);
     if (!alone && memcmp(base.state.bytes, scene->base->bytes, scene->base->size))
         violation("R9", "%s: the base was written to", scene->name);
@@ -226,8 +233,9 @@ void judge_disk(struct sim *sim, const struct snapshot *snapshot, const struct d
     scene.content = sim_alloc(image->hot_count * cluster_bytes(&scene));
     scene_read(&scene, scene.content);
     judge_content(&scene, snapshot, !unclean);
-    oracle_close(&scene.oracle);
+    scene_close(&scene);
     if (going_on) {
+        unclean |= cut_tail_is_there(image, state->size);
         counters->recoveries += unclean;
         go_on(&scene, state, unclean);
     }
@@ -269,6 +277,6 @@ void judge_closed(struct sim *sim)
     extension_judge(&sim->image, &scene.oracle, sim->model.used, scene.name);
     extension_judge_closed(sim->disk.durable.bytes,
                            sim->changed ? sim->expected_in_use : sim->found_in_use, scene.name);
-    oracle_close(&scene.oracle);
+    scene_close(&scene);
     alloc_resume(failing);
 }

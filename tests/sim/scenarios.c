@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "alloc.h"
+#include "cut_tail.h"
 #include "report.h"
 #include "sim.h"
 
@@ -435,6 +436,7 @@ static const struct scenario {
     {"copies-at-once", copies_at_once, false, NULL, true},
     {"copy-with-extension", copy_on_write, false, "pbtT", true},
     {"map-without-space", map_without_space, false, NULL, false},
+    {"cut-off", cut_tail_play, false, NULL, false},
 };
 
 enum { SCENARIO_COUNT = sizeof(scenarios) / sizeof(scenarios[0]) };
@@ -460,7 +462,11 @@ static uint64_t play(const struct playing *playing)
     char stack;
     struct sim *sim = sim_alloc(sizeof(*sim));
     sim_init(sim, playing->seed);
-    image_fixed(&sim->image, playing->odd_v1, playing->mapped, playing->mapped ? 2 : 0);
+    bool cut_off = playing->scenario->play == cut_tail_play;
+    if (cut_off)
+        cut_tail_image(&sim->image, playing->odd_v1, playing->mapped);
+    else
+        image_fixed(&sim->image, playing->odd_v1, playing->mapped, playing->mapped ? 2 : 0);
     if (playing->scenario->features)
         image_extend(&sim->image, playing->scenario->features, false);
     sim->cut_permille = playing->cut_permille;
@@ -480,7 +486,7 @@ static uint64_t play(const struct playing *playing)
     sim_make_files(sim);
     if (playing->memory)
         alloc_fail(playing->fail_at, playing->persistent);
-    int result = session_open(sim, SESSION_PLAIN);
+    int result = cut_off ? cut_tail_open(sim) : session_open(sim, SESSION_PLAIN);
     if (result && !sim->expect_errors)
         violation("contract", "open gives %d", result);
     if (!result) {
@@ -586,8 +592,7 @@ int scenarios_run(const char *name, bool exhaustive)
     if (!any) {
         printf("no scenario %s; there are:", name);
         for (unsigned i = 0; i < SCENARIO_COUNT; i++)
-            printf(" %s", scenarios[i].name);
-        printf("\n");
+            printf(" %s%s", scenarios[i].name, i + 1 < SCENARIO_COUNT ? "" : "\n");
         return 1;
     }
     printf("0 violations\n");

@@ -8,6 +8,7 @@
 
 #include "../oracle/oracle.h"
 #include "alloc.h"
+#include "cut_tail.h"
 #include "report.h"
 #include "sim.h"
 
@@ -135,7 +136,8 @@ int session_open(struct sim *sim, enum session_how how)
     sim->config.log = on_log;
     sim->config.user_data = sim;
     sim->config.flags = (sim->config.flags & ~flags[SESSION_RECOVER_CACHED]) | flags[how];
-    backend_new_session(&sim->backend, how != SESSION_PLAIN && !sim->backend.keeps_cache);
+    backend_new_session(&sim->backend,
+                        how != SESSION_PLAIN && is_marked(sim) && !sim->backend.keeps_cache);
     sim->opening = true;
     sim->aborting = false;
     sim->suspended = false;
@@ -215,14 +217,14 @@ static void abort_device(struct sim *sim)
     sim->states = 0;
 }
 
-/* Adopt the disk's content: the model takes every hot sector as the oracle reads it. */
-static void adopt(struct sim *sim)
+void session_adopt(struct sim *sim)
 {
     bool failing = alloc_pause();
     session_size(sim);
     model_size(&sim->model, sim->image.disk_sectors, sim->image.disk_sectors);
     struct oracle oracle;
-    struct oracle_memory memory = {sim->disk.current.bytes, sim->disk.current.size};
+    uint8_t *own;
+    struct oracle_memory memory = cut_tail_whole(&sim->image, &sim->disk.current, &own);
     char message[160];
     uint64_t bytes = (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
     uint8_t *cluster = sim_alloc(bytes);
@@ -246,6 +248,7 @@ static void adopt(struct sim *sim)
     }
     sim->backend.now += 2;
     oracle_close(&oracle);
+    sim_free(own);
     sim_free(cluster);
     alloc_resume(failing);
 }
@@ -273,7 +276,7 @@ void session_power_cut(struct sim *sim)
     judge_cuts(sim);
     disk_restart(&sim->disk, &state);
     disk_state_free(&state);
-    adopt(sim);
+    session_adopt(sim);
     counters->continued++;
 }
 
@@ -325,7 +328,7 @@ static int reopen_once(struct sim *sim)
     bool tries = sim->disk.unreported && !backend->quiet && rng_permille(&sim->rng, 500);
     if (backend->keeps_cache && may_be_lost(sim) && !tries)
         session_power_cut(sim); /* the log has warned of it */
-    if (!is_marked(sim))
+    if (!is_marked(sim) && !cut_tail_is_there(&sim->image, sim->disk.current.size))
         return session_open(sim, SESSION_PLAIN);
     bool lost = may_be_lost(sim);
     uint64_t seq = sim->disk.next_seq;
@@ -360,7 +363,7 @@ void session_reopen(struct sim *sim)
         result = reopen_once(sim);
     }
     if (unclean)
-        adopt(sim);
+        session_adopt(sim);
 }
 
 bool session_run_queue(struct sim *sim, uint32_t queue)

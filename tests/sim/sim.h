@@ -121,6 +121,7 @@ void sim_suspend(struct sim *sim);       /* or resume */
 enum session_how { SESSION_PLAIN, SESSION_RECOVER, SESSION_RECOVER_CACHED };
 int session_open(struct sim *sim, enum session_how how);
 int session_close(struct sim *sim);
+void session_adopt(struct sim *sim);     /* the model takes the disk's content as it is shown */
 void session_crash(struct sim *sim);     /* the process dies, what it wrote stays in the cache */
 void session_power_cut(struct sim *sim); /* the machine dies; one of the disks it may have left is
                                             what the next session finds */
