@@ -201,6 +201,19 @@ xmlNode *xml_find_shot(const xmlDoc *doc, const struct guid *guid)
 
 /* ---- Reading ---- */
 
+/* OpenVZ's ploop names the key of a disk that the device mapper encrypts above its images. */
+static int refuse_key(const xmlNode *encryption, const struct report *report)
+{
+    char *key = NULL;
+    int error = xml_child(encryption, "KeyId") ? field(encryption, "KeyId", report, &key) : 0;
+
+    if (key && key[0]) {
+        error = fault(report, -ENOTSUP, "the disk is encrypted");
+    }
+    free(key);
+    return error;
+}
+
 /* What would make the data something else than it seems. */
 static int refuse_strange(const xmlNode *parameters, const struct report *report)
 {
@@ -221,7 +234,7 @@ static int refuse_strange(const xmlNode *parameters, const struct report *report
             error = fault(report, -ENOTSUP, "the disk is encrypted");
         }
     }
-    return error;
+    return error ? error : refuse_key(encryption, report);
 }
 
 static int read_image(const xmlNode *node, const struct report *report, struct image *image)

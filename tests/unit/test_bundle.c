@@ -159,6 +159,8 @@ static const struct {
     {"<Blocksize>128", "<Blocksize>4294967296", -EUCLEAN, "Blocksize is"},
     {"<Padding>0", "<Padding>1", -ENOTSUP, "padding"},
     {"<Name>", "<Encryption><Engine>" GUID_A "</Engine></Encryption><Name>", -ENOTSUP, "encrypted"},
+    {"<Name>", "<Encryption><KeyId>k</KeyId></Encryption><Name>", -ENOTSUP, "encrypted"},
+    {"<Name>", "<Encryption><KeyId>k</KeyId><KeyId/></Encryption><Name>", -EUCLEAN, "KeyId"},
     {"<GUID>" GUID_B, "<GUID>nonsense", -EUCLEAN, "GUID 'nonsense' is not a GUID"},
     {"<GUID>" GUID_B, "<GUID>" GUID_NONE, -EUCLEAN, "no Shot has an image's GUID"},
     {"<GUID>" GUID_B, "<GUID>" GUID_A, -EUCLEAN, "two images of a Storage"},
