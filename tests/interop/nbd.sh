@@ -131,7 +131,7 @@ test_wrong_parameters_are_refused() {
     create --size 8M a.hds
     head -c 1M /dev/zero >zeros
     : >empty
-    not_served "you must supply the image=IMAGE or the dir=DIRECTORY parameter" "$plugin"
+    not_served "image= or dir= is required" "$plugin"
     not_served "image= and dir= exclude each other" "$plugin" a.hds dir=.
     not_served "more than one directory: '$PWD/.' and '/'" "$plugin" dir=. dir=/
     not_served "dir=: missing directory name" "$plugin" dir=
@@ -141,7 +141,7 @@ test_wrong_parameters_are_refused() {
     not_served "image=: missing file name" "$plugin" image=
     not_served "more than one image: '$PWD/a.hds' and 'b.hds'" "$plugin" a.hds image=b.hds
     not_served "unknown parameter 'runners'" "$plugin" a.hds runners=4
-    not_served "invalid value 'aio' for backend: expected posix or uring" "$plugin" a.hds backend=aio
+    not_served "invalid value 'aio' for backend=: expected posix or uring" "$plugin" a.hds backend=aio
     not_served "error: delay: " "$plugin" a.hds delay=soon
     not_served "error: max-age: " "$plugin" a.hds max-age=-1
     not_served "max-age=10 must not be less than delay=20" "$plugin" a.hds delay=20 max-age=10
@@ -153,7 +153,7 @@ test_wrong_parameters_are_refused() {
     not_served "$PWD/DiskDescriptor.xml: No such file" "$plugin" "$PWD"
     not_served "max-age=10 must not be less than delay=20" "$plugin" a.hds delay=20 max-age=10 backend=posix direct=0
     not_served "base=: missing file name" "$plugin" a.hds base=
-    not_served "more than one raw-base: '$PWD/zeros' and 'empty'" "$plugin" a.hds raw-base=zeros raw-base=empty
+    not_served "more than one raw-base=: '$PWD/zeros' and 'empty'" "$plugin" a.hds raw-base=zeros raw-base=empty
     not_served "$PWD/none.hds: cannot open: No such file" "$plugin" a.hds base=none.hds
     not_served "$PWD/zeros: cannot serve: " "$plugin" a.hds base=zeros
     create --size 16M larger.hds

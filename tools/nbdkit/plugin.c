@@ -78,7 +78,7 @@ static int add_base(const char *key, const char *value, bool is_raw)
     char *path;
 
     if (is_raw && config.has_raw_base) {
-        nbdkit_error("more than one raw-base: '%s' and '%s'", config.bases[0], value);
+        nbdkit_error("more than one raw-base=: '%s' and '%s'", config.bases[0], value);
         return -1;
     }
     if (!*value) {
@@ -116,7 +116,7 @@ static int set_after_sync_failure(const char *value)
 {
     config.refuse_after_sync_failure = !strcmp(value, "refuse");
     if (!config.refuse_after_sync_failure && strcmp(value, "go-on")) {
-        nbdkit_error("invalid value '%s' for after-sync-failure: expected go-on or refuse", value);
+        nbdkit_error("invalid value '%s' for after-sync-failure=: expected go-on or refuse", value);
         return -1;
     }
     return 0;
@@ -127,7 +127,7 @@ static int set_backend(const char *value)
     backend_given = true;
     config.uring = config.uring_asked = !strcmp(value, "uring");
     if (!config.uring && strcmp(value, "posix")) {
-        nbdkit_error("invalid value '%s' for backend: expected posix or uring", value);
+        nbdkit_error("invalid value '%s' for backend=: expected posix or uring", value);
         return -1;
     }
     return 0;
@@ -190,7 +190,7 @@ static int plugin_config_complete(void)
 {
     if (!config.image == !config.dir) {
         nbdkit_error(config.dir ? "image= and dir= exclude each other"
-                                : "you must supply the image=IMAGE or the dir=DIRECTORY parameter");
+                                : "image= or dir= is required");
         return -1;
     }
     if (config.dir && config.base_count) {
