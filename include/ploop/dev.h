@@ -126,7 +126,8 @@ enum {
     PLOOP_MESSAGE_GROW = 11,
     PLOOP_MESSAGE_MERGE = 12,
     PLOOP_MESSAGE_COMPACT = 13,
-    PLOOP_MESSAGE_COPY = 14 /**< a copy from a lower delta that was put off has failed */
+    PLOOP_MESSAGE_COPY = 14, /**< a copy from a lower delta that was put off has failed */
+    PLOOP_MESSAGE_REPLACE = 15
 };
 
 /** The clock that a device uses. ploop_dev_open() copies the structure. */

@@ -62,13 +62,24 @@ void ploop_job_reap_commit(void *user_data, ploop_job *job);
 void ploop_job_reap_end(void *user_data, ploop_job *job, int result);
 
 /** ploop_job_info.kind */
-enum { PLOOP_JOB_SNAPSHOT = 1, PLOOP_JOB_GROW = 2, PLOOP_JOB_MERGE = 3, PLOOP_JOB_COMPACT = 4 };
+enum {
+    PLOOP_JOB_SNAPSHOT = 1,
+    PLOOP_JOB_GROW = 2,
+    PLOOP_JOB_MERGE = 3,
+    PLOOP_JOB_COMPACT = 4,
+    PLOOP_JOB_REPLACE = 5
+};
 
 /** Which of two neighbours receives the other one's clusters: see ploop_dev_merge(). */
 enum {
     PLOOP_MERGE_UP = 1,
     PLOOP_MERGE_DOWN = 2,
     PLOOP_MERGE_RECEIVER_IS_OURS = 4 /**< with DOWN: no other stack is built on the lower file */
+};
+
+/** See ploop_dev_replace(). */
+enum {
+    PLOOP_REPLACE_COMPARE = 1 /**< also the bytes that the disk shows of the file */
 };
 
 /** ploop_job_info.state */
@@ -247,6 +258,40 @@ int ploop_dev_compact(ploop_dev *dev, ploop_job_fn *fn, void *user_data, ploop_j
  */
 int ploop_dev_merge(ploop_dev *dev, uint32_t level, uint32_t direction, ploop_job_commit_fn *commit,
                     ploop_job_fn *fn, void *user_data, ploop_job **job);
+
+/**
+ * Replace the file of a delta below the top by another one that holds the same, elsewhere: a copy
+ * on other storage, or on a server that is back. Requests go on, and none is held.
+ *
+ * The new file is made durable and its cache dropped; nobody may change it from this call on. Its
+ * header must say what the old one's said, and what the disk shows of the old file must lie in the
+ * new one at the same places; the old file is not read for that, so it may be gone. With
+ * PLOOP_REPLACE_COMPARE the bytes are read of both and compared. Nothing is changed in either file.
+ * When the embedder has recorded the new stack, requests go to the new file; what is under way in
+ * the old one ends first, well or with an error.
+ *
+ * If the embedder refuses, or the outcome is not known, or the job is cancelled, or anything fails,
+ * the old file stays. Both stacks open as the same disk.
+ *
+ * @param level      of the delta; 0: the base. The top cannot be replaced: take a snapshot on the
+ *                   other storage and merge down there, or close the device
+ * @param file       an image, closed cleanly, or a raw file where the base is one; open for reading
+ *                   at least. It stays the caller's, and is in use until the job has ended with an
+ *                   error, or the device is closed
+ * @param flags      0 or PLOOP_REPLACE_COMPARE
+ * @param commit, fn, user_data, job  as for ploop_dev_snapshot(). When `fn` is called with 0 the
+ *                   old file is the caller's, and may be closed. It may also be called with
+ *                   -EINVAL: the log says which cluster differs
+ * @return 0; -EINVAL (a parameter; the top; or a file that does not fit); -EBUSY (a job is under
+ *         way, the file is in use, or something of it stays in the cache); -EROFS; -EIO (a SYNC or
+ *         the write of a BAT page of the device has failed); -ENOMEM; -ENOSPC (the device has had
+ *         4095 files); or what the backend returns. The log says what does not fit
+ *
+ * Any thread, callbacks included. Blocks for a SYNC and a read of the new file. @since 2.0
+ */
+int ploop_dev_replace(ploop_dev *dev, uint32_t level, ploop_file *file, uint32_t flags,
+                      ploop_job_commit_fn *commit, ploop_job_fn *fn, void *user_data,
+                      ploop_job **job);
 
 /**
  * Tell a job in the state PLOOP_JOB_COMMIT how the record ended.

@@ -179,6 +179,27 @@ void stack_turn_words(struct stack *stack, const struct delta *from, const struc
     }
 }
 
+void stack_replace(struct stack *stack, struct delta *from, struct delta *to)
+{
+    assert(from != stack_top(stack) && from->level != STACK_NO_LEVEL);
+    assert(to->level == STACK_NO_LEVEL && !atomic_load(&stack->second));
+    (void)stack;
+    to->level = from->level;
+    from->level = STACK_NO_LEVEL;
+}
+
+void stack_rename_words(struct stack *stack, const struct delta *from, const struct delta *to,
+                        uint32_t *next, uint32_t end)
+{
+    const _Atomic uint64_t *words = atomic_load_explicit(&stack->words, memory_order_relaxed);
+    for (; *next < end; ++*next) {
+        uint64_t word = atomic_load_explicit(&words[*next], memory_order_relaxed);
+        if (word >> 32 == from->number) {
+            stack_set_place(stack, (struct guest_cluster){*next}, to, (uint32_t)word);
+        }
+    }
+}
+
 /* Those above it move down. */
 static void leave_level(struct stack *stack, struct delta *delta)
 {

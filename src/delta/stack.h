@@ -136,6 +136,15 @@ void stack_drop_words(struct stack *stack, const struct delta *delta, uint32_t *
 void stack_turn_words(struct stack *stack, const struct delta *from, const struct delta *to,
                       uint32_t *next, uint32_t end);
 
+/*
+ * One that has joined takes the place of a delta below the top, which holds the same: it has its
+ * level. The words of [*next, end) that name `from` name `to` from then on, at the same entries.
+ * stack_leave() of the old one follows.
+ */
+void stack_replace(struct stack *stack, struct delta *from, struct delta *to);
+void stack_rename_words(struct stack *stack, const struct delta *from, const struct delta *to,
+                        uint32_t *next, uint32_t end);
+
 /* After either: it is not in the stack any more. stack_leave() follows. */
 void stack_drop(struct stack *stack, struct delta *delta);
 

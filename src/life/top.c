@@ -12,6 +12,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <string.h>
 
 int top_init_bat(ploop_dev *dev, struct delta *delta, const struct header *header,
                  const struct ploop_file_info *info)
@@ -121,9 +122,8 @@ static int judge_header(ploop_dev *dev, const struct header *header)
     return 0;
 }
 
-/* The header is read here, and nothing but reads and looks is done. */
-static int judge(ploop_dev *dev, ploop_file *file, struct ploop_file_info *info,
-                 struct header *header)
+/* It is none of the stack's files. */
+static int judge_other(ploop_dev *dev, const ploop_file *file)
 {
     uint32_t slot = 0;
     for (const struct delta *delta; (delta = stack_each(&dev->stack, &slot)) != NULL;) {
@@ -132,12 +132,23 @@ static int judge(ploop_dev *dev, ploop_file *file, struct ploop_file_info *info,
                           delta->level);
         }
     }
+    return 0;
+}
+
+/* The header is read here, and nothing but reads and looks is done. */
+static int judge(ploop_dev *dev, ploop_file *file, struct ploop_file_info *info,
+                 struct header *header)
+{
+    int error = judge_other(dev, file);
+    if (error) {
+        return error;
+    }
     if (stack_count(&dev->stack) == STACK_DELTAS_MAX) {
         return reject(dev, "deltas", STACK_DELTAS_MAX, "there can be no more", STACK_DELTAS_MAX);
     }
     char message[HEADER_MESSAGE_SIZE];
     struct image_file image;
-    int error = judge_file(dev, file, info);
+    error = judge_file(dev, file, info);
     if (error) {
         return error;
     }
@@ -229,6 +240,135 @@ int top_join(ploop_dev *dev, ploop_file *file, struct delta **delta)
     error = error ? error : join(dev, file, &info, &header, delta);
     if (error) {
         file_give_back(file, FILE_ALONE);
+    }
+    return error;
+}
+
+/* ---- in the place of a lower delta ---- */
+
+static int misfit(ploop_dev *dev, int error, const char *field, uint64_t value, uint64_t other)
+{
+    dev_log(dev, PLOOP_LOG_ERROR, PLOOP_MESSAGE_REPLACE,
+            "replace: %s %" PRIu64 ": not that of the file it is to replace, %" PRIu64, field,
+            value, other);
+    return error;
+}
+
+static int judge_like(ploop_dev *dev, const struct header *header, const struct geometry *like)
+{
+    const struct geometry *geometry = &header->geometry;
+    const struct {
+        const char *name;
+        uint64_t is, other;
+    } fields[] = {
+        {"version", header->version, dev_bat(dev)->header.version},
+        {"cluster size", geometry->cluster_size, like->cluster_size},
+        {"disk size", geometry->disk_size, like->disk_size},
+        {"bat_entries", geometry->bat_entries, like->bat_entries},
+        {"data area at", geometry->data_start, like->data_start},
+    };
+    for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++) {
+        if (fields[i].is != fields[i].other) {
+            return misfit(dev, -EINVAL, fields[i].name, fields[i].is, fields[i].other);
+        }
+    }
+    if (header->in_use == HEADER_IN_USE) {
+        dev_log(dev, PLOOP_LOG_ERROR, PLOOP_MESSAGE_REPLACE,
+                "replace: the file is in use elsewhere, or was not closed cleanly");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+/* What a raw file has behind its last whole sector is in memory: delta.h. */
+static int judge_raw_like(ploop_dev *dev, ploop_file *file, const struct delta *like, uint64_t size)
+{
+    uint8_t tail[SECTOR_SIZE];
+    uint64_t length = like->end > like->tail_at ? size - like->tail_at : 0;
+    if (size != like->geometry.disk_size) {
+        return misfit(dev, -EINVAL, "size", size, like->geometry.disk_size);
+    }
+    int64_t got = length ? ploop_file_pread(file, tail, length, like->tail_at) : 0;
+    if (got < 0) {
+        return (int)got;
+    }
+    return memcmp(tail, like->tail, (size_t)got) == 0
+               ? 0
+               : misfit(dev, -EINVAL, "the last bytes, from", like->tail_at, like->tail_at);
+}
+
+static int judge_lower(ploop_dev *dev, ploop_file *file, const struct delta *like,
+                       struct ploop_file_info *info)
+{
+    char message[HEADER_MESSAGE_SIZE];
+    struct image_file image;
+    int synced, error = judge_other(dev, file);
+    error = error ? error : judge_file(dev, file, info);
+    if (error) {
+        return error;
+    }
+    error = file_drop_cache(file, &synced);
+    if (synced || (error && error != -ENOTSUP)) {
+        dev_log(dev, PLOOP_LOG_ERROR, PLOOP_MESSAGE_REPLACE,
+                "replace: the file cannot be made durable and read anew: %s",
+                ERROR_TEXT(synced ? synced : error));
+        return synced ? synced : error;
+    }
+    if (like->is_raw) {
+        return judge_raw_like(dev, file, like, info->file_size);
+    }
+    error = image_file_open(&image, file, message);
+    if (error && message[0]) {
+        dev_log(dev, PLOOP_LOG_ERROR, PLOOP_MESSAGE_REPLACE, "replace: %s", message);
+        error = -EINVAL;
+    }
+    if (!error) {
+        error = judge_like(dev, &image.header, &like->geometry);
+        image_file_close(&image);
+    }
+    return error;
+}
+
+static int join_lower(ploop_dev *dev, ploop_file *file, const struct ploop_file_info *info,
+                      const struct delta *like, struct delta **out)
+{
+    struct delta *delta = stack_new_delta(&dev->stack, file, STACK_NO_LEVEL);
+    if (!delta) {
+        return dev->stack.number + 1 == STACK_NUMBERS ? -ENOSPC : -ENOMEM;
+    }
+    delta->geometry = like->geometry;
+    delta->is_raw = like->is_raw;
+    delta->end = like->end;
+    delta->tail_at = like->tail_at;
+    memcpy(delta->tail, like->tail, sizeof(delta->tail));
+    delta->capabilities = info->capabilities;
+    int error = take_memory(dev, info);
+    if (!error) {
+        channel_init(&delta->channel, file, &dev->turn, info, &dev->bounces, dev->queue_count);
+        error = top_attach(dev, file, "replace");
+    }
+    bool is_attached = !error;
+    error = error ? error : watch_queues(dev, file);
+    error = error ? error : memory_join(dev, delta);
+    if (error && is_attached) {
+        unwatch_queues(dev, file);
+    }
+    *out = delta;
+    return error;
+}
+
+int top_join_lower(ploop_dev *dev, ploop_file *file, const struct delta *like, struct delta **delta)
+{
+    struct ploop_file_info info;
+    int error = file_claim(file, FILE_SHARED);
+    if (error) {
+        dev_log(dev, PLOOP_LOG_ERROR, PLOOP_MESSAGE_REPLACE, "replace: the file is in use");
+        return error;
+    }
+    error = judge_lower(dev, file, like, &info);
+    error = error ? error : join_lower(dev, file, &info, like, delta);
+    if (error) {
+        file_give_back(file, FILE_SHARED);
     }
     return error;
 }

@@ -31,6 +31,14 @@ int top_attach(ploop_dev *dev, const ploop_file *file, const char *name);
 int top_join(ploop_dev *dev, ploop_file *file, struct delta **delta);
 
 /*
+ * The same of a file that is to take the place of a delta below the top: its header, or the size of
+ * a raw one, must be that of `like`. It is made durable and its cache dropped before it is read.
+ * Also -EBUSY: something of it stays in the cache.
+ */
+int top_join_lower(ploop_dev *dev, ploop_file *file, const struct delta *like,
+                   struct delta **delta);
+
+/*
  * A delta that has joined goes, or goes on going. True: nothing calls its file any more, and it is
  * the caller's. False: ask again.
  */
