@@ -28,6 +28,8 @@ extern const struct scenario look_below, look_refused, stack_suspend, stack_full
 extern const struct scenario snapshot_write, snapshot_read, merge_write, merge_read;
 /* scenario_grow.c */
 extern const struct scenario grow_write, grow_read, grow_discard, grow_suspend, grow_close;
+/* scenario_replace.c */
+extern const struct scenario replace_read, replace_write;
 /* scenario_reap.c */
 extern const struct scenario reap_descriptor, reap_notify;
 /* scenario_pool.c */
