@@ -270,6 +270,9 @@ int ploop_dev_merge(ploop_dev *dev, uint32_t level, uint32_t direction, ploop_jo
  * When the embedder has recorded the new stack, requests go to the new file; what is under way in
  * the old one ends first, well or with an error.
  *
+ * Copies that are put off (cow_delay_ns) are made first, from the old file: if that is gone, the
+ * job fails.
+ *
  * If the embedder refuses, or the outcome is not known, or the job is cancelled, or anything fails,
  * the old file stays. Both stacks open as the same disk.
  *
