@@ -323,6 +323,7 @@ int main(void)
     TCase *tests = tcase_create("bundle-disk");
 
     tcase_add_checked_fixture(tests, bundle_setup, bundle_teardown);
+    tcase_set_timeout(tests, 60); /* each opens and closes files many times, durably */
     tcase_add_test(tests, a_split_disk_is_an_array);
     tcase_add_test(tests, extents_end_where_parts_end);
     tcase_add_test(tests, what_is_out_of_place_is_refused);

@@ -301,6 +301,7 @@ int main(void)
     TCase *tests = tcase_create("bundle-merge");
 
     tcase_add_checked_fixture(tests, bundle_setup, bundle_teardown);
+    tcase_set_timeout(tests, 60); /* each opens and closes files many times, durably */
 
     tcase_add_loop_test(tests, the_top_is_merged, 0, 2);
     tcase_add_loop_test(tests, a_snapshot_is_merged, 0, 2);
