@@ -250,24 +250,41 @@ int ploop_bundle_disk_open(const ploop_bundle *bundle, uint32_t snapshot,
 int ploop_bundle_disk_close(ploop_bundle_disk *disk);
 
 /**
- * Requests. Each blocks until it is done. Offset and length are multiples of 512. One that crosses
- * a border of storages is done storage by storage; if one of these fails, those before it are done.
+ * Read from a disk. Offset and length are multiples of 512, as in each of the requests that follow;
+ * each blocks until it is done. One that crosses a border of storages is done storage by storage:
+ * if one of these fails, those before it are done.
  *
- * @param flags  of PLOOP_PIO_FUA, and for zeroes of PLOOP_PIO_NO_UNMAP and PLOOP_PIO_FAST_ONLY
- * @return the length or 0; -EINVAL (out of the disk, or not aligned; unknown flags); -EROFS; or as
- *         ploop_pio_execute(); -ENOTSUP (FAST_ONLY, also in a raw file)
+ * @return the length; -EINVAL (out of the disk, or not aligned); or as ploop_pio_execute()
  *
  * Any thread, any number at once. @since 2.0
  */
 int64_t ploop_bundle_disk_pread(ploop_bundle_disk *disk, void *buffer, uint64_t length,
                                 uint64_t offset);
-/** See ploop_bundle_disk_pread(). @since 2.0 */
+
+/**
+ * Write to a disk.
+ * @param flags  0 or PLOOP_PIO_FUA
+ * @return as ploop_bundle_disk_pread(); -EROFS; -EINVAL also for other flags
+ * Any thread, any number at once. @since 2.0
+ */
 int64_t ploop_bundle_disk_pwrite(ploop_bundle_disk *disk, const void *buffer, uint64_t length,
                                  uint64_t offset, uint32_t flags);
-/** See ploop_bundle_disk_pread(). @since 2.0 */
+
+/**
+ * Write zeros to a disk.
+ * @param flags  of PLOOP_PIO_FUA, PLOOP_PIO_NO_UNMAP and PLOOP_PIO_FAST_ONLY
+ * @return 0, or the errors of ploop_bundle_disk_pwrite(); -ENOTSUP (FAST_ONLY, and not fast; in a
+ *         raw file always)
+ * Any thread, any number at once. @since 2.0
+ */
 int ploop_bundle_disk_write_zeroes(ploop_bundle_disk *disk, uint64_t length, uint64_t offset,
                                    uint32_t flags);
-/** See ploop_bundle_disk_pread(). In a raw file a discard does nothing. @since 2.0 */
+
+/**
+ * Discard a range of a disk, as ploop_pio_prep_discard(). In a raw file it does nothing.
+ * @return 0, or the errors of ploop_bundle_disk_pwrite()
+ * Any thread, any number at once. @since 2.0
+ */
 int ploop_bundle_disk_discard(ploop_bundle_disk *disk, uint64_t length, uint64_t offset);
 
 /**
