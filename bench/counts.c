@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Rows that are counts of backend requests and of wake-ups: P11, P13, P14, P16. The backend is a
- * memory file; it counts what it is asked, and holds requests back while `hold` has their
+ * Rows that are counts of backend requests and of wake-ups: P11, P13, P14, P15, P16. The backend is
+ * a memory file; it counts what it is asked, and holds requests back while `hold` has their
  * operation's bit or, with `room`, refuses what it has no room for. A held request is carried out
  * when it is released.
  */
@@ -27,9 +27,11 @@ struct backend {
     uint32_t hold;         /* 1 << operation */
     uint32_t room;         /* 0: unlimited */
     uint64_t submits, of[PLOOP_IO_TRUNCATE + 1];
+    uint64_t moved; /* bytes read and written */
 };
 
-static uint64_t now = SECOND, wakes;
+static uint64_t now = SECOND, wakes, cow_delay_ns;
+static uint32_t cluster_size = CLUSTER;
 static uint8_t bytes[DISK];
 static const struct iovec one_cluster = {bytes, CLUSTER};
 
@@ -56,11 +58,12 @@ static int get_info(void *context, struct ploop_file_info *info)
     return error;
 }
 
-static void carry_out(const struct backend *backend, struct ploop_io *io)
+static void carry_out(struct backend *backend, struct ploop_io *io)
 {
     int64_t result = io->op == PLOOP_IO_TRUNCATE ? ploop_file_truncate(backend->memory, io->offset)
                                                  : (int64_t)io->length;
     uint64_t at = io->offset;
+    backend->moved += io->op == PLOOP_IO_READ || io->op == PLOOP_IO_WRITE ? io->length : 0;
     for (uint32_t i = 0; i < io->iov_count; i++) {
         const struct iovec *piece = &io->iov[i];
         bench_check("memory",
@@ -112,7 +115,7 @@ static void backend_create(struct backend *backend)
 {
     const struct ploop_io_ops ops = {.size = sizeof(ops), .get_info = get_info, .submit = submit};
     const struct ploop_image_options options = {
-        .size = sizeof(options), .disk_size = DISK, .cluster_size = CLUSTER};
+        .size = sizeof(options), .disk_size = DISK, .cluster_size = cluster_size};
     memset(backend, 0, sizeof(*backend));
     bench_check("memory file", ploop_file_create_memory(0, &backend->memory));
     bench_check("file", ploop_file_create(&ops, backend, &backend->file));
@@ -139,6 +142,7 @@ static void world_open(uint32_t deltas, uint32_t flags)
     config.flags = flags;
     config.pio_count = DEPTH_MAX;
     config.clock = &clock;
+    config.cow_delay_ns = cow_delay_ns;
     memset(&world, 0, sizeof(world));
     memset(bytes, 0x5a, sizeof(bytes)); /* zeros would take no cluster */
     if (deltas == 2) {
@@ -323,6 +327,31 @@ static void full_backend(const char *what, uint32_t flags)
     world_close();
 }
 
+/* Small writes over a cluster of 1 MiB that the lower delta has, without a flush. */
+static void delayed_copies(void)
+{
+    cluster_size = 1 << 20;
+    cow_delay_ns = SECOND;
+    world_open(2, 0);
+    uint64_t before = world.top.moved + world.base.moved, lower = world.base.moved;
+    send_write(0, CLUSTER);
+    run_until(1);
+    bench_print("P15", "first 4 KiB write over a lower delta",
+                (double)(world.top.moved + world.base.moved - before), NAN, "backend bytes");
+    for (uint32_t i = 1; i < cluster_size / CLUSTER; i++) {
+        send_write(i, CLUSTER);
+        run_until(i + 1);
+    }
+    bench_print("P15", "4 KiB writes that cover its cluster: bytes copied",
+                (double)(world.base.moved - lower), NAN, "bytes");
+    bench_print("P15", "the same: bytes written for each byte of the guest's",
+                (double)(world.top.moved + world.base.moved - before) / cluster_size, NAN,
+                "bytes per byte");
+    world_close();
+    cluster_size = CLUSTER;
+    cow_delay_ns = 0;
+}
+
 static void wakeups(void)
 {
     uint64_t writes = 0;
@@ -361,6 +390,7 @@ int main(void)
     reads_beside_discard();
     full_backend("2,048 reads, room for 32", 0);
     full_backend("the same, all through the engine", PLOOP_DEV_NO_FAST_PATH);
+    delayed_copies();
     wakeups();
     return 0;
 }

@@ -23,7 +23,7 @@ MEASURERS = {
     "P2": ["backends", "qemu"], "P2n": ["nbd"], "P3": ["allocating", "qemu"], "P7": ["allocating", "qemu"],
     "P4": ["writeback", "served"], "P5": ["writeback"], "P6": ["served"], "P8": ["threads"],
     "P9": ["load"], "P10": ["load"], "P11": ["counts"], "P13": ["counts"], "P14": ["counts"],
-    "P15": [], "P16": ["counts"], "P17": ["convert"], "P18": ["turn"],
+    "P15": ["counts"], "P16": ["counts"], "P17": ["convert"], "P18": ["turn"],
     "P19": ["callgrind", "space"], "P20": ["snapshot"],
 }
 ROWS = sorted(MEASURERS, key=lambda row: (int(re.search(r"\d+", row)[0]), row))

@@ -76,12 +76,13 @@ static void work(const struct options *options, enum sim_base base, uint32_t wor
     static struct world worlds[VARIANTS];
     struct bounded_judge judge = {.counts = NULL};
     for (uint32_t variant = 0; variant < VARIANTS; variant++)
-        world_init(&worlds[variant], base, variant);
+        if (world_exists(base, variant))
+            world_init(&worlds[variant], base, variant);
     for (uint32_t length = 0; length <= options->length;
          length++) { /* the shortest failing sequence is reported */
         judge.counts = &(*counts)[length];
         for (uint32_t variant = 0; variant < VARIANTS; variant++)
-            if (options->variants[variant])
+            if (options->variants[variant] && world_exists(base, variant))
                 play_length(options, worker, &worlds[variant], length, &judge);
     }
     bounded_judge_free(&judge);

@@ -28,6 +28,7 @@ static struct sim *start(const struct world *world)
     sim_start(sim, world->base);
     sim->config.pio_count = 8;
     sim->config.preallocate_bytes = 2 * (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
+    sim->config.cow_delay_ns = world->variant & VARIANT_PUT_OFF ? UINT64_MAX : 0;
     sim->backend.quick = true;
     sim->backend.fifo = !(world->variant & VARIANT_LIFO);
     sim->backend.lifo = world->variant & VARIANT_LIFO;
@@ -39,6 +40,11 @@ static void end(struct sim *sim)
 {
     sim_free_all(sim);
     sim_free(sim);
+}
+
+bool world_exists(enum sim_base base, uint32_t variant)
+{
+    return !(variant & VARIANT_PUT_OFF) || (base != SIM_ALONE && !(variant & VARIANT_SPLIT));
 }
 
 /* The clusters mapped at the start and the lower deltas decide which clusters are alike. */

@@ -10,6 +10,8 @@
  *     2   the backend completes the youngest request first; else the oldest
  *     4   the backend has native FUA
  *     8   the clusters lie in two pages of the map; else in one
+ *     16  copies from the base are put off, until something needs them; not without a base, and
+ *         not beside 8
  *
  * A request is submitted a number of backend steps (each executes a request and completes it) after
  * the one before: a gap of 0 is at once, the largest is until all is at rest. Short sequences have
@@ -26,8 +28,14 @@
 #include "bounded_request.h"
 #include "sim.h"
 
-enum { VARIANTS = 16 };
-enum { VARIANT_USED = 1, VARIANT_LIFO = 2, VARIANT_FUA = 4, VARIANT_SPLIT = 8 };
+enum { VARIANTS = 32 };
+enum {
+    VARIANT_USED = 1,
+    VARIANT_LIFO = 2,
+    VARIANT_FUA = 4,
+    VARIANT_SPLIT = 8,
+    VARIANT_PUT_OFF = 16
+};
 
 #define GAP_REST UINT32_MAX
 
@@ -43,6 +51,9 @@ struct sequence {
     uint32_t gaps[BOUNDED_LENGTH_MAX]; /* the ith after request i */
     bool rested[BOUNDED_LENGTH_MAX];   /* out: all was at rest when that gap ended */
 };
+
+/* Whether there is such a world. */
+bool world_exists(enum sim_base base, uint32_t variant);
 
 void world_init(struct world *world, enum sim_base base, uint32_t variant);
 

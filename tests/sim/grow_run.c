@@ -331,6 +331,7 @@ static void set_up(struct grow_run *run, uint64_t seed)
     image_let_grow(&sim->image, &sim->rng);
     sim_start(sim, below[rng_below(&sim->rng, 4)]);
     sim_choose_config(sim);
+    sim_choose_copies(sim);
     if (!sim->config.preallocate_bytes) /* the file would become large, and a cut expensive */
         sim->config.preallocate_bytes = 8 * (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
     sim->backend.asked = on_asked;

@@ -11,34 +11,8 @@
 #include "alloc.h"
 #include "cut_tail.h"
 #include "report.h"
+#include "scenario_steps.h"
 #include "sim.h"
-
-/*
- * Sectors by name: the first sector of the nth cluster of the nth run of hot clusters (run 0 in
- * page 0, run 2 over pages 1 and 2).
- */
-static uint64_t at(const struct sim *sim, uint32_t run, uint32_t cluster)
-{
-    return (uint64_t)(sim->image.runs[run].first + cluster) * sim->image.cluster_sectors;
-}
-
-static uint64_t whole(const struct sim *sim)
-{
-    return sim->image.cluster_sectors;
-}
-
-/* Submit one request and wait for it; the model handles its success or failure. */
-static void done(struct sim *sim, enum guest_kind kind, uint64_t first, uint64_t count,
-                 uint32_t flags)
-{
-    guest_do(sim, kind, first, count, flags);
-    session_drain(sim);
-}
-
-static void flush(struct sim *sim)
-{
-    done(sim, GUEST_FLUSH, 0, 0, 0);
-}
 
 static void allocate_flush(struct sim *sim)
 {
@@ -201,37 +175,6 @@ static void suspend_resume(struct sim *sim)
  * Clusters of the base: a write to a part, to all of it, zeros over a part and all of it, a discard
  * of a copied cluster and of one that is not copied.
  */
-static void copy_on_write(struct sim *sim)
-{
-    done(sim, GUEST_WRITE, at(sim, 0, 0) + 1, 1, 0);
-    done(sim, GUEST_WRITE, at(sim, 2, 0), whole(sim), 0);
-    flush(sim);
-    done(sim, GUEST_WRITE, at(sim, 0, 0), 1, PLOOP_PIO_FUA);
-    done(sim, GUEST_WRITE, at(sim, 0, 1), 1, PLOOP_PIO_FUA);
-    done(sim, GUEST_ZEROES, at(sim, 2, 1), 1, 0);
-    done(sim, GUEST_ZEROES, at(sim, 3, 0), whole(sim), PLOOP_PIO_FUA);
-    flush(sim);
-    done(sim, GUEST_DISCARD, at(sim, 0, 0), 2 * whole(sim), 0);
-    done(sim, GUEST_DISCARD, at(sim, 1, 0), whole(sim), 0);
-    flush(sim);
-    done(sim, GUEST_WRITE, at(sim, 1, 1), 1, 0);
-    done(sim, GUEST_READ, at(sim, 1, 0), 2 * whole(sim), 0);
-}
-
-static void copies_at_once(struct sim *sim)
-{
-    guest_do(sim, GUEST_WRITE, at(sim, 0, 0), 1, 0);
-    guest_do(sim, GUEST_WRITE, at(sim, 0, 0) + 1, 1, PLOOP_PIO_FUA);
-    guest_do(sim, GUEST_WRITE, at(sim, 0, 1), whole(sim), 0);
-    guest_do(sim, GUEST_READ, at(sim, 0, 0), 2 * whole(sim), 0);
-    guest_do(sim, GUEST_DISCARD, at(sim, 0, 0), 2 * whole(sim), 0);
-    guest_do(sim, GUEST_FLUSH, 0, 0, 0);
-    guest_do(sim, GUEST_WRITE, at(sim, 2, 0), 2, 0);
-    guest_do(sim, GUEST_ZEROES, at(sim, 2, 0) + 1, whole(sim), 0);
-    session_drain(sim);
-    flush(sim);
-}
-
 static void zeroes(struct sim *sim)
 {
     done(sim, GUEST_WRITE, at(sim, 0, 0), 2 * whole(sim), 0);
@@ -435,6 +378,8 @@ static const struct scenario {
     {"copy-on-write", copy_on_write, false, NULL, true},
     {"copies-at-once", copies_at_once, false, NULL, true},
     {"copy-with-extension", copy_on_write, false, "pbtT", true},
+    {"partial-clusters", partial_clusters, false, NULL, true},
+    {"copy-put-off", copy_put_off, false, NULL, true},
     {"map-without-space", map_without_space, false, NULL, false},
     {"cut-off", cut_tail_play, false, NULL, false},
 };
@@ -444,7 +389,7 @@ enum { SCENARIO_COUNT = sizeof(scenarios) / sizeof(scenarios[0]) };
 /* How a scenario is played. */
 struct playing {
     const struct scenario *scenario;
-    bool odd_v1, fua;
+    bool odd_v1, fua, puts_off;
     unsigned mapped, inline_permille;
     uint64_t seed; /* 0: requests complete in their order */
     unsigned cut_permille;
@@ -474,6 +419,7 @@ static uint64_t play(const struct playing *playing)
                    : playing->mapped             ? SIM_OVER_IMAGE
                                                  : SIM_OVER_RAW);
     sim->config.pio_count = 8;
+    sim->config.cow_delay_ns = playing->puts_off ? UINT64_C(5000000000) : 0;
     sim->backend.stack = &stack;
     sim->config.preallocate_bytes = 2 * (uint64_t)sim->image.cluster_sectors * DISK_SECTOR;
     sim->backend.capabilities |= playing->fua ? PLOOP_FILE_CAN_FUA : 0;
@@ -515,11 +461,18 @@ static uint64_t play(const struct playing *playing)
     return calls;
 }
 
+/* Over a delta all of it once more, with copies that are put off. */
+static unsigned variants_of(const struct scenario *scenario, unsigned alone)
+{
+    return scenario->over_base ? 2 * alone : alone;
+}
+
 static void play_cuts(const struct scenario *scenario)
 {
     char line[160];
-    for (unsigned variant = 0; variant < 32; variant++) {
+    for (unsigned variant = 0; variant < variants_of(scenario, 32); variant++) {
         struct playing playing = {.scenario = scenario,
+                                  .puts_off = variant >= 32,
                                   .odd_v1 = variant & 1,
                                   .fua = variant & 2,
                                   .mapped = variant & 4 ? 5 : 0,
@@ -539,10 +492,11 @@ static uint64_t play_failing(const struct scenario *scenario, int error, bool pe
 {
     char line[160];
     uint64_t runs = 0;
-    for (unsigned variant = 0; variant < 4; variant++) {
+    for (unsigned variant = 0; variant < variants_of(scenario, 4); variant++) {
         bool untouched = false;
         for (uint64_t n = 1; !untouched; n++) {
             struct playing playing = {.scenario = scenario,
+                                      .puts_off = variant >= 4,
                                       .odd_v1 = variant & 1,
                                       .mapped = variant & 2 ? 5 : 0,
                                       .fail_at = n,
@@ -584,7 +538,7 @@ int scenarios_run(const char *name, bool exhaustive)
                     play_failing(scenario, -ENOMEM, true, true);
         } else {
             play_cuts(scenario);
-            runs = 32;
+            runs = variants_of(scenario, 32);
         }
         printf("%-24s %6" PRIu64 " runs, %6" PRIu64 " cuts, %7" PRIu64 " disks judged\n",
                scenario->name, runs, counters->cuts - cuts, counters->disks - disks);

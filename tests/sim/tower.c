@@ -347,6 +347,7 @@ static void set_up(struct tower *tower, uint64_t seed)
     sim->config.writeback_delay_ns = rng_below(&sim->rng, 2) * 1000000;
     sim->config.writeback_max_age_ns = 4 * sim->config.writeback_delay_ns;
     sim->config.preallocate_bytes = 3 * cluster_bytes(sim);
+    sim_choose_copies(sim);
     sim->backend.by_reap = rng_permille(&sim->rng, 300);
     sim->backend.needs_kick = rng_permille(&sim->rng, 300);
     sim->backend.capabilities |= rng_permille(&sim->rng, 300) ? PLOOP_FILE_CAN_FUA : 0;
