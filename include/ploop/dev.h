@@ -453,6 +453,42 @@ struct ploop_dev_info {
  */
 int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *info);
 
+/** The kinds of requests, as a guest sends them. Later versions may have more. */
+enum {
+    PLOOP_KIND_READ = 1,
+    PLOOP_KIND_WRITE = 2,
+    PLOOP_KIND_WRITE_ZEROES = 3,
+    PLOOP_KIND_DISCARD = 4,
+    PLOOP_KIND_FLUSH = 5,
+    PLOOP_KIND_BAT_WRITE = 6
+};
+
+/** What a queue was asked of one kind since the device was opened. */
+struct ploop_stats {
+    uint64_t size;
+    uint64_t requests;      /**< accepted */
+    uint64_t requests_fast; /**< of these, those that went from submit to the backend directly */
+    uint64_t bytes;         /**< that they cover; of BAT pages 4096 each; 0 for a flush */
+    uint64_t errors;        /**< that have completed with an error */
+    uint64_t reserved[7];
+};
+
+/**
+ * Get the counts of one queue and one kind of requests. They are always counted, at no cost that
+ * could be measured. A request that was refused at submit is counted nowhere, and what a job reads
+ * and writes is counted in ploop_dev_info.requests only.
+ *
+ * @param queue  its index. ploop_dev_config.queue_count stands for the requests of functions that
+ *               block, such as ploop_dev_pread()
+ * @param kind   PLOOP_KIND_ ...
+ * @param stats  `size` set by the caller
+ * @return 0 or -EINVAL (no such queue, no such kind, size)
+ *
+ * Any thread, callbacks included. Each count is exact; they are not read at the same moment.
+ * @since 2.0
+ */
+int ploop_dev_stats(ploop_dev *dev, uint32_t queue, uint32_t kind, struct ploop_stats *stats);
+
 #ifdef __cplusplus
 }
 #endif

@@ -16,6 +16,8 @@ SECTOR = 512
 TEXT_SIZE = 256
 LEVELS = {1: logging.ERROR, 2: logging.WARNING, 3: logging.INFO}
 MODES = {"r": False, "rb": False, "r+": True, "r+b": True, "rb+": True}
+KINDS = {"read": native.KIND_READ, "write": native.KIND_WRITE, "write_zeroes": native.KIND_WRITE_ZEROES,
+         "discard": native.KIND_DISCARD, "flush": native.KIND_FLUSH, "bat_write": native.KIND_BAT_WRITE}
 logger = logging.getLogger("ploop")
 
 
@@ -206,6 +208,18 @@ class Disk(io.RawIOBase):
         info = sized(native.DevInfo)
         must(library.ploop_dev_info(self._device, info))
         return info
+
+    def stats(self, kind):
+        """Requests, bytes and errors of one kind, "read", "write", "write_zeroes", "discard" or "flush", since the disk was opened:
+        the structure ploop_stats of ploop/dev.h."""
+        self._checkClosed()
+        total = sized(native.Stats)
+        for queue in (0, 1):  # the disk's only queue, and the functions that block
+            stats = sized(native.Stats)
+            must(library.ploop_dev_stats(self._device, queue, KINDS[kind], stats))
+            for field in ("requests", "requests_fast", "bytes", "errors"):
+                setattr(total, field, getattr(total, field) + getattr(stats, field))
+        return total
 
     def extents(self, offset=0, length=None):
         """The extents of the disk, or of a part of it, in order."""

@@ -32,6 +32,12 @@ JOB_COMMIT = 3
 JOB_ENDED = 4
 
 EXTENT_MAPPED = 1
+KIND_READ = 1
+KIND_WRITE = 2
+KIND_WRITE_ZEROES = 3
+KIND_DISCARD = 4
+KIND_FLUSH = 5
+KIND_BAT_WRITE = 6
 
 CHECK_UNCLEAN = 2
 REPAIR_LEAKS = 1
@@ -109,6 +115,12 @@ class DevInfo(Structure):
                 ("max_segments", c_uint32), ("completions_waiting", c_uint32), ("physical_block_bytes", c_uint32),
                 ("optimal_io_bytes", c_uint32), ("max_discard_bytes", c_uint64), ("fua", c_uint32), ("zeroing", c_uint32),
                 ("reserved", c_uint64 * 3)]
+
+
+class Stats(Structure):
+    _ploop_ = "ploop_stats"
+    _fields_ = [("size", c_uint64), ("requests", c_uint64), ("requests_fast", c_uint64), ("bytes", c_uint64),
+                ("errors", c_uint64), ("reserved", c_uint64 * 7)]
 
 
 class Completion(Structure):
@@ -220,6 +232,7 @@ FUNCTIONS = {
     "ploop_dev_open": (c_int, [OUT, c_uint32, POINTER(DevConfig), OUT]),
     "ploop_dev_close": (c_int, [HANDLE]),
     "ploop_dev_info": (c_int, [HANDLE, POINTER(DevInfo)]),
+    "ploop_dev_stats": (c_int, [HANDLE, c_uint32, c_uint32, POINTER(Stats)]),
     "ploop_dev_pread": (c_int64, [HANDLE, c_void_p, c_uint64, c_uint64]),
     "ploop_dev_pwrite": (c_int64, [HANDLE, c_void_p, c_uint64, c_uint64]),
     "ploop_dev_flush": (c_int, [HANDLE]),

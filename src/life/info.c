@@ -102,11 +102,38 @@ int ploop_dev_info(ploop_dev *dev, struct ploop_dev_info *info)
         }
     }
     for (uint32_t i = 0; i <= dev->queue_count; i++) {
-        uint64_t fast = queue_requests_fast(&dev->queues[i]) + load(&dev->queues[i].calls_fast);
-        full.requests += load(&dev->queues[i].requests) + fast;
-        full.requests_fast += fast;
+        for (uint32_t op = 0; op < PIO_KINDS; op++) {
+            full.requests += queue_requests(&dev->queues[i], op);
+            full.requests_fast += queue_requests_fast(&dev->queues[i], op);
+        }
         full.completions_waiting += (uint32_t)load(&dev->queues[i].waiting);
     }
     sized_out(info, &full, sizeof(full));
+    return 0;
+}
+
+_Static_assert((int)PIO_READ == PLOOP_KIND_READ && (int)PIO_WRITE == PLOOP_KIND_WRITE &&
+                   (int)PIO_ZEROES == PLOOP_KIND_WRITE_ZEROES &&
+                   (int)PIO_DISCARD == PLOOP_KIND_DISCARD && (int)PIO_FLUSH == PLOOP_KIND_FLUSH &&
+                   (int)PIO_BAT_WRITE == PLOOP_KIND_BAT_WRITE,
+               "the public kinds are the library's");
+
+int ploop_dev_stats(ploop_dev *dev, uint32_t queue, uint32_t kind, struct ploop_stats *stats)
+{
+    int error = sized_out_check(stats, offsetof(struct ploop_stats, reserved));
+    if (error || queue > dev->queue_count || kind < PLOOP_KIND_READ ||
+        kind > PLOOP_KIND_BAT_WRITE) {
+        return -EINVAL;
+    }
+    const ploop_queue *asked = &dev->queues[queue];
+    const struct kind_counts *counts = &asked->counts[kind];
+    uint32_t fast_op = kinds[kind].fast_op;
+    struct ploop_stats full = {
+        .requests = queue_requests(asked, kind),
+        .requests_fast = queue_requests_fast(asked, kind),
+        .bytes = load(&counts->bytes) + (fast_op ? load(&asked->fast_bytes[fast_op]) : 0),
+        .errors = load(&counts->errors),
+    };
+    sized_out(stats, &full, sizeof(full));
     return 0;
 }

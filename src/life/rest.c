@@ -35,8 +35,9 @@ static uint64_t submitted(const ploop_dev *dev)
 {
     uint64_t count = 0;
     for (uint32_t i = 0; i <= dev->queue_count; i++) {
-        const ploop_queue *queue = &dev->queues[i];
-        count += atomic_load(&queue->requests) + queue_requests_fast(queue);
+        for (uint32_t op = 0; op < PIO_KINDS; op++) {
+            count += queue_requests(&dev->queues[i], op);
+        }
     }
     return count;
 }

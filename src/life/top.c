@@ -382,7 +382,7 @@ int top_join_lower(ploop_dev *dev, ploop_file *file, const struct delta *like, s
 static bool queues_are_free(ploop_dev *dev, struct delta *delta)
 {
     while (delta->queues_seen < dev->queue_count && queue_enter(&dev->queues[delta->queues_seen])) {
-        queue_leave(&dev->queues[delta->queues_seen], 0);
+        queue_leave(&dev->queues[delta->queues_seen]);
         delta->queues_seen++;
     }
     return delta->queues_seen == dev->queue_count;

@@ -81,6 +81,9 @@ void pio_complete(ploop_pio *pio, int result)
     ploop_queue *queue = pio->queue;
     uint64_t weight = pio_weight(pio); /* before it is the caller's again */
     pio->result = result;
+    if (result) {
+        atomic_fetch_add_explicit(&queue->counts[pio->op].errors, 1, memory_order_relaxed);
+    }
     fast_rest(pio);
     if (pio->blocking) {
         pio_call_over(pio);

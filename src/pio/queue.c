@@ -21,7 +21,7 @@
  *             without a callback: -> unreaped, by a run -> stored for the caller, by a reap
  *
  *  1. A user's queue carries at the backend what its fast path sends, and nothing else.
- *  2. RING_ENTERED is held around submit with kick, and around reap, of that queue: the backend
+ *  2. The ring is entered around submit with kick, and around reap, of that queue: the backend
  *     sees one thread there at a time. It is tried and never waited for. A submit that finds it
  *     taken posts to the turn, which is as right and only slower. A reap that finds it taken is
  *     left out: what it would have found keeps the backend's descriptor readable, and calls that
@@ -418,8 +418,7 @@ bool queue_push(ploop_queue *queue, ploop_pio *pio)
 
 bool queue_enter(ploop_queue *queue)
 {
-    return !(atomic_fetch_or_explicit(&queue->ring, RING_ENTERED, memory_order_acquire) &
-             RING_ENTERED);
+    return !atomic_exchange_explicit(&queue->ring, true, memory_order_acquire);
 }
 
 int queue_reap(ploop_queue *queue)
@@ -428,9 +427,28 @@ int queue_reap(ploop_queue *queue)
     assert(queue->index < queue->dev->queue_count);
     if (queue->dev->reaps && queue_enter(queue)) {
         done = dev_reap(queue->dev, queue->index);
-        queue_leave(queue, 0);
+        queue_leave(queue);
     }
     return done;
+}
+
+/* ---- counts ---- */
+
+static uint64_t load(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+uint64_t queue_requests_fast(const ploop_queue *queue, uint32_t op)
+{
+    uint32_t fast_op = kinds[op].fast_op;
+    return load(&queue->counts[op].calls_fast) +
+           (fast_op ? load(&queue->fast_requests[fast_op]) : 0);
+}
+
+uint64_t queue_requests(const ploop_queue *queue, uint32_t op)
+{
+    return load(&queue->counts[op].requests) + queue_requests_fast(queue, op);
 }
 
 /* ---- a run ---- */

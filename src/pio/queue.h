@@ -7,6 +7,19 @@
 
 #include "dev/dev.h"
 #include "pio/pio.h"
+#include "util/counter.h"
+
+/*
+ * What a queue was asked of a kind: ploop_dev_stats(). Any thread. Requests of the fast path are
+ * here too where a thread waits for them; the others are in fast_requests and fast_bytes.
+ */
+struct kind_counts {
+    _Atomic uint64_t requests; /* that went to the engine */
+    _Atomic uint64_t calls_fast;
+    _Atomic uint64_t bytes, errors;
+};
+
+enum { FAST_OPS = PLOOP_IO_WRITE + 1 }; /* a fast_op is the backend's READ or WRITE */
 
 /*
  * in_flight counts the requests that the engine has: accepted and neither completed nor held; each
@@ -18,9 +31,9 @@
 struct ploop_queue {
     alignas(64) _Atomic uint64_t free_head; /* the pool: queue.c */
     _Atomic uint64_t in_flight;
-    _Atomic uint64_t ring;     /* RING_ENTERED, and how many requests went to a backend directly */
-    _Atomic uint64_t requests; /* that went to the engine */
-    _Atomic uint64_t calls_fast; /* the others that a thread waits for: engine/call.c */
+    atomic_bool ring;                         /* a thread is in it (queue.c, 2) */
+    _Atomic uint64_t fast_requests[FAST_OPS]; /* by who has entered the ring; by fast_op */
+    _Atomic uint64_t fast_bytes[FAST_OPS];
     struct inbox done;
     atomic_bool delivering;
     _Atomic uint64_t waiting;   /* completions for a run to deliver */
@@ -36,6 +49,7 @@ struct ploop_queue {
     pthread_mutex_t call_mutex;
     pthread_cond_t call_changed;
     bool has_leader;
+    alignas(64) struct kind_counts counts[PIO_KINDS];
     alignas(64) ploop_dev *dev; /* from here on what every thread reads */
     uint32_t index;
     uint32_t pio_count;
@@ -66,28 +80,19 @@ bool in_callback(void);
 int queue_watch(const ploop_queue *queue, const struct ploop_file *file);
 /* No more, but where a file that is served has the same descriptor. */
 void queue_unwatch(const ploop_queue *queue, const struct ploop_file *file);
-/* `ring`: a thread is in it (queue.c, 2); and what counts one more of the fast path's requests. */
-enum { RING_ENTERED = 1, RING_FAST = 2 };
 static inline bool queue_is_entered(const ploop_queue *queue)
 {
-    return atomic_load(&queue->ring) & RING_ENTERED;
-}
-static inline uint64_t queue_requests_fast(const ploop_queue *queue)
-{
-    return atomic_load(&queue->ring) / RING_FAST;
+    return atomic_load(&queue->ring);
 }
 bool queue_enter(ploop_queue *queue); /* try to enter it; true: queue_leave() follows */
-/*
- * After sending so many requests of the fast path. A load and a store: while a thread is inside,
- * others that try change nothing.
- */
-static inline void queue_leave(ploop_queue *queue, uint32_t fast)
+static inline void queue_leave(ploop_queue *queue)
 {
-    uint64_t ring = atomic_load_explicit(&queue->ring, memory_order_relaxed);
-    assert(ring & RING_ENTERED);
-    atomic_store_explicit(&queue->ring, ring - RING_ENTERED + (uint64_t)fast * RING_FAST,
-                          memory_order_release);
+    assert(queue_is_entered(queue));
+    atomic_store_explicit(&queue->ring, false, memory_order_release);
 }
+/* Of this kind, accepted: those of the fast path, and all. */
+uint64_t queue_requests_fast(const ploop_queue *queue, uint32_t op);
+uint64_t queue_requests(const ploop_queue *queue, uint32_t op);
 int queue_reap(ploop_queue *queue); /* how many were completed */
 
 /* ---- its completions ---- */

@@ -282,6 +282,13 @@ static struct aim aim_elsewhere(const ploop_dev *dev, const ploop_pio *pio, stru
                        : (struct aim){.is_zeros = !maps};
 }
 
+/* By who has entered the queue, of a request that it takes. */
+static ALWAYS_INLINE void count_fast(ploop_queue *queue, uint32_t fast_op, uint64_t length)
+{
+    counter_add(&queue->fast_requests[fast_op], 1);
+    counter_add(&queue->fast_bytes[fast_op], length);
+}
+
 /* What the top's file cannot simply do. It is in the top's lane, with the cluster's lock. */
 static NEVER_INLINE int fast_elsewhere(ploop_pio *pio, struct guest_cluster cluster,
                                        uint64_t inside, struct way way)
@@ -296,10 +303,14 @@ static NEVER_INLINE int fast_elsewhere(ploop_pio *pio, struct guest_cluster clus
         if (way.blocking) {
             fast_call_over(pio, top);
         } else {
+            count_fast(queue, PLOOP_IO_READ, pio->length);
             fast_over(queue, pio, top);
         }
     } else if (aim.channel) {
         const ploop_file *file = aim.channel->file;
+        if (!way.blocking) {
+            count_fast(queue, PLOOP_IO_READ, pio->length);
+        }
         channel_enter(aim.channel, queue->lane_at);
         leave(queue, top);
         end = fast_send(pio, aim.channel, aim.offset, way);
@@ -321,10 +332,9 @@ static NEVER_INLINE bool is_in_last_cluster(const struct guest_disk *disk, const
 
 /* Whole sectors of one cluster of the disk. length - 1 is large where the length is 0. */
 static ALWAYS_INLINE bool is_in_cluster(const struct guest_disk *disk, const ploop_pio *pio,
-                                        uint64_t cluster, uint64_t inside)
+                                        uint64_t length, uint64_t cluster, uint64_t inside)
 {
-    return (pio->offset | pio->length) % SECTOR_SIZE == 0 &&
-           pio->length - 1 <= disk->inside_mask - inside &&
+    return (pio->offset | length) % SECTOR_SIZE == 0 && length - 1 <= disk->inside_mask - inside &&
            (cluster < disk->whole_clusters || is_in_last_cluster(disk, pio));
 }
 
@@ -371,8 +381,10 @@ static ALWAYS_INLINE int submit_fast(ploop_queue *queue, struct delta *top, ploo
     uint64_t inside;
     uint64_t cluster = way.is_plain ? shifted_cluster_at(disk, pio->offset, &inside)
                                     : cluster_at(disk, pio->offset, &inside);
+    uint64_t length = pio->length;
+    __asm__("" : "+r"(length)); /* it stays in a register */
     assert(pio->blocking == way.blocking);
-    if (!pio->fast_op || !is_in_cluster(disk, pio, cluster, inside) ||
+    if (!pio->fast_op || !is_in_cluster(disk, pio, length, cluster, inside) ||
         (!way.is_plain && !fits_device(dev, pio, top, way))) {
         return FAST_NOT;
     }
@@ -395,18 +407,31 @@ static ALWAYS_INLINE int submit_fast(ploop_queue *queue, struct delta *top, ploo
     assert(channel_fits(channel, offset, pio->length));
     if (pio->fast_op == PLOOP_IO_WRITE) {
         dev_note_change(dev);
+        if (!way.blocking) {
+            count_fast(queue, PLOOP_IO_WRITE, length);
+        }
+    } else if (!way.blocking) {
+        count_fast(queue, PLOOP_IO_READ, length);
     }
     return fast_send(pio, channel, offset, way);
+}
+
+/* What it covers: of BAT pages, their bytes. */
+static uint64_t kind_bytes(const ploop_pio *pio)
+{
+    return kinds[pio->op].range == RANGE_PAGES ? pio->length * BAT_PAGE_SIZE : pio->length;
 }
 
 void pio_accept(ploop_pio *pio)
 {
     ploop_queue *queue = pio->queue;
+    struct kind_counts *counts = &queue->counts[pio->op];
     if (kinds[pio->op].is_change) {
         dev_note_change(queue->dev);
     }
     atomic_fetch_add(&queue->in_flight, pio_weight(pio));
-    atomic_fetch_add_explicit(&queue->requests, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&counts->requests, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&counts->bytes, kind_bytes(pio), memory_order_relaxed);
     pio->result = 0;
     pio->work.run = pio_begin;
 }
@@ -448,10 +473,12 @@ void pio_submit_blocking(ploop_pio *pio)
     bool is_fast = submit_fast_anyhow(queue, pio, entered, true);
     if (entered) {
         kick_tops(dev, file, queue->index);
-        queue_leave(queue, 0);
+        queue_leave(queue);
     }
     if (is_fast) {
-        atomic_fetch_add_explicit(&queue->calls_fast, 1, memory_order_relaxed);
+        struct kind_counts *counts = &queue->counts[pio->op];
+        atomic_fetch_add_explicit(&counts->calls_fast, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&counts->bytes, pio->length, memory_order_relaxed);
         turn_take(&dev->turn); /* the backend may have refused it */
     } else {
         pio_accept(pio);
@@ -459,10 +486,9 @@ void pio_submit_blocking(ploop_pio *pio)
     }
 }
 
-static int submit_one(ploop_queue *queue, ploop_pio *pio, bool entered, uint32_t *fast)
+static int submit_one(ploop_queue *queue, ploop_pio *pio, bool entered)
 {
     if (entered && submit_fast_anyhow(queue, pio, true, false)) {
-        ++*fast;
         return 0;
     }
     int error = pio_validate(pio);
@@ -483,8 +509,8 @@ static NEVER_INLINE int submit_rest(ploop_queue *queue, const ploop_file *file,
 {
     ploop_dev *dev = queue->dev;
     int error = 0;
-    uint32_t taken = 0, fast = before;
-    while (taken < count && (error = submit_one(queue, pios[taken], entered, &fast)) == 0) {
+    uint32_t taken = 0;
+    while (taken < count && (error = submit_one(queue, pios[taken], entered)) == 0) {
         taken++;
     }
     taken += before;
@@ -492,7 +518,7 @@ static NEVER_INLINE int submit_rest(ploop_queue *queue, const ploop_file *file,
         if (taken) {
             kick_tops(dev, file, queue->index);
         }
-        queue_leave(queue, fast);
+        queue_leave(queue);
     }
     turn_take(&dev->turn);
     return taken ? (int)taken : error;
@@ -532,6 +558,6 @@ int ploop_queue_submit(ploop_queue *queue, ploop_pio *const *pios, uint32_t coun
     if (top->file->ops.kick) {
         top->file->ops.kick(top->file->context, queue->index);
     }
-    queue_leave(queue, count);
+    queue_leave(queue);
     return (int)count;
 }

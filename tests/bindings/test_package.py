@@ -103,6 +103,10 @@ class DiskTest(unittest.TestCase):
                              [(0, 128 << 10, None), (128 << 10, 64 << 10, 0), (192 << 10, 16 * MIB - (192 << 10), None)])
             self.assertEqual(disk.pread(514, 128 << 10), bytes(512) + b"xx")
             self.assertEqual(disk.info().clusters_mapped, 1)
+            stats = {kind: disk.stats(kind) for kind in ("read", "write", "write_zeroes", "discard", "flush")}
+            self.assertEqual({kind: (one.requests, one.bytes, one.errors) for kind, one in stats.items()},
+                             {"read": (1, 1024, 0), "write": (1, 128 << 10, 0), "write_zeroes": (1, 512, 0),
+                              "discard": (1, 64 << 10, 0), "flush": (0, 0, 0)})
 
     def test_snapshots_and_merges(self):
         top = self.path + ".top"

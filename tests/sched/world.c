@@ -205,7 +205,7 @@ static bool is_done(void *argument)
 static bool run_is_done(void *argument)
 {
     const ploop_queue *queue = argument;
-    return !world->dev->run_posted && !(queue->ring & RING_ENTERED);
+    return !world->dev->run_posted && !queue->ring;
 }
 
 struct owner {
@@ -272,7 +272,7 @@ void world_is_quiet(void)
         must_be((int)dev->queues[i].in_flight, 0, "requests in flight");
         must_be(dev->queues[i].done.head != NULL, false, "completions to deliver");
         must_be(dev->queues[i].delivering, false, "delivering");
-        must_be(dev->queues[i].ring & RING_ENTERED, 0, "a thread in the ring of a queue");
+        must_be(dev->queues[i].ring, 0, "a thread in the ring of a queue");
     }
     must_be(dev->turn.inbox.head != NULL, false, "work in the turn's inbox");
     must_be(dev->turn.owned, false, "the turn is taken");

@@ -215,6 +215,11 @@ static int ask_dev(void *answer)
     return ploop_dev_info(dev, answer);
 }
 
+static int ask_stats(void *answer)
+{
+    return ploop_dev_stats(dev, 0, PLOOP_KIND_READ, answer);
+}
+
 static int ask_file(void *answer)
 {
     return ploop_file_info(file, answer);
@@ -240,18 +245,20 @@ static int ask_check(void *answer)
     return ploop_image_check(file, NULL, answer);
 }
 
-static const struct answer answers[] = {{"ploop_dev_info", sizeof(struct ploop_dev_info),
-                                         offsetof(struct ploop_dev_info, reserved), ask_dev},
-                                        {"ploop_file_info", sizeof(struct ploop_file_info),
-                                         offsetof(struct ploop_file_info, reserved), ask_file},
-                                        {"ploop_bat_page_info", sizeof(struct ploop_bat_page_info),
-                                         offsetof(struct ploop_bat_page_info, reserved), ask_page},
-                                        {"ploop_extent", sizeof(struct ploop_extent),
-                                         offsetof(struct ploop_extent, reserved), ask_extent},
-                                        {"ploop_image_info", sizeof(struct ploop_image_info),
-                                         sizeof(struct ploop_image_info), ask_image},
-                                        {"ploop_check_result", sizeof(struct ploop_check_result),
-                                         offsetof(struct ploop_check_result, reserved), ask_check}};
+static const struct answer answers[] = {
+    {"ploop_dev_info", sizeof(struct ploop_dev_info), offsetof(struct ploop_dev_info, reserved),
+     ask_dev},
+    {"ploop_stats", sizeof(struct ploop_stats), offsetof(struct ploop_stats, reserved), ask_stats},
+    {"ploop_file_info", sizeof(struct ploop_file_info), offsetof(struct ploop_file_info, reserved),
+     ask_file},
+    {"ploop_bat_page_info", sizeof(struct ploop_bat_page_info),
+     offsetof(struct ploop_bat_page_info, reserved), ask_page},
+    {"ploop_extent", sizeof(struct ploop_extent), offsetof(struct ploop_extent, reserved),
+     ask_extent},
+    {"ploop_image_info", sizeof(struct ploop_image_info), sizeof(struct ploop_image_info),
+     ask_image},
+    {"ploop_check_result", sizeof(struct ploop_check_result),
+     offsetof(struct ploop_check_result, reserved), ask_check}};
 
 /* Everything behind the size is the caller's; what the library does not know is zero. */
 static void ask_sized(const struct answer *answer, size_t size)
