@@ -326,6 +326,33 @@ int ploop_dev_retry_parked(ploop_dev *dev);
 int ploop_dev_suspend(ploop_dev *dev);
 
 /**
+ * Called when a device is suspended: see ploop_dev_suspend_start().
+ *
+ * @param result  as ploop_dev_suspend() returns it; -ECANCELED also where a close or an abort came
+ *                first
+ *
+ * Runs where callbacks of requests of queue 0 run, under the same rules.
+ */
+typedef void ploop_dev_fn(ploop_dev *dev, int result, void *user_data);
+
+/**
+ * Begin to suspend a device, as ploop_dev_suspend() does, and do not wait. New requests are held
+ * back from here on; a few may still get through where another thread works on the device, and are
+ * waited for. The rest goes on in the runs of the device, and `fn` is called once: when nothing is
+ * in flight and everything is durable, or when that failed, or when ploop_dev_resume() came first.
+ * A caller that saves its state after that runs each queue until
+ * ploop_dev_info.completions_waiting is 0.
+ *
+ * @param fn  NULL: ploop_queue_reap() on queue 0 stores the end, as PLOOP_COMPLETION_SUSPENDED,
+ *            with `user_data`
+ * @return 0: fn will be called. -EALREADY: the device was suspended already, or is being suspended;
+ *         -ENOMEM; -EINVAL (fn is NULL, and there are runners). After an error fn is not called
+ *
+ * Any thread, callbacks included. Never blocks. @since 2.0
+ */
+int ploop_dev_suspend_start(ploop_dev *dev, ploop_dev_fn *fn, void *user_data);
+
+/**
  * Resume a suspended device. Requests that were held back begin first, in their order.
  * @return 0; -EINVAL: the device is not suspended
  * Any thread, callbacks included. @since 2.0

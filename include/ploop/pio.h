@@ -73,7 +73,8 @@ enum {
     PLOOP_COMPLETION_PIO = 1,        /**< a request that had no callback */
     PLOOP_COMPLETION_JOB_COMMIT = 2, /**< a job waits for ploop_job_committed(): see
                                         ploop_job_reap_commit() */
-    PLOOP_COMPLETION_JOB_END = 3     /**< a job has ended: see ploop_job_reap_end() */
+    PLOOP_COMPLETION_JOB_END = 3,    /**< a job has ended: see ploop_job_reap_end() */
+    PLOOP_COMPLETION_SUSPENDED = 4   /**< the device is suspended: see ploop_dev_suspend_start() */
 };
 
 struct ploop_job;
@@ -81,9 +82,9 @@ struct ploop_job;
 /** What ploop_queue_reap() stores. The one structure without a size: it never changes. */
 struct ploop_completion {
     ploop_pio *pio;        /**< the caller's again; NULL for other kinds */
-    struct ploop_job *job; /**< NULL for PLOOP_COMPLETION_PIO */
-    void *user_data;       /**< of ploop_pio_set_callback(), or of the job */
-    int32_t result;        /**< as of ::ploop_pio_fn, or of the job that has ended */
+    struct ploop_job *job; /**< NULL for other kinds than jobs */
+    void *user_data;       /**< of ploop_pio_set_callback(), or of the job or the suspend */
+    int32_t result;        /**< as of ::ploop_pio_fn, or of what has ended */
     uint32_t kind;         /**< PLOOP_COMPLETION_ ...; skip what you do not know */
 };
 

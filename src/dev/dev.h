@@ -134,9 +134,10 @@ struct ploop_dev {
     atomic_bool has_later; /* `later` is not empty: a blocking call goes on instead of sleeping */
     uint64_t batch;        /* of work that the turn does now, counted by the pump */
     uint32_t steps;        /* that requests have taken in it */
-    _Atomic uint64_t suspends; /* suspends and resumes that the embedder asked for: odd for
+    _Atomic uint64_t suspends;    /* suspends and resumes that the embedder asked for: odd for
                                   suspended; the turn follows */
-    bool at_rest;              /* rest.c */
+    _Atomic uint32_t suspensions; /* begun by ploop_dev_suspend_start() and not ended */
+    bool at_rest;                 /* rest.c */
     /* Pios that are parked with all their parts: no call waits for them. */
     _Atomic uint64_t stuck_count;
     uint64_t park_retry_ns;

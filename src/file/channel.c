@@ -103,10 +103,10 @@ static void mark_lanes(struct channel *channel, bool waited)
     }
 }
 
-void channel_drain(struct channel *channel, bool drains)
+void channel_drain(struct channel *channel, enum channel_drain who, bool drains)
 {
-    channel->drains = drains;
-    mark_lanes(channel, drains || !list_is_empty(&channel->retry));
+    channel->drains = drains ? channel->drains | who : channel->drains & ~(uint32_t)who;
+    mark_lanes(channel, channel->drains || !list_is_empty(&channel->retry));
 }
 
 static void note_room(struct channel *channel)
@@ -172,7 +172,7 @@ static uint32_t retry(struct channel *channel)
         }
         list_remove(&io->link);
         if (list_is_empty(&channel->retry)) {
-            mark_lanes(channel, channel->drains);
+            mark_lanes(channel, channel->drains != 0);
         }
     }
     if (channel_is_full(channel)) {

@@ -85,10 +85,13 @@ struct channel {
     struct list retry;
     bool unkicked; /* something was sent since the last kick */
     bool cut;
-    bool drains;      /* who leaves a lane is to post a run: channel_drain() */
+    uint32_t drains;  /* who leaves a lane is to post a run: channel_drain() */
     uint32_t in_line; /* requests that wait for a buffer or a block */
     struct channel_lane lanes[CHANNEL_LANES];
 };
+
+/* Who waits for the lanes to be empty. */
+enum channel_drain { CHANNEL_DRAIN_JOB = 1 << 0, CHANNEL_DRAIN_SUSPEND = 1 << 1 };
 
 enum channel_obstacle {
     CHANNEL_WAITING = 1 << 0, /* requests are on the retry list, or are going to be */
@@ -218,7 +221,7 @@ uint64_t channel_in_lanes(const struct channel *channel);
  * Requests may be in the lanes then: who looks at channel_in_lanes() next sees them, or they the
  * mark.
  */
-void channel_drain(struct channel *channel, bool drains);
+void channel_drain(struct channel *channel, enum channel_drain who, bool drains);
 
 /*
  * Go on with a transfer that was sent to the file directly, past the channel and on a user's queue:

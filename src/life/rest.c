@@ -43,9 +43,10 @@ static uint64_t submitted(const ploop_dev *dev)
 }
 
 /*
- * Nothing in flight and nothing to deliver. A callback, on a runner or delivered here, may submit
- * again, to any queue, also to one that was looked at before. So it is only quiet where nothing was
- * submitted during the look: a callback counts what it submits before it ends.
+ * Nothing in flight, no suspend that goes on, and nothing to deliver. A callback, on a runner or
+ * delivered here, may submit again, to any queue, also to one that was looked at before. So it is
+ * only quiet where nothing was submitted during the look: a callback counts what it submits before
+ * it ends.
  */
 static bool is_quiet(ploop_dev *dev, void *argument)
 {
@@ -56,7 +57,7 @@ static bool is_quiet(ploop_dev *dev, void *argument)
     for (uint32_t i = 0; i < dev->queue_count && dev->config.runner_count == 0; i++) {
         delivered += queue_deliver(&dev->queues[i], NULL);
     }
-    if (delivered || !dev_is_quiet(dev)) {
+    if (delivered || !dev_is_quiet(dev) || atomic_load(&dev->suspensions)) {
         return false;
     }
     for (uint32_t i = 0; i < dev->queue_count; i++) {

@@ -276,7 +276,7 @@ void job_drains(ploop_job *job, bool drains)
 {
     ploop_dev *dev = job->dev;
     job->watch.polls = drains && atomic_load(&dev->reaps);
-    channel_drain(&dev_top(dev)->channel, drains);
+    channel_drain(&dev_top(dev)->channel, CHANNEL_DRAIN_JOB, drains);
 }
 
 bool job_changes_are_over(ploop_dev *dev)

@@ -30,6 +30,8 @@ extern const struct scenario snapshot_write, snapshot_read, merge_write, merge_r
 extern const struct scenario grow_write, grow_read, grow_discard, grow_suspend, grow_close;
 /* scenario_replace.c */
 extern const struct scenario replace_read, replace_write;
+/* scenario_suspend.c */
+extern const struct scenario start_suspend, start_resumed;
 /* scenario_reap.c */
 extern const struct scenario reap_descriptor, reap_notify;
 /* scenario_pool.c */
