@@ -720,11 +720,13 @@ test_stack_base_open_elsewhere() {
 
 # Every command shows how it is called.
 test_help_has_examples() {
-    local command
-    for command in create info check map convert snapshot merge grow bat bundle; do
-        expect 0 ploopctl $command --help
+    local command count=0
+    for command in $(ploopctl --help | sed -n '/^Commands:/,/^$/s/^  \([a-z]*\) .*/\1/p'); do
+        count=$((count + 1))
+        expect 0 ploopctl "$command" --help
         grep -A1 "^Examples:" out | grep -q "^  ploopctl $command" || fail "$command: $(cat out)"
     done
+    ((count >= 11)) || fail "--help lists $count commands"
 }
 
 # Colours on a terminal only, and not where NO_COLOR is.

@@ -67,5 +67,6 @@ const struct command compact_command = {
     .options = "      --rate SIZE        move at most so many bytes a second\n" BASE_OPTIONS,
     .notes = "Clusters at the end of the file move into holes, and the end is cut off. The disk\n"
              "stays as it is, also if the command is cut off.\n",
+    .examples = "  ploopctl compact disk.hds\n",
     .run = run,
 };
