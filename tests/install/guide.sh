@@ -14,26 +14,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export SOURCE=$top PREFIX=$work/prefix
 
-# script PAGE: what the page has in ```sh blocks, and its ```c block as a file.
-script() {
-    python3 - "$1" "${GUIDE_FROM_SOURCE-}" "$build" <<'PYTHON'
-import pathlib, re, sys
-text, from_source, build = pathlib.Path(sys.argv[1]).read_text(), sys.argv[2], sys.argv[3]
-names = re.findall(r"^Save it as `([a-z.]+)`", text, re.MULTILINE)
-print("set -euo pipefail")
-for kind, block in re.findall(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
-    if kind == "c":
-        print(f"cat >{names.pop(0)} <<'END OF THE PROGRAM'\n{block}END OF THE PROGRAM")
-    elif kind == "sh" and "cmake --install" in block and not from_source:
-        print(f'cmake --install "{build}" --prefix "$PREFIX" >install.log')
-    elif kind == "sh":
-        print(block, end="")
-    else:
-        sys.exit(f"{sys.argv[1]}: a block of an unknown kind: {kind}")
-if names:
-    sys.exit(f"{sys.argv[1]}: no program for {names}")
-PYTHON
-}
+install=
+[[ ${GUIDE_FROM_SOURCE-} ]] || install="cmake --install \"$build\" --prefix \"\$PREFIX\" >install.log"
 
 count=0
 environment=
@@ -42,7 +24,7 @@ for page in "$top/docs/guide/first-disk.md" "$top"/docs/guide/*.md; do
     [[ ! -e $work/$name ]] || continue
     mkdir "$work/$name"
     cd "$work/$name"
-    script "$page" >"$work/$name.sh"
+    "$top/tests/install/page.py" "$page" "$install" >"$work/$name.sh"
     (($(wc -l <"$work/$name.sh") > 1)) || continue
     # What the first page exports holds for all.
     [[ ! $environment ]] || sed -i "1r $environment" "$work/$name.sh"
