@@ -6,20 +6,10 @@
 # (shared, static) and by find_package. The tool and the plugin run.
 #
 #   debian.sh BUILD_DIRECTORY
-source "$(dirname "$0")/../configurations/common"
-for tool in dpkg-buildpackage dh lintian fakeroot; do
-    command -v $tool >/dev/null || cannot "$tool is missing; scripts/install-deps full installs it"
-done
+source "$(dirname "$0")/common"
+needs_packaging
 multiarch=$(gcc -print-multiarch)
-
-"$top/scripts/release" tarball "$work" >/dev/null
-version=$(sed -n '1s/.*(\(.*\)-[0-9]*).*/\1/p' "$top/debian/changelog")
-mv "libploop-$version.tar.gz" "libploop_$version.orig.tar.gz"
-tar xf "libploop_$version.orig.tar.gz"
-cd "libploop-$version"
-# As a builder has it: no compiler cache, nothing of the user's.
-env -u CFLAGS -u CMAKE_GENERATOR dpkg-buildpackage -us -uc -j2 >../build.log 2>&1 || { tail -n 60 ../build.log; fail "dpkg-buildpackage"; }
-cd ..
+build_packages
 ! grep -E 'dpkg-shlibdeps: warning|dh_missing: warning|dpkg-gensymbols: warning' build.log || fail "a warning of the packaging"
 # "bad-distribution": it is not released yet.
 lintian --fail-on error --suppress-tags bad-distribution-in-changes-file --no-cfg ./*.changes >lintian.log 2>&1 || { cat lintian.log; fail "lintian"; }
