@@ -39,6 +39,8 @@
  */
 #include "bat/inside.h"
 
+#include "util/probe.h"
+
 #include <assert.h>
 #include <errno.h>
 
@@ -156,6 +158,7 @@ void page_change(struct bat *bat, uint32_t index, struct sync_number barrier)
         }
     } else {
         count(&bat->stats.page_dirties, 1);
+        PROBE2(page_dirty, bat, index);
         atomic_store_explicit(&page->dirtied_ns, now, memory_order_relaxed);
         set_state(bat, index, 0, PLOOP_BAT_PAGE_DIRTY);
         if (bat->delay_ns == 0) {

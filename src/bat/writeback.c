@@ -23,6 +23,7 @@
 #include "bat/inside.h"
 
 #include "util/bytes.h"
+#include "util/probe.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -170,6 +171,7 @@ static void image_send(struct page_image *image)
     set_image_state(image, IMAGE_SENT);
     count(&bat->stats.page_write_calls, 1);
     count(&bat->stats.page_writes, image->count);
+    PROBE3(page_write, bat, image->first, image->count);
     struct iov_cursor cursor = {.iov = &image->iov, .count = 1};
     channel_transfer(&image->io, PLOOP_IO_WRITE, 0, cursor, (uint64_t)image->first * BAT_PAGE_SIZE,
                      image->iov.iov_len, image_written);

@@ -3,6 +3,7 @@
 #include "pio/pio.h"
 
 #include "pio/queue.h"
+#include "util/probe.h"
 
 #include <assert.h>
 
@@ -64,6 +65,7 @@ void pio_call_over(ploop_pio *pio)
 {
     ploop_queue *queue = pio->queue;
     assert(pio->blocking);
+    PROBE2(complete, pio, pio->result);
     atomic_store(&pio->finished, true); /* the caller's again, and perhaps gone */
     if (queue == dev_engine_queue(queue->dev)) {
         dev_wake(queue->dev);

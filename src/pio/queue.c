@@ -39,6 +39,8 @@
  */
 #include "pio/queue.h"
 
+#include "util/probe.h"
+
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -333,8 +335,10 @@ static inline __attribute__((always_inline)) uint32_t call_back(ploop_queue *que
     while (work) {
         ploop_pio *pio = container_of(work, ploop_pio, work);
         work = work->next;
+        int result = pio->result;
+        PROBE2(complete, pio, result);
         if (pio->callback) {
-            pio->callback(pio, pio->result, pio->user_data);
+            pio->callback(pio, result, pio->user_data);
             called++;
         } else {
             keep_unreaped(queue, pio);

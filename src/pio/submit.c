@@ -36,6 +36,7 @@
  */
 #include "pio/pio.h"
 #include "pio/queue.h"
+#include "util/probe.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -297,6 +298,9 @@ static NEVER_INLINE int fast_elsewhere(ploop_pio *pio, struct guest_cluster clus
     struct channel *top = &dev_top(queue->dev)->channel;
     struct aim aim = aim_elsewhere(queue->dev, pio, way, cluster, inside);
     int end = FAST_SENT;
+    if (aim.is_zeros || aim.channel) {
+        PROBE3(submit, pio, PIO_READ, pio->length);
+    }
     if (aim.is_zeros) {
         struct iov_cursor cursor = {.iov = pio->iov, .count = pio->iov_count};
         iov_zero(&cursor, pio->length);
@@ -407,11 +411,15 @@ static ALWAYS_INLINE int submit_fast(ploop_queue *queue, struct delta *top, ploo
     assert(channel_fits(channel, offset, pio->length));
     if (pio->fast_op == PLOOP_IO_WRITE) {
         dev_note_change(dev);
+        PROBE3(submit, pio, PIO_WRITE, length);
         if (!way.blocking) {
             count_fast(queue, PLOOP_IO_WRITE, length);
         }
-    } else if (!way.blocking) {
-        count_fast(queue, PLOOP_IO_READ, length);
+    } else {
+        PROBE3(submit, pio, PIO_READ, length);
+        if (!way.blocking) {
+            count_fast(queue, PLOOP_IO_READ, length);
+        }
     }
     return fast_send(pio, channel, offset, way);
 }
@@ -429,6 +437,7 @@ void pio_accept(ploop_pio *pio)
     if (kinds[pio->op].is_change) {
         dev_note_change(queue->dev);
     }
+    PROBE3(submit, pio, pio->op, pio->length);
     atomic_fetch_add(&queue->in_flight, pio_weight(pio));
     atomic_fetch_add_explicit(&counts->requests, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&counts->bytes, kind_bytes(pio), memory_order_relaxed);
