@@ -19,5 +19,6 @@ const struct scenario *const scenarios[] = {
     &snapshot_write,   &snapshot_read,     &merge_write,      &merge_read,
     &reap_descriptor,  &reap_notify,       &grow_write,       &grow_read,
     &grow_discard,     &grow_suspend,      &grow_close,       &replace_read,
-    &replace_write,    &start_suspend,     &start_resumed,    NULL,
+    &replace_write,    &start_suspend,     &start_resumed,    &partial_read,
+    &partial_flush,    &partial_discard,   &partial_suspend,  NULL,
 };

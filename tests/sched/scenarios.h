@@ -24,6 +24,8 @@ extern const struct scenario full_ring, flush_completion, blocking_device, block
 extern const struct scenario runner_device, runner_reap, runner_copy, runner_execute, runner_chain;
 /* scenario_stack.c */
 extern const struct scenario look_below, look_refused, stack_suspend, stack_full;
+/* scenario_partial.c */
+extern const struct scenario partial_read, partial_flush, partial_discard, partial_suspend;
 /* scenario_snapshot.c */
 extern const struct scenario snapshot_write, snapshot_read, merge_write, merge_read;
 /* scenario_grow.c */

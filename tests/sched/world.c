@@ -71,6 +71,7 @@ static void open_device(uint32_t count, const struct plan *plan)
     config.pio_count = plan->pio_count ? plan->pio_count : 8;
     config.queue_count = plan->queue_count ? plan->queue_count : 1;
     config.runner_count = plan->runner_count;
+    config.cow_delay_ns = plan->cow_delay_ns;
     config.writeback_delay_ns = config.writeback_max_age_ns =
         plan->delay_ns ? plan->delay_ns : UINT64_C(3600000000000);
     must_be(ploop_dev_open(world->deltas + world->delta_count - count, count, &config, &world->dev),

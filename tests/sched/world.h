@@ -28,7 +28,8 @@ struct plan {
     bool full;         /* the file cannot grow, and no cluster is free */
     unsigned devices;  /* fibers that complete; 1 if 0, with DISK_DEVICE */
     uint64_t delay_ns; /* of writeback; 0: an hour */
-    uint64_t tick_ns;  /* the time that passes each time the device reads the clock */
+    uint64_t cow_delay_ns;
+    uint64_t tick_ns; /* the time that passes each time the device reads the clock */
     bool no_wake_at;
 };
 
