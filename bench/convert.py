@@ -1,11 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""ploopctl convert beside a copy of the same bytes through the same backend (copy.c), and beside qemu-img convert.
+"""ploopctl convert and merge beside a copy of the same bytes through the same backend (copy.c), and beside qemu-img convert.
 
   convert.py BUILD_DIR [--size BYTES] [--rounds N] [--directory DIR] [--json]
 
 The source is full of random bytes, as a raw file and as an image. Each round runs every program once, in turn, each to a new file;
-all of them end with the target synced. Printed are the medians of the rounds: MiB/s with the median of the rounds' ratios (above 1:
+all of them end with the target synced. A merge copies the full one of two images into the empty one. Printed are the medians of the rounds: MiB/s with the median of the rounds' ratios (above 1:
 convert is faster), and CPU seconds per GiB (below 1: convert takes less). With --json one object a line, the same figures.
 """
 import argparse
@@ -28,8 +28,10 @@ def fill(path, size):
             file.write(rng.randbytes(min(MIB, size - at)))
 
 
-def run(command, target):
+def run(command, target, prepare=None):
     """Wall and CPU seconds."""
+    if prepare:
+        subprocess.run(prepare, check=True, stdout=subprocess.DEVNULL)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begin = time.monotonic()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -53,7 +55,8 @@ def main():
 
 def measure(options, directory):
     raw, image, target = (os.path.join(directory, name) for name in ("source.raw", "source.hds", "target"))
-    convert = [os.path.join(options.build, "tools/ploopctl"), "convert"]
+    ctl = os.path.join(options.build, "tools/ploopctl")
+    convert = [ctl, "convert"]
     qemu = ["qemu-img", "convert", "-W", "-m", "16", "-t", "writeback", "-f", "raw"]
     fill(raw, options.size)
     subprocess.run(convert + ["--from", "raw", raw, image], check=True)
@@ -63,29 +66,38 @@ def measure(options, directory):
         "ploop to raw": convert + ["--from", "ploop", "--to", "raw", image, target],
         "ploop to ploop": convert + ["--from", "ploop", "--to", "ploop", image, target],
         "raw to raw": convert + ["--from", "raw", "--to", "raw", raw, target],
+        "merge up": [ctl, "merge", "--base", image, target],
+        "merge down": [ctl, "merge", "--down", "--base", target, image],
         "qemu-img raw to raw": qemu + ["-O", "raw", raw, target],
         "qemu-img raw to parallels": qemu + ["-O", "parallels", raw, target],
     }
+    empty = [ctl, "create", "--size", str(options.size), target]
+    prepare = {"merge up": empty, "merge down": empty}
     costs = {name: [] for name in commands}
     for _ in range(options.rounds):
         for name, command in commands.items():
-            costs[name].append(run(command, target))
+            costs[name].append(run(command, target, prepare.get(name)))
     report(options, directory, costs)
 
 
 def report(options, directory, costs):
     if not options.json:
         kind = subprocess.run(["stat", "-f", "-c", "%T", directory], check=True, capture_output=True, text=True).stdout.strip()
-        print("convert of %d MiB of data on %s, medians of %d rounds" % (options.size // MIB, kind, options.rounds))
+        print("convert and merge of %d MiB of data on %s, medians of %d rounds" % (options.size // MIB, kind, options.rounds))
         print("%-16s %-26s %9s %9s %7s   %s" % ("# convert", "peer", "ours", "peer's", "ratio", "unit"))
-    pairs = [(ours, "copy") for ours in ("raw to ploop", "ploop to raw", "ploop to ploop", "raw to raw")]
+    pairs = [(ours, "copy") for ours in ("raw to ploop", "ploop to raw", "ploop to ploop", "raw to raw", "merge up", "merge down")]
     pairs += [("raw to raw", "qemu-img raw to raw"), ("raw to ploop", "qemu-img raw to parallels")]
     for number, unit, amount in ((0, "MiB/s", options.size / MIB), (1, "CPU s/GiB", options.size / (1 << 30))):
         for ours, peer in pairs:
             figures = [[amount / cost[number] if number == 0 else cost[number] / amount for cost in costs[name]] for name in (ours, peer)]
-            row = {"row": "P17", "what": "convert %s, peer %s" % (ours, peer), "ours": round(statistics.median(figures[0]), 3),
-                   "peer": round(statistics.median(figures[1]), 3),
-                   "ratio": round(statistics.median(a / b for a, b in zip(*figures)), 3), "unit": unit}
+            row = {
+                "row": "P17",
+                "what": "%s%s, peer %s" % ("" if ours.startswith("merge") else "convert ", ours, peer),
+                "ours": round(statistics.median(figures[0]), 3),
+                "peer": round(statistics.median(figures[1]), 3),
+                "ratio": round(statistics.median(a / b for a, b in zip(*figures)), 3),
+                "unit": unit,
+            }
             if options.json:
                 print(json.dumps(row))
             else:

@@ -17,6 +17,7 @@
 
 enum { CLUSTER = 4096, CLUSTERS = 4096, DEPTH_MAX = 2048, BATCH = 8, ROOM = 32, EARLY_RUNS = 100 };
 #define DISK ((uint64_t)CLUSTERS * CLUSTER)
+#define DATA ((uint64_t)CLUSTERS * 4) /* of an image, at least */
 #define MILLISECOND UINT64_C(1000000)
 #define SECOND UINT64_C(1000000000)
 
@@ -306,6 +307,33 @@ static void reads_beside_discard(void)
     world_close();
 }
 
+/* The job's copies stand at their writes, all that it makes at once. */
+static void reads_beside_merge(const char *what, uint32_t direction)
+{
+    struct backend *receiver = direction & PLOOP_MERGE_UP ? &world.top : &world.base;
+    ploop_job *job;
+    world_open(2, 0);
+    map_clusters(8 * BATCH);
+    receiver->hold = 1u << PLOOP_IO_WRITE;
+    bench_check("merge", ploop_dev_merge(world.dev, 0, direction, NULL, NULL, NULL, &job));
+    for (int i = 0; i < EARLY_RUNS; i++) {
+        ploop_queue_run(world.queue);
+        while (receiver->count && receiver->held[receiver->first]->offset < DATA) {
+            release(receiver); /* a mark */
+        }
+    }
+    bench_check("nothing is being copied", receiver->count ? 0 : -EIO);
+    reads_beside(what, 7 * BATCH);
+    release_all(receiver);
+    int error;
+    while ((error = ploop_job_wait(job)) == -EAGAIN) {
+        bench_check("committed", ploop_job_committed(job, 0));
+    }
+    bench_check("merge", error);
+    bench_check("free", ploop_job_free(job));
+    world_close();
+}
+
 static void full_backend(const char *what, uint32_t flags)
 {
     static ploop_pio *pios[DEPTH_MAX];
@@ -388,6 +416,9 @@ int main(void)
     reads_beside_writeback();
     reads_beside_copy();
     reads_beside_discard();
+    reads_beside_merge("mapped read while the delta below is merged up", PLOOP_MERGE_UP);
+    reads_beside_merge("mapped read while the top is merged down",
+                       PLOOP_MERGE_DOWN | PLOOP_MERGE_RECEIVER_IS_OURS);
     full_backend("2,048 reads, room for 32", 0);
     full_backend("the same, all through the engine", PLOOP_DEV_NO_FAST_PATH);
     delayed_copies();

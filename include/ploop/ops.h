@@ -301,7 +301,8 @@ int ploop_dev_replace(ploop_dev *dev, uint32_t level, ploop_file *file, uint32_t
  *
  * @param result  0: the new stack is recorded durably. -errno: it is not and will not be.
  *                PLOOP_COMMIT_UNKNOWN: it may be or not; tell the job again when it is known, also
- *                after it has ended
+ *                after it has ended. While the device is suspended only 0 is acted on: the job ends
+ *                with another result after the resume
  * @return 0; -EINVAL: the job does not wait for this, or no such result. A close or an abort of
  *         the device takes the place of an answer, as PLOOP_COMMIT_UNKNOWN would
  *
@@ -330,7 +331,8 @@ int ploop_job_info(ploop_job *job, struct ploop_job_info *info);
 int ploop_job_wait(ploop_job *job);
 
 /**
- * Ask a job to end early, with -ECANCELED. It undoes what has to be undone first.
+ * Ask a job to end early, with -ECANCELED. It undoes what has to be undone first. A job that a
+ * suspend has paused ends after the resume, because a suspended device writes nothing.
  * @return 0; -EBUSY: it waits for ploop_job_committed(), or is past that; -EALREADY: it has ended
  * Any thread, callbacks included. @since 2.0
  */

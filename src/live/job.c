@@ -256,10 +256,12 @@ void job_set_step(ploop_job *job, uint32_t step)
     atomic_store(&job->step, step);
 }
 
+/* One that pauses hears of it when it goes on: to undo something is to write. */
 bool job_is_cancelled(const ploop_job *job)
 {
-    return atomic_load(&job->cancelled) || atomic_load(&job->dev->jobs_end) || job->copies_error ||
-           job->dev->state == DEV_ABORTING;
+    bool ends = atomic_load(&job->cancelled) || job->copies_error;
+    return (ends && atomic_load(&job->state) != PLOOP_JOB_PAUSED) ||
+           atomic_load(&job->dev->jobs_end) || job->dev->state == DEV_ABORTING;
 }
 
 bool job_pauses(ploop_job *job)
@@ -340,7 +342,10 @@ bool job_is_answered(ploop_job *job, int *result)
 {
     ploop_dev *dev = job->dev;
     int answer = atomic_load(&job->answer);
-    if (answer == JOB_UNANSWERED && !atomic_load(&dev->jobs_end) && dev->state != DEV_ABORTING) {
+    bool must_end = atomic_load(&dev->jobs_end) || dev->state == DEV_ABORTING;
+    /* A refusal is undone, which writes. */
+    bool waits = answer == JOB_UNANSWERED || (answer && dev->state == DEV_SUSPENDED);
+    if (waits && !must_end) {
         return false;
     }
     if (answer == PLOOP_COMMIT_UNKNOWN) {

@@ -7,9 +7,11 @@
  * Each thread has a queue, a depth of requests, and every fourth cluster of the disk, so that the
  * threads share map pages, host clusters and locks, and each knows what its own blocks hold. The
  * main thread suspends, resumes, flushes, writes map pages, changes the delay and looks at
- * everything meanwhile. After a session the image is opened again and read whole. Sessions take
- * turns with the backends: POSIX, io_uring, each with and without the page cache; and with who runs
- * the queues: the threads themselves, or runners.
+ * everything meanwhile, and runs jobs: the disk grows, its file is made shorter, snapshots are
+ * taken and merged away again, up and down, and some of this is cancelled or refused. After a
+ * session the stack is opened again and read whole. Sessions take turns with the backends: POSIX,
+ * io_uring, each with and without the page cache; and with who runs the queues: the threads
+ * themselves, or runners.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -32,6 +34,7 @@ enum {
     BLOCK = 4096,
     CLUSTER_BLOCKS = CLUSTER / BLOCK,
     CLUSTERS = 2048, /* of the disk: three map pages */
+    FILES = 5,       /* of the stack, at most */
     SESSION_SECONDS = 3
 };
 
@@ -73,6 +76,7 @@ struct worker {
     struct slot slots[DEPTH];
     bool busy[CLUSTERS / THREADS];                       /* clusters with a request */
     uint8_t values[CLUSTERS / THREADS * CLUSTER_BLOCKS]; /* what each block holds */
+    bool or_zeros[CLUSTERS / THREADS * CLUSTER_BLOCKS];  /* that, or zeros */
     uint64_t done[KINDS];
 };
 
@@ -80,6 +84,15 @@ static struct worker workers[THREADS];
 static ploop_dev *dev;
 static ploop_uring *group;
 static atomic_bool stop;
+
+/* The stack, the base first, and the name of each: the session's directory and a number. */
+static struct {
+    ploop_file *file;
+    char path[4096];
+} files[FILES];
+static uint32_t file_count;
+/* A lower delta may have been there since the session began: a discard may have done nothing. */
+static atomic_bool was_stacked;
 
 static uint64_t now_ns(void)
 {
@@ -102,7 +115,8 @@ static void must_hold(const struct worker *worker, uint32_t first, uint32_t coun
         uint8_t value = worker->values[first + i];
         for (uint32_t at = 0; at < BLOCK; at += 512) {
             const uint8_t *sector = bytes + (size_t)i * BLOCK + at;
-            MUST(sector[0] == value && memcmp(sector, sector + 1, 511) == 0,
+            bool may_be = sector[0] == value || (sector[0] == 0 && worker->or_zeros[first + i]);
+            MUST(may_be && memcmp(sector, sector + 1, 511) == 0,
                  "block %u of thread %u holds 0x%02x, not 0x%02x", first + i, worker->index,
                  sector[0], value);
         }
@@ -119,8 +133,11 @@ static void request_done(ploop_pio *pio, int result, void *user_data)
     pthread_mutex_lock(&worker->mutex);
     if (slot->what == READ) {
         must_hold(worker, slot->first, slot->count, slot->memory);
+    } else if (slot->what == DISCARD && atomic_load(&was_stacked)) {
+        memset(worker->or_zeros + slot->first, true, slot->count);
     } else if (slot->what != FLUSH) {
         memset(worker->values + slot->first, slot->value, slot->count);
+        memset(worker->or_zeros + slot->first, false, slot->count);
     }
     if (slot->what != FLUSH) {
         worker->busy[slot->first / CLUSTER_BLOCKS] = false;
@@ -218,8 +235,6 @@ static void *work(void *argument)
 
 /* ---- the main thread meanwhile ---- */
 
-static uint64_t jobs_done;
-
 static void disturb(unsigned *seed)
 {
     static uint8_t bytes[CLUSTER];
@@ -260,34 +275,15 @@ static void disturb(unsigned *seed)
     MUST(error == 0, "%s", strerror(-error));
 }
 
-/* A job, of which there is one at a time; it goes on while others run the device. */
-static void change_file(unsigned *seed)
-{
-    static ploop_job *job;
-    struct ploop_job_info info = {.size = sizeof(info)};
-    struct ploop_dev_info now = {.size = sizeof(now)};
-    static uint32_t entries[1024];
-    MUST(ploop_dev_info(dev, &now) == 0, "info");
-    MUST(ploop_bat_page_read(dev, ploop_bat_page_count(dev) - 1, entries, 1024) > 0, "page");
-    uint64_t larger = now.disk_size + (uint64_t)rand_r(seed) % 4096 * CLUSTER;
-    int error = rand_r(seed) % 2 ? ploop_dev_grow(dev, larger, NULL, NULL, &job)
-                                 : ploop_dev_compact(dev, NULL, NULL, &job);
-    MUST(error == 0, "%s", strerror(-error));
-    do {
-        disturb(seed);
-        MUST(ploop_job_info(job, &info) == 0, "job");
-    } while (info.state != PLOOP_JOB_ENDED);
-    error = ploop_job_wait(job);
-    MUST(error == 0, "%s", strerror(-error));
-    MUST(ploop_job_free(job) == 0, "free");
-    jobs_done++;
-}
+/* ---- jobs ---- */
 
-/* ---- a session ---- */
+enum change { GROW, COMPACT, SNAPSHOT, MERGE_UP, MERGE_DOWN, CHANGES };
+static uint64_t changes_done[CHANGES];
+static _Atomic(ploop_job *) asks; /* for its new stack to be recorded */
 
-static ploop_file *open_file(const char *path, uint32_t session)
+static ploop_file *open_file(const char *path, uint32_t session, uint32_t flags)
 {
-    uint32_t flags = PLOOP_FILE_READ_WRITE | (session & 2 ? PLOOP_FILE_DIRECT : 0u);
+    flags |= session & 2 ? PLOOP_FILE_DIRECT : 0u;
     ploop_file *file;
     int error = session & 1 ? ploop_file_open_uring(path, flags, group, &file)
                             : ploop_file_open_posix(path, flags, &file);
@@ -295,15 +291,148 @@ static ploop_file *open_file(const char *path, uint32_t session)
     return file;
 }
 
-static void open_device(ploop_file *file, uint32_t runners)
+static void create(const char *path, uint64_t disk_size)
 {
+    const struct ploop_image_options options = {
+        .size = sizeof(options), .disk_size = disk_size, .cluster_size = CLUSTER};
+    ploop_file *file;
+    (void)unlink(path);
+    MUST(ploop_file_open_posix(path, PLOOP_FILE_READ_WRITE | PLOOP_FILE_CREATE, &file) == 0, "%s",
+         path);
+    MUST(ploop_image_create(file, &options) == 0, "create");
+    ploop_file_close(file);
+}
+
+static void record(void *user_data, ploop_job *job)
+{
+    (void)user_data;
+    atomic_store(&asks, job);
+}
+
+static uint64_t disk_size(void)
+{
+    struct ploop_dev_info info = {.size = sizeof(info)};
+    MUST(ploop_dev_info(dev, &info) == 0, "info");
+    return info.disk_size;
+}
+
+/* What this file takes away or brings is known when the job has ended. */
+static void drop_file(uint32_t at)
+{
+    char path[sizeof(files[0].path)];
+    memcpy(path, files[at].path, sizeof(path));
+    ploop_file_close(files[at].file);
+    MUST(unlink(path) == 0, "%s", path);
+    for (uint32_t i = at; i + 1 < file_count; i++) {
+        files[i] = files[i + 1];
+    }
+    file_count--;
+    memcpy(files[file_count].path, path, sizeof(path));
+    files[file_count].file = NULL;
+}
+
+static enum change choose(unsigned *seed)
+{
+    enum change change = (enum change)(rand_r(seed) % CHANGES);
+    if (change >= MERGE_UP && file_count == 1) {
+        change = SNAPSHOT;
+    }
+    return change == SNAPSHOT && file_count == FILES ? MERGE_UP : change;
+}
+
+static ploop_job *start(enum change change, uint32_t level, uint32_t session, unsigned *seed)
+{
+    ploop_job *job;
+    int error;
+    switch (change) {
+    case GROW:
+        error = ploop_dev_grow(dev, disk_size() + (uint64_t)rand_r(seed) % 4096 * CLUSTER, NULL,
+                               NULL, &job);
+        break;
+    case COMPACT:
+        error = ploop_dev_compact(dev, NULL, NULL, &job);
+        break;
+    case SNAPSHOT:
+        create(files[file_count].path, disk_size());
+        files[file_count].file = open_file(files[file_count].path, session, PLOOP_FILE_READ_WRITE);
+        atomic_store(&was_stacked, true);
+        error = ploop_dev_snapshot(dev, files[file_count].file, record, NULL, NULL, &job);
+        break;
+    default:
+        error = ploop_dev_merge(
+            dev, level,
+            change == MERGE_UP ? PLOOP_MERGE_UP : PLOOP_MERGE_DOWN | PLOOP_MERGE_RECEIVER_IS_OURS,
+            record, NULL, NULL, &job);
+    }
+    MUST(error == 0 || (error == -ENOTSUP && change == MERGE_DOWN), "%s", strerror(-error));
+    return error ? NULL : job;
+}
+
+static void account(enum change change, uint32_t level, int result)
+{
+    if (change == SNAPSHOT) {
+        file_count++;
+        if (result) {
+            drop_file(file_count - 1);
+        }
+    } else if (change > SNAPSHOT && !result) {
+        drop_file(change == MERGE_UP ? level : level + 1);
+    }
+    changes_done[change] += !result;
+}
+
+/* A job, of which there is one at a time; it goes on while others run the device. */
+static void change_stack(uint32_t session, unsigned *seed)
+{
+    struct ploop_job_info info = {.size = sizeof(info)};
+    static uint32_t entries[1024];
+    enum change change = choose(seed);
+    uint32_t level = file_count > 1 ? (uint32_t)rand_r(seed) % (file_count - 1) : 0;
+    bool cancels = rand_r(seed) % 8 == 0, refuses = rand_r(seed) % 8 == 0;
+    MUST(ploop_bat_page_read(dev, ploop_bat_page_count(dev) - 1, entries, 1024) > 0, "page");
+    atomic_store(&asks, NULL);
+    ploop_job *job = start(change, level, session, seed), *asking;
+    if (!job) {
+        return;
+    }
+    do {
+        disturb(seed);
+        if (cancels && rand_r(seed) % 4 == 0) {
+            (void)ploop_job_cancel(job);
+        }
+        asking = atomic_exchange(&asks, NULL);
+        if (asking) {
+            (void)ploop_job_committed(asking, refuses ? -EROFS : 0);
+        }
+        MUST(ploop_job_info(job, &info) == 0, "job");
+    } while (info.state != PLOOP_JOB_ENDED);
+    int result = ploop_job_wait(job);
+    MUST(result == 0 || (cancels && result == -ECANCELED) || (refuses && result == -EROFS),
+         "%d: %s", change, strerror(-result));
+    MUST(ploop_job_free(job) == 0, "free");
+    account(change, level, result);
+}
+
+/* ---- a session ---- */
+
+/* The top for writing, those below it for reading. */
+static void open_device(uint32_t session, uint32_t runners)
+{
+    ploop_file *stack[FILES];
+    for (uint32_t i = 0; i < file_count; i++) {
+        files[i].file =
+            open_file(files[i].path, session,
+                      i + 1 == file_count ? PLOOP_FILE_READ_WRITE : PLOOP_FILE_READ_ONLY);
+        stack[i] = files[i].file;
+    }
+    atomic_store(&was_stacked, file_count > 1);
     struct ploop_dev_config config;
     struct iovec regions[THREADS];
     ploop_dev_config_init(&config, sizeof(config));
     config.queue_count = THREADS;
     config.runner_count = runners;
     config.writeback_delay_ns = NS / 100;
-    int error = ploop_dev_open(&file, 1, &config, &dev);
+    int error = ploop_dev_open(stack, file_count, &config, &dev);
     MUST(error == 0, "open: %s", strerror(-error));
     /* Of each thread's memory that of its first slot. */
     for (uint32_t i = 0; i < THREADS; i++) {
@@ -311,6 +440,16 @@ static void open_device(ploop_file *file, uint32_t runners)
     }
     error = ploop_dev_register_memory(dev, regions, THREADS);
     MUST(error == 0 || error == -ENOTSUP, "register: %s", strerror(-error));
+}
+
+static void close_device(void)
+{
+    int error = ploop_dev_close(dev);
+    MUST(error == 0, "close: %s", strerror(-error));
+    for (uint32_t i = 0; i < file_count; i++) {
+        ploop_file_close(files[i].file);
+        files[i].file = NULL;
+    }
 }
 
 /* Every fourth with a thread of the kernel's that polls. */
@@ -322,13 +461,12 @@ static void open_group(uint32_t session)
     MUST(error == 0 || error == -ENOSYS, "group: %s", strerror(-error));
 }
 
-static void run_session(const char *path, uint32_t session, uint64_t end_ns)
+static void run_session(uint32_t session, uint64_t end_ns)
 {
     open_group(session);
-    ploop_file *file = open_file(path, session);
     unsigned seed = session;
     uint32_t runners = session & 4 ? 1 + session % 3 : 0;
-    open_device(file, runners);
+    open_device(session, runners);
     atomic_store(&stop, false);
     for (uint32_t i = 0; i < THREADS; i++) {
         workers[i].queue = ploop_dev_queue(dev, i);
@@ -336,25 +474,22 @@ static void run_session(const char *path, uint32_t session, uint64_t end_ns)
         MUST(pthread_create(&workers[i].thread, NULL, work, &workers[i]) == 0, "pthread_create");
     }
     while (now_ns() < end_ns) {
-        rand_r(&seed) % 16 ? disturb(&seed) : change_file(&seed);
+        rand_r(&seed) % 16 ? disturb(&seed) : change_stack(session, &seed);
         (void)usleep(2000);
     }
     atomic_store(&stop, true);
     for (uint32_t i = 0; i < THREADS; i++) {
         MUST(pthread_join(workers[i].thread, NULL) == 0, "pthread_join");
     }
-    int error = ploop_dev_close(dev);
-    MUST(error == 0, "close: %s", strerror(-error));
-    ploop_file_close(file);
+    close_device();
     ploop_uring_close(group);
     group = NULL;
 }
 
-static void verify(const char *path, uint32_t session)
+static void verify(uint32_t session)
 {
     static uint8_t bytes[CLUSTER];
-    ploop_file *file = open_file(path, session);
-    open_device(file, 0);
+    open_device(session, 0);
     for (uint32_t i = 0; i < THREADS; i++) {
         for (uint32_t block = 0; block < CLUSTERS / THREADS * CLUSTER_BLOCKS;
              block += CLUSTER_BLOCKS) {
@@ -363,21 +498,7 @@ static void verify(const char *path, uint32_t session)
             must_hold(&workers[i], block, CLUSTER_BLOCKS, bytes);
         }
     }
-    MUST(ploop_dev_close(dev) == 0, "close");
-    ploop_file_close(file);
-}
-
-static void create(const char *path)
-{
-    const struct ploop_image_options options = {.size = sizeof(options),
-                                                .disk_size = (uint64_t)CLUSTERS * CLUSTER,
-                                                .cluster_size = CLUSTER};
-    ploop_file *file;
-    (void)unlink(path);
-    MUST(ploop_file_open_posix(path, PLOOP_FILE_READ_WRITE | PLOOP_FILE_CREATE, &file) == 0, "%s",
-         path);
-    MUST(ploop_image_create(file, &options) == 0, "create");
-    ploop_file_close(file);
+    close_device();
 }
 
 static void init_workers(void)
@@ -399,23 +520,28 @@ static void init_workers(void)
 
 int main(int argc, char **argv)
 {
-    char path[4096];
     uint64_t done[KINDS] = {0};
     uint32_t sessions = 0;
     if (argc != 3) {
         (void)fprintf(stderr, "usage: stress DIRECTORY SECONDS\n");
         return 2;
     }
-    (void)snprintf(path, sizeof(path), "%s/stress-%ld.hds", argv[1], (long)getpid());
+    for (int i = 0; i < FILES; i++) {
+        (void)snprintf(files[i].path, sizeof(files[i].path), "%s/stress-%ld-%d.hds", argv[1],
+                       (long)getpid(), i);
+    }
     uint64_t end_ns = now_ns() + strtoull(argv[2], NULL, 10) * NS;
     init_workers();
-    create(path);
+    create(files[0].path, (uint64_t)CLUSTERS * CLUSTER);
+    file_count = 1;
     while (now_ns() < end_ns || sessions < 8) {
-        run_session(path, sessions, now_ns() + SESSION_SECONDS * NS);
-        verify(path, sessions + 1);
+        run_session(sessions, now_ns() + SESSION_SECONDS * NS);
+        verify(sessions + 1);
         sessions++;
     }
-    (void)unlink(path);
+    for (uint32_t i = 0; i < file_count; i++) {
+        (void)unlink(files[i].path);
+    }
     for (uint32_t i = 0; i < THREADS; i++) {
         for (int what = 0; what < KINDS; what++) {
             done[what] += workers[i].done[what];
@@ -426,5 +552,9 @@ int main(int argc, char **argv)
         sessions, (unsigned long long)done[READ], (unsigned long long)done[WRITE],
         (unsigned long long)done[ZEROES], (unsigned long long)done[DISCARD],
         (unsigned long long)done[FLUSH]);
+    printf("stress: grown %llu times, compacted %llu, %llu snapshots, merged up %llu, down %llu\n",
+           (unsigned long long)changes_done[GROW], (unsigned long long)changes_done[COMPACT],
+           (unsigned long long)changes_done[SNAPSHOT], (unsigned long long)changes_done[MERGE_UP],
+           (unsigned long long)changes_done[MERGE_DOWN]);
     return 0;
 }

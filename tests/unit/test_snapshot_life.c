@@ -157,6 +157,68 @@ START_TEST(a_suspend_pauses_a_job)
 }
 END_TEST
 
+/* To undo what a paused job has done is to write. */
+START_TEST(a_paused_job_that_is_cancelled_ends_after_the_resume)
+{
+    uint32_t cancelled = 0;
+    for (uint32_t steps = 0; steps < STEPS_MAX; steps++) {
+        struct shot shot;
+        struct rig *rig = &shot.rig;
+        struct ploop_job_info info = {.size = sizeof(info)};
+        shot_at(&shot, steps);
+        shot.rig.script.idle = shot.next->idle = release_idle;
+        shot.rig.script.idle_argument = shot.next->idle_argument = &shot;
+        ck_assert_int_eq(ploop_dev_suspend(rig->dev), 0);
+        let_go(&shot);
+        script_forget(&rig->script);
+        script_forget(shot.next);
+        bool is_paused = shot.job && !ploop_job_info(shot.job, &info) &&
+                         info.state == PLOOP_JOB_PAUSED && ploop_job_cancel(shot.job) == 0;
+        for (int i = 0; i < 5; i++) {
+            rig_advance(rig, 3 * MS);
+            ploop_queue_run(rig->queue);
+        }
+        ck_assert_uint_eq(rig->script.log_count + shot.next->log_count, 0);
+        ck_assert_int_eq(ploop_dev_resume(rig->dev), 0);
+        if (shot.job) {
+            ck_assert_int_eq(shot_wait(&shot), is_paused ? -ECANCELED : 0);
+        }
+        if (is_paused) {
+            ck_assert_int_eq(shot_take(&shot), 0);
+        }
+        cancelled += is_paused;
+        shot_end(&shot, 2, (const uint8_t[]){0x10, 0x11, 0x12, 0x13}, 4);
+    }
+    ck_assert_uint_gt(cancelled, 2);
+}
+END_TEST
+
+START_TEST(a_refusal_of_a_suspended_device_is_undone_after_the_resume)
+{
+    struct shot shot;
+    struct rig *rig = &shot.rig;
+    struct ploop_job_info info = {.size = sizeof(info)};
+    shot_open(&shot);
+    shot.answer = SHOT_LATER;
+    ck_assert_int_eq(shot_begin(&shot), 0);
+    ck_assert_int_eq(ploop_job_wait(shot.job), -EAGAIN);
+    ck_assert_int_eq(ploop_dev_suspend(rig->dev), 0);
+    script_forget(&rig->script);
+    script_forget(shot.next);
+    ck_assert_int_eq(ploop_job_committed(shot.job, -EPERM), 0);
+    for (int i = 0; i < 5; i++) {
+        rig_advance(rig, 3 * MS);
+        ploop_queue_run(rig->queue);
+    }
+    ck_assert_uint_eq(rig->script.log_count + shot.next->log_count, 0);
+    ck_assert_int_eq(ploop_job_info(shot.job, &info), 0);
+    ck_assert_uint_eq(info.state, PLOOP_JOB_COMMIT);
+    ck_assert_int_eq(ploop_dev_resume(rig->dev), 0);
+    ck_assert_int_eq(shot_wait(&shot), -EPERM);
+    shot_end(&shot, 1, (const uint8_t[]){0x10, 0x11, 0x12, 0x13}, 4);
+}
+END_TEST
+
 /*
  * What the guest waits for: a SYNC, with the pages that were changed since the first flush (here
  * one, or none); the tail cut off, and a SYNC; the old top's mark cleared, and a SYNC. `changes`
@@ -342,6 +404,8 @@ int main(void)
         a_job_may_be_cancelled_until_the_commit,
         a_close_or_an_abort_ends_a_job,
         a_suspend_pauses_a_job,
+        a_paused_job_that_is_cancelled_ends_after_the_resume,
+        a_refusal_of_a_suspended_device_is_undone_after_the_resume,
         the_guest_waits_for_a_small_flush,
         a_request_of_many_parts_goes_on_on_the_new_top,
         a_parked_request_begins_anew_on_the_new_top,
