@@ -10,6 +10,9 @@
 
 #ifdef PLOOP_WITH_PROBES
 #include <sys/sdt.h>
+#ifdef __clang__ /* of that header's macros, where they are used */
+#pragma clang diagnostic ignored "-Wgnu-zero-variadic-macro-arguments"
+#endif
 #define PROBE2(name, a, b) DTRACE_PROBE2(ploop, name, a, b)
 #define PROBE3(name, a, b, c) DTRACE_PROBE3(ploop, name, a, b, c)
 #else
