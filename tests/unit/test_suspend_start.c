@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { CLUSTER = 4096 };
@@ -233,6 +234,10 @@ START_TEST(the_end_of_the_device_ends_it)
     rig.dev = NULL;
     ck_assert_uint_eq(told.calls, 1);
     ck_assert_int_eq(told.result, flushes && !aborts ? 0 : -ECANCELED);
+    if (!flushes) {
+        ck_assert_uint_eq(req.calls, 1);
+        free(req.iov.iov_base); /* the request itself went with the device */
+    }
     rig_free(&rig);
 }
 END_TEST
