@@ -404,7 +404,7 @@ static void prepare(void)
     (void)unlink(world.image);
     ploop_file *file = open_file(PLOOP_FILE_READ_WRITE | PLOOP_FILE_CREATE);
     check_error(ploop_image_create(file, &options));
-    check_error(open_device(file, 0, "", &dev));
+    check_error(open_device(file, PLOOP_DEV_WRITE_ZEROS_AS_DATA, "", &dev));
     char *zeros = calloc(1, CLUSTER);
     uint64_t places[OLD_CLUSTERS];
     for (uint64_t i = 0; i < OLD_CLUSTERS; i++) {

@@ -287,8 +287,12 @@ END_TEST
 START_TEST(an_unclean_part_needs_recover)
 {
     enum { MARK = 0x746F6E59 };
+    const char *preloaded = getenv("LD_PRELOAD");
     ploop_bundle_disk *disk;
 
+    if (preloaded && strstr(preloaded, "vgpreload")) {
+        return; /* it does not know the call that tells whether a cache was dropped */
+    }
     write_split();
     poke("2", 44, MARK);
     ck_assert_int_eq(open_disk(0, &disk), -EUCLEAN);

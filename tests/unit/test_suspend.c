@@ -356,7 +356,7 @@ END_TEST
 static void submit_a_write(ploop_pio *pio, int result, void *user_data)
 {
     struct chain *chain = user_data;
-    static uint8_t bytes[512];
+    static uint8_t bytes[512] = {1};
     static struct iovec iov = {bytes, sizeof(bytes)};
     ck_assert_int_eq(result, 0);
     if (chain->calls++ < 10) {
@@ -371,7 +371,7 @@ START_TEST(a_close_waits_for_what_callbacks_submit)
     for (uint32_t flags = 0; flags <= PLOOP_DEV_NO_FAST_PATH; flags += PLOOP_DEV_NO_FAST_PATH) {
         struct rig rig;
         uint64_t idle = 0;
-        uint8_t bytes[512];
+        uint8_t bytes[512] = {1};
         struct iovec iov = {bytes, sizeof(bytes)};
         rig_create(&rig, 2, 64 << 20, CLUSTER, 0);
         rig.config.flags = flags;
