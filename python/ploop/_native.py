@@ -99,7 +99,8 @@ class DevConfig(Structure):
                 ("writeback_delay_ns", c_uint64), ("writeback_max_age_ns", c_uint64), ("preallocate_bytes", c_uint64),
                 ("bat_limit_bytes", c_uint64), ("park_timeout_ns", c_uint64), ("clock", c_void_p), ("log", LogFn),
                 ("event", EventFn), ("user_data", c_void_p), ("sync_failed_policy", c_uint32), ("reserved1", c_uint32),
-                ("error_text", c_void_p), ("error_text_size", c_size_t), ("reserved", c_uint64 * 6)]
+                ("error_text", c_void_p), ("error_text_size", c_size_t), ("cow_delay_ns", c_uint64),
+                ("reserved", c_uint64 * 5)]
 
 
 class DevInfo(Structure):
@@ -114,7 +115,7 @@ class DevInfo(Structure):
                 ("memory_alignment", c_uint32), ("delta_count", c_uint32), ("clusters_copied", c_uint64),
                 ("max_segments", c_uint32), ("completions_waiting", c_uint32), ("physical_block_bytes", c_uint32),
                 ("optimal_io_bytes", c_uint32), ("max_discard_bytes", c_uint64), ("fua", c_uint32), ("zeroing", c_uint32),
-                ("reserved", c_uint64 * 3)]
+                ("clusters_partial", c_uint64), ("copies_failed", c_uint64), ("reserved", c_uint64 * 1)]
 
 
 class Stats(Structure):

@@ -38,9 +38,10 @@ def grown(rng, name, body):
     reserved = re.search(r"    uint(32|64)_t reserved\[(\d+)\];", body)
     if reserved and rng.random() < 0.7:
         bits, room = int(reserved[1]), int(reserved[2])
-        fields = rng.randrange(1, room)
+        fields = rng.randrange(1, room + 1)
         taken = "".join(f"    uint{bits}_t new_{i};\n" for i in range(fields))
-        body = body.replace(reserved[0], f"{taken}    uint{bits}_t reserved[{room - fields}];")
+        left = f"    uint{bits}_t reserved[{room - fields}];" if fields < room else ""
+        body = body.replace(reserved[0], taken + left)
     more = rng.randrange(5)
     body += "".join(f"    uint64_t new_{fields + i};\n" for i in range(more))
     return body, fields + more

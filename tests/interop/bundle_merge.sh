@@ -124,7 +124,7 @@ test_raw_root() {
     expect 0 ploopctl bundle snapshot d
     guest d "write -P 9 0 4k"
     before=$(content d)
-    refused "*: this version does not merge into a raw base" ploopctl bundle merge --down d
+    refused "*: a disk needs an image as its top, and the receiver is a raw base" ploopctl bundle merge --down d
     silent ploopctl bundle merge d
     same "$(content d)" "$before" "the disk"
     [[ ! -e d/raw ]] || fail "the raw disk is still there"

@@ -166,7 +166,7 @@ static void look(ploop_dev *dev)
 
 static void use_device(ploop_file *file)
 {
-    static unsigned char bytes[SECTOR];
+    static unsigned char bytes[SECTOR] = {1}; /* zeros would take no cluster */
     struct ploop_clock clock = {.size = sizeof(clock), .now_ns = now_ns};
     struct ploop_dev_config config;
     ploop_dev *dev;
