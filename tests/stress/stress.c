@@ -432,6 +432,7 @@ static void open_device(uint32_t session, uint32_t runners)
     config.queue_count = THREADS;
     config.runner_count = runners;
     config.writeback_delay_ns = NS / 100;
+    config.cow_delay_ns = session & 1 ? NS / 20 : 0;
     int error = ploop_dev_open(stack, file_count, &config, &dev);
     MUST(error == 0, "open: %s", strerror(-error));
     /* Of each thread's memory that of its first slot. */
